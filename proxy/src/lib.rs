@@ -2,4 +2,5 @@
 //! forwarded, and recorded; the modules carry these words, in this order.
 
 pub mod balance;
+pub mod forward;
 pub mod http_client;
