@@ -32,11 +32,9 @@ pub async fn resolve(upstream: &Upstream) -> Result<Vec<Endpoint>, Vec<Unresolve
     for server in &upstream.servers {
         match addresses(&server.address).await {
             Ok(addresses) => endpoints.extend(addresses.into_iter().map(|address| endpoint(server, address))),
-            Err(source) => problems.push(Unresolved {
-                name: server.address.clone(),
-                place: server.place,
-                source,
-            }),
+            Err(source) => {
+                problems.push(Unresolved { name: server.address.clone(), place: server.place, source })
+            }
         }
     }
     if problems.is_empty() { Ok(endpoints) } else { Err(problems) }

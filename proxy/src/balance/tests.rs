@@ -136,6 +136,24 @@ fn a_single_peer_is_never_taken_out_by_failures() {
 }
 
 #[test]
+fn a_stale_connection_lets_the_only_peer_be_asked_again_and_others_be_asked_next() {
+    let now = Instant::now();
+    let (single, mut tried) = (round_robin(vec![server("a")]), Tried::default());
+    single.pick(CLIENT, &mut tried, now).unwrap().unused(&mut tried);
+    single.pick(CLIENT, &mut tried, now).unwrap().failed(now);
+    assert_eq!(single.pick(CLIENT, &mut tried, now).unwrap_err(), NoPeer::Tried);
+
+    let (pair, mut tried) = (round_robin(vec![server("a"), server("b")]), Tried::default());
+    for expected in ["a", "b"] {
+        let picked = pair.pick(CLIENT, &mut tried, now).unwrap();
+        assert_eq!(name(&picked), expected);
+        picked.unused(&mut tried);
+    }
+    assert_eq!(pair.pick(CLIENT, &mut tried, now).unwrap_err(), NoPeer::Tried);
+    assert!(pair.sight(now).iter().all(|sight| sight.fails == 0 && sight.peer.active() == 0));
+}
+
+#[test]
 fn a_down_peer_is_never_asked() {
     let pool = round_robin(vec![Endpoint { down: true, ..server("a") }, server("b")]);
     assert_eq!(sequence(&pool, 3, Instant::now()), "b b b");

@@ -38,14 +38,21 @@ impl Tried {
     }
 
     pub(super) fn insert(&mut self, index: usize) {
-        let bit = 1 << (index % 64);
+        *self.word(index) |= 1 << (index % 64);
+    }
+
+    pub(super) fn remove(&mut self, index: usize) {
+        *self.word(index) &= !(1 << (index % 64));
+    }
+
+    fn word(&mut self, index: usize) -> &mut u64 {
         match index / 64 {
-            0 => self.first |= bit,
+            0 => &mut self.first,
             n => {
                 if self.more.len() < n {
                     self.more.resize(n, 0);
                 }
-                self.more[n - 1] |= bit;
+                &mut self.more[n - 1]
             }
         }
     }
@@ -56,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contains_what_was_inserted_and_nothing_else() {
+    fn contains_what_was_inserted_and_not_removed() {
         let mut tried = Tried::default();
         for index in [0, 63, 64, 200] {
             assert!(!tried.contains(index));
@@ -64,6 +71,8 @@ mod tests {
             assert!(tried.contains(index));
         }
         assert_eq!(tried.count(), 4);
-        assert!([1, 62, 65, 199, 201, 10_000].iter().all(|&index| !tried.contains(index)));
+        tried.remove(200);
+        assert!(!tried.contains(200));
+        assert!([1, 62, 65, 199, 200, 201, 10_000].iter().all(|&index| !tried.contains(index)));
     }
 }

@@ -188,7 +188,8 @@ impl Rule<'_> {
             Some(Stop::Unsafe)
         } else if standing.body == Body::Gone {
             Some(Stop::BodyGone)
-        } else if standing.attempts >= self.tries {
+        } else if standing.attempts >= self.tries && failure != Failure::ResetUnsent {
+            // nginx gives that try back (`u->peer.tries++`): a stale connection says nothing about the next attempt.
             Some(Stop::Tries)
         } else if now.saturating_duration_since(standing.started) >= self.timeout {
             Some(Stop::Time)
@@ -266,6 +267,8 @@ mod tests {
     fn tries_count_the_first_attempt() {
         let attempt = |attempts| stop(Failure::Connect, &Standing { attempts, ..first(&Method::GET) });
         assert_eq!((attempt(2), attempt(3)), (None, Some(Stop::Tries)));
+        let stale = Standing { attempts: 3, ..first(&Method::GET) };
+        assert_eq!(stop(Failure::ResetUnsent, &stale), None, "a stale connection was no attempt");
     }
 
     #[test]
