@@ -2,6 +2,10 @@
 //!
 //! Always from a `SocketAddr` (a name would be resolved blocking, and unwrapped), always with every timeout set
 //! (Pingora's defaults are none at all).
+//!
+//! Pingora has one read timeout for the wait before the head and for the pauses inside of the body, where the plan has
+//! two. [`Wait`] says which of them matters: a hung peer must be left within `first_byte`, or no time remains for
+//! another one; a stream that both ends agreed on may pause for as long as either admits.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -15,10 +19,21 @@ use pingora::{
 };
 use weir_config::plan::{Timeouts, Upstream};
 
+/// What a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// An answer: no read takes longer than `first_byte`.
+    Answer,
+    /// A WebSocket or an event stream: no read takes longer than the larger of `first_byte` and `read`.
+    Stream,
+}
+
 /// How to connect to the peers of one upstream, prepared once for all of its requests.
 #[derive(Debug, Clone)]
 pub struct Dial {
     template: HttpPeer,
+    /// The read timeout of a [`Wait::Stream`].
+    stream: Duration,
 }
 
 impl Dial {
@@ -37,9 +52,12 @@ impl Dial {
 
     /// The peer at `address`, for `ProxyHttp::upstream_peer`.
     #[must_use]
-    pub fn peer(&self, address: SocketAddr) -> HttpPeer {
+    pub fn peer(&self, address: SocketAddr, wait: Wait) -> HttpPeer {
         let mut peer = self.template.clone();
         peer._address = address.into();
+        if wait == Wait::Stream {
+            peer.options.read_timeout = Some(self.stream);
+        }
         peer
     }
 
@@ -50,9 +68,7 @@ impl Dial {
         let options = &mut template.options;
         options.connection_timeout = Some(patience.connect);
         options.total_connection_timeout = Some(patience.connect);
-        // Pingora has one timeout for the wait before the head and those inside of the body: neither may end before
-        // the plan says so.
-        options.read_timeout = Some(patience.first_byte.max(patience.read));
+        options.read_timeout = Some(patience.first_byte);
         options.write_timeout = Some(patience.write);
         options.idle_timeout = Some(patience.idle);
         options.alpn = ALPN::H1;
@@ -60,7 +76,7 @@ impl Dial {
         let verify = tls.is_none_or(|(_, verify)| verify);
         options.verify_cert = verify;
         options.verify_hostname = verify;
-        Self { template }
+        Self { template, stream: patience.first_byte.max(patience.read) }
     }
 }
 
@@ -90,7 +106,7 @@ mod tests {
 
     const PATIENCE: Patience = Patience {
         connect: Duration::from_secs(1),
-        first_byte: Duration::from_secs(20),
+        first_byte: Duration::from_secs(2),
         read: Duration::from_secs(3),
         write: Duration::from_secs(4),
         idle: Duration::from_secs(5),
@@ -102,7 +118,7 @@ mod tests {
 
     #[test]
     fn every_timeout_is_set() {
-        let peer = Dial::build("api", None, &PATIENCE).peer(address(3001));
+        let peer = Dial::build("api", None, &PATIENCE).peer(address(3001), Wait::Answer);
         assert_eq!(peer.connection_timeout(), Some(PATIENCE.connect));
         assert_eq!(peer.total_connection_timeout(), Some(PATIENCE.connect));
         assert_eq!(peer.options.read_timeout, Some(PATIENCE.first_byte));
@@ -111,8 +127,15 @@ mod tests {
     }
 
     #[test]
+    fn a_hung_peer_is_left_early_and_a_stream_may_pause() {
+        let read = |wait| Dial::build("api", None, &PATIENCE).peer(address(1), wait).options.read_timeout;
+        assert_eq!(read(Wait::Answer), Some(PATIENCE.first_byte));
+        assert_eq!(read(Wait::Stream), Some(PATIENCE.read));
+    }
+
+    #[test]
     fn the_address_is_the_picked_one_and_http_1_is_spoken() {
-        let peer = Dial::build("api", None, &PATIENCE).peer(address(3001));
+        let peer = Dial::build("api", None, &PATIENCE).peer(address(3001), Wait::Answer);
         assert_eq!(peer.address().as_inet(), Some(&address(3001)));
         assert!(!peer.tls());
         assert_eq!(peer.options.alpn, ALPN::H1);
@@ -120,17 +143,19 @@ mod tests {
 
     #[test]
     fn tls_carries_the_name_and_verifies_unless_told_not_to() {
-        let strict = Dial::build("api", Some(("origin.test", true)), &PATIENCE).peer(address(1));
+        let strict =
+            Dial::build("api", Some(("origin.test", true)), &PATIENCE).peer(address(1), Wait::Answer);
         assert!(strict.tls() && strict.verify_cert() && strict.verify_hostname());
         assert_eq!(strict.sni(), "origin.test");
-        let lax = Dial::build("api", Some(("origin.test", false)), &PATIENCE).peer(address(1));
+        let lax = Dial::build("api", Some(("origin.test", false)), &PATIENCE).peer(address(1), Wait::Answer);
         assert!(lax.tls() && !lax.verify_cert() && !lax.verify_hostname());
     }
 
     #[test]
     fn connections_are_shared_only_within_one_upstream_as_it_is_now() {
-        let hash =
-            |name, tls, patience: &Patience| Dial::build(name, tls, patience).peer(address(1)).reuse_hash();
+        let hash = |name, tls, patience: &Patience| {
+            Dial::build(name, tls, patience).peer(address(1), Wait::Answer).reuse_hash()
+        };
         let api = hash("api", None, &PATIENCE);
         assert_eq!(
             api,
