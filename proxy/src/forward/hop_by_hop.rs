@@ -3,6 +3,9 @@
 //! A `Connection` field can name further ones, and with that a client could make us drop what the origin relies on:
 //! who the client is, how long the body is, which credentials came along. Naming such a field is refused, not obeyed.
 //! Removal comes before the cache looks at the request, so that what varies an answer is what the origin saw.
+//!
+//! A request keeps its `Transfer-Encoding` here: the session that holds this head reads the body by it. Whoever writes
+//! the request for the origin frames it anew (Pingora's standard policy drops the field and chunks on its own).
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -29,14 +32,13 @@ pub enum Refused {
 const NOMINATIONS: usize = 9;
 
 /// Hop-by-hop whether `Connection` names them or not, in either direction.
-const STANDARD: [HeaderName; 7] = [
+const STANDARD: [HeaderName; 6] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     // No trailers are forwarded, so none are announced and none asked for.
     header::TE,
     header::TRAILER,
-    header::TRANSFER_ENCODING,
     UPGRADE,
 ];
 
@@ -115,7 +117,7 @@ pub fn clean_response(headers: &mut HeaderMap, websocket: Option<&Websocket>) {
     let mut nominated: Vec<_> =
         list::elements(headers, CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
     nominated.retain(|name| !PROTECTED.contains(name));
-    remove(headers, STANDARD.iter().chain(&nominated));
+    remove(headers, STANDARD.iter().chain([&header::TRANSFER_ENCODING]).chain(&nominated));
     if websocket.is_some() {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -180,7 +182,6 @@ mod tests {
             ("proxy-connection", "keep-alive"),
             ("te", "trailers"),
             ("trailer", "x"),
-            ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
             ("http2-settings", "AAA"),
             ("proxy-authorization", "Basic x"),
@@ -189,6 +190,12 @@ mod tests {
             ("content-length", "3"),
         ]);
         assert_eq!(names(&headers.unwrap()), ["authorization", "content-length", "host"]);
+    }
+
+    #[test]
+    fn the_framing_stays_with_the_session_that_reads_the_body() {
+        let headers = cleaned(&[("transfer-encoding", "chunked"), ("connection", "close")]).unwrap();
+        assert_eq!(names(&headers), ["transfer-encoding"]);
     }
 
     #[test]
