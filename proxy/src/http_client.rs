@@ -19,6 +19,9 @@ use tokio::{
 
 pub use self::tls::{BadTls, Tls};
 
+/// The head of an answer; whoever needs more is not answering our question.
+const HEAD_BYTES: usize = 16 << 10;
+
 /// Whom to ask.
 #[derive(Debug, Clone)]
 pub struct Target<'a> {
@@ -104,7 +107,10 @@ async fn exchange(
     question: Request<Empty<Bytes>>,
     max_body: usize,
 ) -> Result<(StatusCode, Bytes), Failed> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(HEAD_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await?;
     let mut connection = pin!(connection);
     let mut answer = pin!(async {
         let (head, body) = sender.send_request(question).await?.into_parts();
@@ -195,6 +201,14 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_http_is_no_answer() {
         let (address, _) = answering("SSH-2.0-x\r\n").await;
+        let failed = get(plain(address), "/", None, PATIENCE, 100).await.unwrap_err();
+        assert!(matches!(failed, Failed::Exchange(_)), "{failed:?}");
+    }
+
+    #[tokio::test]
+    async fn an_endless_head_is_no_answer() {
+        let head = format!("HTTP/1.1 200 OK\r\nx: {}", "a".repeat(HEAD_BYTES));
+        let (address, _) = answering(head.leak()).await;
         let failed = get(plain(address), "/", None, PATIENCE, 100).await.unwrap_err();
         assert!(matches!(failed, Failed::Exchange(_)), "{failed:?}");
     }

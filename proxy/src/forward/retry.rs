@@ -34,7 +34,7 @@ pub enum Failure {
 
 /// Where a request stands when an attempt fails.
 #[derive(Debug, Clone)]
-pub struct Standing<'a> {
+pub struct Progress<'a> {
     /// The request's.
     pub method: &'a Method,
     /// Attempts begun so far, the failed one included.
@@ -159,9 +159,9 @@ impl Failure {
 
 /// Decides what becomes of a request whose attempt failed.
 #[must_use]
-pub fn decide(failure: Failure, standing: &Standing<'_>, retry: &Retry, now: Instant) -> Verdict {
+pub fn decide(failure: Failure, progress: &Progress<'_>, retry: &Retry, now: Instant) -> Verdict {
     let rule = Rule { tries: retry.tries, timeout: retry.timeout, statuses: &retry.statuses };
-    match rule.stop(failure, standing, now) {
+    match rule.stop(failure, progress, now) {
         Some(stop) => Verdict::Stop(stop),
         None => Verdict::Next,
     }
@@ -175,23 +175,23 @@ struct Rule<'a> {
 }
 
 impl Rule<'_> {
-    fn stop(&self, failure: Failure, standing: &Standing<'_>, now: Instant) -> Option<Stop> {
+    fn stop(&self, failure: Failure, progress: &Progress<'_>, now: Instant) -> Option<Stop> {
         let counts = match failure {
             Failure::Status(status) => self.statuses.contains(&status.as_u16()),
             _ => true,
         };
         if !counts {
             Some(Stop::NoFailure)
-        } else if standing.client == Client::Answered {
+        } else if progress.client == Client::Answered {
             Some(Stop::Answered)
-        } else if failure.was_sent() && !standing.method.is_idempotent() {
+        } else if failure.was_sent() && !progress.method.is_idempotent() {
             Some(Stop::Unsafe)
-        } else if standing.body == Body::Gone {
+        } else if progress.body == Body::Gone {
             Some(Stop::BodyGone)
-        } else if standing.attempts >= self.tries && failure != Failure::ResetUnsent {
+        } else if progress.attempts >= self.tries && failure != Failure::ResetUnsent {
             // nginx gives that try back (`u->peer.tries++`): a stale connection says nothing about the next attempt.
             Some(Stop::Tries)
-        } else if now.saturating_duration_since(standing.started) >= self.timeout {
+        } else if now.saturating_duration_since(progress.started) >= self.timeout {
             Some(Stop::Time)
         } else {
             None
@@ -216,12 +216,12 @@ mod tests {
         BUSY,
     ];
 
-    fn first(method: &Method) -> Standing<'_> {
-        Standing { method, attempts: 1, started: Instant::now(), body: Body::Held, client: Client::Waiting }
+    fn first(method: &Method) -> Progress<'_> {
+        Progress { method, attempts: 1, started: Instant::now(), body: Body::Held, client: Client::Waiting }
     }
 
-    fn stop(failure: Failure, standing: &Standing<'_>) -> Option<Stop> {
-        RULE.stop(failure, standing, standing.started)
+    fn stop(failure: Failure, progress: &Progress<'_>) -> Option<Stop> {
+        RULE.stop(failure, progress, progress.started)
     }
 
     #[test]
@@ -253,28 +253,28 @@ mod tests {
 
     #[test]
     fn nothing_is_repeated_once_the_client_has_a_part_of_an_answer() {
-        let standing = Standing { client: Client::Answered, ..first(&Method::GET) };
-        assert_eq!(stop(Failure::Reset, &standing), Some(Stop::Answered));
+        let progress = Progress { client: Client::Answered, ..first(&Method::GET) };
+        assert_eq!(stop(Failure::Reset, &progress), Some(Stop::Answered));
     }
 
     #[test]
     fn a_body_that_is_gone_ends_it() {
-        let standing = Standing { body: Body::Gone, ..first(&Method::PUT) };
-        assert_eq!(stop(Failure::Connect, &standing), Some(Stop::BodyGone));
+        let progress = Progress { body: Body::Gone, ..first(&Method::PUT) };
+        assert_eq!(stop(Failure::Connect, &progress), Some(Stop::BodyGone));
     }
 
     #[test]
     fn tries_count_the_first_attempt() {
-        let attempt = |attempts| stop(Failure::Connect, &Standing { attempts, ..first(&Method::GET) });
+        let attempt = |attempts| stop(Failure::Connect, &Progress { attempts, ..first(&Method::GET) });
         assert_eq!((attempt(2), attempt(3)), (None, Some(Stop::Tries)));
-        let stale = Standing { attempts: 3, ..first(&Method::GET) };
+        let stale = Progress { attempts: 3, ..first(&Method::GET) };
         assert_eq!(stop(Failure::ResetUnsent, &stale), None, "a stale connection was no attempt");
     }
 
     #[test]
     fn no_attempt_begins_after_the_time() {
-        let standing = first(&Method::GET);
-        let at = |seconds| RULE.stop(BUSY, &standing, standing.started + Duration::from_secs(seconds));
+        let progress = first(&Method::GET);
+        let at = |seconds| RULE.stop(BUSY, &progress, progress.started + Duration::from_secs(seconds));
         assert_eq!((at(9), at(10)), (None, Some(Stop::Time)));
     }
 

@@ -16,8 +16,7 @@ use super::list;
 
 /// The proof that a request asks for a WebSocket and for nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Websocket;
+pub struct Websocket(());
 
 impl Websocket {
     /// Reads a client's request, before its hop-by-hop fields are removed; `None` when it is no valid handshake.
@@ -33,7 +32,7 @@ impl Websocket {
             && STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16)
             && !headers.contains_key(TRANSFER_ENCODING)
             && headers.get(CONTENT_LENGTH).is_none_or(|length| length == "0");
-        valid.then_some(Self)
+        valid.then_some(Self(()))
     }
 
     /// Whether the head of a 101 answers this upgrade. That `Sec-WebSocket-Accept` fits the key is the client's to check.
@@ -131,7 +130,7 @@ mod tests {
 
     #[test]
     fn only_a_101_that_names_websocket_answers() {
-        assert!(Websocket.is_answered_by(&answer("origin", None)));
+        assert!(Websocket(()).is_answered_by(&answer("origin", None)));
         for (name, value) in [
             ("upgrade", None),
             ("upgrade", Some("h2c")),
@@ -140,7 +139,7 @@ mod tests {
             ("content-length", Some("5")),
             ("transfer-encoding", Some("chunked")),
         ] {
-            assert!(!Websocket.is_answered_by(&answer(name, value)), "{name}: {value:?}");
+            assert!(!Websocket(()).is_answered_by(&answer(name, value)), "{name}: {value:?}");
         }
     }
 }
