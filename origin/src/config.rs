@@ -6,15 +6,15 @@ use axum::http::HeaderName;
 use clap::Args;
 
 /// Where the data lives and how many connections may wait for it.
-#[derive(Debug, Clone, Args)]
+// No Debug here and below: URLs and secrets must not end up in a log.
+#[derive(Clone, Args)]
 pub struct DatabaseConfig {
     /// `sqlite://FILE` (made when missing) or `postgres://…`. SQLite is the default because it needs nothing installed.
     #[arg(
         long,
         env = "WEIR_DATABASE_URL",
         hide_env_values = true,
-        default_value = "sqlite://weir-origin.db"
-    )]
+        default_value = "sqlite://weir-origin.db", value_parser = known_store)]
     pub database_url: String,
     /// Most connections of this instance. Twenty: cores × 2 + spindles of a mid-size database, and with five instances
     /// still within Postgres's stock `max_connections` of 100 (total = instances × this).
@@ -43,7 +43,7 @@ pub struct PasswordConfig {
 }
 
 /// Everything `weir-origin serve` needs.
-#[derive(Debug, Clone, Args)]
+#[derive(Clone, Args)]
 pub struct ServeConfig {
     /// Address to accept on; port 0 asks the system, and the one given is printed. Loopback, because only the edge
     /// should reach the origin.
@@ -75,10 +75,18 @@ pub struct ServeConfig {
     pub passwords: PasswordConfig,
 }
 
+fn known_store(url: &str) -> Result<String, String> {
+    if ["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Ok(url.to_owned());
+    }
+    Err("begins neither with sqlite: nor with postgres:".into())
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
-        Ok(0) | Err(_) => Err("a whole number of seconds above 0".into()),
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        // A year is longer than anything here may last, and far from where instants overflow.
+        Ok(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
+        _ => Err("a whole number of seconds, from 1 to those of a year".into()),
     }
 }
 

@@ -36,6 +36,17 @@ pub enum Database {
     Postgres(PgPool),
 }
 
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The URL is wrong, or nobody answers there.
+    #[error("cannot open the database: {0}")]
+    Connect(#[from] sqlx::Error),
+    /// The schema is not ours, or cannot be changed.
+    #[error("cannot migrate the database: {0}")]
+    Migrate(#[from] MigrateError),
+}
+
 /// Runs the same statement on either store: `on!(database, |pool| sqlx::query("…").execute(pool).await)`.
 macro_rules! on {
     ($database:expr, |$pool:ident| $run:expr) => {
@@ -55,7 +66,7 @@ impl Database {
     ///
     /// # Errors
     /// When the URL is wrong, the store cannot be reached within the acquire timeout, or a migration fails.
-    pub async fn open(config: &DatabaseConfig) -> Result<Self, MigrateError> {
+    pub async fn open(config: &DatabaseConfig) -> Result<Self, OpenError> {
         let url = &config.database_url;
         if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let pool: PgPool = options(config).connect(url).await?;
@@ -95,10 +106,7 @@ impl Database {
     }
 }
 
-async fn open_sqlite(
-    config: &DatabaseConfig,
-    file: SqliteConnectOptions,
-) -> Result<SqlitePool, MigrateError> {
+async fn open_sqlite(config: &DatabaseConfig, file: SqliteConnectOptions) -> Result<SqlitePool, OpenError> {
     let pool: SqlitePool = options(config).connect_with(file).await?;
     let mut turn = pool.begin_with("BEGIN IMMEDIATE").await?;
     SQLITE.run_direct(None, &mut *turn, false).await?;
@@ -133,9 +141,10 @@ pub fn is_passing(error: &sqlx::Error) -> bool {
     }
 }
 
-fn is_busy(error: &MigrateError) -> bool {
+fn is_busy(error: &OpenError) -> bool {
     match error {
-        MigrateError::Execute(sqlx::Error::Database(error)) => {
+        OpenError::Connect(sqlx::Error::Database(error))
+        | OpenError::Migrate(MigrateError::Execute(sqlx::Error::Database(error))) => {
             matches!(sqlite_code(error.as_ref()), Some(5 | 6))
         }
         _ => false,

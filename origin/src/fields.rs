@@ -207,10 +207,13 @@ pub mod rule {
         }
     }
 
-    /// An instant in RFC 3339, with an offset.
+    /// An instant in RFC 3339, with an offset, from 1970 on: years before Christ, which the parser takes, Postgres does not.
     pub fn instant(value: Value) -> Result<Moment, String> {
         let parsed = value.as_str().and_then(|text| text.parse::<Timestamp>().ok());
-        parsed.map(Moment::cut).ok_or_else(|| "must be an instant like 2030-01-31T12:00:00Z".into())
+        parsed
+            .filter(|instant| *instant >= Timestamp::UNIX_EPOCH)
+            .map(Moment::cut)
+            .ok_or_else(|| "must be an instant like 2030-01-31T12:00:00Z".into())
     }
 
     /// An absolute http or https URL of at most 2048 characters.
@@ -290,7 +293,11 @@ mod tests {
         assert!(rule::text(0..=9)(json!("a\nb")).is_ok());
         assert!(rule::text(0..=9)(json!("a\0b")).is_err());
         assert!(rule::instant(json!("2030-01-31T12:00:00+02:00")).is_ok());
-        assert!(rule::instant(json!("2030-01-31")).is_err());
+        for instant in
+            ["2030-01-31", "2030-01-31T12:00:00", "-009999-01-02T00:00:00Z", "1969-12-31T23:59:59Z"]
+        {
+            assert!(rule::instant(json!(instant)).is_err(), "{instant}");
+        }
         assert!(rule::words(1)(json!(["a", "b"])).is_err());
         assert!(rule::words(2)(json!(["a", 1])).is_err());
     }

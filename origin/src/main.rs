@@ -1,6 +1,6 @@
 //! `weir-origin serve|migrate|seed`: arguments → the library; logs to stderr, what scripts read to stdout.
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use tokio::{
@@ -17,18 +17,15 @@ use weir_origin::{
 
 /// The thin API behind the edge: accounts, sessions and vault items.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(version)]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
-    /// Without a subcommand: serve.
-    #[command(flatten)]
-    serve: Option<ServeConfig>,
+    command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Answer requests until TERM or INT.
+    /// Answer requests until TERM or INT; also what happens without a command.
     Serve(ServeConfig),
     /// Bring the schema up to date and end.
     Migrate(DatabaseConfig),
@@ -51,7 +48,7 @@ struct SeedConfig {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(with_command(std::env::args_os().collect()));
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
@@ -59,13 +56,10 @@ fn main() -> ExitCode {
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
         .init();
     let run = async {
-        match (cli.command, cli.serve) {
-            (Some(Command::Serve(config)), _) | (None, Some(config)) => serve(config).await,
-            (Some(Command::Migrate(config)), _) => migrate(config).await,
-            (Some(Command::Seed(config)), _) => fill(config).await,
-            (None, None) => {
-                Err("the identity secret is missing: --identity-secret or WEIR_IDENTITY_SECRET".into())
-            }
+        match cli.command {
+            Command::Serve(config) => serve(config).await,
+            Command::Migrate(config) => migrate(config).await,
+            Command::Seed(config) => fill(config).await,
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -76,6 +70,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Flags alone mean `serve`. Done here, because clap asks for the flags of a flattened default even when another command is named.
+fn with_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let first = arguments.get(1).map(|first| first.to_string_lossy());
+    let asks_about_us = matches!(first.as_deref(), Some("-h" | "--help" | "-V" | "--version"));
+    if !asks_about_us && first.is_none_or(|first| first.starts_with('-')) {
+        arguments.insert(1.min(arguments.len()), "serve".into());
+    }
+    arguments
 }
 
 async fn serve(config: ServeConfig) -> Result<(), StartError> {
