@@ -24,7 +24,7 @@ use std::{
 
 use governor::{
     Quota, RateLimiter,
-    clock::{Clock, Reference as _},
+    clock::Clock,
     middleware::StateInformationMiddleware,
 };
 use weir_config::plan::{self, LimitId};
@@ -145,8 +145,8 @@ struct Zone {
     start: Instant,
     clock: Told,
     keys: table::Hashes,
-    table: Arc<Table>,
-    limiter: RateLimiter<u64, Arc<Table>, Told, StateInformationMiddleware>,
+    table: Table,
+    limiter: RateLimiter<u64, Table, Told, StateInformationMiddleware>,
 }
 
 impl Zone {
@@ -158,8 +158,8 @@ impl Zone {
         let quota = Quota::with_period(interval)
             .expect("the interval is at least a nanosecond")
             .allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN));
-        let (table, clock) = (Arc::new(Table::new(terms.keys)), Told::default());
-        let limiter = RateLimiter::new(quota, Arc::clone(&table), clock.clone()).with_middleware();
+        let (table, clock) = (Table::new(terms.keys), Told::default());
+        let limiter = RateLimiter::new(quota, table.clone(), clock.clone());
         Self { terms, interval, start: now, clock, keys: table::Hashes::default(), table, limiter }
     }
 

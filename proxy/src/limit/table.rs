@@ -15,6 +15,7 @@
 
 use std::{
     hash::{BuildHasher as _, RandomState},
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,9 +31,9 @@ struct Slot {
     rested_at: u64,
 }
 
-/// The counts of one limit.
-#[derive(Debug)]
-pub(super) struct Table(Box<[Mutex<[Slot; WAYS]>]>);
+/// The counts of one limit; clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct Table(Arc<[Mutex<[Slot; WAYS]>]>);
 
 impl Table {
     /// Room for `keys`, rounded up to whole buckets.
@@ -62,7 +63,7 @@ impl StateStore for Table {
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
         let mut bucket = self.bucket(*key).lock();
-        let known = bucket.iter_mut().position(|slot| slot.key == *key);
+        let known = bucket.iter().position(|slot| slot.key == *key);
         let rested_at = known.map(|at| Nanos::from(bucket[at].rested_at));
         let (outcome, rested_at) = measure(rested_at)?;
         let slot = match known {
