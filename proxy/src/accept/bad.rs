@@ -101,30 +101,6 @@ table! {
     BodyTimeout 408 "body_timeout" "The request body took too long.";
 }
 
-impl BadRequest {
-    /// Finds the reason in the sources of an error that a body read returned.
-    ///
-    /// Shape: walks `source()`; the gate's `io::Error` carries the reason as its inner error.
-    #[must_use]
-    pub fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(bad) = error.downcast_ref::<Self>() {
-                return Some(*bad);
-            }
-            let inner = error
-                .downcast_ref::<std::io::Error>()
-                .and_then(|io| io.get_ref())
-                .and_then(|inner| inner.downcast_ref::<Self>());
-            if let Some(bad) = inner {
-                return Some(*bad);
-            }
-            next = error.source();
-        }
-        None
-    }
-}
-
 impl std::fmt::Display for BadRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.word())
@@ -157,12 +133,5 @@ mod tests {
             let status = bad.status();
             assert!((400..500).contains(&status) || [501, 505].contains(&status), "{bad}");
         }
-    }
-
-    #[test]
-    fn a_reason_is_found_in_the_error_of_a_read() {
-        let error = std::io::Error::from(BadRequest::BadChunk);
-        assert_eq!(BadRequest::of(&error), Some(BadRequest::BadChunk));
-        assert_eq!(BadRequest::of(&std::io::Error::other("x")), None);
     }
 }

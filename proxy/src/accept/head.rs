@@ -113,8 +113,11 @@ pub(super) fn check(head: &[u8], bounds: &Bounds) -> Result<Head, BadRequest> {
         return Err(BadRequest::BodyTooLarge);
     }
     let expects_continue = fields.expects_continue()? && line.version == Version::HTTP_11;
-    let websocket =
-        fields.upgrade && line.method == b"GET" && framing == Framing::None && fields.is_websocket();
+    let websocket = fields.upgrade
+        && line.version == Version::HTTP_11
+        && line.method == b"GET"
+        && framing == Framing::None
+        && fields.is_websocket();
     // The bytes after an upgrade that we ignore may be in the other protocol: they are never read as a request.
     let lost_upgrade = fields.upgrade && !websocket;
     let keep_alive =

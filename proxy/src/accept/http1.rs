@@ -15,6 +15,7 @@ use pingora::{
     server::ShutdownWatch,
 };
 use tokio::{io::AsyncWriteExt, time::timeout_at};
+use weir_config::plan::Bounds;
 
 use super::{
     Arrival, Connection, Service,
@@ -60,7 +61,7 @@ pub(super) async fn serve<S: Service>(
                 _ = stop.wait_for(|stop| *stop) => false,
             };
             if !came {
-                return;
+                return io.close().await;
             }
         }
         let started = Instant::now();
@@ -71,7 +72,7 @@ pub(super) async fn serve<S: Service>(
             Err(_late) => Came::Bad(BadRequest::HeadTimeout),
         };
         match came {
-            Came::End => return,
+            Came::End => return io.close().await,
             Came::Preface => return Box::pin(http2::serve(io, connection, listener, stop)).await,
             Came::Bad(bad) => return refuse(io, &connection, &listener, bad, started).await,
             Came::Request(head, bytes) => {
@@ -91,6 +92,8 @@ pub(super) async fn serve<S: Service>(
                 };
                 let mut session = ServerSession::new_http1(io as Stream);
                 session.set_pipelined_prefix(bytes);
+                // The gate has clocks of its own, which know whose fault the waiting is.
+                session.set_read_timeout(None);
                 let reused = super::serve(&*listener.service, session, Arc::new(arrival), &stop).await;
                 match reused.and_then(reusable).filter(|_| !last && !*stop.borrow()) {
                     Some(back) => io = back,
@@ -111,7 +114,7 @@ fn reusable(reused: ReusedHttpStream) -> Option<Box<FrontIo>> {
 }
 
 /// Reads until a head is complete or cannot become so.
-async fn read_head(io: &mut FrontIo, connection: &Connection, bounds: &weir_config::plan::Bounds) -> Came {
+async fn read_head(io: &mut FrontIo, connection: &Connection, bounds: &Bounds) -> Came {
     let may_be_http2 = connection.tls.is_none() && connection.requests() == 0;
     let mut seen = 0;
     loop {

@@ -90,7 +90,14 @@ pub(super) async fn serve<S: Service>(
                 continue;
             }
             accepted = HttpSession::from_h2_conn(&mut streams, digest.clone()) => accepted,
-            () = idle => break,
+            () = idle => {
+                if is_leaving {
+                    break;
+                }
+                is_leaving = true;
+                streams.graceful_shutdown();
+                continue;
+            }
         };
         let session = match accepted {
             Ok(Some(H2Accept::Session(session))) => session,

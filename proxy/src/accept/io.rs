@@ -8,19 +8,18 @@
 
 mod pingora;
 mod raw;
-#[cfg(test)]
-mod tests;
 
 use std::{
     io::{Error, ErrorKind, Result},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::Instant,
 };
 use weir_config::plan::Bounds;
@@ -30,6 +29,7 @@ use self::raw::Stall;
 use super::{
     Fault,
     bad::BadRequest,
+    frames::Frames,
     gate::{Gate, Pace},
     head::{Framing, Head},
     listener::Place,
@@ -39,6 +39,8 @@ use super::{
 const WRITE_BUFFER: usize = 16 << 10;
 /// Later requests of an impatient client are read ahead up to this; then its own TCP holds it back.
 const READ_AHEAD: usize = 64 << 10;
+/// A goodbye fits any socket buffer; a client that does not even take that is left.
+const FAREWELL: Duration = Duration::from_secs(1);
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A client's connection.
@@ -120,16 +122,17 @@ impl FrontIo {
 
     /// Opens the gate for good: HTTP/2 has a framing of its own.
     pub(super) fn begin_frames(&mut self) {
-        let mut frames = super::frames::Frames::new(Instant::now());
-        // What was read ahead is looked at when it is handed over.
-        if frames.see(&[], Instant::now()).is_ok() {
-            self.gate = Gate::Frames(frames);
-        }
+        self.gate = Gate::Frames(Frames::new(Instant::now()));
     }
 
     /// Whether the next request may be read: this one's body was taken to its end.
     pub(super) fn is_reusable(&self) -> bool {
         matches!(self.gate, Gate::Closed) && !self.broken && self.fault.get().is_none()
+    }
+
+    /// Says goodbye in order (TLS close_notify, FIN); for connections on which nothing is under way.
+    pub(super) async fn close(mut self) {
+        let _ = tokio::time::timeout(FAREWELL, AsyncWriteExt::shutdown(&mut self)).await;
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {

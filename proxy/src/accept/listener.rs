@@ -118,6 +118,7 @@ pub async fn serve<S: Service>(listener: Arc<Listener<S>>, socket: TcpListener, 
 
 /// The next connection, once there is room for it.
 async fn accept<S>(listener: &Listener<S>, room: &Room, socket: &TcpListener) -> (TcpStream, SocketAddr) {
+    let mut is_paused = false;
     loop {
         if room.is_full(listener.bounds().connections) {
             listener.counters.full.add();
@@ -129,7 +130,9 @@ async fn accept<S>(listener: &Listener<S>, room: &Room, socket: &TcpListener) ->
                 listener.counters.accept_failed.add();
                 // ENFILE 23, EMFILE 24, ENOBUFS 105, ENOMEM 12; every other error is about the one client that left.
                 if matches!(error.raw_os_error(), Some(12 | 23 | 24 | 105)) {
-                    tracing::warn!(%error, "out of descriptors or memory, pausing accept");
+                    if !std::mem::replace(&mut is_paused, true) {
+                        tracing::warn!(%error, "out of descriptors or memory, new clients wait");
+                    }
                     tokio::time::sleep(PAUSE).await;
                 }
             }

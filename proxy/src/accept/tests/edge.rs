@@ -143,14 +143,8 @@ impl ProxyHttp for Hooks {
         Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
     }
 
-    async fn fail_to_proxy(
-        &self,
-        session: &mut Session,
-        error: &Error,
-        arrival: &mut Self::CTX,
-    ) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, _: &Error, arrival: &mut Self::CTX) -> FailToProxy {
         let fault = arrival.as_ref().and_then(|arrival| arrival.fault());
-        assert_eq!(fault, error.cause.as_deref().and_then(|cause| BadRequest::of(cause)), "{error}");
         let code = fault.map_or(502, BadRequest::status);
         let _ = session.respond_error(code).await;
         FailToProxy { error_code: code, can_reuse_downstream: false }

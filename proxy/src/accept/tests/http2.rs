@@ -134,6 +134,15 @@ async fn a_stop_says_goaway_and_finishes_the_streams() {
     tokio::time::timeout(Duration::from_secs(3), front.done).await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn an_idle_connection_is_closed_with_goaway() {
+    let front = Front::start(|bounds| bounds.idle_timeout = Duration::from_millis(100)).await;
+    let (mut sender, connection) = client(front.connect().await.0).await;
+    assert_eq!(ask(&mut sender, get("/ignore"), None).await.0, 200);
+    // The library's client ends without an error only after a GOAWAY that says NO_ERROR.
+    tokio::time::timeout(Duration::from_secs(3), connection).await.unwrap().unwrap().unwrap();
+}
+
 struct Issued {
     _folder: tempfile::TempDir,
     certificates: Certificates,
