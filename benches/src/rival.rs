@@ -1,0 +1,1 @@
+//! Weir, nginx and HAProxy with equal set-ups.
