@@ -21,6 +21,7 @@ use weir_benches::{
     system::{ORIGINS, Setup, System},
     table::{Ink, paint},
 };
+use weir_testkit::{Postgres, Redis};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -97,8 +98,16 @@ async fn run(arguments: &Arguments) -> Result<bool, Error> {
         seed: arguments.seed.unwrap_or_else(rand::random),
         logout_bound: Duration::ZERO,
     };
-    let setup = setup(arguments)?;
-    let mut system = System::start(&setup).await?;
+    let mut setup = setup(arguments)?;
+    // Dropped after the system that uses them.
+    let redis = arguments.start_redis.then(Redis::start);
+    let postgres = arguments.start_postgres.then(Postgres::start);
+    setup.redis = setup.redis.or_else(|| redis.as_ref().map(Redis::url));
+    setup.database = setup.database.or_else(|| postgres.as_ref().map(Postgres::create_database));
+    let mut system = {
+        let setup = setup.clone();
+        tokio::task::spawn_blocking(move || System::start(&setup)).await??
+    };
     introduce(&setup, &system, scale);
 
     let accounts = watched("seeding", scenario::seeding_steps(scale), async |progress| {
@@ -187,6 +196,8 @@ async fn invite(system: &System, accounts: &[Arc<Account>]) -> Result<(), Error>
     let answer = Client::new(None, system.edge).send(&api::login(&account.email, &account.password)).await?;
     let token = api::token(&answer).ok_or("the login's answer has no token")?;
     let (edge, admin) = (system.edge, system.admin);
+    let logs: Vec<_> =
+        system.logs().map(|(name, path)| format!("{name:<10} logs to {}", path.display())).collect();
     println!(
         "
 {}
@@ -205,7 +216,7 @@ async fn invite(system: &System, accounts: &[Arc<Account>]) -> Result<(), Error>
 
 Ctrl-C stops everything.",
         paint(Ink::Bold, "Still serving"),
-        paint(Ink::Faint, &format!("logs in {}", system.folder().display())),
+        logs.join("\n  "),
         email = account.email,
         password = account.password,
     );

@@ -150,7 +150,8 @@ async fn guess_passwords(
 
 async fn guess_tokens(client: &mut Client, seen: &mut Seen, until: Instant, progress: &Progress) {
     while Instant::now() < until {
-        let token = format!("{:032x}", rand::random::<u128>());
+        // Shaped like a real one (32 bytes as base64url), so that it has to be looked up.
+        let token = format!("{:042x}A", rand::random::<u128>());
         if let Ok(answer) = client.send(&api::list(None).with_token(&token)).await {
             seen.refused(&answer, &[401, 429]);
         }
