@@ -12,10 +12,12 @@
 //! - [`table`]: numbers as columns.
 //! - [`report`]: the page that a run prints.
 //! - [`rival`]: Weir, nginx and HAProxy with equal set-ups, for the benches.
+//! - [`measure`]: load and latency of whoever runs.
 
 pub mod account;
 pub mod api;
 pub mod client;
+pub mod measure;
 pub mod promises;
 pub mod report;
 pub mod rival;
