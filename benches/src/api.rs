@@ -54,7 +54,7 @@ pub fn register(account: &Account) -> Ask {
     Ask::new(Method::POST, "/auth/register").with_body(json!({
         "email": account.email,
         "password": account.password,
-        "name": format!("owner-{}", account.number),
+        "displayName": format!("owner-{}", account.number),
     }))
 }
 
@@ -73,9 +73,7 @@ pub fn me() -> Ask {
 /// The e-mail address in the answer to [`me`].
 #[must_use]
 pub fn email(answer: &Answer) -> String {
-    let json = answer.json();
-    let own = if json["user"].is_object() { &json["user"] } else { &json };
-    own["email"].as_str().unwrap_or("").to_owned()
+    answer.json()["email"].as_str().unwrap_or("").to_owned()
 }
 
 /// Ends the session.
@@ -87,7 +85,7 @@ pub fn logout() -> Ask {
 /// Changes one's own profile.
 #[must_use]
 pub fn profile(name: &str) -> Ask {
-    Ask::new(Method::PUT, "/users/profile").with_body(json!({ "name": name }))
+    Ask::new(Method::PUT, "/users/profile").with_body(json!({ "displayName": name }))
 }
 
 /// A page of one's own items, newest first; without a cursor the first one.
@@ -132,7 +130,7 @@ pub fn seen_item(answer: &Answer) -> Option<Seen> {
 pub fn seen_page(answer: &Answer) -> Option<(Vec<Seen>, Option<String>)> {
     let json = answer.json();
     let items = json["items"].as_array()?.iter().map(seen).collect::<Option<Vec<_>>>()?;
-    Some((items, json["next_cursor"].as_str().or(json["nextCursor"].as_str()).map(str::to_owned)))
+    Some((items, json["nextCursor"].as_str().map(str::to_owned)))
 }
 
 fn seen(item: &Value) -> Option<Seen> {
@@ -148,7 +146,7 @@ fn words(stamp: Stamp) -> Value {
     const NOTE: &str =
         "the river does not ask the weir for leave, and the weir does not ask the river for thanks";
     json!({
-        "type": "text",
+        "type": "letter",
         "title": format!("{stamp} a note"),
         "content": format!("{stamp} {NOTE}; {NOTE}."),
         "importanceScore": stamp.version % 10,
@@ -175,7 +173,7 @@ mod tests {
         let stamp = Stamp { owner: 3, version: 14 };
         let mut item = words(stamp);
         item["id"] = json!("x1");
-        let (page, next) = seen_page(&answer(&json!({ "items": [item], "next_cursor": "c" }))).unwrap();
+        let (page, next) = seen_page(&answer(&json!({ "items": [item], "nextCursor": "c" }))).unwrap();
         assert_eq!(page, [Seen { id: "x1".to_owned(), stamp: Some(stamp) }]);
         assert_eq!(next.as_deref(), Some("c"));
     }

@@ -210,7 +210,7 @@ async fn invite(system: &System, accounts: &[Arc<Account>]) -> Result<(), Error>
     TOKEN={token}
     curl -i -H \"Authorization: Bearer $TOKEN\" 'http://{edge}/api/vault/items?limit=5'
   A write, after which the list is fresh
-    curl -i -H \"Authorization: Bearer $TOKEN\" --json '{{\"type\":\"text\",\"title\":\"hello\",\"content\":\"river\"}}' http://{edge}/api/vault/items
+    curl -i -H \"Authorization: Bearer $TOKEN\" --json '{{\"type\":\"letter\",\"title\":\"hello\",\"content\":\"river\"}}' http://{edge}/api/vault/items
   Log in yourself
     curl -i --json '{{\"email\":\"{email}\",\"password\":\"{password}\"}}' http://{edge}/auth/login
 

@@ -211,7 +211,7 @@ impl Toy {
             target.split_once("&cursor=").and_then(|(_, cursor)| cursor.parse().ok()).unwrap_or(0);
         let page: Vec<_> = items.iter().rev().skip(from).take(20).collect();
         let next = (from + 20 < items.len()).then(|| (from + 20).to_string());
-        (200, json!({ "items": page, "next_cursor": next }))
+        (200, json!({ "items": page, "nextCursor": next }))
     }
 }
 
