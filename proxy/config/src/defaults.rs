@@ -1,0 +1,134 @@
+//! Every default of config.yaml, each with its reason.
+//!
+//! The rule behind them: what a stranger can do to us is bounded without being asked for; where nginx has a value
+//! that its users rely on, it is ours too, unless a reason is given.
+
+use std::time::Duration;
+
+use crate::{plan::Balance, units::Bytes};
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// The operators' listener: loopback, because metrics and health tell strangers too much.
+pub const ADMIN_ADDRESS: &str = "127.0.0.1:9180";
+/// Who may ask there: this machine.
+pub const ADMIN_ALLOW: [&str; 2] = ["127.0.0.0/8", "::1/128"];
+
+/// A head fits in one packet or a few; whoever needs longer holds a connection on purpose (slowloris). nginx: 60 s for each read.
+pub const HEADER_TIMEOUT: Duration = seconds(10);
+/// Longer than a browser's pause between clicks is worth a connection; nginx 75 s, most balancers in front of us 60 s.
+pub const IDLE_TIMEOUT: Duration = seconds(60);
+/// Half of nginx's, so that a body that stalls is gone within a minute together with [`BODY_MIN_RATE`].
+pub const BODY_TIMEOUT: Duration = seconds(30);
+/// Slower than any modem in use; a byte now and then keeps every other timeout from striking.
+pub const BODY_MIN_RATE: Bytes = Bytes::new(1024);
+/// As nginx's `send_timeout`.
+pub const SEND_TIMEOUT: Duration = seconds(60);
+/// As nginx's `large_client_header_buffers` in all (4 × 8 KiB): cookies of the worst sites fit, a flood does not.
+pub const HEAD_BYTES: Bytes = Bytes::new(32 << 10);
+/// As one of nginx's large buffers; the length that clients and caches can be expected to support (RFC 9110 §4.1).
+pub const URI_BYTES: Bytes = Bytes::new(8 << 10);
+/// A browser sends about 20 fields, a chain of gateways adds a dozen.
+pub const HEAD_FIELDS: u32 = 100;
+/// No bound: a body streams through without being held here, and only the route knows what it expects.
+pub const BODY_BYTES: Bytes = Bytes::new(0);
+/// About 160 MiB of idle connections at 16 KiB each; above, the kernel's queue holds them back.
+pub const CONNECTIONS: u32 = 10_000;
+/// No bound: a connection here does not grow with age (nginx closes after 1000 to free its pool).
+pub const REQUESTS_PER_CONNECTION: u64 = 0;
+/// The least that RFC 9113 §6.5.2 recommends, and what Envoy advises for an edge.
+pub const HTTP2_STREAMS: u32 = 100;
+
+/// Within a data centre even a command behind a slow one is answered in milliseconds; later it is down.
+pub const REDIS_TIMEOUT: Duration = Duration::from_millis(250);
+/// A lost SYN is sent again after one second: let it be.
+pub const REDIS_CONNECT_TIMEOUT: Duration = seconds(2);
+
+/// The header that carries the caller.
+pub const IDENTITY_HEADER: &str = "x-weir-identity";
+/// HS256 is as strong as its key; RFC 7518 §3.2 demands at least the hash's 256 bits.
+pub const IDENTITY_SECRET_BYTES: usize = 32;
+/// Covers a slow upload and clocks that differ; useless to whoever finds it in a log the next day.
+pub const IDENTITY_TTL: Duration = seconds(60);
+
+/// As nginx.
+pub const BALANCE: Balance = Balance::RoundRobin;
+/// Equal shares.
+pub const WEIGHT: u32 = 1;
+/// As nginx: one failure takes a peer out …
+pub const MAX_FAILS: u32 = 1;
+/// … for ten seconds.
+pub const FAIL_TIMEOUT: Duration = seconds(10);
+/// Ten thousand requests a second of ten milliseconds keep a hundred connections busy.
+pub const KEEPALIVE: u32 = 128;
+/// As nginx's `keepalive_timeout` in `upstream`; shorter than most servers', which would close under our hands.
+pub const KEEPALIVE_TIMEOUT: Duration = seconds(60);
+
+/// What an origin of ours, and most others, answer.
+pub const HEALTH_PATH: &str = "/health";
+/// As NGINX Plus.
+pub const HEALTH_INTERVAL: Duration = seconds(5);
+/// A check that takes longer is no sign of health.
+pub const HEALTH_TIMEOUT: Duration = seconds(2);
+/// One failed check may be a lost packet, two are a pattern.
+pub const HEALTH_FALL: u32 = 2;
+/// One answer shows that it is back.
+pub const HEALTH_RISE: u32 = 1;
+/// As NGINX Plus.
+pub const HEALTH_STATUS: std::ops::RangeInclusive<u16> = 200..=399;
+
+/// The first and two more: enough for two dead peers, too few to carry an outage around (nginx: every peer once).
+pub const RETRY_TRIES: u32 = 3;
+/// Nobody waits longer than this for a first byte.
+pub const RETRY_TIMEOUT: Duration = seconds(60);
+
+/// Two lost SYNs; nginx's 60 s would keep a client waiting for a machine that is gone.
+pub const CONNECT_TIMEOUT: Duration = seconds(5);
+/// Half of nginx's `proxy_read_timeout`: there must be time left for another peer within [`RETRY_TIMEOUT`].
+pub const FIRST_BYTE_TIMEOUT: Duration = seconds(30);
+/// As nginx's `proxy_read_timeout`.
+pub const READ_TIMEOUT: Duration = seconds(60);
+/// As nginx's `proxy_send_timeout`.
+pub const WRITE_TIMEOUT: Duration = seconds(60);
+
+/// Where the origin writes sessions.
+pub const SESSION_KEY: &str = "session:${token}";
+/// A logout elsewhere is noticed after this at the latest; one caller costs one lookup in this time.
+pub const SESSION_MEMORY_TTL: Duration = seconds(2);
+/// About 100 MiB at most of what sessions usually hold.
+pub const SESSION_MEMORY_ENTRIES: u32 = 100_000;
+
+/// Each address for itself.
+pub const LIMIT_KEY: &str = "${client.ip}";
+/// About 10 MiB; the key that was not seen for longest is forgotten first.
+pub const LIMIT_KEYS: u32 = 100_000;
+
+/// A quarter of the 512 MiB that one instance should need in all.
+pub const CACHE_MEMORY: Bytes = Bytes::new(128 << 20);
+/// One large body must not push out a thousand small ones.
+pub const CACHE_ENTRY_MAX: Bytes = Bytes::new(8 << 20);
+/// As nginx's `proxy_cache_lock_timeout`.
+pub const CACHE_LOCK_TIMEOUT: Duration = seconds(5);
+/// Staleness is asked for: only the operator knows what may be old.
+pub const STALE: Duration = Duration::ZERO;
+
+/// Temporary: a wrong 301 stays in browsers for years.
+pub const REDIRECT_STATUS: u16 = 302;
+/// Found.
+pub const ANSWER_STATUS: u16 = 200;
+/// Safe to show as it is.
+pub const ANSWER_TYPE: &str = "text/plain; charset=utf-8";
+/// As nginx.
+pub const FILES_INDEX: &str = "index.html";
+
+/// The requirement: a warning for every request above 1000 ms.
+pub const LOG_SLOW: Duration = seconds(1);
+/// Events of the process's life, and what an operator may act on.
+pub const LOG_LEVEL: &str = "info";
+/// A second of a busy edge.
+pub const LOG_QUEUE: u32 = 8192;
+
+/// As long as Kubernetes waits before it kills.
+pub const SHUTDOWN_GRACE: Duration = seconds(30);

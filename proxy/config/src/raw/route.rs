@@ -1,0 +1,166 @@
+//! The words about routes.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::word::{FromShort, List, Named, Short, Word};
+use crate::{
+    template::Template,
+    units::{Bytes, Span},
+};
+
+/// What it matches, what it asks of a request, and what it does. One of `to`, `redirect`, `answer` and `files`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Route {
+    /// As logs and metrics call it. Default: its methods, host and path.
+    pub name: Word<String>,
+    /// When it applies; a single word is a path. Default: always.
+    #[serde(rename = "match")]
+    pub when: Word<Short<Match>>,
+    /// Who may pass by address.
+    pub access: Word<Access>,
+    /// Limits charged, in this order.
+    pub limit: Word<List<String>>,
+    /// Who the caller must be.
+    pub session: Word<SessionRule>,
+    /// Whether and how answers are kept.
+    pub cache: Word<CacheRule>,
+    /// Tags purged after a successful unsafe request, in every cache.
+    pub invalidate: Word<List<Template>>,
+    /// Fields set on the request for the origin; an empty value removes.
+    pub request_headers: Word<Named<Template>>,
+    /// Fields set on the answer for the client; an empty value removes.
+    pub response_headers: Word<Named<Template>>,
+    /// Largest request body; overrides the listener's. 0: no bound.
+    pub body_bytes: Word<Bytes>,
+    /// The upstream that answers.
+    pub to: Word<String>,
+    /// The target to ask the upstream for, instead of the client's.
+    pub rewrite: Word<Template>,
+    /// `Host` for the upstream. Default: the client's.
+    pub host: Word<Template>,
+    /// Sends the client elsewhere.
+    pub redirect: Word<Redirect>,
+    /// A fixed answer.
+    pub answer: Word<Answer>,
+    /// Files of a folder.
+    pub files: Word<Files>,
+}
+
+/// When a route applies; everything given must hold.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Match {
+    /// Any of these: `example.org`, `*.example.org`. Default: any.
+    pub hosts: Word<List<String>>,
+    /// `/exact`, `/below/*`, `/items/{id}` or `~ ^/regex$`. Default: any.
+    pub path: Word<String>,
+    /// Any of these; GET includes HEAD. Default: any.
+    pub methods: Word<List<String>>,
+    /// All of these: `present`, `absent`, `equals: TEXT`, `matches: REGEX`.
+    pub headers: Word<Named<HeaderCondition>>,
+}
+
+impl FromShort for Match {
+    const SHORT_FORM: &'static str = "a path";
+
+    fn from_short(text: &str) -> Result<Self, String> {
+        Ok(Self { path: Word::new(text.to_owned()), ..Self::default() })
+    }
+}
+
+/// What a request field must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeaderCondition {
+    /// There, with any value.
+    Present,
+    /// Not there.
+    Absent,
+    /// Exactly this.
+    Equals(String),
+    /// Matched by this regular expression.
+    Matches(String),
+}
+
+/// Who may pass by address; the most specific network wins, and `deny` wins a tie.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Access {
+    /// Networks as CIDR; when there are any, nobody else passes.
+    pub allow: Word<List<String>>,
+    /// Networks as CIDR that never pass.
+    pub deny: Word<List<String>>,
+}
+
+/// Who the caller must be.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SessionRule {
+    /// The session source.
+    #[serde(rename = "use")]
+    pub source: Word<String>,
+    /// Whether a request without session is refused (401). Default: false, but true with `roles`.
+    pub required: Word<bool>,
+    /// Any of these; others are refused (403).
+    pub roles: Word<List<String>>,
+}
+
+/// Whether and how answers are kept.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheRule {
+    /// The cache.
+    #[serde(rename = "in")]
+    pub cache: Word<String>,
+    /// How long, whatever the origin says short of `no-store` and `private`. Default: as the origin says.
+    pub ttl: Word<Span>,
+    /// What tells answers apart. Default: scheme, host and target.
+    pub key: Word<Template>,
+    /// What they are purged by, besides the origin's own `Cache-Tag`.
+    pub tags: Word<List<Template>>,
+    /// How long after expiry an entry may still answer while it is fetched anew.
+    pub stale_while_revalidate: Word<Span>,
+    /// How long after expiry an entry may still answer when the origin fails.
+    pub stale_if_error: Word<Span>,
+    /// How long a request waits for another's fetch of the same entry.
+    pub lock_timeout: Word<Span>,
+}
+
+/// Sends the client elsewhere.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: Word<u16>,
+    /// Where to.
+    pub location: Word<Template>,
+}
+
+/// A fixed answer.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Answer {
+    /// 200 to 599.
+    pub status: Word<u16>,
+    /// The `Content-Type`.
+    #[serde(rename = "type")]
+    pub content_type: Word<String>,
+    /// The body.
+    pub body: Word<Template>,
+}
+
+/// Files of a folder, with types, validators and ranges.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Files {
+    /// The folder; nothing outside of it is ever served.
+    pub root: Word<String>,
+    /// What of the request path is left out. Default: the literal beginning of the route's path.
+    pub strip: Word<String>,
+    /// Asked for when a path ends in `/`.
+    pub index: Word<String>,
+    /// The `Cache-Control` of what is served.
+    pub cache_control: Word<String>,
+}

@@ -1,0 +1,190 @@
+//! The words about what routes refer to by name: upstreams, sessions, limits, caches.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::word::{FromShort, List, Short, Word};
+use crate::{
+    template::Template,
+    units::{Bytes, Quota, Span},
+};
+
+/// A group of servers.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upstream {
+    /// How a server is chosen: `round_robin`, `least_conn` or `ip_hash`.
+    pub balance: Word<Balance>,
+    /// The servers.
+    pub servers: Word<List<Short<Server>>>,
+    /// Active checks; without them only failed requests tell.
+    pub health: Word<Health>,
+    /// When a failed attempt goes to the next server.
+    pub retry: Word<Retry>,
+    /// How long each part of an exchange may take.
+    pub timeouts: Word<Timeouts>,
+    /// Idle connections kept for reuse, for each server. 0: none.
+    pub keepalive: Word<u32>,
+    /// How long an idle connection is kept.
+    pub keepalive_timeout: Word<Span>,
+    /// TLS to the servers.
+    pub tls: Word<UpstreamTls>,
+}
+
+/// How a server is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// In turn, by weight.
+    RoundRobin,
+    /// Fewest active requests by weight.
+    LeastConn,
+    /// By the client's address.
+    IpHash,
+}
+
+/// One server of an upstream.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Host or address, and port: `10.0.0.5:3000`, `api.internal:3000`, `[::1]:3000`.
+    pub address: Word<String>,
+    /// Share relative to the others.
+    pub weight: Word<u32>,
+    /// Requests at once. 0: no bound.
+    pub max_conns: Word<u32>,
+    /// Failures within `fail_timeout` that take the server out. 0: never.
+    pub max_fails: Word<u32>,
+    /// The window of `max_fails`, and how long the server then stays out.
+    pub fail_timeout: Word<Span>,
+    /// Asked only when all the others are out.
+    pub backup: Word<bool>,
+    /// Never asked.
+    pub down: Word<bool>,
+}
+
+impl FromShort for Server {
+    const SHORT_FORM: &'static str = "host and port";
+
+    fn from_short(text: &str) -> Result<Self, String> {
+        Ok(Self { address: Word::new(text.to_owned()), ..Self::default() })
+    }
+}
+
+/// Active checks of an upstream's servers.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// Asked with GET.
+    pub path: Word<String>,
+    /// Between two checks of a server.
+    pub interval: Word<Span>,
+    /// For one check.
+    pub timeout: Word<Span>,
+    /// Failures in a row that take a server out.
+    pub fall: Word<u32>,
+    /// Successes in a row that bring it back.
+    pub rise: Word<u32>,
+    /// Statuses that count as healthy: `200` or `200-399`.
+    pub status: Word<String>,
+}
+
+/// When a failed attempt goes to the next server. Only requests that may safely be repeated do.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retry {
+    /// Attempts in all, the first one included. 1: no retry.
+    pub tries: Word<u32>,
+    /// No attempt begins later than this after the first.
+    pub timeout: Word<Span>,
+    /// Answers that count as failures, besides errors and timeouts.
+    pub statuses: Word<List<u16>>,
+}
+
+/// How long each part of an exchange with a server may take.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// TCP, and TLS when there is one.
+    pub connect: Word<Span>,
+    /// From the request's end to the answer's first byte.
+    pub first_byte: Word<Span>,
+    /// Between two reads.
+    pub read: Word<Span>,
+    /// Between two writes.
+    pub write: Word<Span>,
+    /// The whole exchange. Default, and 0: no bound. Upgraded connections are exempt.
+    pub total: Word<Span>,
+}
+
+/// TLS to the servers.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpstreamTls {
+    /// The name that is asked for, and that the certificate must carry. Default: the first server's host.
+    pub name: Word<String>,
+    /// Whether the certificate is checked. Default: true.
+    pub verify: Word<bool>,
+}
+
+/// Where session tokens come from, and where they are looked up.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Session {
+    /// Tried in order: `bearer`, `cookie: NAME`, `header: NAME`.
+    pub from: Word<List<TokenSource>>,
+    /// The Redis key; `${token}` is its only variable.
+    pub key: Word<Template>,
+    /// Whom to ask when there is no Redis.
+    pub ask: Word<Ask>,
+    /// How long an answer is believed without asking again.
+    pub memory_ttl: Word<Span>,
+    /// Sessions remembered at most.
+    pub memory_entries: Word<u32>,
+}
+
+/// One place in a request where a token may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenSource {
+    /// `Authorization: Bearer …`.
+    Bearer,
+    /// A cookie of this name.
+    Cookie(String),
+    /// A header of this name.
+    Header(String),
+}
+
+/// The origin as the source of sessions: GET with the token as bearer; 200 with JSON is a session.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ask {
+    /// Whom to ask.
+    pub upstream: Word<String>,
+    /// What to ask for.
+    pub path: Word<String>,
+}
+
+/// How many requests whose key is equal may pass.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limit {
+    /// Whose requests are counted together. Default: `${client.ip}`.
+    pub key: Word<Template>,
+    /// How many in how long: `10/s`, `100/15m`.
+    pub rate: Word<Quota>,
+    /// How many at once, after a pause. Default: as many as `rate` counts.
+    pub burst: Word<u32>,
+    /// Keys remembered at most.
+    pub keys: Word<u32>,
+}
+
+/// A cache.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    /// Everything it may hold: heads, bodies, index and fills.
+    pub memory: Word<Bytes>,
+    /// The largest body kept.
+    pub entry_max: Word<Bytes>,
+}

@@ -1,0 +1,240 @@
+//! Raw → plan: fills in defaults, looks up names, checks what types cannot say, and notes every problem on the way.
+//!
+//! Nothing stops at a problem: what cannot be resolved is left out or stands for its default, and whoever called
+//! throws the plan away when the report has errors. This file holds what all parts share.
+
+mod address;
+mod edge;
+mod named;
+mod path;
+mod route;
+
+use std::time::Duration;
+
+use crate::{
+    Outside, defaults,
+    plan::Plan,
+    raw::{Raw, Word},
+    report::Report,
+    span::Place,
+    units::Span,
+};
+
+/// Makes the plan; it counts only if the report has no errors afterwards.
+pub(crate) fn resolve(raw: &Raw, outside: &dyn Outside, report: &mut Report) -> Plan {
+    let mut resolver = Resolver { raw, outside, report, names: Names::of(raw) };
+    resolver.version();
+    let plan = Plan {
+        threads: resolver.threads(),
+        listeners: resolver.listeners(),
+        admin: resolver.admin(),
+        clients: resolver.clients(),
+        redis: resolver.redis(),
+        identity: resolver.identity(),
+        upstreams: resolver.upstreams(),
+        sessions: resolver.sessions(),
+        limits: resolver.limits(),
+        caches: resolver.caches(),
+        routes: resolver.routes(),
+        log: resolver.log(),
+        shutdown: resolver.shutdown(),
+    };
+    resolver.sessions_can_be_looked_up(&plan);
+    resolver.addresses_are_free(&plan);
+    resolver.names_are_used(&plan);
+    plan
+}
+
+struct Resolver<'a> {
+    raw: &'a Raw,
+    outside: &'a dyn Outside,
+    report: &'a mut Report,
+    names: Names<'a>,
+}
+
+/// The names that can be referred to, in the order of the file.
+struct Names<'a> {
+    upstreams: Vec<&'a str>,
+    sessions: Vec<&'a str>,
+    limits: Vec<&'a str>,
+    caches: Vec<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    fn of(raw: &'a Raw) -> Self {
+        fn names<T>(word: &Word<crate::raw::Named<T>>) -> Vec<&str> {
+            word.get().into_iter().flat_map(|named| named.0.iter().map(|(name, _)| name.as_str())).collect()
+        }
+        Self {
+            upstreams: names(&raw.upstreams),
+            sessions: names(&raw.sessions),
+            limits: names(&raw.limits),
+            caches: names(&raw.caches),
+        }
+    }
+}
+
+impl<'a> Resolver<'a> {
+    fn version(&mut self) {
+        if let Some((version, place)) = self.raw.version.placed().filter(|(version, _)| **version != 1) {
+            self.report
+                .error(place, format!("version {version} is not known"))
+                .help("this program reads version 1");
+        }
+    }
+
+    /// A word that has no default; its absence is a problem of the `owner`.
+    fn required<'w, T>(&mut self, word: &'w Word<T>, key: &str, owner: Place) -> Option<(&'w T, Place)> {
+        if word.is_absent() {
+            self.report.error(owner, format!("`{key}` is missing"));
+        }
+        word.placed()
+    }
+
+    /// A time that must pass: zero would refuse everything.
+    fn time(&mut self, word: &Word<Span>, default: Duration) -> Duration {
+        match word.placed() {
+            Some((span, place)) if span.get().is_zero() => {
+                self.report.error(place, "a time of zero leaves no time at all");
+                default
+            }
+            Some((span, _)) => span.get(),
+            None => default,
+        }
+    }
+
+    /// A number of at least one.
+    fn count(&mut self, word: &Word<u32>, default: u32) -> u32 {
+        match word.placed() {
+            Some((0, place)) => {
+                self.report.error(place, "this must be at least 1");
+                default
+            }
+            Some((count, _)) => *count,
+            None => default,
+        }
+    }
+
+    /// A span that may be zero.
+    fn span(word: &Word<Span>, default: Duration) -> Duration {
+        word.get().map_or(default, |span| span.get())
+    }
+
+    /// The position of a name; one that does not exist is a problem.
+    fn look_up(&mut self, what: &str, name: &str, place: Place, known: &[&str]) -> Option<u32> {
+        let position = known.iter().position(|known| *known == name);
+        if position.is_none() {
+            let problem = self.report.error(place, format!("there is no {what} `{name}`"));
+            problem.suggest(name, known.iter().copied());
+            if known.is_empty() {
+                problem.help(format!("define it under `{what}s`"));
+            }
+        }
+        position.and_then(|position| u32::try_from(position).ok())
+    }
+
+    /// A secret, given as itself or as a file that holds it.
+    fn secret(
+        &mut self,
+        word: &Word<crate::secret::Secret>,
+        file: &Word<String>,
+        key: &str,
+    ) -> Option<(crate::secret::Secret, Place)> {
+        if let (Some((secret, place)), Some(file)) = (word.placed(), file.place()) {
+            self.report
+                .error(file, format!("`{key}` is given twice: as itself and as a file"))
+                .help(format!("remove `{key}` or `{key}_file`"));
+            return Some((secret.clone(), place));
+        }
+        if let Some((path, place)) = file.placed() {
+            return match self.outside.read(std::path::Path::new(path)) {
+                Ok(text) => Some((crate::secret::Secret::new(text.trim_end()), place)),
+                Err(error) => {
+                    self.report.error(place, format!("`{path}` cannot be read: {error}"));
+                    None
+                }
+            };
+        }
+        word.placed().map(|(secret, place)| (secret.clone(), place))
+    }
+
+    fn sessions_can_be_looked_up(&mut self, plan: &Plan) {
+        let redis =
+            plan.redis.is_some() || !self.raw.redis.get().is_none_or(|redis| redis.url_file.is_absent());
+        for session in plan.sessions.iter().filter(|session| !redis && session.ask.is_none()) {
+            let message =
+                format!("session `{}` has nowhere to look: there is no `redis` and no `ask`", session.name);
+            self.report
+                .error(session.place, message)
+                .help("add `ask: { upstream: …, path: /auth/me }`, or a Redis");
+        }
+    }
+
+    fn addresses_are_free(&mut self, plan: &Plan) {
+        let admin = plan.admin.iter().map(|admin| (admin.address, None));
+        let mut taken: Vec<std::net::SocketAddr> = Vec::new();
+        for (address, place) in admin.chain(plan.listeners.iter().map(|it| (it.address, Some(it.place)))) {
+            if let Some(place) = place.filter(|_| address.port() != 0 && taken.contains(&address)) {
+                self.report.error(place, format!("{address} is taken by another listener"));
+            }
+            taken.push(address);
+        }
+    }
+
+    fn names_are_used(&mut self, plan: &Plan) {
+        use crate::plan::Action;
+        let routes = || plan.routes.iter();
+        let forwards = routes().filter_map(|route| match &route.action {
+            Action::Forward(forward) => Some(forward.upstream.index()),
+            _ => None,
+        });
+        let asked =
+            plan.sessions.iter().filter_map(|session| session.ask.as_ref().map(|ask| ask.upstream.index()));
+        let upstreams: Vec<usize> = forwards.chain(asked).collect();
+        let sessions: Vec<usize> =
+            routes().filter_map(|it| it.session.as_ref().map(|rule| rule.session.index())).collect();
+        let limits: Vec<usize> = routes().flat_map(|it| it.limits.iter().map(|id| id.index())).collect();
+        let caches: Vec<usize> =
+            routes().filter_map(|it| it.cache.as_ref().map(|rule| rule.cache.index())).collect();
+
+        let all = (plan
+            .upstreams
+            .iter()
+            .map(|it| ("upstream", &it.name, it.place))
+            .enumerate()
+            .map(|it| (it, &upstreams)))
+        .chain(
+            plan.sessions
+                .iter()
+                .map(|it| ("session", &it.name, it.place))
+                .enumerate()
+                .map(|it| (it, &sessions)),
+        )
+        .chain(plan.limits.iter().map(|it| ("limit", &it.name, it.place)).enumerate().map(|it| (it, &limits)))
+        .chain(
+            plan.caches.iter().map(|it| ("cache", &it.name, it.place)).enumerate().map(|it| (it, &caches)),
+        );
+        for ((index, (what, name, place)), used) in all {
+            if !used.contains(&index) && !self.report.has_errors() {
+                self.report.warning(place, format!("{what} `{name}` is used by no route"));
+            }
+        }
+    }
+
+    fn threads(&mut self) -> Option<usize> {
+        match self.raw.threads.placed()? {
+            (0, place) => {
+                self.report.error(place, "0 threads do no work").help("leave it out to follow the cores");
+                None
+            }
+            (threads, _) => usize::try_from(*threads).ok(),
+        }
+    }
+
+    fn shutdown(&self) -> crate::plan::Shutdown {
+        let grace = self.raw.shutdown.get().map(|shutdown| &shutdown.grace);
+        crate::plan::Shutdown {
+            grace: grace.map_or(defaults::SHUTDOWN_GRACE, |it| Self::span(it, defaults::SHUTDOWN_GRACE)),
+        }
+    }
+}

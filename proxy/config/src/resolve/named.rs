@@ -1,0 +1,311 @@
+//! What routes refer to by name: upstreams, sessions, limits, caches.
+
+use std::ops::RangeInclusive;
+
+use super::Resolver;
+use crate::{
+    defaults as d,
+    plan::{self, Balance, UpstreamId},
+    raw::{self, Short, Word},
+    span::Place,
+    template::{Template, Variable},
+};
+
+impl Resolver<'_> {
+    pub(super) fn upstreams(&mut self) -> Vec<plan::Upstream> {
+        let raw = self.raw;
+        raw.upstreams.entries().map(|(name, upstream, place)| self.upstream(name, upstream, place)).collect()
+    }
+
+    fn upstream(&mut self, name: &str, raw: &raw::Upstream, place: Place) -> plan::Upstream {
+        let balance = match raw.balance.get() {
+            Some(raw::Balance::RoundRobin) => Balance::RoundRobin,
+            Some(raw::Balance::LeastConn) => Balance::LeastConn,
+            Some(raw::Balance::IpHash) => Balance::IpHash,
+            None => d::BALANCE,
+        };
+        let servers = self.servers(name, raw, balance, place);
+        plan::Upstream {
+            name: name.into(),
+            balance,
+            health: raw.health.get().map(|health| self.health(health)),
+            retry: self.retry(raw.retry.get().unwrap_or(&raw::Retry::default())),
+            timeouts: self.timeouts(raw.timeouts.get().unwrap_or(&raw::Timeouts::default())),
+            keepalive: raw.keepalive.or(d::KEEPALIVE) as usize,
+            keepalive_timeout: self.time(&raw.keepalive_timeout, d::KEEPALIVE_TIMEOUT),
+            tls: raw.tls.get().map(|tls| self.upstream_tls(tls, &servers)),
+            servers,
+            place,
+        }
+    }
+
+    fn servers(
+        &mut self,
+        name: &str,
+        raw: &raw::Upstream,
+        balance: Balance,
+        place: Place,
+    ) -> Vec<plan::Server> {
+        let mut servers: Vec<plan::Server> = Vec::new();
+        for (Short(server), place) in raw.servers.items() {
+            let Some(server) = self.server(server, place) else { continue };
+            if let Some(first) = servers.iter().find(|known| known.address == server.address) {
+                let message =
+                    format!("`{}` is listed twice, first in line {}", server.address, first.place.line);
+                self.report.warning(place, message).help("use `weight` for a larger share");
+            }
+            if server.backup && balance == Balance::IpHash {
+                let problem = self.report.error(place, "`backup` does not go with `balance: ip_hash`");
+                problem.help("an address keeps its server there; use `down` for a server that rests");
+            }
+            servers.push(server);
+        }
+        let all_read = servers.len() == raw.servers.get().map_or(0, |list| list.0.len());
+        if matches!(raw.servers, Word::Wrong(_)) || !all_read {
+            return servers;
+        }
+        if !servers.iter().any(|server| !server.down) {
+            let none = if servers.is_empty() { "no servers" } else { "only servers that are `down`" };
+            self.report.error(place, format!("upstream `{name}` has {none}"));
+        } else if !servers.iter().any(|server| !server.backup) {
+            self.report.error(place, format!("upstream `{name}` has only servers that are `backup`"));
+        }
+        servers
+    }
+
+    fn server(&mut self, raw: &raw::Server, place: Place) -> Option<plan::Server> {
+        if let Some((0, at)) = raw.weight.placed() {
+            let problem = self.report.error(at, "a weight of 0 is no share at all");
+            problem.help("use `down: true` for a server that must not be asked");
+        }
+        let fail_timeout = self.time(&raw.fail_timeout, d::FAIL_TIMEOUT);
+        let (address, at) = self.required(&raw.address, "address", place)?;
+        let at = if at == Place::default() { place } else { at };
+        let address = self.server_address(address, at)?;
+        Some(plan::Server {
+            address,
+            weight: raw.weight.or(d::WEIGHT),
+            max_conns: raw.max_conns.or(0),
+            max_fails: raw.max_fails.or(d::MAX_FAILS),
+            fail_timeout,
+            backup: raw.backup.or(false),
+            down: raw.down.or(false),
+            place,
+        })
+    }
+
+    fn health(&mut self, raw: &raw::Health) -> plan::Health {
+        let default = Word::new(d::HEALTH_PATH.to_owned());
+        let health = plan::Health {
+            path: self.origin_path(if raw.path.is_absent() { &default } else { &raw.path }),
+            interval: self.time(&raw.interval, d::HEALTH_INTERVAL),
+            timeout: self.time(&raw.timeout, d::HEALTH_TIMEOUT),
+            fall: self.count(&raw.fall, d::HEALTH_FALL),
+            rise: self.count(&raw.rise, d::HEALTH_RISE),
+            status: raw
+                .status
+                .placed()
+                .and_then(|(text, at)| self.statuses(text, at))
+                .unwrap_or(d::HEALTH_STATUS),
+        };
+        if health.interval < std::time::Duration::from_millis(100) {
+            let place = raw.interval.place().unwrap_or_default();
+            self.report.error(place, "checks more often than every 100ms are a load test");
+        }
+        health
+    }
+
+    /// `200` or `200-399`.
+    fn statuses(&mut self, text: &str, place: Place) -> Option<RangeInclusive<u16>> {
+        let status =
+            |text: &str| text.trim().parse::<u16>().ok().filter(|status| (100..600).contains(status));
+        let (from, to) = text.split_once('-').unwrap_or((text, text));
+        match (status(from), status(to)) {
+            (Some(from), Some(to)) if from <= to => Some(from..=to),
+            _ => {
+                let problem = self.report.error(place, format!("`{text}` is not a range of statuses"));
+                problem.help("write `200` or `200-399`");
+                None
+            }
+        }
+    }
+
+    fn retry(&mut self, raw: &raw::Retry) -> plan::Retry {
+        let mut statuses = Vec::new();
+        for (status, place) in raw.statuses.items() {
+            if !(400..600).contains(status) {
+                self.report
+                    .error(place, format!("{status} is no failure"))
+                    .help("from 400 to 599, such as 502 or 503");
+            }
+            statuses.push(*status);
+        }
+        plan::Retry {
+            tries: self.count(&raw.tries, d::RETRY_TRIES),
+            timeout: self.time(&raw.timeout, d::RETRY_TIMEOUT),
+            statuses,
+        }
+    }
+
+    fn timeouts(&mut self, raw: &raw::Timeouts) -> plan::Timeouts {
+        plan::Timeouts {
+            connect: self.time(&raw.connect, d::CONNECT_TIMEOUT),
+            first_byte: self.time(&raw.first_byte, d::FIRST_BYTE_TIMEOUT),
+            read: self.time(&raw.read, d::READ_TIMEOUT),
+            write: self.time(&raw.write, d::WRITE_TIMEOUT),
+            total: raw.total.get().map(|span| span.get()).filter(|total| !total.is_zero()),
+        }
+    }
+
+    fn upstream_tls(&mut self, raw: &raw::UpstreamTls, servers: &[plan::Server]) -> plan::UpstreamTls {
+        let host = |server: &plan::Server| server.address.rsplit_once(':').map(|(host, _)| host.to_owned());
+        let verify = raw.verify.or(true);
+        if let Some(place) = raw.verify.place().filter(|_| !verify) {
+            let problem = self
+                .report
+                .warning(place, "without a check of the certificate anybody can pose as the server");
+            problem.help("give the `name` that the certificate carries instead");
+        }
+        let name = raw.name.get().cloned().or_else(|| servers.first().and_then(host)).unwrap_or_default();
+        plan::UpstreamTls { name, verify }
+    }
+
+    /// A path to ask an origin for.
+    fn origin_path(&mut self, word: &Word<String>) -> String {
+        if let Some((path, place)) = word.placed() {
+            let bad = |c: char| c.is_whitespace() || c.is_control() || !c.is_ascii() || c == '#';
+            if !path.starts_with('/') || path.contains(bad) {
+                let problem = self.report.error(place, format!("`{path}` is not a path to ask for"));
+                problem.help("it starts with `/` and has no spaces");
+            }
+        }
+        word.or("/".to_owned())
+    }
+
+    pub(super) fn sessions(&mut self) -> Vec<plan::Session> {
+        let raw = self.raw;
+        raw.sessions.entries().map(|(name, session, place)| self.session(name, session, place)).collect()
+    }
+
+    fn session(&mut self, name: &str, raw: &raw::Session, place: Place) -> plan::Session {
+        let mut from = Vec::new();
+        for (source, at) in raw.from.items() {
+            match source {
+                raw::TokenSource::Bearer => from.push(plan::TokenSource::Bearer),
+                raw::TokenSource::Cookie(name) => {
+                    // A cookie's name is a token (RFC 6265 §4.1.1), as a header's is.
+                    if name.parse::<http::HeaderName>().is_err() {
+                        self.report.error(at, format!("`{name}` cannot be the name of a cookie"));
+                    }
+                    from.push(plan::TokenSource::Cookie(name.clone()));
+                }
+                raw::TokenSource::Header(name) => {
+                    from.extend(self.header_name(name, at).map(plan::TokenSource::Header));
+                }
+            }
+        }
+        let nothing_written = raw.from.is_absent() || raw.from.get().is_some_and(|list| list.0.is_empty());
+        if nothing_written {
+            let problem =
+                self.report.error(place, format!("session `{name}` has no place to take a token from"));
+            problem.help("add `from: [bearer, { cookie: sid }]`");
+        }
+        plan::Session {
+            name: name.into(),
+            from,
+            key: self.session_key(&raw.key),
+            ask: raw.ask.placed().and_then(|(ask, place)| self.ask(ask, place)),
+            memory_ttl: Self::span(&raw.memory_ttl, d::SESSION_MEMORY_TTL),
+            memory_entries: self.count(&raw.memory_entries, d::SESSION_MEMORY_ENTRIES) as usize,
+            place,
+        }
+    }
+
+    fn session_key(&mut self, word: &Word<Template>) -> Template {
+        let key = word.or(d::SESSION_KEY.parse().expect("the default is a template"));
+        if let Some((key, place)) = word.placed() {
+            if let Some(other) = key.variables().find(|variable| **variable != Variable::Token) {
+                let problem = self
+                    .report
+                    .error(place, format!("`${{{other}}}` does not exist in the key of a session"));
+                problem.help("its only variable is `${token}`");
+            } else if key.variables().count() != 1 {
+                let problem = self.report.error(place, "the key of a session holds `${token}` once");
+                problem.help("otherwise all tokens share one session");
+            }
+        }
+        key
+    }
+
+    fn ask(&mut self, raw: &raw::Ask, place: Place) -> Option<plan::AskOrigin> {
+        if raw.path.is_absent() {
+            self.report
+                .error(place, "`path` is missing")
+                .help("what answers with the session: `path: /auth/me`");
+        }
+        let path = self.origin_path(&raw.path);
+        let (upstream, at) = self.required(&raw.upstream, "upstream", place)?;
+        let upstreams = self.names.upstreams.clone();
+        let upstream = UpstreamId(self.look_up("upstream", upstream, at, &upstreams)?);
+        Some(plan::AskOrigin { upstream, path })
+    }
+
+    pub(super) fn limits(&mut self) -> Vec<plan::Limit> {
+        let raw = self.raw;
+        raw.limits.entries().filter_map(|(name, limit, place)| self.limit(name, limit, place)).collect()
+    }
+
+    fn limit(&mut self, name: &str, raw: &raw::Limit, place: Place) -> Option<plan::Limit> {
+        let key = raw.key.or(d::LIMIT_KEY.parse().expect("the default is a template"));
+        if let Some(at) = raw.key.place() {
+            self.key_is_certain(&key, at);
+            match key
+                .variables()
+                .find(|it| matches!(it, Variable::Token | Variable::Session(_) | Variable::RequestId))
+            {
+                Some(Variable::RequestId) => {
+                    self.report.error(at, "no two requests share their `${request.id}`: this limits nobody");
+                }
+                Some(variable) => {
+                    let problem = self
+                        .report
+                        .error(at, format!("`${{{variable}}}` is not known yet when limits are charged"));
+                    problem.help("limits come before sessions, so that guessing tokens is limited too; use `${client.ip}` or a header");
+                }
+                None => {}
+            }
+        }
+        let keys = self.count(&raw.keys, d::LIMIT_KEYS) as usize;
+        let burst = self.count(&raw.burst, 1);
+        let (rate, _) = self.required(&raw.rate, "rate", place)?;
+        let burst = if raw.burst.is_absent() { rate.count.get() } else { burst };
+        Some(plan::Limit { name: name.into(), key, rate: *rate, burst, keys, place })
+    }
+
+    /// A key in which two values stand side by side can be equal for two different requests.
+    pub(super) fn key_is_certain(&mut self, key: &Template, place: Place) {
+        if let Some((a, b)) = key.ambiguous() {
+            let problem = self.report.error(place, format!("`${{{a}}}` and `${{{b}}}` run into each other"));
+            problem.help(
+                "put a character between them that values never contain when encoded, such as `:` or `/`",
+            );
+        }
+    }
+
+    pub(super) fn caches(&mut self) -> Vec<plan::Cache> {
+        let raw = self.raw;
+        raw.caches.entries().map(|(name, cache, place)| self.cache(name, cache, place)).collect()
+    }
+
+    fn cache(&mut self, name: &str, raw: &raw::Cache, place: Place) -> plan::Cache {
+        let memory = raw.memory.or(d::CACHE_MEMORY);
+        if let Some(at) = raw.memory.place().filter(|_| memory.get() < 1 << 20) {
+            self.report.error(at, format!("{memory} is too little for a cache")).help("at least 1MiB");
+        }
+        let entry_bytes = raw.entry_max.or(d::CACHE_ENTRY_MAX.min(memory));
+        if let Some(at) = raw.entry_max.place().filter(|_| entry_bytes > memory) {
+            self.report.error(at, format!("`entry_max` ({entry_bytes}) is more than `memory` ({memory})"));
+        }
+        plan::Cache { name: name.into(), memory, entry_bytes, place }
+    }
+}

@@ -1,0 +1,434 @@
+//! Routes: what they match, ask and do, and whether the parts go together.
+
+use std::collections::HashMap;
+
+use super::{
+    Resolver,
+    path::{literal_folder, parameters, path_text},
+};
+use crate::{
+    defaults as d,
+    plan::{self, Action, CacheId, HostPattern, LimitId, Match, SessionId, UpstreamId},
+    raw::{self, List, Named, Short, Word},
+    span::Place,
+    template::{Template, Variable},
+};
+
+/// What templates of a route can ask for.
+struct Scope {
+    parameters: Vec<String>,
+    session: bool,
+}
+
+/// Fields that belong to the framing of a message or to one connection: setting them by hand breaks either.
+const FRAMING: [&str; 9] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+];
+
+impl Resolver<'_> {
+    pub(super) fn routes(&mut self) -> Vec<plan::Route> {
+        let raw = self.raw;
+        if raw.routes.is_absent() || raw.routes.get().is_some_and(|list| list.0.is_empty()) {
+            let place = raw.routes.place().unwrap_or(Place { line: 1, column: 1 });
+            self.report.warning(place, "there are no routes: every request is answered with 404");
+        }
+        let routes: Vec<_> =
+            raw.routes.items().filter_map(|(route, place)| self.route(route, place)).collect();
+        self.all_can_be_reached(&routes);
+        self.names_differ(routes)
+    }
+
+    fn route(&mut self, raw: &raw::Route, place: Place) -> Option<plan::Route> {
+        let anything = Short::default();
+        let (Short(when), at) = raw.when.placed().unwrap_or((&anything, place));
+        let when = self.matching(when, at);
+        let parameters = parameters(&when.path).into_iter().map(str::to_owned).collect();
+        let scope = Scope { parameters, session: !raw.session.is_absent() };
+
+        let session = raw.session.placed().and_then(|(rule, place)| self.session_rule(rule, place));
+        let cache = raw.cache.placed().and_then(|(rule, place)| self.cache_rule(rule, &when, &scope, place));
+        if let (Some(rule), Some(place)) = (&cache, raw.cache.place()) {
+            self.answers_stay_private(rule, session.as_ref(), raw, place);
+        }
+        let access = raw.access.get().map(|access| plan::Access {
+            allow: self.networks(&access.allow),
+            deny: self.networks(&access.deny),
+        });
+        let limits = self.limit_ids(&raw.limit, &scope);
+        let invalidate = self.tags(&raw.invalidate, &scope);
+        if let Some(at) = raw.invalidate.place().filter(|_| only_safe(&when)) {
+            let problem =
+                self.report.warning(at, "`invalidate` has no effect here: this route has only safe methods");
+            problem.help("entries are purged by POST, PUT, PATCH and DELETE");
+        }
+        let request_headers = self.headers(&raw.request_headers, &scope, true);
+        let response_headers = self.headers(&raw.response_headers, &scope, false);
+        let action = self.action(raw, &when, &scope, place)?;
+        Some(plan::Route {
+            name: raw.name.get().map_or_else(|| default_name(&when), Clone::clone).into(),
+            when,
+            access,
+            limits,
+            session,
+            cache,
+            invalidate,
+            request_headers,
+            response_headers,
+            action,
+            body_bytes: raw.body_bytes.get().copied(),
+            place,
+        })
+    }
+
+    fn limit_ids(&mut self, word: &Word<List<String>>, scope: &Scope) -> Vec<LimitId> {
+        let (raw, known) = (self.raw, self.names.limits.clone());
+        let mut ids = Vec::new();
+        for (name, place) in word.items() {
+            let Some(id) = self.look_up("limit", name, place, &known) else { continue };
+            if ids.contains(&LimitId(id)) {
+                self.report.error(place, format!("limit `{name}` would be charged twice"));
+            }
+            ids.push(LimitId(id));
+            // The limit is checked for itself; here only what depends on the route.
+            let limit = raw.limits.entries().find(|(known, ..)| known == name);
+            if let Some(key) = limit.and_then(|(_, limit, _)| limit.key.get()) {
+                let missing =
+                    key.variables().find(|it| matches!(it, Variable::PathParam(name) if !scope.has(name)));
+                if let Some(missing) = missing {
+                    let message = format!(
+                        "limit `{name}` counts by `${{{missing}}}`, which this route's path does not have"
+                    );
+                    self.report.error(place, message);
+                }
+            }
+        }
+        ids
+    }
+
+    fn session_rule(&mut self, raw: &raw::SessionRule, place: Place) -> Option<plan::SessionRule> {
+        let roles: Vec<String> = raw.roles.items().map(|(role, _)| role.clone()).collect();
+        let required = raw.required.or(!roles.is_empty());
+        if let Some(at) = raw.required.place().filter(|_| !required && !roles.is_empty()) {
+            let problem = self.report.error(at, "`roles` need a session, but it is not `required`");
+            problem.help("remove `required: false`, or the roles");
+        }
+        let (name, at) = self.required(&raw.source, "use", place)?;
+        let known = self.names.sessions.clone();
+        let session = SessionId(self.look_up("session", name, at, &known)?);
+        Some(plan::SessionRule { session, required, roles })
+    }
+
+    fn cache_rule(
+        &mut self,
+        raw: &raw::CacheRule,
+        when: &Match,
+        scope: &Scope,
+        place: Place,
+    ) -> Option<plan::CacheRule> {
+        let kept = [http::Method::GET, http::Method::HEAD];
+        if !when.methods.is_empty() && !when.methods.iter().any(|method| kept.contains(method)) {
+            self.report
+                .error(place, "only answers to GET and HEAD are kept")
+                .help("move `cache` to a route for GET");
+        }
+        if let Some((key, at)) = raw.key.placed() {
+            self.check(key, at, scope);
+            self.key_is_certain(key, at);
+            if key.variables().count() == 0 {
+                let problem = self.report.warning(at, "this key is the same for every request of the route");
+                problem.help("whatever the origin answers differently must be in it: `${request.target}`");
+            }
+            if key.variables().any(|variable| *variable == Variable::RequestId) {
+                self.report
+                    .error(at, "no two requests share their `${request.id}`: nothing would ever be found");
+            }
+        }
+        let rule = plan::CacheRule {
+            cache: CacheId(0),
+            ttl: raw.ttl.get().map(|_| self.time(&raw.ttl, d::STALE)),
+            key: raw.key.get().cloned(),
+            tags: self.tags(&raw.tags, scope),
+            stale_while_revalidate: Self::span(&raw.stale_while_revalidate, d::STALE),
+            stale_if_error: Self::span(&raw.stale_if_error, d::STALE),
+            lock_timeout: Self::span(&raw.lock_timeout, d::CACHE_LOCK_TIMEOUT),
+        };
+        let (name, at) = self.required(&raw.cache, "in", place)?;
+        let known = self.names.caches.clone();
+        Some(plan::CacheRule { cache: CacheId(self.look_up("cache", name, at, &known)?), ..rule })
+    }
+
+    /// The origin is told who asks, so its answer may be meant for nobody else.
+    fn answers_stay_private(
+        &mut self,
+        rule: &plan::CacheRule,
+        session: Option<&plan::SessionRule>,
+        raw: &raw::Route,
+        place: Place,
+    ) {
+        let Some(session) = session else { return };
+        let keyed =
+            rule.key.iter().flat_map(Template::variables).any(|it| matches!(it, Variable::Session(_)));
+        if keyed {
+            return;
+        }
+        let at = raw.cache.get().and_then(|cache| cache.key.place()).unwrap_or(place);
+        let problem = match session.required {
+            true => self.report.error(
+                at,
+                "one caller would be answered with another's data: the key has nothing of the session",
+            ),
+            false => self.report.warning(
+                at,
+                "the key has nothing of the session: callers with and without one share answers",
+            ),
+        };
+        problem.help("add a field that tells callers apart, such as `${session.user_id}`, to `cache.key`");
+    }
+
+    fn tags(&mut self, word: &Word<List<Template>>, scope: &Scope) -> Vec<Template> {
+        let mut tags = Vec::new();
+        for (tag, place) in word.items() {
+            self.check(tag, place, scope);
+            self.key_is_certain(tag, place);
+            if tag.as_text() == Some("") {
+                self.report.error(place, "a tag needs a text");
+            }
+            tags.push(tag.clone());
+        }
+        tags
+    }
+
+    fn headers(
+        &mut self,
+        word: &Word<Named<Template>>,
+        scope: &Scope,
+        request: bool,
+    ) -> Vec<(http::HeaderName, Template)> {
+        let raw = self.raw;
+        let identity =
+            raw.identity.get().map(|it| it.header.or(d::IDENTITY_HEADER.to_owned()).to_ascii_lowercase());
+        let mut headers = Vec::new();
+        for (name, value, place) in word.entries() {
+            self.check(value, place, scope);
+            let Some(name) = self.header_name(name, place) else { continue };
+            if name == http::header::HOST && request {
+                self.report.error(place, "`host` has a key of its own").help("write `host: …` beside `to`");
+            } else if FRAMING.contains(&name.as_str()) {
+                self.report.error(place, format!("`{name}` belongs to the connection and cannot be set"));
+            } else if request && identity.as_deref() == Some(name.as_str()) {
+                self.report.error(place, format!("`{name}` is the signed identity and cannot be set"));
+            }
+            headers.push((name, value.clone()));
+        }
+        headers
+    }
+
+    fn action(&mut self, raw: &raw::Route, when: &Match, scope: &Scope, place: Place) -> Option<Action> {
+        let written = [
+            ("to", raw.to.place()),
+            ("redirect", raw.redirect.place()),
+            ("answer", raw.answer.place()),
+            ("files", raw.files.place()),
+        ];
+        let mut written = written.iter().filter_map(|(key, place)| place.map(|place| (*key, place)));
+        let Some((first, _)) = written.next() else {
+            let problem = self.report.error(place, "this route does nothing");
+            problem.help("add one of `to`, `redirect`, `answer` and `files`");
+            return None;
+        };
+        for (second, at) in written {
+            self.report.error(at, format!("a route does one thing: `{first}` or `{second}`"));
+        }
+        let only_forwarded =
+            [("rewrite", raw.rewrite.place()), ("host", raw.host.place()), ("cache", raw.cache.place())];
+        for (key, at) in only_forwarded.into_iter().filter_map(|(key, at)| at.map(|at| (key, at))) {
+            if first != "to" {
+                self.report.error(at, format!("`{key}` goes with `to`, not with `{first}`"));
+            }
+        }
+        match first {
+            "to" => self.forward(raw, scope),
+            "redirect" => {
+                raw.redirect.placed().and_then(|(redirect, place)| self.redirect(redirect, scope, place))
+            }
+            "answer" => raw.answer.get().map(|answer| self.answer(answer, scope)),
+            _ => raw.files.placed().and_then(|(files, place)| self.files(files, when, place)),
+        }
+    }
+
+    fn forward(&mut self, raw: &raw::Route, scope: &Scope) -> Option<Action> {
+        for (template, place) in [raw.rewrite.placed(), raw.host.placed()].into_iter().flatten() {
+            self.check(template, place, scope);
+        }
+        if let Some((rewrite, place)) = raw.rewrite.placed() {
+            let text = rewrite.to_string();
+            if !text.starts_with('/')
+                && !text.starts_with("${request.path}")
+                && !text.starts_with("${request.target}")
+            {
+                self.report.error(place, "a target starts with `/`").help(format!("did you mean `/{text}`?"));
+            }
+        }
+        let (name, place) = raw.to.placed()?;
+        let known = self.names.upstreams.clone();
+        let upstream = UpstreamId(self.look_up("upstream", name, place, &known)?);
+        Some(Action::Forward(plan::Forward {
+            upstream,
+            rewrite: raw.rewrite.get().cloned(),
+            host: raw.host.get().cloned(),
+        }))
+    }
+
+    fn redirect(&mut self, raw: &raw::Redirect, scope: &Scope, place: Place) -> Option<Action> {
+        let status = raw.status.or(d::REDIRECT_STATUS);
+        if let Some(at) = raw.status.place().filter(|_| !matches!(status, 301 | 302 | 303 | 307 | 308)) {
+            self.report
+                .error(at, format!("{status} does not redirect"))
+                .help("there is 301, 302, 303, 307 and 308");
+        }
+        let (location, at) = self.required(&raw.location, "location", place)?;
+        self.check(location, at, scope);
+        let status = http::StatusCode::from_u16(status).ok()?;
+        Some(Action::Redirect(plan::Redirect { status, location: location.clone() }))
+    }
+
+    fn answer(&mut self, raw: &raw::Answer, scope: &Scope) -> Action {
+        let status = raw.status.or(d::ANSWER_STATUS);
+        if let Some(at) = raw.status.place().filter(|_| !(200..600).contains(&status)) {
+            self.report.error(at, format!("{status} is no status of an answer")).help("from 200 to 599");
+        }
+        if let Some((body, at)) = raw.body.placed() {
+            self.check(body, at, scope);
+            if matches!(status, 204 | 304) {
+                self.report.error(at, format!("an answer with status {status} has no body"));
+            }
+        }
+        let content_type = raw.content_type.or(d::ANSWER_TYPE.to_owned());
+        if let Some(at) = raw.content_type.place() {
+            self.header_value(&content_type, at);
+        }
+        let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::OK);
+        Action::Answer(plan::Answer { status, content_type, body: raw.body.or(Template::default()) })
+    }
+
+    fn files(&mut self, raw: &raw::Files, when: &Match, place: Place) -> Option<Action> {
+        if let Some((value, at)) = raw.cache_control.placed() {
+            self.header_value(value, at);
+        }
+        let (root, _) = self.required(&raw.root, "root", place)?;
+        Some(Action::Files(plan::Files {
+            root: root.into(),
+            strip: raw.strip.or(literal_folder(&when.path)),
+            index: raw.index.or(d::FILES_INDEX.to_owned()),
+            cache_control: raw.cache_control.get().cloned(),
+        }))
+    }
+
+    fn header_value(&mut self, text: &str, place: Place) {
+        if http::HeaderValue::from_str(text).is_err() {
+            self.report.error(place, "a header's value has no line breaks or control characters");
+        }
+    }
+
+    /// Whether a template asks only for what this route has.
+    fn check(&mut self, template: &Template, place: Place, scope: &Scope) {
+        for variable in template.variables() {
+            match variable {
+                Variable::Token => {
+                    let problem = self.report.error(place, "`${token}` exists only in `sessions.*.key`");
+                    problem.help("a token must not get into keys, headers or logs; use `${session.FIELD}`");
+                }
+                Variable::Session(_) if !scope.session => {
+                    let message = format!("`${{{variable}}}` is always empty: this route has no session");
+                    self.report.error(place, message).help("add `session: { use: … }`");
+                }
+                Variable::PathParam(name) if !scope.has(name) => {
+                    let problem =
+                        self.report.error(place, format!("the path of this route has no `{{{name}}}`"));
+                    problem.suggest(name, scope.parameters.iter().map(String::as_str));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The first route that matches decides, so a later one that matches nothing else is never asked.
+    fn all_can_be_reached(&mut self, routes: &[plan::Route]) {
+        for (index, route) in routes.iter().enumerate() {
+            let Some(first) = routes[..index].iter().find(|first| covers(&first.when, &route.when)) else {
+                continue;
+            };
+            let message = format!(
+                "`{}` is never reached: the route in line {} matches the same",
+                route.name, first.place.line
+            );
+            self.report.warning(route.place, message).help("the first route that matches decides");
+        }
+    }
+
+    /// Names are metric labels: two routes must not share one. Names of our own making are told apart by a number.
+    fn names_differ(&mut self, mut routes: Vec<plan::Route>) -> Vec<plan::Route> {
+        let raw = self.raw;
+        let mut given: HashMap<&str, Place> = HashMap::new();
+        for (route, _) in raw.routes.items() {
+            let Some((name, place)) = route.name.placed() else { continue };
+            match given.get(name.as_str()) {
+                Some(first) => {
+                    let message = format!("another route is called `{name}`, in line {}", first.line);
+                    self.report
+                        .error(place, message)
+                        .help("logs and metrics tell routes apart by their names");
+                }
+                None => {
+                    given.insert(name, place);
+                }
+            }
+        }
+        let mut uses: HashMap<String, u32> = HashMap::new();
+        for route in &mut routes {
+            let uses = uses.entry(route.name.to_string()).or_default();
+            *uses += 1;
+            if *uses > 1 {
+                route.name = format!("{} #{uses}", route.name).into();
+            }
+        }
+        routes
+    }
+}
+
+impl Scope {
+    fn has(&self, parameter: &str) -> bool {
+        self.parameters.iter().any(|known| known == parameter)
+    }
+}
+
+fn only_safe(when: &Match) -> bool {
+    !when.methods.is_empty() && when.methods.iter().all(http::Method::is_safe)
+}
+
+/// `GET,POST example.org/api/items`.
+fn default_name(when: &Match) -> String {
+    let methods: Vec<&str> = when.methods.iter().map(http::Method::as_str).collect();
+    let gap = if methods.is_empty() { "" } else { " " };
+    let host = when.hosts.first().map_or_else(String::new, |host| match host {
+        HostPattern::Exact(host) => host.clone(),
+        HostPattern::Suffix(suffix) => format!("*{suffix}"),
+    });
+    format!("{}{gap}{host}{}", methods.join(","), path_text(&when.path))
+}
+
+/// Whether everything that `second` matches is matched by `first`, as far as can be seen from equal words.
+fn covers(first: &Match, second: &Match) -> bool {
+    let hosts = first.hosts.is_empty() || first.hosts == second.hosts;
+    let methods = first.methods.is_empty()
+        || (!second.methods.is_empty() && second.methods.iter().all(|method| first.methods.contains(method)));
+    hosts && methods && first.headers.is_empty() && path_text(&first.path) == path_text(&second.path)
+}

@@ -1,0 +1,427 @@
+//! YAML → a tree in which every node knows its line and column. The only file that names the YAML library.
+//!
+//! Scalars stay text: the field that reads one decides whether it is a number, so quotes never change a meaning.
+//! `${NAME}` and `${NAME:-default}` are replaced by the environment here; `$${NAME}` stands for `${NAME}`. Names are
+//! upper case, variables of templates are lower case: the two cannot clash. A value that consists of empty variables
+//! counts as not written. Aliases work, but the tree has a limit of [`NODES`], so that ten lines cannot become a billion.
+
+use std::collections::{BTreeMap, HashMap};
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput};
+
+use crate::{report::Report, span::Place};
+
+/// Nodes of one file at most, aliases followed: far beyond any real file, far below any real memory.
+const NODES: usize = 100_000;
+/// Levels of nesting at most; the deepest key of config.yaml is on level 7.
+const DEPTH: usize = 32;
+
+/// One value of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Where it starts.
+    pub place: Place,
+    /// What it is.
+    pub value: Value,
+}
+
+/// What a node is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Nothing written, `~`, `null`, or variables that are all empty.
+    Nothing,
+    /// A scalar, variables replaced.
+    Text(String),
+    /// A sequence.
+    List(Vec<Node>),
+    /// A mapping, in the order of the file.
+    Map(Vec<(Key, Node)>),
+}
+
+/// A key of a mapping.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Key {
+    /// The word.
+    pub name: String,
+    /// Where it starts.
+    pub place: Place,
+}
+
+impl Value {
+    /// What an operator calls it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Text(_) => "a single value",
+            Self::List(_) => "a list",
+            Self::Map(_) => "keys with values",
+        }
+    }
+}
+
+impl Node {
+    /// The path of every place: `routes[2].cache.in`. An item and its first key start at the same place: the item wins.
+    #[must_use]
+    pub fn paths(&self) -> BTreeMap<Place, String> {
+        let mut paths = BTreeMap::new();
+        self.collect_paths("", &mut paths);
+        paths
+    }
+
+    fn collect_paths(&self, path: &str, paths: &mut BTreeMap<Place, String>) {
+        match &self.value {
+            Value::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    let path = format!("{path}[{index}]");
+                    item.collect_paths(&path, paths);
+                    paths.insert(item.place, path);
+                }
+            }
+            Value::Map(entries) => {
+                for (key, node) in entries {
+                    let path =
+                        if path.is_empty() { key.name.clone() } else { format!("{path}.{}", key.name) };
+                    node.collect_paths(&path, paths);
+                    paths.insert(key.place, path.clone());
+                    paths.entry(node.place).or_insert(path);
+                }
+            }
+            Value::Nothing | Value::Text(_) => {}
+        }
+    }
+
+    fn count(&self) -> usize {
+        1 + match &self.value {
+            Value::List(items) => items.iter().map(Self::count).sum(),
+            Value::Map(entries) => entries.iter().map(|(_, node)| node.count()).sum(),
+            Value::Nothing | Value::Text(_) => 0,
+        }
+    }
+}
+
+/// Reads one document; `None` when it is not YAML (the report says where).
+pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>, report: &mut Report) -> Option<Node> {
+    let mut reader = Reader {
+        events: Parser::new_from_str(text),
+        env,
+        report,
+        anchors: HashMap::new(),
+        nodes: 0,
+        depth: 0,
+    };
+    match reader.document() {
+        Ok(node) => Some(node),
+        Err(Stop { place, message }) => {
+            let problem = reader.report.error(place, message);
+            if problem.message.contains("tab") {
+                problem.help("YAML is indented with spaces");
+            }
+            None
+        }
+    }
+}
+
+/// Why reading cannot go on.
+struct Stop {
+    place: Place,
+    message: String,
+}
+
+impl From<ScanError> for Stop {
+    fn from(error: ScanError) -> Self {
+        Self { place: place(*error.marker()), message: format!("this is not YAML: {}", error.info()) }
+    }
+}
+
+struct Reader<'a> {
+    events: Parser<'a, StrInput<'a>>,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    report: &'a mut Report,
+    anchors: HashMap<usize, Node>,
+    nodes: usize,
+    depth: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn document(&mut self) -> Result<Node, Stop> {
+        let mut root = None;
+        loop {
+            let (event, span) = self.next()?;
+            match event {
+                Event::StreamEnd => {
+                    let nothing = || Node { place: Place { line: 1, column: 1 }, value: Value::Nothing };
+                    return Ok(root.unwrap_or_else(nothing));
+                }
+                Event::DocumentStart(_) if root.is_some() => {
+                    return Err(Stop {
+                        place: place(span.start),
+                        message: "one file holds one document".into(),
+                    });
+                }
+                Event::StreamStart | Event::DocumentStart(_) | Event::DocumentEnd | Event::Nothing => {}
+                event => root = Some(self.node(event, span)?),
+            }
+        }
+    }
+
+    fn next(&mut self) -> Result<(Event<'a>, Span), Stop> {
+        self.events.next_event().unwrap_or(Ok((Event::StreamEnd, Span::default()))).map_err(Stop::from)
+    }
+
+    fn node(&mut self, event: Event<'a>, span: Span) -> Result<Node, Stop> {
+        let place = place(span.start);
+        self.spend(1, place)?;
+        self.depth += 1;
+        if self.depth > DEPTH {
+            return Err(Stop { place, message: format!("nested deeper than {DEPTH} levels") });
+        }
+        let (value, anchor) = match event {
+            Event::Alias(id) => (self.alias(id, place)?, 0),
+            Event::Scalar(text, style, anchor, _) => (self.scalar(&text, style, place), anchor),
+            Event::SequenceStart(anchor, _) => (self.list()?, anchor),
+            Event::MappingStart(anchor, _) => (self.map()?, anchor),
+            _ => return Err(Stop { place, message: "this is not YAML: a value should stand here".into() }),
+        };
+        self.depth -= 1;
+        let node = Node { place, value };
+        if anchor > 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn spend(&mut self, nodes: usize, place: Place) -> Result<(), Stop> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        match self.nodes <= NODES {
+            true => Ok(()),
+            false => Err(Stop { place, message: format!("more than {NODES} values, aliases followed") }),
+        }
+    }
+
+    fn alias(&mut self, id: usize, place: Place) -> Result<Value, Stop> {
+        let Some(target) = self.anchors.get(&id) else {
+            return Err(Stop { place, message: "an alias inside of what it stands for".into() });
+        };
+        let nodes = target.count();
+        self.spend(nodes, place)?;
+        Ok(self.anchors[&id].value.clone())
+    }
+
+    fn list(&mut self) -> Result<Value, Stop> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(Value::List(items)),
+                (event, span) => items.push(self.node(event, span)?),
+            }
+        }
+    }
+
+    fn map(&mut self) -> Result<Value, Stop> {
+        let mut entries: Vec<(Key, Node)> = Vec::new();
+        let mut seen: HashMap<String, Place> = HashMap::new();
+        loop {
+            let (name, place) = match self.next()? {
+                (Event::MappingEnd, _) => return Ok(Value::Map(entries)),
+                (Event::Scalar(name, ..), span) => (name.into_owned(), place(span.start)),
+                (_, span) => {
+                    return Err(Stop {
+                        place: place(span.start),
+                        message: "a key must be a single word".into(),
+                    });
+                }
+            };
+            let (event, span) = self.next()?;
+            let node = self.node(event, span)?;
+            match seen.get(&name) {
+                Some(first) => {
+                    let message = format!(
+                        "`{name}` is written twice; first in line {}, column {}",
+                        first.line, first.column
+                    );
+                    self.report.error(place, message).help("keep one of them");
+                }
+                None => {
+                    seen.insert(name.clone(), place);
+                    entries.push((Key { name, place }, node));
+                }
+            }
+        }
+    }
+
+    fn scalar(&mut self, text: &str, style: ScalarStyle, place: Place) -> Value {
+        if style == ScalarStyle::Plain && matches!(text, "" | "~" | "null") {
+            return Value::Nothing;
+        }
+        let mut replaced = false;
+        let text = substitute(text, |reference| {
+            replaced = true;
+            self.variable(reference, place)
+        });
+        if replaced && text.is_empty() { Value::Nothing } else { Value::Text(text) }
+    }
+
+    /// The value of `NAME` or `NAME:-default`.
+    fn variable(&mut self, reference: &str, place: Place) -> String {
+        let (name, default) = match reference.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (reference, None),
+        };
+        if !name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_') {
+            let problem = self.report.error(place, format!("`${{{name}}}` is no name of the environment"));
+            problem.help("write `${NAME}` or `${NAME:-default}`; variables of a request are lower case");
+            return String::new();
+        }
+        // As in a shell, `:-` counts a variable that is set to nothing as not set.
+        match ((self.env)(name).filter(|value| default.is_none() || !value.is_empty()), default) {
+            (Some(value), _) => value,
+            (None, Some(default)) => default.to_owned(),
+            (None, None) => {
+                let problem = self.report.error(place, format!("the environment has no `{name}`"));
+                problem.help(format!("set {name}, or give a default: `${{{name}:-…}}`"));
+                String::new()
+            }
+        }
+    }
+}
+
+/// Replaces every `${NAME…}` by what `value` says for what is between the braces.
+fn substitute(text: &str, mut value: impl FnMut(&str) -> String) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some((before, inner)) = next_reference(rest) {
+        let escaped = before.ends_with('$');
+        match inner.find('}').filter(|_| !escaped) {
+            Some(end) => {
+                out.push_str(before);
+                out += &value(&inner[..end]);
+                rest = &inner[end + 1..];
+            }
+            None => {
+                out.push_str(if escaped { &before[..before.len() - 1] } else { before });
+                out.push_str("${");
+                rest = inner;
+            }
+        }
+    }
+    out + rest
+}
+
+/// What stands before the next `${` that begins a name of the environment, and what follows it.
+fn next_reference(text: &str) -> Option<(&str, &str)> {
+    text.match_indices("${").find_map(|(index, _)| {
+        let inner = &text[index + 2..];
+        inner.starts_with(|c: char| c.is_ascii_uppercase() || c == '_').then_some((&text[..index], inner))
+    })
+}
+
+/// Escapes what [`parse`] would take for a reference to the environment.
+pub(crate) fn escape(text: &str) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some((before, inner)) = next_reference(rest) {
+        out += before;
+        out += "$${";
+        rest = inner;
+    }
+    out + rest
+}
+
+fn place(marker: Marker) -> Place {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Place { line: number(marker.line()), column: number(marker.col() + 1) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> (Option<Node>, Report) {
+        let mut report = Report::new("t", text);
+        let env = |name: &str| match name {
+            "HOST" => Some("example.org".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        (parse(text, &env, &mut report), report)
+    }
+
+    fn value_of_a(text: &str) -> Value {
+        let (node, report) = read(text);
+        assert!(report.is_empty(), "{report}");
+        match node.unwrap().value {
+            Value::Map(mut entries) => entries.remove(0).1.value,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn places_count_from_one() {
+        let (node, _) = read("a:\n  b: [x, y]\n");
+        let paths = node.unwrap().paths();
+        let of = |line, column| paths[&Place { line, column }].as_str();
+        assert_eq!((of(1, 1), of(2, 3), of(2, 7), of(2, 10)), ("a", "a.b", "a.b[0]", "a.b[1]"));
+    }
+
+    #[test]
+    fn the_environment_is_replaced_and_variables_of_templates_are_not() {
+        for (written, meant) in [
+            ("a: ${HOST}:80", "example.org:80"),
+            ("a: ${NONE:-x}/${EMPTY:-y}", "x/y"),
+            ("a: $${HOST} ${client.ip}", "${HOST} ${client.ip}"),
+            ("a: '$$${HOST}'", "$${HOST}"),
+            ("a: ${HOST", "${HOST"),
+        ] {
+            assert_eq!(value_of_a(written), Value::Text(meant.into()), "{written}");
+        }
+        for nothing in ["a: ${EMPTY}", "a: '${NONE:-}'", "a:", "a: ~"] {
+            assert_eq!(value_of_a(nothing), Value::Nothing, "{nothing}");
+        }
+        assert_eq!(value_of_a("a: ''"), Value::Text(String::new()));
+    }
+
+    #[test]
+    fn a_variable_that_is_not_set_is_named() {
+        let (_, report) = read("a: ${NONE}");
+        assert!(report.problems()[0].message.contains("`NONE`"));
+    }
+
+    #[test]
+    fn aliases_stand_for_their_anchor_within_bounds() {
+        let (node, report) = read("a: &x [1, 2]\nb: *x\n");
+        assert!(report.is_empty());
+        assert_eq!(node.unwrap().count(), 7);
+
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for i in 1..10 {
+            let previous = vec![format!("*a{}", i - 1); 10].join(", ");
+            bomb += &format!("a{i}: &a{i} [{previous}]\n");
+        }
+        let (node, report) = read(&bomb);
+        assert!(node.is_none() && report.problems()[0].message.contains("aliases"), "{report}");
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        for levels in [DEPTH, 5_000] {
+            let (node, report) = read(&format!("a: {}{}", "[".repeat(levels), "]".repeat(levels)));
+            assert!(node.is_none() && report.has_errors(), "{levels}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "(\\PC|[\\n:{}&*$ -]|a: |\\$\\{A){0,40}") {
+            let (node, report) = read(&text);
+            prop_assert!(node.is_some() || report.has_errors());
+            let _ = report.to_string();
+        }
+
+        #[test]
+        fn what_is_escaped_reads_back(text in "(\\$|\\{|\\}|A|a|_|:-){0,12}") {
+            prop_assert_eq!(substitute(&escape(&text), |_| "!".into()), text);
+        }
+    }
+}
