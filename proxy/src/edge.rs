@@ -11,10 +11,7 @@ mod forwarding;
 mod local;
 mod reply;
 
-use std::{
-    sync::Arc,
-    time::Instant,
-};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,7 +23,7 @@ use weir_config::plan::Action;
 
 use self::client::{Client, ClientError};
 use crate::{
-    accept::{Arrival, BadRequest, Connection, Service},
+    accept::{Arrival, BadRequest, Service},
     cache::Now,
     decide::{self, Decision, Passed},
     journey::Journey,
@@ -36,7 +33,8 @@ use crate::{
     state::{Snapshot, State},
 };
 
-/// The general lane.
+/// The general lane; cheap to clone.
+#[derive(Clone)]
 pub struct Edge {
     state: Arc<State>,
     connector: Arc<Connector>,
@@ -139,11 +137,12 @@ impl Trip {
 
 #[async_trait]
 impl Service for Edge {
-    fn refuse(&self, connection: &Arc<Connection>, bad: BadRequest, line: &[u8], started: Instant) -> Bytes {
-        let refusal = Refusal::Bad(bad);
+    fn refuse(&self, arrival: Arc<Arrival>, line: &[u8]) -> Bytes {
+        let refusal = Refusal::Bad(arrival.refused.unwrap_or(BadRequest::BadLine));
         let answer = reply::raw_refusal(&refusal);
-        let mut journey = Journey::new(Arc::new(Arrival::refused(connection, bad, line, started)));
-        journey.answer.status = bad.status();
+        let mut journey = Journey::new(arrival);
+        journey.line = Some(String::from_utf8_lossy(line).into_owned());
+        journey.answer.status = refusal.said().status.as_u16();
         journey.answer.complete = true;
         journey.refusal = Some(refusal);
         self.state.snapshot().recorder.finish(&journey, None);

@@ -3,6 +3,7 @@
 //! Everything that is later said about a request, in the log or the metrics, is read from here and nowhere else.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use weir_config::plan::RouteId;
 use crate::{
     accept::Arrival,
     auth::Session,
-    cache::{Served, Status},
+    cache::CacheStatus,
     refusal::Refusal,
     request::RequestView,
 };
@@ -22,6 +23,8 @@ use crate::{
 pub struct Journey {
     /// accept: the connection it came on, and when.
     pub arrival: Arc<Arrival>,
+    /// accept: the first line of a head that was refused, as it came; to be shown and never believed.
+    pub line: Option<String>,
     /// accept: what it asks, once the head was understood.
     pub request: Option<Arc<RequestView>>,
     /// route: what serves it.
@@ -29,7 +32,7 @@ pub struct Journey {
     /// auth: who asks.
     pub caller: Option<Arc<Session>>,
     /// cache: what came of the look-up, when a cache rule applied.
-    pub cache: Option<Status>,
+    pub cache: Option<CacheStatus>,
     /// balance and forward: every attempt at a peer, in order.
     pub attempts: Vec<Attempt>,
     /// What the client got.
@@ -70,6 +73,7 @@ impl Journey {
     pub fn new(arrival: Arc<Arrival>) -> Self {
         Self {
             arrival,
+            line: None,
             request: None,
             route: None,
             caller: None,
@@ -77,6 +81,20 @@ impl Journey {
             attempts: Vec::new(),
             answer: Answered::default(),
             refusal: None,
+        }
+    }
+
+    /// The client, behind trusted hops; whoever connected, before that was known.
+    #[must_use]
+    pub fn client(&self) -> IpAddr {
+        let peer = || self.arrival.connection.peer.ip().to_canonical();
+        self.request.as_ref().map_or_else(peer, |request| request.client)
+    }
+
+    /// The answer under way broke off at the peer's end.
+    pub fn broke(&mut self, word: &'static str) {
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.outcome = word;
         }
     }
 }

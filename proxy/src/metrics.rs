@@ -200,7 +200,7 @@ impl Metrics {
                     metric.get_label().iter().find(|l| l.name() == name).map_or("", |l| l.value())
                 };
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a counter")]
-                let count = metric.get_counter().value() as u64;
+                let count = metric.get_counter().get_value() as u64;
                 match family.name() {
                     "weir_requests_total" => {
                         total += count;
@@ -221,7 +221,7 @@ impl Metrics {
                         lookups += count;
                         hits += if matches!(label("result"), "hit" | "stale" | "collapsed") { count } else { 0 };
                     }
-                    "weir_connections_active" => connections += metric.get_gauge().value(),
+                    "weir_connections_active" => connections += metric.get_gauge().get_value(),
                     _ => {}
                 }
             }

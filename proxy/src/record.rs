@@ -76,7 +76,7 @@ impl Recorder {
                 route,
                 took_ms = took.as_millis(),
                 status = journey.answer.status,
-                request_id = request.map_or("", |request| &request.id),
+                request_id = request.map_or("", |request| request.id.as_str()),
                 attempts = journey.attempts.len(),
                 "slow request"
             );
@@ -111,8 +111,11 @@ impl Line<'_> {
             put("id", request.id.as_str().into());
             put("method", request.method.as_str().into());
             put("host", request.host.as_str().into());
-            put("target", request.shown_target().into());
+            put("target", request.target().into());
             put("protocol", protocol(request.version).into());
+        }
+        if let Some(line) = &journey.line {
+            put("line", line.as_str().into());
         }
         put("route", self.route.into());
         put("status", journey.answer.status.into());
@@ -154,8 +157,9 @@ impl Line<'_> {
             let value = request.and_then(|request| request.headers.get(name));
             value.map_or_else(|| "-".to_owned(), |value| escaped(value.as_bytes()))
         };
-        let line = request.map_or_else(String::new, |request| {
-            let target = escaped(request.shown_target().as_bytes());
+        let refused = || escaped(journey.line.as_deref().unwrap_or_default().as_bytes());
+        let line = request.map_or_else(refused, |request| {
+            let target = escaped(request.target().as_bytes());
             format!("{} {target} {}", request.method, protocol(request.version))
         });
         format!(

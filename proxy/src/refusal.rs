@@ -38,6 +38,8 @@ pub enum Refusal {
     Hops,
     /// Every peer is out.
     NoPeer,
+    /// Every peer that is up has all the requests it takes.
+    PeersFull,
     /// A peer refused, broke off or answered nonsense.
     PeerFailed,
     /// A peer did not answer in time.
@@ -97,6 +99,7 @@ impl Refusal {
             Self::NotCached => said(504, "not_cached", "not in the cache (RFC 9111 section 5.2.1.7)"),
             Self::Hops => said(400, "hop_by_hop", "the request cannot be passed on"),
             Self::NoPeer => said(502, "no_peer", "no server is available"),
+            Self::PeersFull => said(503, "peers_full", "every server is busy"),
             Self::PeerFailed => said(502, "peer_failed", "the server's answer could not be used"),
             Self::PeerTimeout => said(504, "peer_timeout", "the server did not answer in time"),
             Self::NoFile => said(404, "no_file", "nothing is served here"),
@@ -112,7 +115,7 @@ impl Refusal {
             Self::Limited { retry_after } => {
                 vec![(http::header::RETRY_AFTER, whole_seconds(*retry_after).to_string())]
             }
-            Self::SessionsDown => vec![(http::header::RETRY_AFTER, "1".to_owned())],
+            Self::SessionsDown | Self::PeersFull => vec![(http::header::RETRY_AFTER, "1".to_owned())],
             Self::Method(allow) => vec![(http::header::ALLOW, allow.clone())],
             Self::NoSession => vec![(http::header::WWW_AUTHENTICATE, "Bearer".to_owned())],
             _ => Vec::new(),

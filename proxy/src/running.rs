@@ -226,7 +226,7 @@ impl Running {
     pub async fn redis_answers(&self) -> Option<bool> {
         let (connection, plan) = (self.redis.as_ref()?, self.plan.redis.as_ref()?);
         let mut connection = connection.clone();
-        let mut ping = redis::cmd("PING");
+        let ping = redis::cmd("PING");
         let ping = ping.query_async::<String>(&mut connection);
         Some(matches!(tokio::time::timeout(plan.timeout, ping).await, Ok(Ok(_))))
     }

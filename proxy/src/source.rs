@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use weir_config::{Loaded, Outside, Plan, report::Report};
+use weir_config::{Loaded, Outside, Plan, report::Report, span::Place};
 
 /// The file that `weir run` was given; read again at each reload.
 #[derive(Debug, Clone)]
@@ -22,9 +22,8 @@ impl Outside for Machine<'_> {
         std::env::var(name).ok()
     }
 
-    fn read(&self, path: &str) -> Result<String, String> {
-        let path = self.folder.join(path);
-        std::fs::read_to_string(&path).map_err(|problem| format!("{}: {problem}", path.display()))
+    fn read(&self, path: &Path) -> std::io::Result<String> {
+        std::fs::read_to_string(self.folder.join(path))
     }
 }
 
@@ -47,11 +46,17 @@ impl Source {
     /// Every problem at once, the unreadable file included.
     pub fn load(&self) -> Result<Loaded, Report> {
         let name = self.path.display().to_string();
-        let text = std::fs::read_to_string(&self.path).map_err(|problem| Report::unreadable(&name, &problem.to_string()))?;
+        let text = std::fs::read_to_string(&self.path).map_err(|problem| unreadable(&name, &problem))?;
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let outside = Machine { folder };
         weir_config::load(&name, &text, &outside)
     }
+}
+
+fn unreadable(name: &str, problem: &std::io::Error) -> Report {
+    let mut report = Report::new(name, "");
+    report.error(Place::default(), format!("the file cannot be read: {problem}"));
+    report
 }
 
 /// One line about a plan, for `weir check`.

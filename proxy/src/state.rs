@@ -7,15 +7,19 @@
 mod reload;
 pub mod threads;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
 use prometheus::IntGauge;
 
-use crate::{metrics::Metrics, record::Recorder, running::Running, source::Source};
+use crate::{accept::counters::Counters, metrics::Metrics, record::Recorder, running::Running, source::Source};
 
 pub use reload::CannotReload;
 
@@ -37,7 +41,8 @@ pub struct State {
     in_flight: IntGauge,
     ready: AtomicBool,
     /// Evictions already told to the counters, by cache name.
-    evictions: parking_lot::Mutex<std::collections::HashMap<Arc<str>, u64>>,
+    evictions: parking_lot::Mutex<HashMap<Arc<str>, u64>>,
+    listeners: parking_lot::Mutex<HashMap<SocketAddr, Arc<Counters>>>,
     generation: AtomicU64,
 }
 
@@ -62,6 +67,7 @@ impl State {
             metrics,
             ready: AtomicBool::new(false),
             evictions: parking_lot::Mutex::default(),
+            listeners: parking_lot::Mutex::default(),
             generation: AtomicU64::new(1),
         })
     }
@@ -108,6 +114,11 @@ impl State {
         InFlight(self.in_flight.clone())
     }
 
+    /// Shows what a listener counts.
+    pub fn watch_listener(&self, address: SocketAddr, counters: Arc<Counters>) {
+        self.listeners.lock().insert(address, counters);
+    }
+
     /// Reads the figures that are kept elsewhere into the metrics; called before they are shown.
     pub fn measure(&self) {
         let snapshot = self.snapshot();
@@ -122,6 +133,10 @@ impl State {
             let told = told.entry(Arc::clone(&plan.name)).or_default();
             families.cache_evictions.with_label_values(&label).inc_by(stats.evictions.saturating_sub(*told));
             *told = stats.evictions;
+        }
+        for (address, counters) in &*self.listeners.lock() {
+            let active = i64::try_from(counters.active.get()).unwrap_or(i64::MAX);
+            families.connections.with_label_values(&[&*address.to_string()]).set(active);
         }
         let now = std::time::Instant::now();
         for upstream in &running.upstreams {

@@ -7,7 +7,7 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use http::{HeaderMap, Method, StatusCode, header};
@@ -25,7 +25,7 @@ use crate::{
         self, Ask, Begin, Bypass, Cache, CacheStatus, Decision, Entry, FillGuard, Forwarded, Key, Lookup, Now, Outcome,
         Reader, RequestHead, Staleness, Tag,
     },
-    journey::Journey,
+    journey::{Attempt, Journey},
     refusal::Refusal,
 };
 
@@ -57,7 +57,11 @@ impl Edge {
         journey: &mut Journey,
     ) -> Result<(), Ended> {
         let Some(rule) = &trip.route().cache else {
-            journey.cache = Some(CacheStatus::bypass("no-rule"));
+            journey.cache = Some(CacheStatus {
+                forwarded: Some(Forwarded::Bypass),
+                detail: Some("no-rule"),
+                ..CacheStatus::default()
+            });
             return self.forward(trip, forward, client, journey).await;
         };
         let case = Case { trip, forward, rule, cache: &trip.running().caches[rule.cache.index()] };
@@ -146,7 +150,7 @@ impl Edge {
                 }
             },
         };
-        match self.fetch(case, guard, usable.is_some(), status, Some(client), journey).await? {
+        match self.fetch(case, guard, usable.is_some(), status, Some(client), &mut journey.attempts).await? {
             Fetched::Kept(reader, status) => {
                 journey.cache = Some(status);
                 self.serve_from(case, reader, client, journey).await
@@ -177,7 +181,7 @@ impl Edge {
         has_stale: bool,
         mut status: CacheStatus,
         mut client: Option<&mut Client>,
-        journey: &mut Journey,
+        attempts: &mut Vec<Attempt>,
     ) -> Result<Fetched, Ended> {
         loop {
             let mut fields = case.trip.request.headers.clone();
@@ -190,7 +194,7 @@ impl Edge {
             }
             let head = self.request_head(case.trip, case.forward, &Method::GET, fields, Framing::Nothing)?;
             let call = self.call(case.trip, case.forward, head);
-            let opened = exchange::open(&self.connector, call, client.as_deref_mut(), &mut journey.attempts).await;
+            let opened = exchange::open(&self.connector, call, client.as_deref_mut(), attempts).await;
             let open = match opened {
                 Ok(open) => open,
                 // The client's end is no news about the origin: the next waiter takes the fill over.
@@ -207,7 +211,7 @@ impl Edge {
                 open.done(&self.connector).await;
                 return Ok(Fetched::None(NoAnswer::Failed(crate::forward::retry::Failure::Status(origin))));
             }
-            let tags = self.tags(case, &open.head.headers);
+            let tags = self.tags(case);
             let (fields, length) = answer_fields(case.trip, &open);
             if origin == StatusCode::NOT_MODIFIED && guard.stale().is_some() {
                 let confirmed = guard.not_modified(&fields, &tags, now);
@@ -257,9 +261,8 @@ impl Edge {
             tokio::spawn(keep(Arc::clone(&self.connector), open, guard));
             return Err(error.into());
         }
-        let read = open.read_timeout();
         loop {
-            match open.chunk(read).await {
+            match open.chunk().await {
                 Ok(Some(chunk)) => {
                     guard.write(&chunk);
                     if !bodiless && client.body(chunk).await.is_err() {
@@ -292,8 +295,7 @@ impl Edge {
             let Some(rule) = &trip.route().cache else { return };
             let case = Case { trip: &trip, forward: &forward, rule, cache: &trip.running().caches[rule.cache.index()] };
             // Its attempts are noted nowhere: the record belongs to the client that was answered.
-            let mut unseen = Journey::unseen();
-            let fetched = edge.fetch(&case, guard, true, CacheStatus::default(), None, &mut unseen).await;
+            let fetched = edge.fetch(&case, guard, true, CacheStatus::default(), None, &mut Vec::new()).await;
             if let Ok(Fetched::Passing(open, guard, _)) = fetched {
                 match guard {
                     Some(guard) => keep(Arc::clone(&edge.connector), open, guard).await,
@@ -382,7 +384,7 @@ impl Edge {
     }
 
     /// What the answer is purged by: the route's templates; the origin's own fields are read by the cache.
-    fn tags(&self, case: &Case<'_>, _answer: &HeaderMap) -> Vec<Tag> {
+    fn tags(&self, case: &Case<'_>) -> Vec<Tag> {
         let facts = case.trip.passed.facts(&case.trip.request);
         let tag = |template: &weir_config::template::Template| {
             let mut text = String::new();
@@ -410,9 +412,8 @@ fn with_length(mut fields: HeaderMap, length: Length) -> HeaderMap {
 
 /// Reads the rest of an answer into its fill; whoever reads from that sees its end, or that it broke.
 async fn keep(connector: Arc<pingora::connectors::http::Connector>, mut open: Open, mut guard: FillGuard) {
-    let read: Duration = open.read_timeout();
     loop {
-        match open.chunk(read).await {
+        match open.chunk().await {
             Ok(Some(chunk)) => guard.write(&chunk),
             Ok(None) => {
                 let _ = guard.finish();

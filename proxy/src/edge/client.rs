@@ -4,12 +4,21 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
 use pingora::{
     http::ResponseHeader,
     protocols::{Stream, http::ServerSession},
 };
 
-use crate::accept::BadRequest;
+use weir_config::Plan;
+
+use super::reply::assemble;
+use crate::{
+    accept::{Arrival, BadRequest},
+    forward::hop_by_hop,
+    refusal::Refusal,
+    request::RequestView,
+};
 
 /// Request bodies up to this size can be sent to a second peer. nginx holds 16 KiB in memory before it spools to disk;
 /// 64 KiB covers JSON writes and costs at most that for each request under way.
@@ -82,9 +91,8 @@ impl Client {
         if std::mem::take(&mut self.continues) {
             self.session.write_continue_response().await.map_err(|_| ClientError::Left)?;
         }
-        let chunk = self.session.read_request_body().await.map_err(|error| {
-            BadRequest::of(error.as_ref()).map_or(ClientError::Left, ClientError::Bad)
-        })?;
+        // A body that breaks a rule says so in [`Arrival::fault`], which words the answer.
+        let chunk = self.session.read_request_body().await.map_err(|_| ClientError::Left)?;
         let Some(chunk) = chunk else {
             self.body_done = true;
             return Ok(None);
@@ -109,7 +117,14 @@ impl Client {
     }
 
     /// Passes an interim answer on, where the protocol has them.
-    pub(super) async fn interim(&mut self, head: ResponseHeader) -> Result<(), ClientError> {
+    pub(super) async fn interim(&mut self, status: StatusCode, fields: &HeaderMap) -> Result<(), ClientError> {
+        // HTTP/1.0 knows none.
+        if self.session.req_header().version == http::Version::HTTP_10 {
+            return Ok(());
+        }
+        let mut fields = fields.clone();
+        hop_by_hop::clean_response(&mut fields, None);
+        let Some(head) = assemble(status, &fields) else { return Ok(()) };
         self.session.write_response_header(Box::new(head)).await.map_err(|_| ClientError::Left)
     }
 
@@ -136,9 +151,22 @@ impl Client {
         self.session.set_keepalive(None);
     }
 
-    /// The session, for the few things that only it can say.
-    pub(super) fn session(&mut self) -> &mut ServerSession {
-        &mut self.session
+    /// The request as every stage sees it.
+    pub(super) fn request(&mut self, arrival: &Arrival, plan: &Plan) -> Result<RequestView, Refusal> {
+        let has_body = self.has_body();
+        let head = self.session.req_header();
+        let target = std::str::from_utf8(head.raw_path()).map_err(|_| Refusal::Bad(BadRequest::BadTarget))?;
+        RequestView::read(&head.method, target, arrival.version, &head.headers, has_body, arrival, plan)
+    }
+
+    /// Whether the final head of an answer was written.
+    pub(super) fn has_answered(&self) -> bool {
+        self.session.response_written().is_some_and(|head| !head.status.is_informational())
+    }
+
+    /// Whether an answer may have no body.
+    pub(super) fn is_head(&self) -> bool {
+        self.session.req_header().method == http::Method::HEAD
     }
 
     /// Drops the answer in the middle: the client must notice that it is not whole.

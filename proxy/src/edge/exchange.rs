@@ -14,39 +14,40 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
 use pingora::{
+    ErrorType,
     connectors::http::Connector,
-    http::{RequestHeader, ResponseHeader},
+    http::RequestHeader,
     protocols::http::client::HttpSession,
     upstreams::peer::HttpPeer,
 };
 use tokio::time::sleep_until;
-use weir_config::plan::Upstream;
 
 use super::client::{Client, ClientError};
 use crate::{
-    balance::{NoPeer, Picked, Pool, Tried},
+    balance::{NoPeer, Picked, Tried},
     forward::{
-        failure::{self, Failure},
-        peer,
-        response::{self, BadAnswer},
-        retry::{self, Verdict},
+        peer::Wait,
+        response::{self, Head},
+        retry::{self, Failure, Verdict},
+        upgrade::Websocket,
     },
     journey::Attempt,
+    running::Upstream,
 };
 
-/// Interim answers passed on for one request; a peer that sends more is broken or hostile.
-const INTERIM_ANSWERS: u32 = 16;
+/// Attempts for one request, stale connections included: a peer that restarted leaves many of those behind.
+const ATTEMPTS: usize = 16;
 
 /// What is asked of an upstream.
 pub(super) struct Call<'a> {
-    pub(super) pool: &'a Arc<Pool>,
-    pub(super) upstream: &'a Upstream,
+    pub(super) upstream: &'a Arc<Upstream>,
     pub(super) client: IpAddr,
     /// The request as the peer gets it, body framing included.
     pub(super) head: RequestHeader,
-    /// Whether a valid WebSocket handshake is being passed on.
-    pub(super) upgrade: bool,
+    /// The WebSocket handshake that is being passed on.
+    pub(super) websocket: Option<Websocket>,
 }
 
 /// Why no answer came.
@@ -60,16 +61,23 @@ pub(super) enum NoAnswer {
     Client(ClientError),
 }
 
+/// The head of a peer's answer, checked.
+#[derive(Debug)]
+pub(super) struct PeerHead {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+}
+
 /// A connection on which the final head of an answer has been read.
 pub(super) struct Open {
     session: HttpSession,
     peer: HttpPeer,
     picked: Picked,
-    /// The head as the peer sent it, checked.
-    pub(super) head: ResponseHeader,
+    pub(super) head: PeerHead,
     /// Whether the whole request went out; otherwise the connection cannot be used again.
     request_done: bool,
     upgraded: bool,
+    read: Duration,
     keepalive: Duration,
     deadline: Option<Instant>,
 }
@@ -81,17 +89,19 @@ pub(super) async fn open(
     mut client: Option<&mut Client>,
     attempts: &mut Vec<Attempt>,
 ) -> Result<Open, NoAnswer> {
+    let plan = &call.upstream.plan;
     let started = Instant::now();
-    let deadline = call.upstream.timeouts.total.map(|total| started + total);
+    let deadline = plan.timeouts.total.map(|total| started + total);
     let mut tried = Tried::default();
     let mut last: Option<Failure> = None;
-    loop {
-        let picked = match call.pool.pick(call.client, &mut tried, Instant::now()) {
+    let mut counted = 0;
+    for _ in 0..ATTEMPTS {
+        let picked = match call.upstream.pool.pick(call.client, &mut tried, Instant::now()) {
             Ok(picked) => picked,
             // The reason of the last peer says more than "all tried".
             Err(none) => return Err(last.map_or(NoAnswer::NoPeer(none), NoAnswer::Failed)),
         };
-        let number = attempts.len() + 1;
+        counted += 1;
         let began = Instant::now();
         let mut note = Attempt {
             peer: Arc::clone(&picked.peer().endpoint().name),
@@ -100,19 +110,19 @@ pub(super) async fn open(
             status: None,
             outcome: "answered",
         };
-        let mut progress = Progress::default();
-        let result = attempt(connector, &call, picked, client.as_deref_mut(), deadline, &mut progress).await;
+        let peer = call.upstream.dial.peer(picked.peer().endpoint().address, Wait::Stream);
+        let heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline).await;
         let now = Instant::now();
-        let (failure, answered) = match result {
-            Ok(open) => {
-                note.first_byte = Some(now - began);
-                note.status = Some(open.head.status.as_u16());
-                let status = open.head.status.as_u16();
-                if !call.upstream.retry.statuses.contains(&status) {
+        let (failure, answered) = match heads {
+            Ok((session, head, request_done)) => {
+                let status = head.status;
+                (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
+                let answered = Answered { session, head, request_done };
+                if !plan.retry.statuses.contains(&status.as_u16()) {
                     attempts.push(note);
-                    return Ok(open);
+                    return Ok(answered.open(&call, peer, picked, deadline));
                 }
-                (Failure::Status(status), Some(open))
+                (Failure::Status(status), Some(answered))
             }
             Err(Lost::Client(error)) => {
                 note.outcome = "client_left";
@@ -123,42 +133,61 @@ pub(super) async fn open(
         };
         note.outcome = failure.word();
         attempts.push(note);
-        let facts = retry::Facts {
-            idempotent: call.head.method.is_idempotent(),
-            sent: progress.sent,
-            reused: progress.reused,
-            replayable: client.as_deref().is_none_or(|client| client.replay().is_some()),
-            answer_begun: progress.interim > 0,
-            attempt: u32::try_from(number).unwrap_or(u32::MAX),
+        let progress = retry::Progress {
+            method: &call.head.method,
+            attempts: counted,
             started,
-            now,
+            body: match &client {
+                Some(client) if client.replay().is_none() => retry::Body::Gone,
+                _ => retry::Body::Held,
+            },
+            client: retry::Client::Waiting,
         };
-        if progress.reused && failure.is_stale_connection() && retry::may_resend(&facts) {
-            // The peer closed a kept connection as our request crossed it: nobody failed, the same peer may be asked.
-            tried = Tried::default();
-            last = Some(failure);
-            continue;
-        }
-        match (retry::decide(&call.upstream.retry, &facts, failure), answered) {
-            (Verdict::Next, answered) => {
-                if let Some(open) = answered {
-                    open.reject(now).await;
-                }
-                last = Some(failure);
-            }
+        match (retry::decide(failure, &progress, &plan.retry, now), answered) {
             // The last answer is an answer, whatever its status (nginx passes it on, too).
-            (Verdict::Stop(_), Some(open)) => return Ok(open),
-            (Verdict::Stop(_), None) => return Err(NoAnswer::Failed(failure)),
+            (Verdict::Stop(_), Some(answered)) => return Ok(answered.open(&call, peer, picked, deadline)),
+            (Verdict::Stop(_), None) => {
+                blame(picked, failure, &plan.retry, now);
+                return Err(NoAnswer::Failed(failure));
+            }
+            (Verdict::Next, _) if failure == Failure::ResetUnsent => {
+                picked.unused(&mut tried);
+                counted -= 1;
+            }
+            (Verdict::Next, _) => blame(picked, failure, &plan.retry, now),
         }
+        last = Some(failure);
+    }
+    Err(NoAnswer::Failed(last.unwrap_or(Failure::Reset)))
+}
+
+fn blame(picked: Picked, failure: Failure, retry: &weir_config::plan::Retry, now: Instant) {
+    if failure.blames_peer(retry) {
+        picked.failed(now);
     }
 }
 
-/// How far an attempt got, for the decision about the next.
-#[derive(Default)]
-struct Progress {
-    sent: bool,
-    reused: bool,
-    interim: u32,
+struct Answered {
+    session: HttpSession,
+    head: PeerHead,
+    request_done: bool,
+}
+
+impl Answered {
+    fn open(self, call: &Call<'_>, peer: HttpPeer, picked: Picked, deadline: Option<Instant>) -> Open {
+        let plan = &call.upstream.plan;
+        Open {
+            upgraded: self.head.status == StatusCode::SWITCHING_PROTOCOLS,
+            session: self.session,
+            peer,
+            picked,
+            head: self.head,
+            request_done: self.request_done,
+            read: plan.timeouts.read,
+            keepalive: plan.keepalive_timeout,
+            deadline,
+        }
+    }
 }
 
 enum Lost {
@@ -172,55 +201,44 @@ impl From<ClientError> for Lost {
     }
 }
 
-async fn attempt(
-    connector: &Connector,
-    call: &Call<'_>,
-    picked: Picked,
-    client: Option<&mut Client>,
-    deadline: Option<Instant>,
-    progress: &mut Progress,
-) -> Result<Open, Lost> {
-    let peer = peer::http_peer(&picked, call.upstream);
-    match exchange_heads(connector, call, &peer, client, deadline, progress).await {
-        Ok((session, head, request_done)) => Ok(Open {
-            upgraded: head.status == http::StatusCode::SWITCHING_PROTOCOLS,
-            session,
-            peer,
-            picked,
-            head,
-            request_done,
-            keepalive: call.upstream.keepalive_timeout,
-            deadline,
-        }),
-        Err(Lost::Peer(failure)) => {
-            let innocent = progress.reused && failure.is_stale_connection();
-            if failure.counts_against_peer() && !innocent {
-                picked.failed(Instant::now());
-            }
-            Err(Lost::Peer(failure))
-        }
-        Err(lost) => Err(lost),
+/// No connection: which kind of none.
+fn connecting(error: &pingora::Error) -> Failure {
+    match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
+        _ => Failure::Connect,
     }
 }
 
+/// The exchange broke: which way.
+fn exchanging(error: &pingora::Error) -> Failure {
+    match error.etype() {
+        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Failure::BadAnswer,
+        ErrorType::ReadTimedout => Failure::ReadTimeout,
+        _ => Failure::Reset,
+    }
+}
+
+/// Connects, sends the request, and waits for the head of its answer, while the client's body goes out.
 async fn exchange_heads(
     connector: &Connector,
     call: &Call<'_>,
     peer: &HttpPeer,
     mut client: Option<&mut Client>,
     deadline: Option<Instant>,
-    progress: &mut Progress,
-) -> Result<(HttpSession, ResponseHeader, bool), Lost> {
-    let timeouts = &call.upstream.timeouts;
+) -> Result<(HttpSession, PeerHead, bool), Lost> {
+    let timeouts = &call.upstream.plan.timeouts;
     let (mut session, reused) =
-        connector.get_http_session(peer).await.map_err(|error| Lost::Peer(failure::connecting(&error)))?;
-    progress.reused = reused;
+        connector.get_http_session(peer).await.map_err(|error| Lost::Peer(connecting(&error)))?;
     // Our own deadlines bound every wait below; a second clock inside would only blur which of them struck.
     session.set_read_timeout(None);
     session.set_write_timeout(Some(timeouts.write));
 
-    progress.sent = true;
-    let broken = |error: Box<pingora::Error>| Lost::Peer(failure::exchanging(&error));
+    let resendable = call.head.method.is_idempotent();
+    let broken = |error: Box<pingora::Error>| match exchanging(&error) {
+        // The peer closed a kept connection as our request crossed it: nobody failed, and it may be sent again.
+        Failure::Reset if reused && resendable => Lost::Peer(Failure::ResetUnsent),
+        failure => Lost::Peer(failure),
+    };
     session.write_request_header(Box::new(call.head.clone())).await.map_err(broken)?;
     let mut request_done = match client.as_deref_mut() {
         None => true,
@@ -237,6 +255,7 @@ async fn exchange_heads(
     }
     let mut first_byte_by = request_done.then(|| Instant::now() + timeouts.first_byte);
     let mut whole_request_sent = request_done;
+    let mut checks = response::Answer::default();
     loop {
         let by = [first_byte_by, deadline].into_iter().flatten().min();
         let event = tokio::select! {
@@ -247,19 +266,14 @@ async fn exchange_heads(
         match event {
             Event::Head(Err(error)) => return Err(broken(error)),
             Event::Head(Ok(())) => {
-                let head = session.response_header().ok_or(Lost::Peer(Failure::BadAnswer(BadAnswer::NoHead)))?;
-                response::check(head.status, &head.headers, head.version, call.upgrade)
-                    .map_err(|bad| Lost::Peer(Failure::BadAnswer(bad)))?;
-                if !head.status.is_informational() || head.status == http::StatusCode::SWITCHING_PROTOCOLS {
-                    let head = head.clone();
-                    return Ok((session, head, whole_request_sent));
+                let raw = session.response_header().ok_or(Lost::Peer(Failure::BadAnswer))?;
+                let (status, version) = (raw.status, raw.version);
+                let mut head = PeerHead { status, headers: raw.headers.clone() };
+                let checked = checks.check(status.as_u16(), version, &mut head.headers, call.websocket.as_ref());
+                match checked.map_err(|_| Lost::Peer(Failure::BadAnswer))? {
+                    Head::Interim => pass_interim(client.as_deref_mut(), head).await?,
+                    Head::Final | Head::Tunnel => return Ok((session, head, whole_request_sent)),
                 }
-                let interim = head.clone();
-                progress.interim += 1;
-                if progress.interim > INTERIM_ANSWERS {
-                    return Err(Lost::Peer(Failure::BadAnswer(BadAnswer::TooManyInterim)));
-                }
-                pass_interim(client.as_deref_mut(), interim).await?;
             }
             Event::Chunk(Err(error)) => return Err(error.into()),
             Event::Chunk(Ok(Some(chunk))) => {
@@ -298,9 +312,9 @@ async fn from_client(client: Option<&mut Client>, request_done: bool) -> Event {
 }
 
 /// `100 Continue` is ours to say (the client got it when its body was asked for); other interim answers pass.
-async fn pass_interim(client: Option<&mut Client>, head: ResponseHeader) -> Result<(), ClientError> {
+async fn pass_interim(client: Option<&mut Client>, head: PeerHead) -> Result<(), ClientError> {
     match client {
-        Some(client) if head.status != http::StatusCode::CONTINUE => client.interim(response::interim(head)).await,
+        Some(client) if head.status != StatusCode::CONTINUE => client.interim(head.status, &head.headers).await,
         _ => Ok(()),
     }
 }
@@ -327,30 +341,30 @@ impl Open {
         self.upgraded
     }
 
-    /// The next chunk of the answer; `None` at its end. `read` bounds the silence between two chunks.
-    pub(super) async fn chunk(&mut self, read: Duration) -> Result<Option<Bytes>, Failure> {
-        let silent = Instant::now() + read;
+    /// The next chunk of the answer; `None` at its end.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        let silent = Instant::now() + self.read;
         let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
         tokio::select! {
-            chunk = self.session.read_response_body() => chunk.map_err(|error| failure::exchanging(&error)),
+            chunk = self.session.read_response_body() => chunk.map_err(|error| exchanging(&error)),
             () = sleep_until(by.into()) => Err(Failure::ReadTimeout),
         }
     }
 
     /// Passes the rest of the answer on, while the rest of the request goes the other way.
-    pub(super) async fn relay(&mut self, client: &mut Client, read: Duration) -> Result<(), Cut> {
+    pub(super) async fn relay(&mut self, client: &mut Client) -> Result<(), Cut> {
         let mut request_done = !self.upgraded && (self.request_done || client.body_done());
         if self.upgraded && let HttpSession::H1(session) = &mut self.session {
             session.maybe_upgrade_body_writer();
         }
         loop {
-            let silent = Instant::now() + read;
+            let silent = Instant::now() + self.read;
             let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
             tokio::select! {
                 chunk = self.session.read_response_body() => match chunk {
                     Ok(Some(chunk)) => client.body(chunk).await.map_err(Cut::Client)?,
                     Ok(None) => break,
-                    Err(error) => return Err(Cut::Peer(failure::exchanging(&error))),
+                    Err(error) => return Err(Cut::Peer(exchanging(&error))),
                 },
                 chunk = client.chunk(), if !request_done => match chunk {
                     Ok(Some(chunk)) => {
@@ -385,9 +399,8 @@ impl Open {
         self.picked.failed(now);
     }
 
-    /// The answer counts as a failure, and another peer is asked.
-    async fn reject(mut self, now: Instant) {
+    /// Nobody wants the rest of the answer.
+    pub(super) async fn abandon(mut self) {
         self.session.shutdown().await;
-        self.picked.failed(now);
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use pingora::http::RequestHeader;
 use weir_config::plan::Forward;
@@ -76,7 +75,7 @@ impl Edge {
             })
             .collect();
         let identity = running.identity.as_ref().map(|signer| {
-            let value = trip.passed.caller().and_then(|caller| signer.sign(caller, std::time::SystemTime::now()));
+            let value = trip.passed.caller().map(|caller| signer.sign(caller, std::time::SystemTime::now()));
             (signer.header(), value)
         });
         headers::prepare(&mut fields, &request.hop(), identity, &configured).map_err(|_| Refusal::Hops)?;
@@ -133,8 +132,7 @@ impl Edge {
         if let Err(error) = client.head(head, bodiless).await {
             return Err(error.into());
         }
-        let read = open.read_timeout();
-        match open.relay(client, read).await {
+        match open.relay(client).await {
             Ok(()) => {
                 open.done(&self.connector).await;
                 Ok(())

@@ -78,7 +78,7 @@ fn frame(fields: &mut HeaderMap, client: &mut Client, method: &Method, version: 
     }
 }
 
-fn assemble(status: StatusCode, fields: &HeaderMap) -> Option<ResponseHeader> {
+pub(super) fn assemble(status: StatusCode, fields: &HeaderMap) -> Option<ResponseHeader> {
     let mut head = ResponseHeader::build(status, Some(fields.len() + 2)).ok()?;
     for (name, value) in fields {
         head.append_header(name.clone(), value.clone()).ok()?;
