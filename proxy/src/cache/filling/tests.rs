@@ -2,10 +2,10 @@
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::cache::{Broken, Cache, Lookup, Outcome, Purge, Reader, testing::*};
+use crate::cache::{Begin, Broken, Cache, Lookup, Outcome, Purge, Reader, desk::PASS, testing::*};
 
 const OK: StatusCode = StatusCode::OK;
-const LOCK: Duration = secs(5);
+const LOCK: std::time::Duration = secs(5);
 
 fn minute() -> HeaderMap {
     map(&[("cache-control", "max-age=60")])
@@ -422,4 +422,51 @@ fn an_entry_survives_an_origin_that_fails_to_confirm_it() {
         Lookup::Stale { staleness, .. } => assert!(staleness.on_error),
         other => panic!("not stale: {other:?}"),
     }
+}
+
+#[test]
+fn a_body_in_single_bytes_costs_little_more_than_its_length() {
+    let (cache, now) = (cache(), noon());
+    let mut guard = cache.must_fill(plain("/"), now);
+    guard.head(OK, &minute_of(100_000), &[], now);
+    (0..100_000).for_each(|_| guard.write(&Bytes::from_static(b"x")));
+    assert!(cache.stats().bytes < 200_000);
+    assert_eq!(guard.finish().unwrap().body().length(), 100_000);
+    assert!(cache.stats().bytes < 110_000);
+}
+
+#[test]
+fn threads_at_odds_leave_no_bytes_and_no_wrong_body_behind() {
+    let cache = Cache::new(200_000, MIB, Arc::new(crate::cache::Tags::new()));
+    let now = noon();
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let cache = &cache;
+            scope.spawn(move || {
+                for step in 0..3000u64 {
+                    let page = (step * 31 + thread * 17) % 97;
+                    let target = format!("/{page}");
+                    let wanted = target.repeat(50 + page as usize);
+                    match cache.begin(plain(&target), now) {
+                        Begin::Fill(mut guard) => {
+                            guard.head(OK, &minute_of(wanted.len()), &[], now);
+                            guard.write(&Bytes::from(wanted));
+                            drop((step % 7 != 0).then(|| guard.finish()));
+                        }
+                        Begin::Found(entry) => assert_eq!(body(&entry), wanted.as_bytes()),
+                        Begin::Wait(_) => {}
+                    }
+                    match step % 50 {
+                        0 => cache.purge_key(&key(&target), Purge::Hard),
+                        1 => cache.purge(uri(&target), Purge::Hard),
+                        2 if thread == 0 => cache.purge_all(Purge::Hard),
+                        _ => {}
+                    }
+                }
+            });
+        }
+    });
+    assert!(cache.stats().bytes <= 200_000);
+    cache.purge_all(Purge::Hard);
+    assert_eq!((cache.stats().bytes, cache.stats().entries), (0, 0));
 }
