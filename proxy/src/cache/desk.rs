@@ -160,7 +160,7 @@ impl Fills {
                 !desk.running.is_empty() || desk.pass_until.is_some_and(|until| now < until)
             });
         }
-        if desks.len() < MOST_PASSES {
+        if desks.len() < MOST_PASSES || desks.contains_key(&id) {
             desks.entry(id).or_default().pass_until = Some(now + PASS);
         }
     }
