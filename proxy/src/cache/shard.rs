@@ -103,6 +103,7 @@ impl Shard {
         self.slots.values().flat_map(|slot| &slot.residents).map(|resident| &resident.entry)
     }
 
+    /// Keeps an entry, see [`super::memory::Store::insert`].
     pub(super) fn insert(&mut self, key: &Key, entry: Arc<Entry>) -> Change {
         let mut change = Change::default();
         if self.slots.get(&key.hash()).is_some_and(|slot| *slot.key != *key.text()) {
@@ -131,9 +132,11 @@ impl Shard {
             return change;
         }
         if slot.residents.len() >= MOST_VARIANTS {
-            // The first in the list is the oldest: newcomers are appended.
-            let oldest = slot.residents.remove(0);
-            self.forget(&oldest, &mut change);
+            let received = |at: &usize| slot.residents[*at].entry.head().freshness.received();
+            if let Some(oldest) = (0..slot.residents.len()).min_by_key(received) {
+                let oldest = slot.residents.swap_remove(oldest);
+                self.forget(&oldest, &mut change);
+            }
         }
         self.admit(key.hash(), entry);
         change.added = 1;
@@ -194,6 +197,7 @@ impl Shard {
         self.void = 0;
     }
 
+    /// Drops the entries under `key` that are `unwanted`.
     pub(super) fn remove_where(&mut self, key: &Key, unwanted: impl Fn(&Arc<Entry>) -> bool) -> Change {
         let mut change = Change::default();
         let Some(slot) = self.slots.get_mut(&key.hash()).filter(|slot| *slot.key == *key.text()) else {
