@@ -12,6 +12,7 @@
 
 mod answer;
 mod conditional;
+mod desk;
 mod directives;
 mod entry;
 mod filling;
@@ -23,6 +24,7 @@ mod memory;
 mod policy;
 mod range;
 mod request;
+mod shard;
 mod shelf;
 mod status;
 mod structured;
@@ -36,8 +38,9 @@ use std::sync::{
 };
 
 pub use answer::{Answer, Extent, Piece, Plan, answer};
+pub use desk::{Ask, Begin};
 pub use entry::{Body, Entry, Head};
-pub use filling::{Ask, Begin, Confirmed, Decision, FillGuard};
+pub use filling::{Confirmed, Decision, FillGuard};
 pub use freshness::{Expired, Freshness, Staleness};
 pub use invalidation::after_unsafe;
 pub use key::Key;
@@ -53,7 +56,7 @@ pub use waiting::{Broken, Outcome, Reader, Waiter};
 #[derive(Debug, Clone)]
 pub struct Cache {
     shelf: Arc<shelf::Shelf>,
-    fills: Arc<filling::Fills>,
+    fills: Arc<desk::Fills>,
 }
 
 /// A cache in numbers: what it holds, and what happened since the start.
@@ -97,7 +100,7 @@ impl Cache {
             entry_limit: AtomicUsize::new(entry),
             counts: shelf::Counts::default(),
         });
-        Self { fills: Arc::new(filling::Fills::new(Arc::clone(&shelf))), shelf }
+        Self { fills: Arc::new(desk::Fills::new(Arc::clone(&shelf))), shelf }
     }
 
     /// Looks for an answer to `request` under `key`.

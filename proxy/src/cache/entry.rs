@@ -14,8 +14,9 @@ use super::{
 /// What an entry costs besides its bytes: its place in map, queue and ghost list (16 + 56 + 32 + 40 bytes at the
 /// tables' usual load of one half), and the allocator's own.
 const INDEX: usize = 320;
-/// What a field costs besides its bytes: the slots of `http::HeaderMap`.
-const FIELD: usize = 112;
+/// What a field costs besides its bytes: slots of `http::HeaderMap` (104 bytes, up to half of them free) and the
+/// value's allocation.
+const FIELD: usize = 160;
 /// What a chunk costs besides its bytes: the handle and the allocation's head.
 pub(super) const CHUNK: usize = 64;
 /// Bodies up to this length are kept in one piece: one write sends them.

@@ -3,80 +3,34 @@
 //! A fill is *asked*; when its head is known it becomes *shared* (kept, of declared length: readers stream along),
 //! *held* (kept, of unknown length: waiters are served when it is whole), or *not stored* (waiters go on their own).
 //! It ends *done* or *failed*. Dropping the guard before [`FillGuard::finish`] is failing: readers get an error, never
-//! a short body, and one of the waiters fills anew, [`MOST_FAILURES`] times.
+//! a short body, and one of the waiters fills anew, a few times.
 //!
 //! Memory: a shared fill reserves its declared length at once, so a reader that joined never loses the body to the
 //! budget; slow readers read from memory and hold nobody up. A body of unknown length is not streamed to waiters,
 //! because one that never ends would have to be kept whole for them; if it outgrows an entry, waiters go on their own.
-//!
-//! An answer that is not for sharing is remembered for [`PASS`]: later requests for the key do not queue up behind each
-//! other. Requests with credentials queue apart, as their answers are rarely for others.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
     conditional,
+    desk::{Ask, Fills},
     entry::{Body, CHUNK, Entry, Head},
-    key::Key,
-    lookup::Lookup,
     memory::Reserved,
     policy::{NotStored, Sent, declared_length, judge},
-    request::{Now, RequestHead, Rule},
-    shelf::{Shelf, count},
+    request::Now,
+    shelf::count,
     tags::{Moment, Standing, Tag},
-    waiting::Waiter,
 };
 
-const SHARDS: usize = 32;
-/// How long a key is known not to be worth waiting for.
-const PASS: Duration = Duration::from_secs(10);
-/// Keys per shard about which that is remembered; beyond, they queue as strangers do.
-const MOST_PASSES: usize = 1024;
-
-/// A request that misses.
-#[derive(Debug, Clone)]
-pub struct Ask {
-    /// What it looked for.
-    pub key: Key,
-    /// [`Tag::uri`] of its target.
-    pub uri: Tag,
-    /// As received.
-    pub method: Method,
-    /// As forwarded.
-    pub headers: HeaderMap,
-    /// Whether a body follows.
-    pub has_body: bool,
-    /// The route's.
-    pub rule: Rule,
-    /// The entry to ask about, from [`super::Lookup::Stale`].
-    pub stale: Option<Arc<Entry>>,
-}
-
-impl Ask {
-    fn request(&self) -> RequestHead<'_> {
-        RequestHead { method: &self.method, headers: &self.headers, has_body: self.has_body }
-    }
-}
-
-/// What a request that misses does next.
-#[derive(Debug)]
-pub enum Begin {
-    /// Goes to the origin.
-    Fill(FillGuard),
-    /// Waits for one that went.
-    Wait(Waiter),
-    /// Takes what another brought since it looked.
-    Found(Arc<Entry>),
-}
+/// So many pieces go to the readers as they come; later ones are joined to [`PIECE`] bytes, or a body in single bytes
+/// would cost a hundred times its length.
+const LOOSE_PIECES: usize = 1024;
+const PIECE: usize = 4096;
 
 /// Whether the answer is being kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,20 +48,6 @@ pub struct Confirmed {
     pub entry: Arc<Entry>,
     /// Why the confirmed entry was not kept, if it was not.
     pub refused: Option<NotStored>,
-}
-
-/// The fills of one cache.
-#[derive(Debug)]
-pub(super) struct Fills {
-    pub(super) shelf: Arc<Shelf>,
-    desks: Box<[Mutex<HashMap<u128, Desk>>]>,
-}
-
-/// What is going on about one key.
-#[derive(Debug, Default)]
-struct Desk {
-    running: Vec<Arc<Fill>>,
-    pass_until: Option<Instant>,
 }
 
 /// One request to the origin, as its readers see it.
@@ -138,121 +78,15 @@ pub(super) enum Progress {
     OriginFailed,
 }
 
-impl Fills {
-    pub(super) fn new(shelf: Arc<Shelf>) -> Self {
-        Self { shelf, desks: std::iter::repeat_with(Mutex::default).take(SHARDS).collect() }
+impl Fill {
+    pub(super) fn new(ask: Ask, moment: Moment, sent: Now) -> Self {
+        Self { ask, moment, sent, progress: watch::Sender::new(Progress::Asked), chunks: Mutex::default() }
     }
 
-    /// Makes `ask` the key's fill, or lets it wait for the one that runs.
-    pub(super) fn begin(self: &Arc<Self>, ask: Ask, now: Now) -> Begin {
-        let id = id(&ask);
-        let mut desks = self.desk(id).lock();
-        let desk = desks.get(&id);
-        let alone = desk.and_then(|desk| desk.pass_until).is_some_and(|until| now.mono < until);
-        if let Some(desk) = desk.filter(|_| !alone) {
-            let stored = self.shelf.store.newest(&ask.key);
-            let hint = stored.as_ref().map(|entry| entry.head());
-            if let Some(fill) = desk.running.iter().find(|fill| self.suits(fill, &ask, hint)) {
-                let fill = Arc::clone(fill);
-                drop(desks);
-                count(&self.shelf.counts.collapsed);
-                return Begin::Wait(Waiter::new(Arc::clone(self), fill, ask));
-            }
-        }
-        // A fill is in the store before it leaves the desk: who finds neither has missed none.
-        if let Lookup::Hit { entry, .. } = self.shelf.look(&ask.key, &ask.request(), &ask.rule, now) {
-            count(&self.shelf.counts.collapsed);
-            return Begin::Found(entry);
-        }
-        // The moment is read before the request leaves, see `tags`.
-        let fill = Arc::new(Fill {
-            ask,
-            moment: self.shelf.tags.moment(),
-            sent: now,
-            progress: watch::Sender::new(Progress::Asked),
-            chunks: Mutex::default(),
-        });
-        if !alone {
-            desks.entry(id).or_default().running.push(Arc::clone(&fill));
-        }
-        drop(desks);
-        count(&self.shelf.counts.fills);
-        Begin::Fill(FillGuard {
-            reserved: Reserved::none(Arc::clone(&self.shelf.store)),
-            fills: Arc::clone(self),
-            stale: fill.ask.stale.clone(),
-            fill,
-            phase: Phase::Asked,
-        })
+    /// When its request left, by the clock of purges.
+    pub(super) fn moment(&self) -> Moment {
+        self.moment
     }
-
-    /// Whether `ask` may hope for an answer from a running fill: one that was not purged since, and, as far as known,
-    /// for the same variant. What the answer will vary by is guessed from what is stored.
-    fn suits(&self, fill: &Fill, ask: &Ask, hint: Option<&Arc<Head>>) -> bool {
-        match &*fill.progress.borrow() {
-            Progress::Asked => {
-                let base = [Tag::key(&ask.key), fill.ask.uri];
-                fill.ask.key.text() == ask.key.text()
-                    && self.shelf.floor.standing(fill.moment) == Standing::Good
-                    && self.shelf.tags.standing(&base, fill.moment) == Standing::Good
-                    && !hint.is_some_and(|head| head.variant.parts(&fill.ask.headers, &ask.headers))
-            }
-            Progress::Shared { head, .. } | Progress::Held(head) => {
-                fill.ask.key.text() == ask.key.text() && self.answers(head, ask)
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether an answer just fetched is one for `ask`.
-    pub(super) fn answers(&self, head: &Head, ask: &Ask) -> bool {
-        head.variant.matches(&ask.headers) && self.shelf.standing(head) == Standing::Good
-    }
-
-    /// Takes a fill off the desk: nobody joins it any more.
-    fn retire(&self, fill: &Arc<Fill>) {
-        let id = id(&fill.ask);
-        let mut desks = self.desk(id).lock();
-        if let Some(desk) = desks.get_mut(&id) {
-            desk.running.retain(|running| !Arc::ptr_eq(running, fill));
-            if desk.running.is_empty() && desk.pass_until.is_none() {
-                desks.remove(&id);
-            }
-        }
-    }
-
-    /// Remembers that waiting for this key is of no use, or that it is again.
-    fn set_pass(&self, ask: &Ask, until: Option<Instant>, now: Instant) {
-        let id = id(ask);
-        let mut desks = self.desk(id).lock();
-        if until.is_some() && desks.len() >= MOST_PASSES {
-            desks.retain(|_, desk| {
-                !desk.running.is_empty() || desk.pass_until.is_some_and(|until| now < until)
-            });
-            if desks.len() >= MOST_PASSES {
-                return;
-            }
-        }
-        match until {
-            Some(_) => desks.entry(id).or_default().pass_until = until,
-            None => {
-                if let Some(desk) = desks.get_mut(&id) {
-                    desk.pass_until = None;
-                }
-            }
-        }
-    }
-
-    fn desk(&self, id: u128) -> &Mutex<HashMap<u128, Desk>> {
-        &self.desks[(id >> 96) as usize % SHARDS]
-    }
-}
-
-/// The queue a request belongs to: its key's, apart for requests with credentials.
-fn id(ask: &Ask) -> u128 {
-    let credentials =
-        [header::AUTHORIZATION, header::COOKIE].iter().any(|name| ask.headers.contains_key(name));
-    ask.key.hash() ^ u128::from(credentials && !ask.rule.private_to_caller)
 }
 
 /// The right and the duty to bring a key's answer; held by the request that goes to the origin.
@@ -266,6 +100,7 @@ pub struct FillGuard {
     stale: Option<Arc<Entry>>,
     reserved: Reserved,
     phase: Phase,
+    pending: BytesMut,
 }
 
 #[derive(Debug)]
@@ -282,6 +117,18 @@ enum Phase {
 }
 
 impl FillGuard {
+    pub(super) fn new(fills: Arc<Fills>, fill: Arc<Fill>) -> Self {
+        let reserved = Reserved::none(Arc::clone(&fills.shelf.store));
+        Self {
+            stale: fill.ask.stale.clone(),
+            fills,
+            fill,
+            reserved,
+            phase: Phase::Asked,
+            pending: BytesMut::new(),
+        }
+    }
+
     /// The entry to ask the origin about; set its validators with [`Head::validate`].
     #[must_use]
     pub fn stale(&self) -> Option<&Arc<Entry>> {
@@ -314,21 +161,33 @@ impl FillGuard {
     /// Adds a piece of the body. Copied, as a piece from the network may hold on to a much larger buffer.
     pub fn write(&mut self, piece: &Bytes) {
         let Phase::Storing { declared, received, .. } = &mut self.phase else { return };
-        if piece.is_empty() {
-            return;
-        }
         *received += piece.len() as u64;
         let limit = self.fills.shelf.entry_limit.load(Ordering::Relaxed) as u64;
-        let refused = match *declared {
-            Some(length) => (*received > length).then_some(NotStored::Length),
-            None if *received > limit => Some(NotStored::TooLarge),
-            None => (!self.reserved.grow(piece.len() + CHUNK)).then_some(NotStored::Memory),
-        };
-        if let Some(reason) = refused {
+        if *received > declared.unwrap_or(limit) {
+            let reason = if declared.is_some() { NotStored::Length } else { NotStored::TooLarge };
             self.refuse(reason, self.fill.sent);
             return;
         }
-        self.fill.chunks.lock().push(Bytes::copy_from_slice(piece));
+        self.pending.extend_from_slice(piece);
+        if self.pending.len() >= PIECE || self.fill.chunks.lock().len() < LOOSE_PIECES {
+            self.flush();
+        }
+    }
+
+    /// Hands the pending bytes to the readers.
+    fn flush(&mut self) {
+        let Phase::Storing { declared, .. } = self.phase else { return };
+        if self.pending.is_empty() {
+            return;
+        }
+        // A declared length is reserved already, and readers have joined: it goes on even if its overhead does not fit.
+        let bytes = CHUNK + if declared.is_some() { 0 } else { self.pending.len() };
+        if !self.reserved.grow(bytes) && declared.is_none() {
+            self.refuse(NotStored::Memory, self.fill.sent);
+            return;
+        }
+        self.fill.chunks.lock().push(Bytes::copy_from_slice(&self.pending));
+        self.pending.clear();
         self.fill.progress.send_modify(|_| ());
     }
 
@@ -337,6 +196,7 @@ impl FillGuard {
     /// # Errors
     /// Why the answer was not kept; a body shorter than declared fails its readers.
     pub fn finish(mut self) -> Result<Arc<Entry>, NotStored> {
+        self.flush();
         let Phase::Storing { head, declared, received } = std::mem::replace(&mut self.phase, Phase::Over)
         else {
             return Err(NotStored::Status);
@@ -375,7 +235,7 @@ impl FillGuard {
             Ok(head) => {
                 let entry = Arc::new(Entry::new(key.text(), Arc::new(head), Arc::clone(stale.body())));
                 if !entry.head().freshness.begins_fresh() {
-                    self.fills.set_pass(&self.fill.ask, Some(now.mono + PASS), now.mono);
+                    self.fills.pass(&self.fill.ask, now.mono);
                 }
                 let refused = self.complete(&entry).err();
                 Ok(Confirmed { entry, refused })
@@ -434,11 +294,11 @@ impl FillGuard {
         if !head.freshness.begins_fresh() {
             // Not for the waiters, see `waiting`.
             self.fills.retire(&self.fill);
-            self.fills.set_pass(&self.fill.ask, Some(now.mono + PASS), now.mono);
+            self.fills.pass(&self.fill.ask, now.mono);
             self.fill.progress.send_replace(Progress::NotStored(NotStored::NoLifetime));
             return;
         }
-        self.fills.set_pass(&self.fill.ask, None, now.mono);
+        self.fills.end_pass(&self.fill.ask);
         let head = Arc::clone(head);
         self.fill.progress.send_replace(match declared {
             Some(length) => Progress::Shared { head, length },
@@ -463,7 +323,7 @@ impl FillGuard {
     fn refuse(&mut self, reason: NotStored, now: Now) {
         count(&self.fills.shelf.counts.refused);
         if reason.lasts() {
-            self.fills.set_pass(&self.fill.ask, Some(now.mono + PASS), now.mono);
+            self.fills.pass(&self.fill.ask, now.mono);
         }
         self.fill.chunks.lock().clear();
         self.end(match reason {

@@ -70,7 +70,7 @@ pub enum NotStored {
     NoLifetime,
     /// Larger than an entry may be.
     TooLarge,
-    /// More than [`MOST_TAGS`].
+    /// It carries more tags than can be kept, and could not be purged by all of them.
     TooManyTags,
     /// Its length is not clear, or not what was declared.
     Length,

@@ -10,8 +10,9 @@ use tokio::{
 
 use super::{
     answer::Extent,
+    desk::{Ask, Begin, Fills},
     entry::{Entry, Head},
-    filling::{Ask, Begin, Fill, FillGuard, Fills, Progress},
+    filling::{Fill, FillGuard, Progress},
     policy::NotStored,
     request::Now,
 };

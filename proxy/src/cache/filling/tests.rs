@@ -2,10 +2,10 @@
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::cache::{Broken, Cache, Lookup, Outcome, Purge, Reader, testing::*};
+use crate::cache::{Begin, Broken, Cache, Lookup, Outcome, Purge, Reader, Rule, desk::PASS, testing::*};
 
 const OK: StatusCode = StatusCode::OK;
-const LOCK: Duration = secs(5);
+const LOCK: std::time::Duration = secs(5);
 
 fn minute() -> HeaderMap {
     map(&[("cache-control", "max-age=60")])
@@ -150,16 +150,27 @@ async fn a_failing_first_answer_is_tried_again_by_few() {
 async fn an_origin_that_keeps_failing_is_given_up_by_the_waiters() {
     let (cache, now) = (cache(), noon());
     let mut guard = cache.must_fill(plain("/"), now);
-    let waiter = cache.must_wait(plain("/"), now);
-    let waiter = tokio::spawn(waiter.wait(LOCK, now));
-    for _ in 0..3 {
-        tokio::task::yield_now().await;
-        drop(guard);
-        guard = cache.must_fill(plain("/"), now);
+    let waiters: Vec<_> = (0..10).map(|_| cache.must_wait(plain("/"), now)).collect();
+    let mut waiting = JoinSet::new();
+    for waiter in waiters {
+        waiting.spawn(async move {
+            match waiter.wait(LOCK, now).await {
+                Outcome::Fill(mut guard) => {
+                    // The others queue up behind this one before it fails.
+                    tokio::task::yield_now().await;
+                    guard.head(StatusCode::BAD_GATEWAY, &HeaderMap::new(), &[], now);
+                    "tried"
+                }
+                Outcome::OriginFailed => "gave up",
+                _ => "something else",
+            }
+        });
     }
-    assert!(
-        !waiter.is_finished() || matches!(waiter.await.unwrap(), Outcome::OriginFailed | Outcome::Fill(_))
-    );
+    tokio::task::yield_now().await;
+    guard.head(StatusCode::BAD_GATEWAY, &HeaderMap::new(), &[], now);
+    let mut ends = waiting.join_all().await;
+    ends.sort_unstable();
+    assert_eq!(ends, [["gave up"; 8].as_slice(), &["tried"; 2]].concat());
 
     let down = cache.must_fill(plain("/down"), now);
     let waiter = cache.must_wait(plain("/down"), now);
@@ -281,6 +292,29 @@ async fn requests_with_credentials_queue_apart() {
     let mut cookie = cache.must_fill(ask("/", map(&[("cookie", "sid=1")])), now);
     cookie.head(OK, &minute(), &[], now);
     cache.must_wait(plain("/"), now);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callers_own_key_has_one_queue_credentials_or_not() {
+    let (cache, now) = (cache(), noon());
+    let rule = Rule { private_to_caller: true, ..Rule::origin_alone() };
+    let mine = Ask { rule, ..ask("/", map(&[("authorization", "Bearer x"), ("cookie", "sid=1")])) };
+    let mut guard = cache.must_fill(mine.clone(), now);
+    let waiter = cache.must_wait(mine, now);
+    let private = map(&[("cache-control", "private, max-age=60"), ("content-length", "0")]);
+    assert_eq!(guard.head(OK, &private, &[], now), Decision::Store);
+    guard.finish().unwrap();
+    assert_eq!(read(ready(waiter.wait(LOCK, now).await)).await.unwrap(), b"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_of_another_variant_does_not_wait_for_a_body_of_unknown_length() {
+    let (cache, now) = (cache(), noon());
+    let accepting = |coding| ask("/", map(&[("accept-encoding", coding)]));
+    let mut gzip = cache.must_fill(accepting("gzip"), now);
+    let waiter = cache.must_wait(accepting("br"), now);
+    gzip.head(OK, &map(&[("cache-control", "max-age=60"), ("vary", "accept-encoding")]), &[], now);
+    assert!(matches!(waiter.wait(LOCK, now).await, Outcome::Fill(_)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -422,4 +456,51 @@ fn an_entry_survives_an_origin_that_fails_to_confirm_it() {
         Lookup::Stale { staleness, .. } => assert!(staleness.on_error),
         other => panic!("not stale: {other:?}"),
     }
+}
+
+#[test]
+fn a_body_in_single_bytes_costs_little_more_than_its_length() {
+    let (cache, now) = (cache(), noon());
+    let mut guard = cache.must_fill(plain("/"), now);
+    guard.head(OK, &minute_of(100_000), &[], now);
+    (0..100_000).for_each(|_| guard.write(&Bytes::from_static(b"x")));
+    assert!(cache.stats().bytes < 200_000);
+    assert_eq!(guard.finish().unwrap().body().length(), 100_000);
+    assert!(cache.stats().bytes < 110_000);
+}
+
+#[test]
+fn threads_at_odds_leave_no_bytes_and_no_wrong_body_behind() {
+    let cache = Cache::new(200_000, MIB, Arc::new(crate::cache::Tags::new()));
+    let now = noon();
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let cache = &cache;
+            scope.spawn(move || {
+                for step in 0..3000u64 {
+                    let page = (step * 31 + thread * 17) % 97;
+                    let target = format!("/{page}");
+                    let wanted = target.repeat(50 + page as usize);
+                    match cache.begin(plain(&target), now) {
+                        Begin::Fill(mut guard) => {
+                            guard.head(OK, &minute_of(wanted.len()), &[], now);
+                            guard.write(&Bytes::from(wanted));
+                            drop((step % 7 != 0).then(|| guard.finish()));
+                        }
+                        Begin::Found(entry) => assert_eq!(body(&entry), wanted.as_bytes()),
+                        Begin::Wait(_) => {}
+                    }
+                    match step % 50 {
+                        0 => cache.purge_key(&key(&target), Purge::Hard),
+                        1 => cache.purge(uri(&target), Purge::Hard),
+                        2 if thread == 0 => cache.purge_all(Purge::Hard),
+                        _ => {}
+                    }
+                }
+            });
+        }
+    });
+    assert!(cache.stats().bytes <= 200_000);
+    cache.purge_all(Purge::Hard);
+    assert_eq!((cache.stats().bytes, cache.stats().entries), (0, 0));
 }
