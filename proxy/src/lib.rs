@@ -1,1 +1,3 @@
-//! stub
+//! The edge, in the order a request meets it.
+
+pub mod route;

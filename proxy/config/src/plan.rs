@@ -53,6 +53,12 @@ macro_rules! id {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(pub(crate) u32);
         impl $name {
+            /// The id of the entry at this position of the plan's list.
+            #[must_use]
+            pub fn at(index: usize) -> Self {
+                Self(u32::try_from(index).expect("a plan has fewer than 2^32 entries of a kind"))
+            }
+
             /// The position in the plan's list.
             #[must_use]
             pub fn index(self) -> usize { self.0 as usize }
