@@ -1,3 +1,4 @@
 //! The edge, in the order a request meets it.
 
+pub mod limit;
 pub mod route;
