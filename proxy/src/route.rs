@@ -4,10 +4,9 @@
 //!
 //! **Path** within a host: exact, then patterns with parameters, then regular expressions in the order of the file,
 //! then the longest prefix. A regular expression goes before a prefix, as in nginx, because it is written to carve
-//! something out of one: were the prefix first, no expression would ever match beside a `/*`. It reads the normalised path, in
-//! which everything but ASCII is escaped. Between two patterns
-//! with parameters the one with the earlier literal wins, read from the left like a path of folders
-//! (`/a/{x}/{y}` before `/{z}/b/c`).
+//! something out of one: were the prefix first, no expression would ever match beside a `/*`. It reads the
+//! normalised path, in which everything but ASCII is escaped. Between two patterns with parameters the one with the
+//! earlier literal wins, read from the left like a path of folders (`/a/{x}/{y}` before `/{z}/b/c`).
 //!
 //! **Method and fields** last, in the order of the file: a route whose conditions fail is passed over for the next
 //! one, wherever that stands in the order above. Only when a path has routes, and the method alone kept all of them

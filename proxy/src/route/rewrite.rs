@@ -1,8 +1,8 @@
 //! Targets and locations written from templates, so that no value can be more than a value.
 //!
 //! How a value is encoded depends on what it is and on where it stands:
-//! - what came from the request's own target (`${request.path}`, `${request.query}`, `${request.target}`, …) is encoded already and
-//!   only loses what no target may contain;
+//! - what came from the request's own target (`${request.path}`, `${request.query}`, …) is encoded already, and only
+//!   what no target may contain is escaped;
 //! - `${path.NAME}` before the `?` is written as it stood in the normalised path, where `%2F` is no slash;
 //! - everything else is text: all but the unreserved characters are escaped, so that it can neither end a segment nor
 //!   begin a parameter, a field or a line.
