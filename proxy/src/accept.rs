@@ -45,7 +45,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Version;
-use pingora::{apps::ReusedHttpStream, protocols::http::ServerSession, server::ShutdownWatch};
+use pingora::{
+    protocols::{Stream, http::ServerSession},
+    server::ShutdownWatch,
+};
 
 pub use self::bad::BadRequest;
 
@@ -54,24 +57,12 @@ pub use self::bad::BadRequest;
 pub trait Service: Send + Sync + 'static {
     /// The bytes that answer a head which cannot be served; the service also records it. The front sends them and closes.
     ///
-    /// Shape: `request_line` is what came of the first line, raw and perhaps cut short: never to be trusted, only shown.
-    fn refuse(
-        &self,
-        connection: &Connection,
-        bad: BadRequest,
-        request_line: &[u8],
-        started: Instant,
-    ) -> Bytes;
+    /// Shape: `arrival.refused` says why; `request_line` is what came of the first line, raw and perhaps cut short: never
+    ///        to be trusted, only shown.
+    fn refuse(&self, arrival: Arc<Arrival>, request_line: &[u8]) -> Bytes;
 
-    /// Serves one request through Pingora; the stream comes back when the connection may be used again.
-    ///
-    /// [`arrival`] gives `arrival` to Pingora's hooks while this runs.
-    async fn serve(
-        &self,
-        session: ServerSession,
-        arrival: Arc<Arrival>,
-        stop: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream>;
+    /// Serves one request; the stream comes back when the connection may be used again.
+    async fn serve(&self, session: ServerSession, arrival: Arc<Arrival>) -> Option<Stream>;
 }
 
 /// A client's connection, as every request on it sees it.
@@ -129,7 +120,7 @@ pub struct Arrival {
     pub wall: SystemTime,
     /// As the client spoke.
     pub version: Version,
-    /// HTTP/2 only: the request must be answered with this refusal, through Pingora, as there is no other way to its stream.
+    /// Why it may not be served. Of HTTP/2 such a request is handed on nevertheless, as the answer needs its stream.
     pub refused: Option<BadRequest>,
     /// The connection closes after this request, whatever the answer says.
     pub last: bool,
@@ -152,24 +143,4 @@ impl Arrival {
     pub fn is_closing(&self) -> bool {
         self.last || *self.stop.borrow()
     }
-}
-
-tokio::task_local! {
-    static ARRIVAL: Arc<Arrival>;
-}
-
-/// The request that the running task serves; `None` outside of [`Service::serve`], as in Pingora's background sub-requests.
-#[must_use]
-pub fn arrival() -> Option<Arc<Arrival>> {
-    ARRIVAL.try_with(Arc::clone).ok()
-}
-
-/// Serves with the arrival in reach of Pingora's hooks, which take no argument of ours.
-async fn serve<S: Service>(
-    service: &S,
-    session: ServerSession,
-    arrival: Arc<Arrival>,
-    stop: &ShutdownWatch,
-) -> Option<ReusedHttpStream> {
-    ARRIVAL.scope(arrival.clone(), service.serve(session, arrival, stop)).await
 }

@@ -1,4 +1,4 @@
-//! Who may pass: by address ([`access`]), by session ([`token`] → [`session`] through [`memory`]), by role ([`roles`]).
+//! Who may pass: by address ([`access`]), by session ([`token`] → [`session`] through `memory`), by role ([`roles`]).
 //!
 //! What passed is told to the origin in one signed header ([`identity`]); a token itself is never written down, its
 //! SHA-256 names it inside ([`token::Digest`]).

@@ -65,6 +65,12 @@ impl Passed {
         self.caller.session()
     }
 
+    /// What its path captured.
+    #[must_use]
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
     /// What templates can ask about it.
     #[must_use]
     pub fn facts<'a>(&'a self, request: &'a RequestView) -> Facts<'a> {

@@ -1,7 +1,7 @@
 //! How many requests a client may make: named limits, each a rate with a burst, counted by key.
 //!
 //! The algorithm is governor's GCRA: a key's state is the one moment at which it will be fully rested again
-//! ([`table`]), every admitted request moves it by `per / count`, and a request is refused while it lies further ahead
+//! (`table`), every admitted request moves it by `per / count`, and a request is refused while it lies further ahead
 //! than the burst allows. So `100/15m` with burst 100 lets 100 through at once and then one every nine seconds;
 //! there is no window whose end a client could wait for to get twice its share.
 //!
@@ -10,7 +10,7 @@
 //! ever.
 //!
 //! Memory is allocated once, at the start: 16 bytes a key. A flood of addresses neither grows it nor frees
-//! those who are over their limit ([`table`] says why).
+//! those who are over their limit (`table` says why).
 
 pub mod key;
 mod table;
@@ -22,11 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use governor::{
-    Quota, RateLimiter,
-    clock::Clock,
-    middleware::StateInformationMiddleware,
-};
+use governor::{Quota, RateLimiter, clock::Clock, middleware::StateInformationMiddleware};
 use weir_config::plan::{self, LimitId};
 
 use self::table::Table;
@@ -39,8 +35,15 @@ pub struct Limits(Vec<Arc<Zone>>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Admitted {
+    tightest: Option<Remaining>,
+}
+
+impl Admitted {
     /// The limit with the fewest requests left, for those who want to tell the client; `None` without limits.
-    pub tightest: Option<Remaining>,
+    #[must_use]
+    pub fn tightest(&self) -> Option<Remaining> {
+        self.tightest
+    }
 }
 
 /// What a key has left of a limit.
@@ -247,11 +250,11 @@ mod tests {
     fn keys_are_counted_apart_and_the_rest_is_told() {
         let now = Instant::now();
         let limits = limits(&[terms("api", 2, 60, 2)], now);
-        assert_eq!(admit(&limits, &["a"], now).unwrap().tightest.unwrap().requests, 1);
-        assert_eq!(admit(&limits, &["a"], now).unwrap().tightest.unwrap().requests, 0);
+        assert_eq!(admit(&limits, &["a"], now).unwrap().tightest().unwrap().requests, 1);
+        assert_eq!(admit(&limits, &["a"], now).unwrap().tightest().unwrap().requests, 0);
         assert!(admit(&limits, &["a"], now).is_err());
         assert!(admit(&limits, &["b"], now).is_ok());
-        assert_eq!(limits.admit([], now).unwrap().tightest, None);
+        assert_eq!(limits.admit([], now).unwrap().tightest(), None);
     }
 
     #[test]

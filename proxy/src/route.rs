@@ -1,12 +1,12 @@
 //! Which route a request takes: host, then path, then method and fields.
 //!
-//! **Host** first: a route of this very host, then of the longest wildcard above it, then of any host ([`host`]).
+//! **Host** first: a route of this very host, then of the longest wildcard above it, then of any host.
 //!
 //! **Path** within a host: exact, then patterns with parameters, then regular expressions in the order of the file,
 //! then the longest prefix. A regular expression goes before a prefix, as in nginx, because it is written to carve
-//! something out of one: were the prefix first, no expression would ever match beside a `/*`. Between two patterns
-//! with parameters the one with the earlier literal wins, read from the left like a path of folders
-//! (`/a/{x}/{y}` before `/{z}/b/c`).
+//! something out of one: were the prefix first, no expression would ever match beside a `/*`. It reads the
+//! normalised path, in which everything but ASCII is escaped. Between two patterns with parameters the one with the
+//! earlier literal wins, read from the left like a path of folders (`/a/{x}/{y}` before `/{z}/b/c`).
 //!
 //! **Method and fields** last, in the order of the file: a route whose conditions fail is passed over for the next
 //! one, wherever that stands in the order above. Only when a path has routes, and the method alone kept all of them
@@ -69,7 +69,8 @@ impl Router {
             }
             ControlFlow::Continue(())
         };
-        let search = self.hosts.levels(host).try_for_each(|paths| paths.candidates(path.as_str(), &mut try_rule));
+        let search =
+            self.hosts.levels(host).try_for_each(|paths| paths.candidates(path.as_str(), &mut try_rule));
         match search {
             ControlFlow::Break(matched) => Found::Route(matched),
             ControlFlow::Continue(()) if others.is_empty() => Found::NotFound,
@@ -195,9 +196,11 @@ impl Rule {
             HeaderCondition::Present => headers.contains_key(name),
             HeaderCondition::Absent => !headers.contains_key(name),
             HeaderCondition::Equals(expected) => headers.get_all(name).iter().any(|value| value == expected),
-            HeaderCondition::Matches(regex) => {
-                headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| regex.is_match(value))
-            }
+            HeaderCondition::Matches(regex) => headers
+                .get_all(name)
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .any(|value| regex.is_match(value)),
         })
     }
 
@@ -214,7 +217,9 @@ impl Rule {
                     params.push(name, piece)?;
                 }
             }
-            PathPattern::Regex(regex) if self.names.is_empty() => return regex.is_match(path).then_some(params),
+            PathPattern::Regex(regex) if self.names.is_empty() => {
+                return regex.is_match(path).then_some(params);
+            }
             PathPattern::Regex(regex) => {
                 let captures = regex.captures(path)?;
                 for name in &self.names {

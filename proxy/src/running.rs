@@ -17,6 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use weir_config::{
     Plan,
     plan::{Action, CacheId, LimitId, RouteId, SessionId, SessionRule},
+    span::Place,
     template::{Template, Variable},
 };
 
@@ -105,6 +106,18 @@ pub enum CannotRun {
     /// Redis' address was refused by its client.
     #[error("redis: {0}")]
     Redis(#[from] redis::RedisError),
+    /// A folder to serve that is not there.
+    #[error("route {route} (at {place}): the folder {root} cannot be served: {problem}")]
+    Files {
+        /// The route's name.
+        route: Arc<str>,
+        /// Where it was written.
+        place: Place,
+        /// The folder.
+        root: String,
+        /// What the file system said.
+        problem: std::io::Error,
+    },
     /// TLS to an upstream cannot be set up.
     #[error("upstream {upstream}: {problem}")]
     Tls {
@@ -162,7 +175,7 @@ impl Running {
             caches: caches.collect(),
             tags,
             upstreams,
-            routes: plan.routes.iter().map(|route| RouteParts::build(&plan, route)).collect(),
+            routes: plan.routes.iter().map(|route| RouteParts::build(&plan, route)).collect::<Result<_, _>>()?,
             redis,
             counts: Counts::new(&plan, metrics),
             _probes: stop.drop_guard(),
@@ -346,21 +359,26 @@ fn own_tls(plan: &weir_config::plan::Upstream, tls: &weir_config::plan::Upstream
 }
 
 impl RouteParts {
-    fn build(plan: &Plan, route: &weir_config::plan::Route) -> Self {
+    fn build(plan: &Plan, route: &weir_config::plan::Route) -> Result<Self, CannotRun> {
         let asks = |id: &LimitId| asks_caller(&plan.limits[id.index()].key);
         let (caller_limits, limits) = route.limits.iter().copied().partition(asks);
-        Self {
+        Ok(Self {
             access: route.access.as_ref().map(Access::from),
             limits,
             caller_limits,
             files: match &route.action {
-                Action::Files(files) => Some(Files::new(files)),
+                Action::Files(files) => Some(Files::new(files).map_err(|problem| CannotRun::Files {
+                    route: Arc::clone(&route.name),
+                    place: route.place,
+                    root: files.root.display().to_string(),
+                    problem,
+                })?),
                 _ => None,
             },
             cache: route.cache.as_ref().map_or_else(Rule::origin_alone, |rule| {
                 Rule::new(rule, rule.key.as_ref().is_some_and(names_caller))
             }),
-        }
+        })
     }
 }
 

@@ -75,12 +75,22 @@ pub(super) fn progress(bytes: &[u8], seen: usize, bounds: &Bounds) -> Progress {
         return Progress::Bad(if head[0] == 0 { BadRequest::Nul } else { BadRequest::BadLine });
     }
     let limit = bounds.head_bytes.len();
+    let first = head.iter().position(|byte| *byte == b'\n');
     match end(head, seen.saturating_sub(skip + 3)) {
         Some(len) if len <= limit => Progress::Complete { skip, len },
-        None if head.len() <= limit => Progress::Partial,
-        _ if !head[..limit.min(head.len())].contains(&b'\n') => Progress::Bad(BadRequest::UriTooLong),
+        None if head.len() <= limit => match first.filter(|first| first + skip >= seen) {
+            // A line of HTTP/0.9 has no head behind it: its client waits for an answer, not for a deadline.
+            Some(first) => RequestLine::parse(strip_cr(&head[..first]), bounds.uri_bytes.len())
+                .map_or_else(Progress::Bad, |_| Progress::Partial),
+            None => Progress::Partial,
+        },
+        _ if first.is_none_or(|first| first >= limit) => Progress::Bad(BadRequest::UriTooLong),
         _ => Progress::Bad(BadRequest::HeadTooLarge),
     }
+}
+
+fn strip_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
 }
 
 /// The length of the head with its empty line; an LF alone counts here, so that [`check`] can refuse it.
@@ -101,7 +111,7 @@ fn end(head: &[u8], from: usize) -> Option<usize> {
 /// Checks a complete head, including its empty line.
 pub(super) fn check(head: &[u8], bounds: &Bounds) -> Result<Head, BadRequest> {
     let has_bare_lf = line_ends(head, bounds.bare_lf)?;
-    let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut lines = head.split(|byte| *byte == b'\n').map(strip_cr);
     let line = RequestLine::parse(lines.next().unwrap_or_default(), bounds.uri_bytes.len())?;
     let fields = Fields::parse(lines.take_while(|line| !line.is_empty()), bounds.head_fields)?;
 

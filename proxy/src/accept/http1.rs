@@ -9,8 +9,8 @@ use std::{
 };
 
 use bytes::{BufMut, BytesMut};
+use http::Version;
 use pingora::{
-    apps::ReusedHttpStream,
     protocols::{Stream, http::ServerSession},
     server::ShutdownWatch,
 };
@@ -23,7 +23,7 @@ use super::{
     head::{self, Head, Progress},
     http2,
     io::FrontIo,
-    listener::Listener,
+    listener::{Listener, within},
 };
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -55,12 +55,7 @@ pub(super) async fn serve<S: Service>(
             // A fresh connection has as long for its first head as a head has; a kept one may be idle.
             let is_fresh = connection.requests() == 0;
             let patience = if is_fresh { bounds.header_timeout } else { bounds.idle_timeout };
-            let came = tokio::select! {
-                biased;
-                came = tokio::time::timeout(patience, io.fill()) => matches!(came, Ok(Ok(1..))),
-                _ = stop.wait_for(|stop| *stop) => false,
-            };
-            if !came {
+            if !matches!(within(patience, &mut stop, io.fill()).await, Some(Ok(1..))) {
                 return io.close().await;
             }
         }
@@ -74,7 +69,7 @@ pub(super) async fn serve<S: Service>(
         match came {
             Came::End => return io.close().await,
             Came::Preface => return Box::pin(http2::serve(io, connection, listener, stop)).await,
-            Came::Bad(bad) => return refuse(io, &connection, &listener, bad, started).await,
+            Came::Bad(bad) => return refuse(io, connection, &listener, bad, started, stop).await,
             Came::Request(head, bytes) => {
                 let count = connection.count();
                 let limit = bounds.requests_per_connection;
@@ -87,17 +82,21 @@ pub(super) async fn serve<S: Service>(
                     version: head.version,
                     refused: None,
                     last,
-                    fault,
+                    fault: fault.clone(),
                     stop: stop.clone(),
                 };
                 let mut session = ServerSession::new_http1(io as Stream);
                 session.set_pipelined_prefix(bytes);
                 // The gate has clocks of its own, which know whose fault the waiting is.
                 session.set_read_timeout(None);
-                let reused = super::serve(&*listener.service, session, Arc::new(arrival), &stop).await;
-                match reused.and_then(reusable).filter(|_| !last && !*stop.borrow()) {
-                    Some(back) => io = back,
-                    None => return,
+                let reused = listener.service.serve(session, Arc::new(arrival)).await;
+                if let Some(bad) = fault.get() {
+                    listener.counters.refuse(*bad);
+                }
+                let Some(back) = reused.and_then(reusable) else { return };
+                io = back;
+                if last || *stop.borrow() {
+                    return io.close().await;
                 }
                 if io.flush().await.is_err() {
                     return;
@@ -108,8 +107,7 @@ pub(super) async fn serve<S: Service>(
 }
 
 /// Our connection out of Pingora's hands, if it can carry another request.
-fn reusable(reused: ReusedHttpStream) -> Option<Box<FrontIo>> {
-    let (stream, _settings) = reused.consume();
+fn reusable(stream: Stream) -> Option<Box<FrontIo>> {
     stream.into_any().downcast::<FrontIo>().ok().filter(|io| io.is_reusable())
 }
 
@@ -164,16 +162,27 @@ fn take_head(io: &mut FrontIo, mut head: Head, len: usize) -> Came {
 /// Answers what cannot be served, and closes; the connection lingers so that the answer arrives.
 async fn refuse<S: Service>(
     mut io: Box<FrontIo>,
-    connection: &Connection,
+    connection: Arc<Connection>,
     listener: &Listener<S>,
     bad: BadRequest,
     started: Instant,
+    stop: ShutdownWatch,
 ) {
     connection.count();
     listener.counters.refuse(bad);
     let ahead = io.ahead();
     let end = ahead.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(ahead.len());
-    let answer = listener.service.refuse(connection, bad, &ahead[..end.min(LINE_SHOWN)], started);
+    let arrival = Arrival {
+        connection,
+        started,
+        wall: SystemTime::now(),
+        version: Version::HTTP_11,
+        refused: Some(bad),
+        last: true,
+        fault: Arc::default(),
+        stop,
+    };
+    let answer = listener.service.refuse(Arc::new(arrival), &ahead[..end.min(LINE_SHOWN)]);
     let _ = io.write_all(&answer).await;
     let _ = io.flush().await;
 }

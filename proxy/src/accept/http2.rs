@@ -22,10 +22,15 @@ use pingora::{
     },
     server::ShutdownWatch,
 };
-use tokio::{sync::Notify, time::timeout};
+use tokio::sync::Notify;
 use weir_config::plan::Bounds;
 
-use super::{Arrival, Connection, Service, io::FrontIo, listener::Listener, stream};
+use super::{
+    Arrival, Connection, Service,
+    io::FrontIo,
+    listener::{Listener, within},
+    stream,
+};
 
 /// Streams that the library refused as malformed before the connection is dropped; an honest client sends none.
 const REJECTED_MOST: usize = 32;
@@ -69,8 +74,8 @@ pub(super) async fn serve<S: Service>(
         proxy_digest: None,
         socket_digest: io.get_socket_digest(),
     });
-    let Ok(Ok(mut streams)) = timeout(bounds.header_timeout, handshake(io, Some(options(&bounds)))).await
-    else {
+    let opening = handshake(io, Some(options(&bounds)));
+    let Some(Ok(mut streams)) = within(bounds.header_timeout, &mut stop, opening).await else {
         return;
     };
     let active = Arc::new(Active::default());
@@ -155,7 +160,7 @@ async fn one<S: Service>(
         fault: Arc::default(),
         stop: stop.clone(),
     };
-    super::serve(&*listener.service, ServerSession::new_http2(session), Arc::new(arrival), &stop).await;
+    listener.service.serve(ServerSession::new_http2(session), Arc::new(arrival)).await;
 }
 
 /// The streams being served.

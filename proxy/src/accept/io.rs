@@ -175,6 +175,7 @@ impl FrontIo {
         if self.answer != Answer::Begun && !self.unsent.is_empty() {
             ready!(self.poll_send(cx))?;
         }
+        let begin = buf.filled().len();
         let waited = match self.poll_body_bytes(cx, buf) {
             Poll::Ready(Ok(())) => self.reading.progress(),
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
@@ -183,7 +184,7 @@ impl FrontIo {
                 return Poll::Ready(Err(self.blame(BadRequest::BodyTimeout)));
             }
         };
-        match self.pace.note(buf.filled().len(), waited, &self.bounds) {
+        match self.pace.note(buf.filled().len() - begin, waited, &self.bounds) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(bad) => Poll::Ready(Err(self.blame(bad))),
         }
@@ -216,7 +217,7 @@ impl FrontIo {
     fn poll_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         let begin = buf.filled().len();
         if self.ahead.is_empty() {
-            if let Poll::Pending = Pin::new(&mut self.raw).poll_read(cx, buf)? {
+            if Pin::new(&mut self.raw).poll_read(cx, buf)?.is_pending() {
                 let Gate::Frames(frames) = &self.gate else { return Poll::Pending };
                 let Some(left) = frames.patience(self.bounds.header_timeout, Instant::now()) else {
                     self.reading.progress();

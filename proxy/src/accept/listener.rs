@@ -8,6 +8,7 @@
 use std::{
     io,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -21,6 +22,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, mpsc},
+    time::{sleep, timeout},
 };
 use weir_config::plan::Bounds;
 
@@ -36,6 +38,9 @@ use super::{
 const BACKLOG: i32 = 4096;
 /// After an accept that failed for want of descriptors or memory: long enough not to spin, short enough to recover within a second.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// When we stop, for bytes that have arrived and not been heard of: closing on them would reset their client.
+const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// What may change while a listener runs: swapped whole at a reload, and read again by every request.
 #[derive(Debug)]
@@ -98,22 +103,40 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 /// Accepts on `socket` until `stop` says true, and returns when the last connection is done.
 ///
 /// The caller bounds the end by dropping the future, which leaves the remaining connections to their tasks.
-pub async fn serve<S: Service>(listener: Arc<Listener<S>>, socket: TcpListener, mut stop: ShutdownWatch) {
+pub async fn serve<S: Service>(listener: Arc<Listener<S>>, socket: TcpListener, stop: ShutdownWatch) {
     let (alive, mut all_done) = mpsc::channel(1);
     let room = Arc::new(Room::default());
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => break,
-            accepted = accept(&listener, &room, &socket) => accepted,
-        };
+    let begin = |accepted| {
         let place = Place::take(&listener.counters, &room, &alive);
         listener.counters.accepted.add();
         tokio::spawn(connection(listener.clone(), accepted, place, stop.clone()));
+    };
+    let mut stopped = stop.clone();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stop| *stop) => break,
+            accepted = accept(&listener, &room, &socket) => accepted,
+        };
+        begin(accepted);
     }
-    drop((socket, alive));
+    close(socket, || !room.is_full(listener.bounds().connections), begin);
+    drop(alive);
     // Nothing is ever sent: the channel ends when the last place is given back.
     let _ = all_done.recv().await;
+}
+
+/// Closes the socket; whoever is in the kernel's queue has connected, and would be reset with it, so they begin first.
+fn close(socket: TcpListener, has_room: impl Fn() -> bool, begin: impl Fn((TcpStream, SocketAddr))) {
+    // The runtime may not have heard of them yet; the system call knows.
+    let Ok(socket) = socket.into_std() else { return };
+    while has_room()
+        && let Ok((tcp, peer)) = socket.accept()
+    {
+        if let Ok(tcp) = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp)) {
+            begin((tcp, peer));
+        }
+    }
 }
 
 /// The next connection, once there is room for it.
@@ -133,7 +156,7 @@ async fn accept<S>(listener: &Listener<S>, room: &Room, socket: &TcpListener) ->
                     if !std::mem::replace(&mut is_paused, true) {
                         tracing::warn!(%error, "out of descriptors or memory, new clients wait");
                     }
-                    tokio::time::sleep(PAUSE).await;
+                    sleep(PAUSE).await;
                 }
             }
         }
@@ -145,7 +168,7 @@ async fn connection<S: Service>(
     listener: Arc<Listener<S>>,
     (tcp, peer): (TcpStream, SocketAddr),
     place: Place,
-    stop: ShutdownWatch,
+    mut stop: ShutdownWatch,
 ) {
     let opened = Instant::now();
     let Ok(local) = tcp.local_addr() else { return };
@@ -156,7 +179,7 @@ async fn connection<S: Service>(
         None => (Raw::Tcp(tcp), None, false),
         Some(tls) => {
             let handshake = Box::pin(tls.accept(tcp));
-            let Ok(Ok(stream)) = tokio::time::timeout(settings.bounds.header_timeout, handshake).await else {
+            let Some(Ok(stream)) = within(settings.bounds.header_timeout, &mut stop, handshake).await else {
                 listener.counters.tls_failed.add();
                 return;
             };
@@ -178,6 +201,21 @@ async fn connection<S: Service>(
     }
 }
 
+/// Waits for a client that has asked for nothing yet: so long, and hardly longer when we stop.
+pub(super) async fn within<T>(
+    patience: Duration,
+    stop: &mut ShutdownWatch,
+    came: impl Future<Output = T>,
+) -> Option<T> {
+    let mut came = pin!(timeout(patience, came));
+    tokio::select! {
+        biased;
+        came = &mut came => return came.ok(),
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+    timeout(LAST_LOOK, came).await.ok()?.ok()
+}
+
 /// How many connections there are, and who waits for fewer.
 #[derive(Debug, Default)]
 struct Room {
@@ -193,7 +231,7 @@ impl Room {
     /// Waits for room; asks for the bound again from time to time, as a reload may raise it.
     async fn wait(&self, most: impl Fn() -> usize) {
         while self.is_full(most()) {
-            let _ = tokio::time::timeout(Duration::from_secs(1), self.freed.notified()).await;
+            let _ = timeout(Duration::from_secs(1), self.freed.notified()).await;
         }
     }
 }

@@ -76,7 +76,8 @@ mod tests {
     use super::*;
 
     fn access(allow: &[&str], deny: &[&str]) -> impl Fn(&str) -> bool {
-        let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>();
+        let networks =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>();
         let access = Access::new(&networks(allow), &networks(deny));
         move |client| access.check(client.parse().unwrap()).is_ok()
     }

@@ -1,8 +1,8 @@
 //! What the origin is told about a caller: a JWT in one header, signed with a secret that only the fleet knows.
 //!
-//! The origin trusts this header alone, never the network it came from. Signing costs two microseconds and a few
-//! allocations, so a session keeps its header for half of its life: whatever the origin receives is good
-//! for at least the other half.
+//! The origin trusts this header alone, never the network it came from. Signing costs two
+//! hashes and a few allocations, so a session keeps its header for half of the header's life: whatever the origin
+//! receives is good for at least the other half.
 
 use std::{
     fmt,
@@ -84,7 +84,8 @@ impl Signer {
             return signed.value.clone();
         }
         let value = self.sign_anew(session, now);
-        let signed = Signed { signer: self.number, from: now, until: now + self.ttl / 2, value: value.clone() };
+        let signed =
+            Signed { signer: self.number, from: now, until: now + self.ttl / 2, value: value.clone() };
         session.signed.store(Some(Arc::new(signed)));
         value
     }
@@ -158,7 +159,8 @@ mod tests {
         let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
         assert!(hmac::verify(&signer("secret").key, signed.as_bytes(), &signature).is_ok());
         assert!(hmac::verify(&signer("other").key, signed.as_bytes(), &signature).is_err());
-        let expected = r#"{"iss":"weir","sub":"u","sid":"s","email":"a@b","roles":["user"],"iat":1000,"exp":1060}"#;
+        let expected =
+            r#"{"iss":"weir","sub":"u","sid":"s","email":"a@b","roles":["user"],"iat":1000,"exp":1060}"#;
         assert_eq!(claims(&value), serde_json::from_str::<serde_json::Value>(expected).unwrap());
         assert!(value.is_sensitive());
     }

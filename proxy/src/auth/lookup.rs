@@ -32,6 +32,9 @@ use super::{
 
 type Answer = Result<Option<Arc<Session>>, Unavailable>;
 
+/// Weak, so that a lookup whose waiters have all gone is dropped instead of being finished much later.
+type Lookup = WeakShared<BoxFuture<'static, Answer>>;
+
 /// The sessions of one source.
 #[derive(Debug, Clone)]
 pub struct Sessions(Arc<Inner>);
@@ -41,7 +44,7 @@ struct Inner {
     source: Source,
     memory: Memory,
     /// Lookups under way, each with a number of its own.
-    lookups: Mutex<HashMap<Digest, (u64, WeakShared<BoxFuture<'static, Answer>>)>>,
+    lookups: Mutex<HashMap<Digest, (u64, Lookup)>>,
     next: AtomicU64,
 }
 
@@ -66,7 +69,11 @@ impl Sessions {
     /// The session of `token`, from memory or from the source; `None` where there is no valid one.
     ///
     /// Errors: [`Unavailable`] when memory does not know and the source does not answer.
-    pub async fn validate(&self, token: &Token, now: SystemTime) -> Answer {
+    pub async fn validate(
+        &self,
+        token: &Token,
+        now: SystemTime,
+    ) -> Result<Option<Arc<Session>>, Unavailable> {
         let digest = token.digest();
         if let Some(known) = self.0.memory.get(&digest, now) {
             return Ok(known);
@@ -85,7 +92,6 @@ impl Sessions {
     /// Joins the lookup of this token, or starts one.
     fn lookup(&self, digest: Digest, token: &Token, now: SystemTime) -> impl Future<Output = Answer> + use<> {
         let mut lookups = self.0.lookups.lock();
-        // Weak, so that a lookup whose waiters have all gone is dropped instead of being finished much later.
         if let Some(lookup) = lookups.get(&digest).and_then(|(_, lookup)| lookup.upgrade()) {
             return lookup;
         }
@@ -136,7 +142,10 @@ impl Drop for Entry {
 
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sessions").field("name", &self.name).field("source", &self.source).finish_non_exhaustive()
+        f.debug_struct("Sessions")
+            .field("name", &self.name)
+            .field("source", &self.source)
+            .finish_non_exhaustive()
     }
 }
 

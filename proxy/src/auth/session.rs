@@ -105,7 +105,10 @@ impl Session {
 /// Names the caller and nothing else: the fields are personal data.
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("user_id", &self.user_id).field("roles", &self.roles).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("user_id", &self.user_id)
+            .field("roles", &self.roles)
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,7 +126,8 @@ mod tests {
 
     #[test]
     fn scalars_are_fields_and_the_rest_is_not() {
-        let json = r#"{"user_id":"u1","session_id":"s1","plan":3,"verified":true,"x":null,"y":{},"roles":["user"]}"#;
+        let json =
+            r#"{"user_id":"u1","session_id":"s1","plan":3,"verified":true,"x":null,"y":{},"roles":["user"]}"#;
         let session = Session::parse(json).unwrap();
         assert_eq!((session.user_id(), session.roles()), ("u1", ["user".to_owned()].as_slice()));
         assert_eq!(session.field("plan"), Some("3"));

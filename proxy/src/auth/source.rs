@@ -112,15 +112,22 @@ fn connect(url: &str, connect: Duration, answer: Duration) -> redis::RedisResult
 
 /// The token goes into the key as it is: the origin that wrote the key did not escape it either.
 fn key(parts: &[Part], token: &Token) -> String {
-    let part = |part| match part {
-        &Part::Text(ref text) => text,
-        Part::Value(Variable::Token) => token.expose(),
-        Part::Value(_) => "",
-    };
-    parts.iter().map(part).collect()
+    let mut key = String::new();
+    for part in parts {
+        match part {
+            Part::Text(text) => key.push_str(text),
+            Part::Value(Variable::Token) => key.push_str(token.expose()),
+            Part::Value(_) => {}
+        }
+    }
+    key
 }
 
-async fn get(mut connection: ConnectionManager, key: &str, bound: Duration) -> Result<Option<String>, Unavailable> {
+async fn get(
+    mut connection: ConnectionManager,
+    key: &str,
+    bound: Duration,
+) -> Result<Option<String>, Unavailable> {
     // The whole lookup has the bound of one command, a reconnect included: a Redis that is down costs a request no
     // more than one that is slow.
     match tokio::time::timeout(bound, connection.get(key)).await {

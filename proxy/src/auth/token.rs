@@ -99,7 +99,8 @@ fn bearer(headers: &HeaderMap) -> Shown<'_> {
 }
 
 fn cookie<'r>(headers: &'r HeaderMap, name: &str) -> Shown<'r> {
-    let pairs = headers.get_all(header::COOKIE).iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+    let pairs =
+        headers.get_all(header::COOKIE).iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
     let mut named = pairs.filter_map(|pair| {
         let (key, value) = pair.split_at(pair.iter().position(|byte| *byte == b'=')?);
         (key.trim_ascii() == name.as_bytes()).then(|| value[1..].trim_ascii())

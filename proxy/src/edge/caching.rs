@@ -125,6 +125,10 @@ impl Edge {
         let usable = stale.filter(|(_, staleness)| staleness.on_error).map(|(entry, _)| entry);
         let guard = match case.cache.begin(ask, now) {
             Begin::Fill(guard) => guard,
+            Begin::Found(entry) => {
+                journey.cache = Some(CacheStatus { collapsed: true, ..status });
+                return self.serve_from(case, Reader::whole(entry), client, journey).await;
+            }
             Begin::Wait(waiter) => match waiter.wait(case.rule.lock_timeout, now).await {
                 Outcome::Fill(guard) => guard,
                 Outcome::Ready(reader) => {

@@ -13,6 +13,7 @@ use super::{
     reply::{self, Length},
 };
 use crate::{
+    accept::BadRequest,
     balance::NoPeer,
     cache::{self, Purge, Tag},
     forward::{headers, hop_by_hop, retry::Failure},
@@ -108,8 +109,8 @@ impl Edge {
     pub(super) fn target(&self, trip: &Trip, forward: &Forward) -> Result<String, Refusal> {
         match &forward.rewrite {
             None => Ok(trip.request.target()),
-            Some(template) => rewrite::target(template, &trip.passed.facts(&trip.request), trip.request.query.as_deref())
-                .ok_or(Refusal::Bad(crate::accept::BadRequest::BadTarget)),
+            Some(template) => rewrite::target(template, &trip.passed.facts(&trip.request), trip.passed.params())
+                .map_err(|_| Refusal::Bad(BadRequest::BadTarget)),
         }
     }
 

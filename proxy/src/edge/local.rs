@@ -1,7 +1,10 @@
 //! Answers that need no upstream: redirects, fixed answers, files.
 
-use bytes::Bytes;
+use std::time::SystemTime;
+
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tokio::io::AsyncReadExt;
 use weir_config::plan::{Answer, Redirect};
 
 use super::{
@@ -9,7 +12,10 @@ use super::{
     client::Client,
     reply::{self, Length},
 };
-use crate::{cache::Now, journey::Journey, refusal::Refusal, route};
+use crate::{journey::Journey, refusal::Refusal, route};
+
+/// Read from a file at once: a few packets, so that a slow client holds little.
+const PIECE: usize = 64 * 1024;
 
 impl Edge {
     pub(super) async fn redirect(
@@ -19,7 +25,7 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        let location = route::answer::location(redirect, &trip.passed.facts(&trip.request)).ok_or(Refusal::Internal)?;
+        let location = route::answer::location(redirect, &trip.passed.facts(&trip.request), trip.passed.params());
         let mut fields = HeaderMap::new();
         fields.insert(header::LOCATION, location);
         self.whole(trip, client, journey, redirect.status, fields, Bytes::new()).await
@@ -32,8 +38,7 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        let mut body = String::new();
-        answer.body.render(&trip.passed.facts(&trip.request), &mut body);
+        let body = route::answer::body(answer, &trip.passed.facts(&trip.request));
         let mut fields = HeaderMap::new();
         if let Ok(kind) = HeaderValue::try_from(&answer.content_type) {
             fields.insert(header::CONTENT_TYPE, kind);
@@ -44,7 +49,9 @@ impl Edge {
     pub(super) async fn file(&self, trip: &Trip, client: &mut Client, journey: &mut Journey) -> Result<(), Ended> {
         let request = &trip.request;
         let files = trip.running().files(trip.passed.route_id()).ok_or(Refusal::Internal)?;
-        let mut answer = files.open(&request.path, &request.method, &request.headers, Now::read().wall).await;
+        let mut answer = files
+            .open(&request.path, request.query.as_deref(), &request.method, &request.headers, SystemTime::now())
+            .await;
         if answer.status == StatusCode::NOT_FOUND {
             return Err(Refusal::NoFile.into());
         }
@@ -55,18 +62,24 @@ impl Edge {
         let head = reply::head(trip, journey, client, answer.status, std::mem::take(&mut answer.headers), length)?;
         journey.answer.status = answer.status.as_u16();
         client.head(head, answer.body.is_none()).await?;
-        let Some(mut body) = answer.body else { return Ok(()) };
-        loop {
-            match body.next().await {
-                Ok(Some(piece)) => client.body(piece).await.map_err(|_| Ended::Cut)?,
-                Ok(None) => return Ok(()),
-                // The file shrank or cannot be read: what was sent must not pass for the whole.
-                Err(problem) => {
-                    tracing::warn!(%problem, route = %trip.route().name, "a file could not be read to its end");
+        let Some(body) = answer.body else { return Ok(()) };
+        let (mut file, mut left) = (body.file, body.length);
+        while left > 0 {
+            let mut piece = BytesMut::with_capacity(PIECE.min(usize::try_from(left).unwrap_or(PIECE)));
+            let read = (&mut file).take(left).read_buf(&mut piece).await;
+            match read {
+                Ok(1..) => {
+                    left -= piece.len() as u64;
+                    client.body(piece.freeze()).await.map_err(|_| Ended::Cut)?;
+                }
+                // It shrank or cannot be read: what was sent must not pass for the whole.
+                Ok(0) | Err(_) => {
+                    tracing::warn!(route = %trip.route().name, left, "a file could not be read to its end");
                     return Err(Ended::Cut);
                 }
             }
         }
+        Ok(())
     }
 
     /// An answer whose body is at hand.

@@ -47,7 +47,7 @@ impl std::error::Error for BadPath {}
 /// A parsed path; borrowed from the request unless it had to be changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path<'r> {
-    raw: &'r str,
+    raw: Cow<'r, str>,
     normal: Cow<'r, str>,
     had_dots: bool,
 }
@@ -62,11 +62,19 @@ impl<'r> Path<'r> {
             return Err(BadPath::NotAbsolute);
         }
         let escaped = normal_escapes(raw)?;
-        let without_dots = if escaped.contains("..") || escaped.contains("/.") { remove_dots(&escaped)? } else { None };
+        let without_dots =
+            if escaped.contains("..") || escaped.contains("/.") { remove_dots(&escaped)? } else { None };
         Ok(match without_dots {
-            Some(normal) => Self { raw, normal: Cow::Owned(normal), had_dots: true },
-            None => Self { raw, normal: escaped, had_dots: false },
+            Some(normal) => Self { raw: Cow::Borrowed(raw), normal: Cow::Owned(normal), had_dots: true },
+            None => Self { raw: Cow::Borrowed(raw), normal: escaped, had_dots: false },
         })
+    }
+
+    /// The same path, no longer borrowed.
+    #[must_use]
+    pub fn into_owned(self) -> Path<'static> {
+        let Self { raw, normal, had_dots } = self;
+        Path { raw: Cow::Owned(raw.into_owned()), normal: Cow::Owned(normal.into_owned()), had_dots }
     }
 
     /// The normalised path: what routes, cache keys and files are matched with.
@@ -78,7 +86,7 @@ impl<'r> Path<'r> {
     /// What is sent to the origin: the client's own bytes, or the normalised path where dot segments had to go.
     #[must_use]
     pub fn forwarded(&self) -> &str {
-        if self.had_dots { &self.normal } else { self.raw }
+        if self.had_dots { &self.normal } else { &self.raw }
     }
 
     /// Whether forwarding the client's bytes would show the origin another path than the one matched here.
@@ -173,10 +181,9 @@ fn remove_dots(path: &str) -> Result<Option<String>, BadPath> {
 fn hides_dots(segment: &str) -> bool {
     segment != ".."
         && segment.contains("..")
-        && segment
-            .split("%2F")
-            .flat_map(|piece| piece.split("%5C"))
-            .any(|piece| piece.strip_prefix("..").is_some_and(|after| after.is_empty() || after.starts_with(';')))
+        && segment.split("%2F").flat_map(|piece| piece.split("%5C")).any(|piece| {
+            piece.strip_prefix("..").is_some_and(|after| after.is_empty() || after.starts_with(';'))
+        })
 }
 
 #[cfg(test)]

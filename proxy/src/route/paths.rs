@@ -32,7 +32,9 @@ impl Paths {
     pub(super) fn add(&mut self, pattern: &PathPattern, rule: usize) {
         match pattern {
             PathPattern::Exact(path) => self.exact.entry(literal(path)).or_default(),
-            PathPattern::Prefix(prefix) => self.prefixes.entry(literal(prefix).into_bytes().into()).or_default(),
+            PathPattern::Prefix(prefix) => {
+                self.prefixes.entry(literal(prefix).into_bytes().into()).or_default()
+            }
             PathPattern::Regex(_) => &mut self.regexes,
             PathPattern::Segments(segments) => {
                 let leaf = segments.iter().fold(&mut self.segments, |node, segment| match segment {
@@ -88,7 +90,8 @@ impl Node {
         let Some(rest) = rest else {
             return self.rules.iter().copied().try_for_each(visit);
         };
-        let (segment, rest) = rest.split_once('/').map_or((rest, None), |(segment, rest)| (segment, Some(rest)));
+        let (segment, rest) =
+            rest.split_once('/').map_or((rest, None), |(segment, rest)| (segment, Some(rest)));
         if let Some(node) = self.literals.get(segment) {
             node.candidates(rest, visit)?;
         }

@@ -38,11 +38,7 @@ impl<'a> Fields<'a> {
     fn note(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), BadRequest> {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
-            4 if is("host") => {
-                if self.host.replace(value).is_some() {
-                    return Err(BadRequest::SeveralHosts);
-                }
-            }
+            4 if is("host") => first(self.host.replace(value), BadRequest::SeveralHosts)?,
             6 if is("expect") => self.expect = true,
             7 if is("upgrade") => self.upgrade = true,
             10 if is("connection") => {
@@ -53,16 +49,10 @@ impl<'a> Fields<'a> {
                 }
             }
             14 if is("content-length") => {
-                if self.length.replace(length(value)?).is_some() {
-                    return Err(BadRequest::SeveralLengths);
-                }
+                first(self.length.replace(length(value)?), BadRequest::SeveralLengths)?;
                 self.length_is_padded = value.len() > 1 && value[0] == b'0';
             }
-            17 if is("transfer-encoding") => {
-                if self.coding.replace(value).is_some() {
-                    return Err(BadRequest::BadCoding);
-                }
-            }
+            17 if is("transfer-encoding") => first(self.coding.replace(value), BadRequest::BadCoding)?,
             _ => {}
         }
         Ok(())
@@ -118,6 +108,11 @@ impl<'a> Fields<'a> {
     fn named(&self, name: &str) -> impl Iterator<Item = &(&'a [u8], &'a [u8])> {
         self.all.iter().filter(move |(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
     }
+}
+
+/// Refuses a field that was there before.
+fn first<T>(before: Option<T>, bad: BadRequest) -> Result<(), BadRequest> {
+    if before.is_some() { Err(bad) } else { Ok(()) }
 }
 
 /// 16 bytes in base64.

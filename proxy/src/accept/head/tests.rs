@@ -237,6 +237,11 @@ fn the_end_of_a_head_is_found_however_it_arrives() {
         }
     }
     assert_eq!(progress(b"\x16\x03\x01", 0, &bounds), Progress::Bad(BadRequest::BadLine));
+    assert_eq!(progress(b"GET /\r\n", 0, &bounds), Progress::Bad(BadRequest::BadLine));
+    assert_eq!(
+        progress(b"CONNECT a:1 HTTP/1.1\r\nHo", 0, &bounds),
+        Progress::Bad(BadRequest::ConnectRefused)
+    );
     assert_eq!(progress(b"\r\n\r\n", 0, &bounds), Progress::Complete { skip: 2, len: 2 });
 }
 

@@ -147,3 +147,24 @@ async fn a_tunnel_is_not_opened_by_an_answer_body_that_looks_like_a_101() {
     client.send(format!("GET /nonsense {HOST}\r\n")).await;
     assert_eq!(statuses(&client.rest().await), ["400"]);
 }
+
+#[tokio::test]
+async fn whatever_chunks_the_gate_lets_through_pingora_reads_alike() {
+    let front = Front::start(|_| {}).await;
+    let mut client = front.connect().await;
+    let long = "x".repeat(4090);
+    for body in [
+        format!("5;{long}\r\nhello\r\n0\r\n\r\n"),
+        format!("0000000000000005\r\nhello\r\n0000000000000000\r\nT: {long}\r\n\r\n"),
+        "1;\r\nh\r\n1;a=\"\u{e4};\"\r\ne\r\n3\r\nllo\r\n00;b\r\na:\r\nb: \t\r\n\r\n".to_owned(),
+    ] {
+        for pieces in [1, 7, 4096, usize::MAX] {
+            client.send(format!("POST /echo{HOST}Transfer-Encoding: chunked\r\n\r\n")).await;
+            for piece in body.as_bytes().chunks(pieces) {
+                client.send(piece).await;
+            }
+            let answer = client.answer().await;
+            assert!(answer.ends_with("\r\n\r\nhello"), "{pieces} {body:?}: {answer}");
+        }
+    }
+}

@@ -63,6 +63,7 @@ async fn what_is_too_large_is_refused_before_it_is_served() {
     let chunked =
         format!("POST /echo{HOST}Transfer-Encoding: chunked\r\n\r\n64\r\n{}\r\n1\r\n", &long[..100]);
     assert_eq!(statuses(&front.exchange(chunked).await), ["413"]);
+    assert_eq!((front.refused("uri_too_long"), front.refused("body_too_large")), (2, 2));
 }
 
 #[tokio::test]
@@ -153,7 +154,13 @@ async fn a_stop_closes_what_is_idle_and_finishes_what_is_not() {
     busy.send(format!("GET /wait{HOST}\r\n")).await;
     let shared = front.listener.service.shared.clone();
     shared.waiting.acquire().await.unwrap().forget();
+    let mut silent = front.connect().await;
+    silent.send("").await;
+    while front.listener.counters.accepted.get() < 3 {
+        tokio::task::yield_now().await;
+    }
     front.stop.send_replace(true);
+    assert_eq!(silent.rest().await, "");
     assert_eq!(idle.rest().await, "");
     assert!(TcpStream::connect(front.address).await.is_err(), "nobody listens any more");
     assert!(!front.done.is_finished());
@@ -162,6 +169,18 @@ async fn a_stop_closes_what_is_idle_and_finishes_what_is_not() {
     assert!(text.ends_with("waited") && text.to_ascii_lowercase().contains("connection: close"), "{text}");
     tokio::time::timeout(Duration::from_secs(3), front.done).await.unwrap().unwrap();
     assert_eq!(front.listener.counters.active.get(), 0);
+}
+
+#[tokio::test]
+async fn a_client_in_the_kernels_queue_is_served_before_the_socket_closes() {
+    let front = Front::start(|bounds| bounds.connections = 2).await;
+    // On this test's one thread nobody accepts before the first await that waits.
+    let mut client = std::net::TcpStream::connect(front.address).unwrap();
+    std::io::Write::write_all(&mut client, format!("GET /ignore{HOST}\r\n").as_bytes()).unwrap();
+    front.stop.send_replace(true);
+    client.set_nonblocking(true).unwrap();
+    let mut client = Client(TcpStream::from_std(client).unwrap());
+    assert_eq!(statuses(&client.rest().await), ["200"]);
 }
 
 #[test]

@@ -20,13 +20,24 @@ impl Server {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = tempfile::tempdir().unwrap();
         let process = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no", "--dir"])
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--dir",
+            ])
             .arg(folder.path())
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is missing: install Debian's package redis-server");
-        let server = Self { process, port, _folder: folder };
+        let mut server = Self { process, port, _folder: folder };
         while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            assert_eq!(server.process.try_wait().unwrap(), None, "redis-server ended early");
             tokio::task::yield_now().await;
         }
         server
