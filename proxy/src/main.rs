@@ -105,7 +105,11 @@ fn translate(config: &std::path::Path) -> ExitCode {
 }
 
 fn say(report: &weir_config::report::Report) {
-    eprint!("{}", report.render(std::io::stderr().is_terminal()));
+    if std::io::stderr().is_terminal() {
+        eprint!("{}", report.coloured());
+    } else {
+        eprint!("{report}");
+    }
 }
 
 fn refuse(report: &weir_config::report::Report) -> ExitCode {

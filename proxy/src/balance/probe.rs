@@ -121,16 +121,20 @@ pub async fn watch(
     stop: CancellationToken,
     random: impl FnMut() -> f64,
 ) {
-    let watching = watch_with(&upstream, &peer, &check, random, async || check.ask(&peer).await);
+    let ask = || {
+        let (check, peer) = (check.clone(), Arc::clone(&peer));
+        async move { check.ask(&peer).await }
+    };
+    let watching = watch_with(&upstream, &peer, &check, random, ask);
     stop.run_until_cancelled(watching).await;
 }
 
-async fn watch_with(
+async fn watch_with<A: Future<Output = Result<(), Sick>>>(
     upstream: &str,
     peer: &Peer,
     check: &Check,
     mut random: impl FnMut() -> f64,
-    ask: impl AsyncFn() -> Result<(), Sick>,
+    ask: impl Fn() -> A,
 ) {
     let mut streak = Streak::new(peer.is_healthy());
     let endpoint = peer.endpoint();

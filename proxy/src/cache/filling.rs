@@ -25,6 +25,7 @@ use super::{
     request::Now,
     shelf::count,
     tags::{Moment, Standing, Tag},
+    waiting::Reader,
 };
 
 /// So many pieces go to the readers as they come; later ones are joined to [`PIECE`] bytes, or a body in single bytes
@@ -189,6 +190,18 @@ impl FillGuard {
         self.fill.chunks.lock().push(Bytes::copy_from_slice(&self.pending));
         self.pending.clear();
         self.fill.progress.send_modify(|_| ());
+    }
+
+    /// The answer as it arrives, for the holder's own client; `None` while its length is not known, or when it is kept
+    /// only to be asked about.
+    #[must_use]
+    pub fn reader(&self) -> Option<Reader> {
+        let progress = self.fill.progress.subscribe();
+        let shared = match &*progress.borrow() {
+            Progress::Shared { head, length } => Some((Arc::clone(head), *length)),
+            _ => None,
+        };
+        shared.map(|(head, length)| Reader::arriving(head, length, Arc::clone(&self.fill), progress))
     }
 
     /// Ends the body. Call it only when the origin's message ended as it should.

@@ -59,6 +59,18 @@ pub struct CacheStatus {
     pub detail: Option<&'static str>,
 }
 
+impl CacheStatus {
+    /// The word in logs: `hit`, `collapsed`, or why the origin was asked.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self.forwarded {
+            _ if self.collapsed => "collapsed",
+            None => "hit",
+            Some(reason) => reason.word(),
+        }
+    }
+}
+
 impl fmt::Display for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(NAME)?;
