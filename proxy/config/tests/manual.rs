@@ -57,7 +57,8 @@ fn every_key_that_exists_is_in_the_manual() {
     let raw = serde_json::to_value(read("config.yaml", &everything(), &set).unwrap()).unwrap();
     let mut written = BTreeSet::new();
     walk(&schema, &schema, "", &raw, &mut written);
-    let definitions = schema["$defs"].as_object().unwrap().iter().map(|(name, definition)| (name.as_str(), definition));
+    let definitions =
+        schema["$defs"].as_object().unwrap().iter().map(|(name, definition)| (name.as_str(), definition));
     let missing: Vec<String> = definitions
         .chain([("", &schema)])
         .flat_map(|(name, definition)| {
@@ -96,7 +97,9 @@ fn walk(root: &Value, schema: &Value, name: &str, value: &Value, written: &mut B
                 }
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| walk(root, &schema["items"], name, item, written)),
+        Value::Array(items) => {
+            items.iter().for_each(|item| walk(root, &schema["items"], name, item, written))
+        }
         _ => {}
     }
 }

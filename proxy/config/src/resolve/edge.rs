@@ -12,7 +12,7 @@ impl Resolver<'_> {
     pub(super) fn listeners(&mut self) -> Vec<plan::Listener> {
         let raw = self.raw;
         if raw.listeners.is_absent() || raw.listeners.get().is_some_and(|list| list.0.is_empty()) {
-            let place = raw.listeners.place().unwrap_or(Place { line: 1, column: 1 });
+            let place = raw.listeners.place().unwrap_or_default();
             self.report.error(place, "there is nothing to listen on").help("add `listeners: [0.0.0.0:8080]`");
         }
         raw.listeners.items().filter_map(|(Short(listener), place)| self.listener(listener, place)).collect()
@@ -91,11 +91,10 @@ impl Resolver<'_> {
             Word::Absent | Word::Wrong(_) => &default,
         };
         let default_address = Word::new(d::ADMIN_ADDRESS.to_owned());
-        let (address, place) = raw.address.placed().or(default_address.placed())?;
-        let address = self.socket(address, place)?;
         let default_allow = Word::new(d::ADMIN_ALLOW.map(str::to_owned).into_iter().collect());
         let allow = self.networks(if raw.allow.is_absent() { &default_allow } else { &raw.allow });
-        Some(plan::Admin { address, allow })
+        let (address, place) = raw.address.placed().or(default_address.placed())?;
+        Some(plan::Admin { address: self.socket(address, place)?, allow })
     }
 
     pub(super) fn clients(&mut self) -> plan::Clients {

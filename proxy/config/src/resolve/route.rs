@@ -36,13 +36,8 @@ const FRAMING: [&str; 9] = [
 impl Resolver<'_> {
     pub(super) fn routes(&mut self) -> Vec<plan::Route> {
         let raw = self.raw;
-        if raw.routes.is_absent() || raw.routes.get().is_some_and(|list| list.0.is_empty()) {
-            let place = raw.routes.place().unwrap_or(Place { line: 1, column: 1 });
-            self.report.warning(place, "there are no routes: every request is answered with 404");
-        }
         let routes: Vec<_> =
             raw.routes.items().filter_map(|(route, place)| self.route(route, place)).collect();
-        self.all_can_be_reached(&routes);
         self.names_differ(routes)
     }
 
@@ -361,7 +356,11 @@ impl Resolver<'_> {
     }
 
     /// The first route that matches decides, so a later one that matches nothing else is never asked.
-    fn all_can_be_reached(&mut self, routes: &[plan::Route]) {
+    pub(super) fn routes_can_be_reached(&mut self, routes: &[plan::Route]) {
+        if routes.is_empty() {
+            let place = self.raw.routes.place().unwrap_or_default();
+            self.report.warning(place, "there are no routes: every request is answered with 404");
+        }
         for (index, route) in routes.iter().enumerate() {
             let Some(first) = routes[..index].iter().find(|first| covers(&first.when, &route.when)) else {
                 continue;
