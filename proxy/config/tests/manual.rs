@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::Value;
 use weir_config::{load, read, schema};
 
@@ -70,6 +71,24 @@ fn every_key_that_exists_is_in_the_manual() {
     // These are written as `{ equals: … }`; the manual's one condition shows one of them.
     let missing: Vec<_> = missing.iter().filter(|key| !key.starts_with("HeaderCondition.")).collect();
     assert!(missing.is_empty(), "config.yaml says nothing of {missing:?}");
+}
+
+proptest! {
+    /// A file that is half edited, cut off or mistyped ends in a report, whatever is broken in it.
+    #[test]
+    fn no_damage_to_the_manual_panics(cuts in vec((any::<Index>(), any::<Index>(), "[\\[\\]{}:,#&*$~'\"0-9a-zA-Z \\n-]{0,6}"), 1..6)) {
+        let mut text = everything();
+        for (from, length, instead) in cuts {
+            let bounds: Vec<usize> = text.char_indices().map(|(index, _)| index).collect();
+            let from = from.index(bounds.len());
+            let to = (from + length.index(20)).min(bounds.len() - 1);
+            text.replace_range(bounds[from]..bounds[to], &instead);
+        }
+        match load("config.yaml", &text, &unset) {
+            Ok(loaded) => prop_assert!(!loaded.warnings.has_errors()),
+            Err(report) => prop_assert!(report.has_errors() && !report.to_string().is_empty()),
+        }
+    }
 }
 
 /// Collects `Definition.key` of every key that has a value.

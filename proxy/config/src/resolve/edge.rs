@@ -121,11 +121,11 @@ impl Resolver<'_> {
         match url.expose().split_once("://") {
             Some(("redis", host)) if !host.is_empty() && !host.starts_with('/') => {}
             Some(("rediss", _)) => {
-                let problem = self.report.error(place, "TLS to Redis is not built in").secret();
+                let problem = self.report.error(place, "TLS to Redis is not built in");
                 problem.help("use `redis://` in a network you trust, or a local TLS tunnel");
             }
             _ => {
-                let problem = self.report.error(place, "this is not the URL of a Redis").secret();
+                let problem = self.report.error(place, "this is not the URL of a Redis");
                 problem.help("write `redis://[user:password@]host[:port][/db]`");
             }
         }
@@ -146,10 +146,7 @@ impl Resolver<'_> {
         let length = secret.expose().len();
         if length < d::IDENTITY_SECRET_BYTES {
             let least = d::IDENTITY_SECRET_BYTES;
-            self.report
-                .error(at, format!("the secret has {length} bytes; it needs {least}"))
-                .help(hint)
-                .secret();
+            self.report.error(at, format!("the secret has {length} bytes; it needs {least}")).help(hint);
         }
         Some(plan::Identity { header: header?, secret, ttl })
     }
