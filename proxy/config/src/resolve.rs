@@ -3,6 +3,7 @@
 //! Nothing stops at a problem: what cannot be resolved is left out or stands for its default, and whoever called
 //! throws the plan away when the report has errors. This file holds what all parts share.
 
+mod action;
 mod address;
 mod edge;
 mod named;

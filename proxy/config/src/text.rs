@@ -3,7 +3,7 @@
 //! Scalars stay text: the field that reads one decides whether it is a number, so quotes never change a meaning.
 //! `${NAME}` and `${NAME:-default}` are replaced by the environment here; `$${NAME}` stands for `${NAME}`. Names are
 //! upper case, variables of templates are lower case: the two cannot clash. A value that consists of empty variables
-//! counts as not written. Aliases work, but the tree has a limit of [`NODES`], so that ten lines cannot become a billion.
+//! counts as not written. Aliases work, but the tree is bounded, so that ten lines cannot become a billion.
 
 use std::collections::{BTreeMap, HashMap};
 
