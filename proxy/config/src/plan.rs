@@ -53,6 +53,12 @@ macro_rules! id {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(pub(crate) u32);
         impl $name {
+            /// The id of the entry at this position of the plan's list.
+            #[must_use]
+            pub fn at(index: usize) -> Self {
+                Self(u32::try_from(index).expect("a plan has fewer than 2^32 entries of a kind"))
+            }
+
             /// The position in the plan's list.
             #[must_use]
             pub fn index(self) -> usize { self.0 as usize }
@@ -623,4 +629,24 @@ pub enum AccessFormat {
 pub struct Shutdown {
     /// How long requests in flight may take after TERM or QUIT.
     pub grace: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(20),
+            body_min_rate: Bytes::new(500),
+            send_timeout: Duration::from_secs(30),
+            head_bytes: Bytes::new(32 << 10),
+            uri_bytes: Bytes::new(8 << 10),
+            head_fields: 100,
+            body_bytes: Bytes::new(10 << 20),
+            connections: 10_000,
+            requests_per_connection: 10_000,
+            http2_streams: 128,
+            bare_lf: BareLf::Refuse,
+        }
+    }
 }

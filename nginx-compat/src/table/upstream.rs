@@ -1,0 +1,24 @@
+//! Rows of `upstream` blocks.
+
+use super::*;
+
+pub(super) const ROWS: &[Row] = &[
+    block("upstream", HTTP, ONE, Body::Of(UPSTREAM), Means),
+    often("server", UPSTREAM, SOME, Means),
+    once("least_conn", UPSTREAM, NONE, Means),
+    once("ip_hash", UPSTREAM, NONE, Means),
+    once("keepalive", UPSTREAM, Args::Between(1, 2), Means),
+    once("keepalive_timeout", UPSTREAM, ONE, Means),
+    once("hash", UPSTREAM, ONE_OR_TWO, Means),
+    once("random", UPSTREAM, Args::Between(0, 2), Means),
+    once("least_time", UPSTREAM, ONE_OR_TWO, Means),
+    once("sticky", UPSTREAM, SOME, Means),
+    once("keepalive_requests", UPSTREAM, ONE, Ignored("a connection is kept as long as its peer keeps it")),
+    once("keepalive_time", UPSTREAM, ONE, Ignored("a connection is kept as long as its peer keeps it")),
+    once("zone", UPSTREAM, ONE_OR_TWO, Ignored("all threads share one state already")),
+    once("queue", UPSTREAM, ONE_OR_TWO, Refused("requests do not queue for a peer: raise max_conns or add a server")),
+    once("resolver", UPSTREAM, SOME, Ignored("names are resolved by the system's resolver")),
+    once("resolver_timeout", UPSTREAM, ONE, Ignored("names are resolved by the system's resolver")),
+    once("state", UPSTREAM, ONE, Refused("list the servers in the file and reload")),
+    once("ntlm", UPSTREAM, NONE, Refused("NTLM binds a login to a connection, and connections are shared; use tokens")),
+];

@@ -1,0 +1,208 @@
+//! `proxy_pass` and the directives that tune it.
+
+use weir_config::{
+    raw::{Retry, Route, Timeouts, Upstream, UpstreamTls, Word},
+    template::Template,
+    units::Span,
+};
+
+use super::{Translator, list, maybe};
+use crate::{
+    scope::Scope,
+    tree::Directive,
+    value::{number, span},
+    variable::{self, Known},
+};
+
+/// What nginx waits without a word for a connection, for an answer, and between two reads.
+const NGINX_TIMEOUT: Span = Span::new(std::time::Duration::from_secs(60));
+
+/// Fields between two hops: weir manages them for each connection.
+const HOP_BY_HOP: [&str; 6] = ["connection", "upgrade", "keep-alive", "te", "transfer-encoding", "content-length"];
+
+/// What a location adds to the upstream it uses.
+#[derive(Debug, Clone)]
+pub(super) struct Tuning {
+    timeouts: Timeouts,
+    retry: Retry,
+    tls: Word<UpstreamTls>,
+}
+
+impl Tuning {
+    /// The upstream with this tuning; `tries` where it does not say how often.
+    pub(super) fn apply(self, base: Upstream, tries: u32) -> Upstream {
+        let mut retry = self.retry;
+        if retry.tries.is_absent() {
+            retry.tries = Word::new(tries);
+        }
+        Upstream { timeouts: Word::new(self.timeouts), retry: Word::new(retry), tls: self.tls, ..base }
+    }
+}
+
+/// `proxy_pass SCHEME://AUTHORITY[URI]`.
+pub(super) struct Target<'t> {
+    tls: bool,
+    authority: &'t str,
+    /// Replaces the part of the path that the location matched; `None` passes the target as it came.
+    pub(super) uri: Option<&'t str>,
+}
+
+impl<'t> Target<'t> {
+    /// Reads a `proxy_pass`; `None` is an URL without a scheme we know.
+    pub(super) fn parse(url: &'t str) -> Option<Self> {
+        let (tls, rest) = match url.strip_prefix("http://") {
+            Some(rest) => (false, rest),
+            None => (true, url.strip_prefix("https://")?),
+        };
+        let uri_at = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, uri) = rest.split_at(uri_at);
+        Some(Self { tls, authority, uri: (!uri.is_empty()).then_some(uri) })
+    }
+}
+
+impl<'a> Translator<'a, '_> {
+    /// Makes `route` forward as `pass` says; otherwise what to do.
+    pub(super) fn forward(
+        &mut self,
+        pass: &'a Directive,
+        scope: &Scope<'a>,
+        known: &mut Known,
+        route: &mut Route,
+    ) -> Result<(), String> {
+        let Some(target) = Target::parse(pass.arg(0)) else {
+            self.problems.add(&pass.args[0].at, "invalid URL prefix");
+            return Ok(());
+        };
+        if target.authority.starts_with("unix:") {
+            return Err("have the server listen on a loopback port: peers are reached by TCP".to_owned());
+        }
+        if !variable::is_constant(target.authority) {
+            return Err("name the upstream: it cannot be chosen by a variable".to_owned());
+        }
+        known.constants.push(("proxy_host", target.authority.to_owned()));
+        let host = target.authority.split(':').next().unwrap_or_default();
+        let tuning = self.tuning(scope, target.tls.then_some(host));
+        route.to = Word::new(self.upstream(target.authority, target.tls, tuning)?);
+        self.request_headers(scope, known, route);
+        for (name, what_to_do) in [
+            ("proxy_pass_request_headers", "fields are passed on: empty those that must not be with proxy_set_header"),
+            ("proxy_pass_request_body", "bodies are passed on: take the directive out"),
+        ] {
+            match scope.one(name) {
+                Some(flag) if flag.arg(0) == "off" => self.ledger.refused(flag, what_to_do),
+                Some(flag) => self.ledger.exact(flag),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Timeouts, retries and TLS that hold in `scope`; `tls` is the host of an https URL.
+    pub(super) fn tuning(&mut self, scope: &Scope<'a>, tls: Option<&str>) -> Tuning {
+        let connect = self.said(scope, "proxy_connect_timeout", span).unwrap_or(NGINX_TIMEOUT);
+        let read = self.said(scope, "proxy_read_timeout", span).unwrap_or(NGINX_TIMEOUT);
+        let write = self.said(scope, "proxy_send_timeout", span);
+        let timeouts = Timeouts {
+            connect: Word::new(connect),
+            first_byte: Word::new(read),
+            read: Word::new(read),
+            write: maybe(write),
+            ..Timeouts::default()
+        };
+        Tuning { timeouts, retry: self.retry(scope), tls: maybe(tls.map(|host| self.peer_tls(scope, host))) }
+    }
+
+    fn retry(&mut self, scope: &Scope<'a>) -> Retry {
+        let mut retry = Retry::default();
+        if let Some(tries) = self.said(scope, "proxy_next_upstream_tries", number).filter(|tries| *tries > 0) {
+            retry.tries = Word::new(tries);
+        }
+        if let Some(timeout) = self.said(scope, "proxy_next_upstream_timeout", span).filter(|span| !span.get().is_zero()) {
+            retry.timeout = Word::new(timeout);
+        }
+        let Some(next) = scope.one("proxy_next_upstream") else { return retry };
+        let mut statuses = Vec::new();
+        self.ledger.exact(next);
+        for word in &next.args {
+            match word.text.as_str() {
+                "error" | "timeout" | "invalid_header" | "updating" => {}
+                "off" => retry.tries = Word::new(1),
+                "non_idempotent" => {
+                    self.ledger.approximated(next, "only requests that may safely be repeated go to the next server");
+                }
+                other => {
+                    const KNOWN: [u16; 7] = [403, 404, 429, 500, 502, 503, 504];
+                    let status = other.strip_prefix("http_").and_then(|status| status.parse().ok());
+                    match status.filter(|status| KNOWN.contains(status)) {
+                        Some(status) => statuses.push(status),
+                        None => self.problems.add(&word.at, format!("invalid value \"{other}\"")),
+                    }
+                }
+            }
+        }
+        let has = |name| next.texts().any(|word| word == name);
+        if !has("off") && !(has("error") && has("timeout")) {
+            self.ledger.approximated(next, "errors and timeouts always go to the next server");
+        }
+        retry.statuses = list(statuses);
+        retry
+    }
+
+    fn peer_tls(&mut self, scope: &Scope<'a>, host: &str) -> UpstreamTls {
+        let mut name = host.to_owned();
+        if let Some(directive) = scope.one("proxy_ssl_name") {
+            if variable::is_constant(directive.arg(0)) {
+                self.ledger.exact(directive);
+                directive.arg(0).clone_into(&mut name);
+            } else {
+                self.ledger.approximated(directive, format!("the name is `{host}`: it cannot depend on the request"));
+            }
+        }
+        if let Some(directive) = scope.one("proxy_ssl_server_name") {
+            match directive.arg(0) {
+                "on" => self.ledger.exact(directive),
+                _ => self.ledger.approximated(directive, "the name is always sent"),
+            }
+        }
+        if let Some(directive) = scope.one("proxy_ssl_verify") {
+            self.ledger.exact(directive);
+        }
+        // Without a word, nginx verifies nobody.
+        UpstreamTls { name: Word::new(name), verify: Word::new(scope.is_on("proxy_ssl_verify")) }
+    }
+
+    /// `proxy_set_header`: `Host` and fields for the origin.
+    fn request_headers(&mut self, scope: &Scope<'a>, known: &Known, route: &mut Route) {
+        let mut fields: Vec<(String, Template)> = Vec::new();
+        // Without a word, nginx sends the name that proxy_pass has.
+        let mut host = variable::template("$proxy_host", known).ok();
+        for directive in scope.all("proxy_set_header") {
+            let (name, value) = (directive.arg(0).to_ascii_lowercase(), directive.arg(1));
+            if HOP_BY_HOP.contains(&name.as_str()) {
+                self.ledger.ignored(directive, "weir manages the connection, upgrades included");
+                continue;
+            }
+            if name == "x-forwarded-for" && value == "$proxy_add_x_forwarded_for" {
+                self.ledger.ignored(directive, "weir does this itself");
+                continue;
+            }
+            if name == "host" && value == "$http_host" {
+                // The client's own is what passes when nothing is said.
+                host = None;
+                self.ledger.exact(directive);
+                continue;
+            }
+            match variable::template(value, known) {
+                Ok(template) if name == "host" => host = Some(template),
+                Ok(template) => fields.push((directive.arg(0).to_owned(), template)),
+                Err(what_to_do) => {
+                    self.ledger.refused(directive, what_to_do);
+                    continue;
+                }
+            }
+            self.ledger.exact(directive);
+        }
+        route.host = maybe(host);
+        route.request_headers = super::named(fields);
+    }
+}
