@@ -9,6 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use crate::{
+    defaults,
     secret::Secret,
     span::Place,
     template::Template,
@@ -137,6 +138,26 @@ pub struct Bounds {
     pub http2_streams: u32,
     /// Whether a bare LF may end a line of the head (normalised, never passed on).
     pub bare_lf: BareLf,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            header_timeout: defaults::HEADER_TIMEOUT,
+            idle_timeout: defaults::IDLE_TIMEOUT,
+            body_timeout: defaults::BODY_TIMEOUT,
+            body_min_rate: defaults::BODY_MIN_RATE,
+            send_timeout: defaults::SEND_TIMEOUT,
+            head_bytes: defaults::HEAD_BYTES,
+            uri_bytes: defaults::URI_BYTES,
+            head_fields: defaults::HEAD_FIELDS as usize,
+            body_bytes: defaults::BODY_BYTES,
+            connections: defaults::CONNECTIONS as usize,
+            requests_per_connection: defaults::REQUESTS_PER_CONNECTION,
+            http2_streams: defaults::HTTP2_STREAMS,
+            bare_lf: BareLf::Refuse,
+        }
+    }
 }
 
 /// What a line of a request head that ends in LF without CR means.
@@ -393,7 +414,7 @@ pub struct Cache {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Route {
-    /// As given, or made from host and path; the metric label.
+    /// As given, or made from methods, host and path (`GET /api/items`); the metric label, different for each route.
     pub name: Arc<str>,
     /// When it applies.
     pub when: Match,
@@ -629,24 +650,4 @@ pub enum AccessFormat {
 pub struct Shutdown {
     /// How long requests in flight may take after TERM or QUIT.
     pub grace: Duration,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(60),
-            body_timeout: Duration::from_secs(20),
-            body_min_rate: Bytes::new(500),
-            send_timeout: Duration::from_secs(30),
-            head_bytes: Bytes::new(32 << 10),
-            uri_bytes: Bytes::new(8 << 10),
-            head_fields: 100,
-            body_bytes: Bytes::new(10 << 20),
-            connections: 10_000,
-            requests_per_connection: 10_000,
-            http2_streams: 128,
-            bare_lf: BareLf::Refuse,
-        }
-    }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::Value;
 use weir_config::{load, read, schema};
 
@@ -57,7 +58,8 @@ fn every_key_that_exists_is_in_the_manual() {
     let raw = serde_json::to_value(read("config.yaml", &everything(), &set).unwrap()).unwrap();
     let mut written = BTreeSet::new();
     walk(&schema, &schema, "", &raw, &mut written);
-    let definitions = schema["$defs"].as_object().unwrap().iter().map(|(name, definition)| (name.as_str(), definition));
+    let definitions =
+        schema["$defs"].as_object().unwrap().iter().map(|(name, definition)| (name.as_str(), definition));
     let missing: Vec<String> = definitions
         .chain([("", &schema)])
         .flat_map(|(name, definition)| {
@@ -69,6 +71,24 @@ fn every_key_that_exists_is_in_the_manual() {
     // These are written as `{ equals: … }`; the manual's one condition shows one of them.
     let missing: Vec<_> = missing.iter().filter(|key| !key.starts_with("HeaderCondition.")).collect();
     assert!(missing.is_empty(), "config.yaml says nothing of {missing:?}");
+}
+
+proptest! {
+    /// A file that is half edited, cut off or mistyped ends in a report, whatever is broken in it.
+    #[test]
+    fn no_damage_to_the_manual_panics(cuts in vec((any::<Index>(), any::<Index>(), "[\\[\\]{}:,#&*$~'\"0-9a-zA-Z \\n-]{0,6}"), 1..6)) {
+        let mut text = everything();
+        for (from, length, instead) in cuts {
+            let bounds: Vec<usize> = text.char_indices().map(|(index, _)| index).collect();
+            let from = from.index(bounds.len());
+            let to = (from + length.index(20)).min(bounds.len() - 1);
+            text.replace_range(bounds[from]..bounds[to], &instead);
+        }
+        match load("config.yaml", &text, &unset) {
+            Ok(loaded) => prop_assert!(!loaded.warnings.has_errors()),
+            Err(report) => prop_assert!(report.has_errors() && !report.to_string().is_empty()),
+        }
+    }
 }
 
 /// Collects `Definition.key` of every key that has a value.
@@ -96,7 +116,9 @@ fn walk(root: &Value, schema: &Value, name: &str, value: &Value, written: &mut B
                 }
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| walk(root, &schema["items"], name, item, written)),
+        Value::Array(items) => {
+            items.iter().for_each(|item| walk(root, &schema["items"], name, item, written))
+        }
         _ => {}
     }
 }
