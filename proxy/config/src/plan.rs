@@ -9,6 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use crate::{
+    defaults,
     secret::Secret,
     span::Place,
     template::Template,
@@ -53,6 +54,12 @@ macro_rules! id {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(pub(crate) u32);
         impl $name {
+            /// The id of the entry at this position of the plan's list.
+            #[must_use]
+            pub fn at(index: usize) -> Self {
+                Self(u32::try_from(index).expect("a plan has fewer than 2^32 entries of a kind"))
+            }
+
             /// The position in the plan's list.
             #[must_use]
             pub fn index(self) -> usize { self.0 as usize }
@@ -131,6 +138,26 @@ pub struct Bounds {
     pub http2_streams: u32,
     /// Whether a bare LF may end a line of the head (normalised, never passed on).
     pub bare_lf: BareLf,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            header_timeout: defaults::HEADER_TIMEOUT,
+            idle_timeout: defaults::IDLE_TIMEOUT,
+            body_timeout: defaults::BODY_TIMEOUT,
+            body_min_rate: defaults::BODY_MIN_RATE,
+            send_timeout: defaults::SEND_TIMEOUT,
+            head_bytes: defaults::HEAD_BYTES,
+            uri_bytes: defaults::URI_BYTES,
+            head_fields: defaults::HEAD_FIELDS as usize,
+            body_bytes: defaults::BODY_BYTES,
+            connections: defaults::CONNECTIONS as usize,
+            requests_per_connection: defaults::REQUESTS_PER_CONNECTION,
+            http2_streams: defaults::HTTP2_STREAMS,
+            bare_lf: BareLf::Refuse,
+        }
+    }
 }
 
 /// What a line of a request head that ends in LF without CR means.
@@ -387,7 +414,7 @@ pub struct Cache {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Route {
-    /// As given, or made from host and path; the metric label.
+    /// As given, or made from methods, host and path (`GET /api/items`); the metric label, different for each route.
     pub name: Arc<str>,
     /// When it applies.
     pub when: Match,

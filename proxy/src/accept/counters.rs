@@ -1,0 +1,85 @@
+//! What the front counts, for whoever shows it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::bad::BadRequest;
+
+/// Counts of one listener since it began; all but `active` only grow.
+#[derive(Debug)]
+pub struct Counters {
+    /// Connections accepted.
+    pub accepted: Count,
+    /// Connections open now, those that linger included.
+    pub active: Count,
+    /// Times that the accept loop waited because the listener was full.
+    pub full: Count,
+    /// Accepts that failed.
+    pub accept_failed: Count,
+    /// TLS handshakes that failed or took too long.
+    pub tls_failed: Count,
+    /// HTTP/2 streams that the library refused before they became a request.
+    pub streams_rejected: Count,
+    refused: Vec<Count>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            accepted: Count::default(),
+            active: Count::default(),
+            full: Count::default(),
+            accept_failed: Count::default(),
+            tls_failed: Count::default(),
+            streams_rejected: Count::default(),
+            refused: BadRequest::ALL.iter().map(|_| Count::default()).collect(),
+        }
+    }
+}
+
+impl Counters {
+    /// Requests refused, by reason.
+    pub fn refused(&self) -> impl Iterator<Item = (BadRequest, u64)> + '_ {
+        BadRequest::ALL.iter().zip(&self.refused).map(|(bad, count)| (*bad, count.get()))
+    }
+
+    pub(super) fn refuse(&self, bad: BadRequest) {
+        // The table's order is the enum's.
+        if let Some(count) = self.refused.get(bad as usize) {
+            count.add();
+        }
+    }
+}
+
+/// One number that many threads change.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// As it is now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn sub(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_has_its_own_count() {
+        let counters = Counters::default();
+        for bad in BadRequest::ALL {
+            counters.refuse(*bad);
+            assert_eq!(counters.refused().find(|(other, _)| other == bad), Some((*bad, 1)));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! A listening socket: accepts while there is room, and ends when all its connections have.
+//!
+//! Room is asked for *before* `accept`, so that when the listener is full new clients wait in the kernel's queue, where they
+//! cost us nothing. When the process is out of descriptors the loop pauses instead of spinning.
+//!
+//! Stop: the socket closes at once, idle connections close at once, requests in flight finish, and then [`serve`] returns.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use pingora::server::ShutdownWatch;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Notify, mpsc},
+};
+use weir_config::plan::Bounds;
+
+use super::{
+    Connection, Service, TlsInfo,
+    counters::Counters,
+    http1, http2,
+    io::{FrontIo, Raw},
+    tls::Tls,
+};
+
+/// Clients that the kernel lets wait; it caps the number itself (net.core.somaxconn).
+const BACKLOG: i32 = 4096;
+/// After an accept that failed for want of descriptors or memory: long enough not to spin, short enough to recover within a second.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What may change while a listener runs: swapped whole at a reload, and read again by every request.
+#[derive(Debug)]
+pub struct Settings {
+    /// The listener's bounds. `body_bytes` must be the largest that any route allows: routes are known only later.
+    pub bounds: Arc<Bounds>,
+    /// TLS, when the socket speaks it. Takes effect for new connections.
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// One listener as its tasks share it.
+pub struct Listener<S> {
+    /// Its position in the plan.
+    pub index: usize,
+    /// See there.
+    pub settings: ArcSwap<Settings>,
+    /// What serves the requests.
+    pub service: Arc<S>,
+    /// What it counts.
+    pub counters: Arc<Counters>,
+}
+
+impl<S> Listener<S> {
+    pub(super) fn bounds(&self) -> Arc<Bounds> {
+        self.settings.load().bounds.clone()
+    }
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}")]
+pub struct BindError {
+    /// Which.
+    pub address: SocketAddr,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Opens the socket of a listener.
+///
+/// Shape:  SO_REUSEADDR, so that a restart need not wait for old connections; an IPv6 address serves IPv6 only, so that
+///         `0.0.0.0:80` and `[::]:80` can stand side by side, as in nginx. Needs a tokio runtime.
+/// Errors: [`BindError`] with the address.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let open = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SockAddr::from(address))?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    open().map_err(|source| BindError { address, source })
+}
+
+/// Accepts on `socket` until `stop` says true, and returns when the last connection is done.
+///
+/// The caller bounds the end by dropping the future, which leaves the remaining connections to their tasks.
+pub async fn serve<S: Service>(listener: Arc<Listener<S>>, socket: TcpListener, mut stop: ShutdownWatch) {
+    let (alive, mut all_done) = mpsc::channel(1);
+    let room = Arc::new(Room::default());
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = accept(&listener, &room, &socket) => accepted,
+        };
+        let place = Place::take(&listener.counters, &room, &alive);
+        listener.counters.accepted.add();
+        tokio::spawn(connection(listener.clone(), accepted, place, stop.clone()));
+    }
+    drop((socket, alive));
+    // Nothing is ever sent: the channel ends when the last place is given back.
+    let _ = all_done.recv().await;
+}
+
+/// The next connection, once there is room for it.
+async fn accept<S>(listener: &Listener<S>, room: &Room, socket: &TcpListener) -> (TcpStream, SocketAddr) {
+    let mut is_paused = false;
+    loop {
+        if room.is_full(listener.bounds().connections) {
+            listener.counters.full.add();
+            room.wait(|| listener.bounds().connections).await;
+        }
+        match socket.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                listener.counters.accept_failed.add();
+                // ENFILE 23, EMFILE 24, ENOBUFS 105, ENOMEM 12; every other error is about the one client that left.
+                if matches!(error.raw_os_error(), Some(12 | 23 | 24 | 105)) {
+                    if !std::mem::replace(&mut is_paused, true) {
+                        tracing::warn!(%error, "out of descriptors or memory, new clients wait");
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// One connection from its accept to its end.
+async fn connection<S: Service>(
+    listener: Arc<Listener<S>>,
+    (tcp, peer): (TcpStream, SocketAddr),
+    place: Place,
+    stop: ShutdownWatch,
+) {
+    let opened = Instant::now();
+    let Ok(local) = tcp.local_addr() else { return };
+    // Without it the last packet of an answer may wait for the client's delayed ACK.
+    let _ = tcp.set_nodelay(true);
+    let settings = listener.settings.load_full();
+    let (raw, tls, speaks_http2) = match &settings.tls {
+        None => (Raw::Tcp(tcp), None, false),
+        Some(tls) => {
+            let handshake = Box::pin(tls.accept(tcp));
+            let Ok(Ok(stream)) = tokio::time::timeout(settings.bounds.header_timeout, handshake).await else {
+                listener.counters.tls_failed.add();
+                return;
+            };
+            let session = stream.get_ref().1;
+            let info = TlsInfo {
+                version: session.protocol_version().and_then(|version| version.as_str()).unwrap_or(""),
+                sni: session.server_name().map(str::to_ascii_lowercase),
+            };
+            let speaks_http2 = session.alpn_protocol() == Some(b"h2");
+            (Raw::Tls(Box::new(stream)), Some(info), speaks_http2)
+        }
+    };
+    let connection = Connection { peer, local, tls, listener: listener.index, opened, requests: 0.into() };
+    let io = Box::new(FrontIo::new(raw, settings.bounds.clone(), place));
+    if speaks_http2 {
+        Box::pin(http2::serve(io, Arc::new(connection), listener, stop)).await;
+    } else {
+        http1::serve(io, Arc::new(connection), listener, stop).await;
+    }
+}
+
+/// How many connections there are, and who waits for fewer.
+#[derive(Debug, Default)]
+struct Room {
+    taken: AtomicUsize,
+    freed: Notify,
+}
+
+impl Room {
+    fn is_full(&self, most: usize) -> bool {
+        self.taken.load(Ordering::Acquire) >= most.max(1)
+    }
+
+    /// Waits for room; asks for the bound again from time to time, as a reload may raise it.
+    async fn wait(&self, most: impl Fn() -> usize) {
+        while self.is_full(most()) {
+            let _ = tokio::time::timeout(Duration::from_secs(1), self.freed.notified()).await;
+        }
+    }
+}
+
+/// One connection's place among the listener's; given back when the last clone is dropped.
+#[derive(Debug, Clone)]
+pub(super) struct Place(#[allow(dead_code, reason = "held for its drop")] Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    counters: Arc<Counters>,
+    room: Arc<Room>,
+    _alive: mpsc::Sender<()>,
+}
+
+impl Place {
+    fn take(counters: &Arc<Counters>, room: &Arc<Room>, alive: &mpsc::Sender<()>) -> Self {
+        counters.active.add();
+        room.taken.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::new(Held { counters: counters.clone(), room: room.clone(), _alive: alive.clone() }))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.counters.active.sub();
+        self.room.taken.fetch_sub(1, Ordering::AcqRel);
+        self.room.freed.notify_one();
+    }
+}

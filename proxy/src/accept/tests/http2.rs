@@ -1,0 +1,214 @@
+//! HTTP/2 over TLS and by prior knowledge, and the names on certificates.
+
+use bytes::Bytes;
+use http::Request;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::*;
+use crate::accept::tls::Certificates;
+
+type Sender = h2::client::SendRequest<Bytes>;
+
+async fn client(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> (Sender, JoinHandle<Result<(), h2::Error>>) {
+    let (sender, connection) = h2::client::handshake(io).await.unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+async fn ask(sender: &mut Sender, request: Request<()>, body: Option<&'static [u8]>) -> (u16, String) {
+    let mut ready = sender.clone().ready().await.unwrap();
+    let (response, mut stream) = ready.send_request(request, body.is_none()).unwrap();
+    if let Some(body) = body {
+        stream.send_data(Bytes::from_static(body), true).unwrap();
+    }
+    let response = response.await.unwrap();
+    let status = response.status().as_u16();
+    let mut body = response.into_body();
+    let mut text = String::new();
+    while let Some(part) = body.data().await {
+        let part = part.unwrap();
+        body.flow_control().release_capacity(part.len()).unwrap();
+        text.push_str(std::str::from_utf8(&part).unwrap());
+    }
+    (status, text)
+}
+
+fn get(path: &str) -> Request<()> {
+    Request::get(format!("http://a{path}")).body(()).unwrap()
+}
+
+#[tokio::test]
+async fn prior_knowledge_is_understood_even_in_pieces() {
+    let front = Front::start(|_| {}).await;
+    let (near, mut far) = tokio::io::duplex(1 << 16);
+    let mut tcp = TcpStream::connect(front.address).await.unwrap();
+    tcp.set_nodelay(true).unwrap();
+    tokio::spawn(async move {
+        // The preface crosses byte by byte, then everything as it comes.
+        for _ in 0..24 {
+            tcp.write_u8(far.read_u8().await.unwrap()).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let _ = tokio::io::copy_bidirectional(&mut far, &mut tcp).await;
+    });
+    let (mut sender, _connection) = client(near).await;
+    assert_eq!(ask(&mut sender, get("/ignore"), None).await, (200, "ignored".into()));
+    let post = Request::post("http://a/echo").body(()).unwrap();
+    assert_eq!(ask(&mut sender, post, Some(b"hello")).await, (200, "hello".into()));
+}
+
+#[tokio::test]
+async fn a_request_is_held_to_the_rules_of_http1() {
+    let front = Front::start(|_| {}).await;
+    let (mut sender, _connection) = client(front.connect().await.0).await;
+    let crumbs =
+        Request::get("http://a/head").header("cookie", "a=1").header("cookie", "b=2").body(()).unwrap();
+    let (status, text) = ask(&mut sender, crumbs, None).await;
+    assert!(
+        status == 200 && text.contains("\"cookie\": \"a=1; b=2\"") && text.contains("\"host\": \"a\""),
+        "{text}"
+    );
+    let lookalike = Request::get("http://a/head").header("content_length", "5").body(()).unwrap();
+    assert_eq!(ask(&mut sender, lookalike, None).await, (400, "bad_field_name".into()));
+    let connect = Request::connect("a:1").body(()).unwrap();
+    assert_eq!(ask(&mut sender, connect, None).await.0, 405);
+    let mismatch = Request::get("http://a/").header("host", "b").body(()).unwrap();
+    assert_eq!(ask(&mut sender, mismatch, None).await.0, 400);
+    assert_eq!(ask(&mut sender, get("/ignore"), None).await.0, 200, "its siblings are served");
+}
+
+#[tokio::test]
+async fn a_header_block_without_end_closes_the_connection() {
+    let front = Front::start(|bounds| bounds.header_timeout = Duration::from_millis(300)).await;
+    let mut client = front.connect().await;
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    // HEADERS without END_HEADERS, and no CONTINUATION.
+    client.send(b"\0\0\x01\x01\0\0\0\0\x01\x82").await;
+    let begun = std::time::Instant::now();
+    client.rest().await;
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_flood_of_resets_ends_the_connection_early() {
+    let front = Front::start(|_| {}).await;
+    let mut client = front.connect().await;
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    for stream in (1..2000_u32).step_by(2) {
+        // :method GET, :scheme http, :path /, :authority a; END_STREAM and END_HEADERS; then a reset.
+        bytes.extend_from_slice(b"\0\0\x06\x01\x05");
+        bytes.extend_from_slice(&stream.to_be_bytes());
+        bytes.extend_from_slice(b"\x82\x86\x84\x41\x01a\0\0\x04\x03\0");
+        bytes.extend_from_slice(&stream.to_be_bytes());
+        bytes.extend_from_slice(b"\0\0\0\x08");
+    }
+    let _ = client.0.write_all(&bytes).await;
+    let mut rest = Vec::new();
+    let _ =
+        tokio::time::timeout(Duration::from_secs(5), client.0.read_to_end(&mut rest)).await.expect("a close");
+    assert!(front.listener.service.served() <= 100, "{}", front.listener.service.served());
+}
+
+#[tokio::test]
+async fn a_stop_says_goaway_and_finishes_the_streams() {
+    let front = Front::start(|_| {}).await;
+    let (mut sender, connection) = client(front.connect().await.0).await;
+    let shared = front.listener.service.shared.clone();
+    let mut busy = sender.clone();
+    let waiting = tokio::spawn(async move { ask(&mut busy, get("/wait"), None).await });
+    shared.waiting.acquire().await.unwrap().forget();
+    front.stop.send_replace(true);
+    while sender.clone().ready().await.is_ok() && sender.send_request(get("/ignore"), true).is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    shared.may_answer.add_permits(1);
+    assert_eq!(waiting.await.unwrap(), (200, "waited".into()));
+    drop(sender);
+    connection.await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(3), front.done).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_with_goaway() {
+    let front = Front::start(|bounds| bounds.idle_timeout = Duration::from_millis(100)).await;
+    let (mut sender, connection) = client(front.connect().await.0).await;
+    assert_eq!(ask(&mut sender, get("/ignore"), None).await.0, 200);
+    // The library's client ends without an error only after a GOAWAY that says NO_ERROR.
+    tokio::time::timeout(Duration::from_secs(3), connection).await.unwrap().unwrap().unwrap();
+}
+
+struct Issued {
+    _folder: tempfile::TempDir,
+    certificates: Certificates,
+    der: CertificateDer<'static>,
+}
+
+fn issue(name: &str) -> Issued {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (chain, key) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
+    std::fs::write(&chain, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let certificates = Certificates::read([(chain.as_path(), key.as_path())]).unwrap();
+    Issued { _folder: folder, certificates, der: made.cert.der().clone() }
+}
+
+async fn tls(
+    front: &Front,
+    name: &str,
+    trusted: &CertificateDer<'static>,
+    alpn: &[u8],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, front.connect().await.0).await
+}
+
+#[tokio::test]
+async fn tls_speaks_what_was_agreed_and_knows_the_name() {
+    let Issued { certificates, der, _folder } = issue("a.test");
+    let front = Front::with_tls(|_| {}, Some(Arc::new(Tls::new(certificates, true).unwrap()))).await;
+    let (mut sender, _connection) = client(tls(&front, "a.test", &der, b"h2").await.unwrap()).await;
+    let request = Request::get("https://a.test/tls").body(()).unwrap();
+    let (status, text) = ask(&mut sender, request, None).await;
+    assert!(status == 200 && text.contains("TLSv1_3") && text.contains("a.test"), "{text}");
+
+    let mut stream = tls(&front, "a.test", &der, b"http/1.1").await.unwrap();
+    stream.write_all(b"GET /tls HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    assert!(text.contains("a.test"), "{text}");
+}
+
+#[tokio::test]
+async fn certificates_are_replaced_without_a_new_listener() {
+    let (old, new) = (issue("a.test"), issue("a.test"));
+    let own = Arc::new(Tls::new(old.certificates, false).unwrap());
+    let front = Front::with_tls(|_| {}, Some(own.clone())).await;
+    tls(&front, "a.test", &old.der, b"http/1.1").await.unwrap();
+    own.replace(new.certificates);
+    tls(&front, "a.test", &new.der, b"http/1.1").await.unwrap();
+    assert!(tls(&front, "a.test", &old.der, b"http/1.1").await.is_err());
+}
+
+#[tokio::test]
+async fn a_failed_handshake_is_counted() {
+    let issued = issue("a.test");
+    let front = Front::with_tls(|_| {}, Some(Arc::new(Tls::new(issued.certificates, true).unwrap()))).await;
+    front.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(front.listener.counters.tls_failed.get(), 1);
+}

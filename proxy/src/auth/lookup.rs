@@ -1,0 +1,307 @@
+//! From a token to its session: memory, then one lookup at a time, then memory again.
+//!
+//! - A token that many requests bring at once is looked up once; the others wait for that answer. Whoever started the
+//!   lookup may go away, the rest carry it on.
+//! - A lookup that was overtaken by [`Sessions::forget`] still answers those who already wait, since they asked
+//!   before, but its answer is not remembered: it may have been read before the change.
+//! - A source that fails is not remembered either; who is in memory stays known for what is left of their time.
+//!
+//! A session revoked elsewhere lives here for `memory_ttl` at most, unless somebody calls `forget`.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, WeakShared},
+};
+use parking_lot::Mutex;
+use weir_config::plan;
+
+use super::{
+    memory::Memory,
+    session::Session,
+    source::{Source, Unavailable},
+    token::{Digest, Token},
+};
+
+type Answer = Result<Option<Arc<Session>>, Unavailable>;
+
+/// The sessions of one source.
+#[derive(Debug, Clone)]
+pub struct Sessions(Arc<Inner>);
+
+struct Inner {
+    name: Arc<str>,
+    source: Source,
+    memory: Memory,
+    /// Lookups under way, each with a number of its own.
+    lookups: Mutex<HashMap<Digest, (u64, WeakShared<BoxFuture<'static, Answer>>)>>,
+    next: AtomicU64,
+}
+
+impl Sessions {
+    /// Sessions of `plan`, asked of `source`.
+    #[must_use]
+    pub fn new(plan: &plan::Session, source: Source) -> Self {
+        Self::with(Arc::clone(&plan.name), source, plan.memory_entries, plan.memory_ttl)
+    }
+
+    fn with(name: Arc<str>, source: Source, entries: usize, ttl: Duration) -> Self {
+        let (lookups, next) = (Mutex::default(), AtomicU64::new(0));
+        Self(Arc::new(Inner { name, source, memory: Memory::new(entries, ttl), lookups, next }))
+    }
+
+    /// What memory knows: `None` when the source has to be asked, `Some(None)` for a token that is surely invalid.
+    #[must_use]
+    pub fn known(&self, token: &Token, now: SystemTime) -> Option<Option<Arc<Session>>> {
+        self.0.memory.get(&token.digest(), now)
+    }
+
+    /// The session of `token`, from memory or from the source; `None` where there is no valid one.
+    ///
+    /// Errors: [`Unavailable`] when memory does not know and the source does not answer.
+    pub async fn validate(&self, token: &Token, now: SystemTime) -> Answer {
+        let digest = token.digest();
+        if let Some(known) = self.0.memory.get(&digest, now) {
+            return Ok(known);
+        }
+        Ok(Session::current(self.lookup(digest, token, now).await?, now))
+    }
+
+    /// Forgets a token at once: after a logout, or when somebody else says that it changed.
+    pub fn forget(&self, token: Digest) {
+        // Under this lock a lookup cannot be between its check and its memory.
+        let mut lookups = self.0.lookups.lock();
+        lookups.remove(&token);
+        self.0.memory.forget(&token);
+    }
+
+    /// Joins the lookup of this token, or starts one.
+    fn lookup(&self, digest: Digest, token: &Token, now: SystemTime) -> impl Future<Output = Answer> + use<> {
+        let mut lookups = self.0.lookups.lock();
+        // Weak, so that a lookup whose waiters have all gone is dropped instead of being finished much later.
+        if let Some(lookup) = lookups.get(&digest).and_then(|(_, lookup)| lookup.upgrade()) {
+            return lookup;
+        }
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let entry = Entry { inner: Arc::clone(&self.0), digest, number };
+        let lookup = entry.run(token.clone(), now).boxed().shared();
+        if let Some(weak) = lookup.downgrade() {
+            lookups.insert(digest, (number, weak));
+        }
+        lookup
+    }
+}
+
+/// One lookup's place among those under way; given up when the lookup ends or is dropped.
+struct Entry {
+    inner: Arc<Inner>,
+    digest: Digest,
+    number: u64,
+}
+
+impl Entry {
+    async fn run(self, token: Token, asked_at: SystemTime) -> Answer {
+        let json = self.inner.source.look_up(&token).await?;
+        let session = json.and_then(|json| match Session::parse(&json) {
+            Ok(session) => Some(Arc::new(session)),
+            Err(_) => {
+                tracing::warn!(session = %self.inner.name, "what the source holds under a token is not a session");
+                None
+            }
+        });
+        let lookups = self.inner.lookups.lock();
+        if lookups.get(&self.digest).is_some_and(|(number, _)| *number == self.number) {
+            self.inner.memory.put(self.digest, session.clone(), asked_at);
+        }
+        drop(lookups);
+        Ok(session)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut lookups = self.inner.lookups.lock();
+        if lookups.get(&self.digest).is_some_and(|(number, _)| *number == self.number) {
+            lookups.remove(&self.digest);
+        }
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").field("name", &self.name).field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::auth::source::Ask;
+
+    /// Knows what `tokens` knows, answers once per permit, and counts.
+    #[derive(Debug)]
+    struct Origin {
+        tokens: Mutex<HashMap<String, String>>,
+        permits: Semaphore,
+        asked: AtomicUsize,
+        down: Mutex<bool>,
+    }
+
+    #[async_trait::async_trait]
+    impl Ask for Origin {
+        async fn ask(&self, path: &str, token: &Token) -> Result<Option<String>, Unavailable> {
+            assert_eq!(path, "/me");
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            // Read before the wait, as a slow answer is.
+            let answer = self.tokens.lock().get(token.expose()).cloned();
+            self.permits.acquire().await.unwrap().forget();
+            if *self.down.lock() { Err(Unavailable::new("down")) } else { Ok(answer) }
+        }
+    }
+
+    fn origin(permits: usize) -> (Arc<Origin>, Sessions) {
+        let json = r#"{"user_id":"u","expires_at":1000}"#;
+        let origin = Arc::new(Origin {
+            tokens: Mutex::new([("good".to_owned(), json.to_owned())].into()),
+            permits: Semaphore::new(permits),
+            asked: AtomicUsize::new(0),
+            down: Mutex::new(false),
+        });
+        let source = Source::Ask { ask: Arc::clone(&origin) as Arc<dyn Ask>, path: "/me".into() };
+        let sessions = Sessions::with("users".into(), source, 64, Duration::from_secs(30));
+        (origin, sessions)
+    }
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn token(text: &str) -> Token {
+        Token::parse(text.as_bytes()).unwrap()
+    }
+
+    async fn valid(sessions: &Sessions, text: &str, now: u64) -> bool {
+        sessions.validate(&token(text), at(now)).await.unwrap().is_some()
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_believed_for_its_time_and_no_longer() {
+        let (origin, sessions) = origin(9);
+        assert!(valid(&sessions, "good", 0).await && valid(&sessions, "good", 29).await);
+        assert_eq!(origin.asked.load(Ordering::Relaxed), 1);
+        assert!(valid(&sessions, "good", 30).await);
+        assert_eq!(origin.asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_session_is_over_at_its_own_end_even_in_memory() {
+        let (_, sessions) = origin(9);
+        assert!(valid(&sessions, "good", 990).await);
+        assert_eq!(sessions.known(&token("good"), at(1000)), Some(None));
+        assert!(!valid(&sessions, "good", 1000).await);
+        assert!(!valid(&sessions, "good", 2000).await);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_token_is_unknown_for_a_moment_only() {
+        let (origin, sessions) = origin(9);
+        assert!(!valid(&sessions, "new", 0).await && !valid(&sessions, "new", 0).await);
+        assert_eq!(origin.asked.load(Ordering::Relaxed), 1);
+        origin.tokens.lock().insert("new".into(), r#"{"user_id":"n"}"#.into());
+        assert!(valid(&sessions, "new", 1).await);
+    }
+
+    #[tokio::test]
+    async fn invented_tokens_displace_no_session() {
+        let (_, sessions) = origin(2000);
+        assert!(valid(&sessions, "good", 0).await);
+        for number in 0..1000 {
+            assert!(!valid(&sessions, &format!("bad{number}"), 0).await);
+        }
+        assert!(sessions.known(&token("good"), at(0)).is_some());
+    }
+
+    #[tokio::test]
+    async fn many_requests_of_one_token_ask_once_and_outlive_the_first() {
+        let (origin, sessions) = origin(0);
+        let good = token("good");
+        let mut first = Box::pin(sessions.validate(&good, at(0)));
+        assert!(futures_util::poll!(&mut first).is_pending());
+        let mut others: Vec<_> = (0..20).map(|_| Box::pin(sessions.validate(&good, at(0)))).collect();
+        for other in &mut others {
+            assert!(futures_util::poll!(other).is_pending());
+        }
+        drop(first);
+        origin.permits.add_permits(1);
+        for other in others {
+            assert!(other.await.unwrap().is_some());
+        }
+        assert_eq!(origin.asked.load(Ordering::Relaxed), 1);
+        assert!(sessions.0.lookups.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_abandoned_lookup_leaves_nothing_behind() {
+        let (_, sessions) = origin(0);
+        let good = token("good");
+        let mut only = Box::pin(sessions.validate(&good, at(0)));
+        assert!(futures_util::poll!(&mut only).is_pending());
+        drop(only);
+        assert!(sessions.0.lookups.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_token_is_asked_for_again() {
+        let (origin, sessions) = origin(9);
+        assert!(valid(&sessions, "good", 0).await);
+        origin.tokens.lock().clear();
+        sessions.forget(token("good").digest());
+        assert!(!valid(&sessions, "good", 0).await);
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_raced_a_logout_is_not_remembered() {
+        let (origin, sessions) = origin(0);
+        let good = token("good");
+        let mut before = Box::pin(sessions.validate(&good, at(0)));
+        assert!(futures_util::poll!(&mut before).is_pending());
+        origin.tokens.lock().clear();
+        sessions.forget(good.digest());
+        let mut after = Box::pin(sessions.validate(&good, at(0)));
+        assert!(futures_util::poll!(&mut after).is_pending());
+        origin.permits.add_permits(2);
+        assert!(before.await.unwrap().is_some(), "asked before the logout");
+        assert!(after.await.unwrap().is_none(), "asked after it");
+        assert_eq!(sessions.known(&good, at(0)), Some(None));
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_down_lets_nobody_new_in_and_knows_the_known() {
+        let (origin, sessions) = origin(9);
+        assert!(valid(&sessions, "good", 0).await);
+        *origin.down.lock() = true;
+        assert!(valid(&sessions, "good", 29).await);
+        assert!(sessions.validate(&token("good"), at(30)).await.is_err());
+        *origin.down.lock() = false;
+        assert!(valid(&sessions, "good", 30).await, "a failure is not remembered");
+    }
+
+    #[tokio::test]
+    async fn what_is_not_a_session_lets_nobody_in() {
+        let (origin, sessions) = origin(9);
+        origin.tokens.lock().insert("odd".into(), "[]".into());
+        assert!(!valid(&sessions, "odd", 0).await);
+    }
+}

@@ -1,0 +1,84 @@
+//! From a session, or none, to a caller: what a route asks of whoever comes.
+
+use std::sync::Arc;
+
+use weir_config::plan::SessionRule;
+
+use super::session::Session;
+
+/// Proof that a request may pass its route's session rule.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Caller {
+    /// Nobody in particular, where the route allows that.
+    Anonymous,
+    /// The holder of this session.
+    Known(Arc<Session>),
+}
+
+/// Why a caller may not pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    /// No valid session: 401.
+    Unauthenticated,
+    /// A session without any of the roles: 403.
+    Forbidden,
+}
+
+impl Caller {
+    /// Holds `session` against the rule of a route.
+    ///
+    /// Errors: [`Denied`].
+    pub fn admit(session: Option<Arc<Session>>, rule: &SessionRule) -> Result<Self, Denied> {
+        Self::with(session, rule.required, &rule.roles)
+    }
+
+    fn with(session: Option<Arc<Session>>, required: bool, roles: &[String]) -> Result<Self, Denied> {
+        match session {
+            Some(session) if roles.is_empty() || roles.iter().any(|role| session.roles().contains(role)) => {
+                Ok(Self::Known(session))
+            }
+            Some(_) => Err(Denied::Forbidden),
+            // A role can only be held by somebody, whether the rule says `required` or not.
+            None if required || !roles.is_empty() => Err(Denied::Unauthenticated),
+            None => Ok(Self::Anonymous),
+        }
+    }
+
+    /// The session, if somebody is known.
+    #[must_use]
+    pub fn session(&self) -> Option<&Arc<Session>> {
+        match self {
+            Self::Anonymous => None,
+            Self::Known(session) => Some(session),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
+    use super::*;
+
+    fn outcome(session: Option<&str>, required: bool, roles: &[&str]) -> Result<bool, Denied> {
+        let session = session.map(|json| Arc::new(Session::parse(json).unwrap()));
+        let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
+        Caller::with(session, required, &roles).map(|caller| caller.session().is_some())
+    }
+
+    const USER: Option<&str> = Some(r#"{"user_id":"u","roles":["user","author"]}"#);
+
+    #[test]
+    fn any_of_the_roles_lets_a_caller_pass() {
+        assert_eq!(outcome(USER, true, &[]), Ok(true));
+        assert_eq!(outcome(USER, true, &["admin", "author"]), Ok(true));
+        assert_eq!(outcome(USER, true, &["admin"]), Err(Denied::Forbidden));
+        assert_eq!(outcome(USER, false, &["admin"]), Err(Denied::Forbidden));
+    }
+
+    #[test]
+    fn without_a_session_only_an_optional_rule_lets_pass() {
+        assert_eq!(outcome(None, false, &[]), Ok(false));
+        assert_eq!(outcome(None, true, &[]), Err(Denied::Unauthenticated));
+        assert_eq!(outcome(None, false, &["user"]), Err(Denied::Unauthenticated));
+    }
+}

@@ -1,0 +1,133 @@
+//! Where sessions are looked up when memory does not know: the fleet's Redis, or the origin.
+//!
+//! A source that does not answer in time is [`Unavailable`], which is not "no": nobody is let in, and nobody is told
+//! that their session is gone.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use redis::{
+    AsyncCommands as _,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use weir_config::{
+    plan,
+    template::{Part, Template, Variable},
+};
+
+use super::token::Token;
+
+/// The source of sessions did not answer: 503, worth trying again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unavailable {
+    /// For the operator; no token, no password.
+    pub cause: Arc<str>,
+}
+
+impl Unavailable {
+    /// Says why, in the operator's words.
+    #[must_use]
+    pub fn new(cause: impl fmt::Display) -> Self {
+        Self { cause: cause.to_string().into() }
+    }
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the source of sessions is unavailable: {}", self.cause)
+    }
+}
+
+impl std::error::Error for Unavailable {}
+
+/// The origin as a source: `GET path` with the token as bearer.
+#[async_trait::async_trait]
+pub trait Ask: fmt::Debug + Send + Sync {
+    /// The body of a 200; `None` for 401, 403 and 404.
+    ///
+    /// Errors: [`Unavailable`] for everything else, and for an answer that takes too long: the bound is the asker's.
+    async fn ask(&self, path: &str, token: &Token) -> Result<Option<String>, Unavailable>;
+}
+
+/// Where a plan's session looks tokens up.
+#[derive(Debug)]
+pub enum Source {
+    /// `GET` of a key made from the token.
+    Redis(RedisSource),
+    /// The origin.
+    Ask {
+        /// Who asks.
+        ask: Arc<dyn Ask>,
+        /// For what.
+        path: String,
+    },
+}
+
+impl Source {
+    /// The JSON under `token`, if there is any.
+    pub(super) async fn look_up(&self, token: &Token) -> Result<Option<String>, Unavailable> {
+        match self {
+            Self::Redis(redis) => redis.look_up(token).await,
+            Self::Ask { ask, path } => ask.ask(path, token).await,
+        }
+    }
+}
+
+/// Sessions in Redis, each under its own key.
+pub struct RedisSource {
+    connection: ConnectionManager,
+    key: Template,
+    timeout: Duration,
+}
+
+impl RedisSource {
+    /// Prepares the connection, which is made at the first lookup and made again when it breaks.
+    ///
+    /// Shape:  must be called within a tokio runtime.
+    /// Errors: [`redis::RedisError`] for an address that cannot be one; the operator's fault.
+    pub fn new(redis: &plan::Redis, key: Template) -> Result<Self, redis::RedisError> {
+        let connection = connect(redis.url.expose(), redis.connect_timeout, redis.timeout)?;
+        Ok(Self { connection, key, timeout: redis.timeout })
+    }
+
+    async fn look_up(&self, token: &Token) -> Result<Option<String>, Unavailable> {
+        let key = key(self.key.parts(), token);
+        get(self.connection.clone(), &key, self.timeout).await
+    }
+}
+
+impl fmt::Debug for RedisSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSource").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+fn connect(url: &str, connect: Duration, answer: Duration) -> redis::RedisResult<ConnectionManager> {
+    // One try: a request is waiting, and the next one tries again.
+    let config = ConnectionManagerConfig::new()
+        .set_number_of_retries(0)
+        .set_connection_timeout(Some(connect))
+        .set_response_timeout(Some(answer));
+    ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, config)
+}
+
+/// The token goes into the key as it is: the origin that wrote the key did not escape it either.
+fn key(parts: &[Part], token: &Token) -> String {
+    let part = |part| match part {
+        &Part::Text(ref text) => text,
+        Part::Value(Variable::Token) => token.expose(),
+        Part::Value(_) => "",
+    };
+    parts.iter().map(part).collect()
+}
+
+async fn get(mut connection: ConnectionManager, key: &str, bound: Duration) -> Result<Option<String>, Unavailable> {
+    // The whole lookup has the bound of one command, a reconnect included: a Redis that is down costs a request no
+    // more than one that is slow.
+    match tokio::time::timeout(bound, connection.get(key)).await {
+        Ok(answer) => answer.map_err(Unavailable::new),
+        Err(_) => Err(Unavailable::new(format_args!("no answer from Redis within {bound:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

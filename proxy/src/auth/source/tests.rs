@@ -1,0 +1,77 @@
+//! The Redis source against a real server.
+#![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+};
+
+use super::*;
+
+/// A redis-server in a temporary folder, stopped with the value.
+struct Server {
+    process: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let folder = tempfile::tempdir().unwrap();
+        let process = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no", "--dir"])
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is missing: install Debian's package redis-server");
+        let server = Self { process, port, _folder: folder };
+        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        server
+    }
+
+    fn connection(&self, bound: Duration) -> ConnectionManager {
+        connect(&format!("redis://127.0.0.1:{}", self.port), bound, bound).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+const BOUND: Duration = Duration::from_secs(5);
+
+#[test]
+fn the_token_goes_into_the_key_as_it_is() {
+    let parts = [Part::Text("session:".into()), Part::Value(Variable::Token)];
+    assert_eq!(key(&parts, &Token::parse(b"a:b%2F/c").unwrap()), "session:a:b%2F/c");
+}
+
+#[tokio::test]
+async fn a_session_is_found_until_it_is_deleted_and_a_dead_redis_is_no_no() {
+    let server = Server::start().await;
+    let mut connection = server.connection(BOUND);
+    let () = connection.set("session:t", r#"{"user_id":"u"}"#).await.unwrap();
+    let found = get(connection.clone(), "session:t", BOUND).await;
+    assert_eq!(found.unwrap().unwrap(), r#"{"user_id":"u"}"#);
+    assert_eq!(get(connection.clone(), "session:x", BOUND).await, Ok(None));
+    let () = connection.del("session:t").await.unwrap();
+    assert_eq!(get(connection.clone(), "session:t", BOUND).await, Ok(None));
+    drop(server);
+    assert!(get(connection, "session:t", BOUND).await.is_err());
+}
+
+#[tokio::test]
+async fn a_silent_redis_is_unavailable_within_the_bound() {
+    // Accepts into its backlog and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let bound = Duration::from_millis(50);
+    let connection = connect(&format!("redis://{}", silent.local_addr().unwrap()), BOUND, BOUND).unwrap();
+    let error = get(connection, "session:t", bound).await.unwrap_err();
+    assert!(error.to_string().contains("within 50ms"), "{error}");
+}

@@ -1,0 +1,269 @@
+//! Active checks: a task a peer asks `GET path` at intervals and says whether the peer may be asked.
+//!
+//! States: *well* → (`fall` failures in a row) → *sick* → (`rise` successes in a row) → *well*. A peer starts as it
+//! was before (well, if it is new), so a reload neither revives nor condemns anybody. The first check comes after a
+//! random part of the interval and the others up to a tenth early or late, so that a fleet does not ask in step.
+//! A check opens its own connection: what it proves is that a new client could be served.
+
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use weir_config::plan::Health;
+
+use super::peer::Peer;
+use crate::http_client::{self, Failed, Target, Tls};
+
+/// A check needs the status; more body than this is not read.
+const BODY_BYTES: usize = 64 << 10;
+
+/// What is asked of a peer, and how answers are judged.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// Asked with GET.
+    pub path: String,
+    /// Between two checks.
+    pub interval: Duration,
+    /// For one check.
+    pub timeout: Duration,
+    /// Failures in a row that take a peer out; 0 is read as 1.
+    pub fall: u32,
+    /// Successes in a row that bring it back; 0 is read as 1.
+    pub rise: u32,
+    /// Statuses of a healthy peer.
+    pub status: RangeInclusive<u16>,
+    /// TLS, when the peers speak it.
+    pub tls: Option<Tls>,
+}
+
+impl Check {
+    /// The check that the plan asks for.
+    #[must_use]
+    pub fn new(health: &Health, tls: Option<Tls>) -> Self {
+        Self {
+            path: health.path.clone(),
+            interval: health.interval,
+            timeout: health.timeout,
+            fall: health.fall,
+            rise: health.rise,
+            status: health.status.clone(),
+            tls,
+        }
+    }
+
+    /// Asks `peer` once; the reason when it is not well.
+    async fn ask(&self, peer: &Peer) -> Result<(), Sick> {
+        let endpoint = peer.endpoint();
+        let target = Target { address: endpoint.address, host: &endpoint.name, tls: self.tls.as_ref() };
+        let answer = http_client::get(target, &self.path, None, self.timeout, BODY_BYTES).await;
+        let status = match answer {
+            Ok((status, _)) | Err(Failed::TooLong { status, .. }) => status.as_u16(),
+            Err(failed) => return Err(Sick::Failed(failed)),
+        };
+        if self.status.contains(&status) { Ok(()) } else { Err(Sick::Status(status)) }
+    }
+}
+
+/// Why a check failed.
+#[derive(Debug, thiserror::Error)]
+enum Sick {
+    #[error(transparent)]
+    Failed(Failed),
+    #[error("status {0}")]
+    Status(u16),
+}
+
+/// The verdicts in a row, and what they add up to.
+#[derive(Debug, Clone)]
+pub struct Streak {
+    well: bool,
+    /// Verdicts in a row that contradict `well`.
+    against: u32,
+}
+
+/// A change of a peer's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It must not be asked any more.
+    Out,
+    /// It may be asked again.
+    Back,
+}
+
+impl Streak {
+    /// Starts from what is known.
+    #[must_use]
+    pub fn new(well: bool) -> Self {
+        Self { well, against: 0 }
+    }
+
+    /// Takes one verdict; the change it brings about, if any.
+    pub fn observe(&mut self, passed: bool, fall: u32, rise: u32) -> Option<Turn> {
+        if passed == self.well {
+            self.against = 0;
+            return None;
+        }
+        self.against += 1;
+        if self.against < if self.well { fall } else { rise } {
+            return None;
+        }
+        *self = Self::new(passed);
+        Some(if passed { Turn::Back } else { Turn::Out })
+    }
+}
+
+/// Checks `peer` of `upstream` until `stop`.
+///
+/// Units: `random` gives numbers in `0.0..1.0`, for the jitter.
+pub async fn watch(
+    upstream: Arc<str>,
+    peer: Arc<Peer>,
+    check: Check,
+    stop: CancellationToken,
+    random: impl FnMut() -> f64,
+) {
+    let watching = watch_with(&upstream, &peer, &check, random, async || check.ask(&peer).await);
+    stop.run_until_cancelled(watching).await;
+}
+
+async fn watch_with(
+    upstream: &str,
+    peer: &Peer,
+    check: &Check,
+    mut random: impl FnMut() -> f64,
+    ask: impl AsyncFn() -> Result<(), Sick>,
+) {
+    let mut streak = Streak::new(peer.is_healthy());
+    let endpoint = peer.endpoint();
+    tokio::time::sleep(check.interval.mul_f64(random())).await;
+    loop {
+        let verdict = ask().await;
+        match (streak.observe(verdict.is_ok(), check.fall, check.rise), &verdict) {
+            (Some(turn), Err(sick)) => {
+                peer.set_healthy(turn == Turn::Back);
+                tracing::warn!(
+                    upstream,
+                    peer = %endpoint.name,
+                    address = %endpoint.address,
+                    reason = sick as &dyn std::error::Error,
+                    "peer is out"
+                );
+            }
+            (Some(turn), Ok(())) => {
+                peer.set_healthy(turn == Turn::Back);
+                tracing::info!(upstream, peer = %endpoint.name, address = %endpoint.address, "peer is back");
+            }
+            (None, _) => {}
+        }
+        tokio::time::sleep(check.interval.mul_f64(0.9 + 0.2 * random())).await;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use std::cell::RefCell;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        time::Instant,
+    };
+
+    use super::*;
+    use crate::balance::peer::Endpoint;
+
+    fn peer(address: std::net::SocketAddr) -> Arc<Peer> {
+        Arc::new(Peer::new(Endpoint {
+            name: "api:1".into(),
+            address,
+            weight: 1,
+            max_conns: 0,
+            max_fails: 1,
+            fail_timeout: Duration::from_secs(10),
+            backup: false,
+            down: false,
+        }))
+    }
+
+    fn check() -> Check {
+        Check {
+            path: "/health".to_owned(),
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
+            fall: 3,
+            rise: 2,
+            status: 200..=299,
+            tls: None,
+        }
+    }
+
+    #[test]
+    fn fall_failures_in_a_row_take_out_and_rise_successes_bring_back() {
+        let mut streak = Streak::new(true);
+        let mut after =
+            |verdicts: &str| verdicts.chars().fold(None, |_, verdict| streak.observe(verdict == '+', 3, 2));
+        assert_eq!(after("--+--"), None, "a success in between starts anew");
+        assert_eq!(after("-"), Some(Turn::Out));
+        assert_eq!(after("---+-+"), None);
+        assert_eq!(after("+"), Some(Turn::Back));
+        assert_eq!(after("++"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_goes_out_at_the_third_failure_and_back_at_the_second_success() {
+        let (peer, check, start) = (peer(([127, 0, 0, 1], 1).into()), check(), Instant::now());
+        let seen = RefCell::new(Vec::new());
+        let ask = async || {
+            let number = seen.borrow().len();
+            seen.borrow_mut().push((start.elapsed().as_secs(), peer.is_healthy()));
+            if number < 3 { Err(Sick::Status(500)) } else { Ok(()) }
+        };
+        let watching = watch_with("api", &peer, &check, || 0.5, ask);
+        let _ = tokio::time::timeout(Duration::from_secs(30), watching).await;
+        let healthy: Vec<_> = seen.borrow().clone();
+        assert_eq!(
+            healthy,
+            [(2, true), (7, true), (12, true), (17, false), (22, false), (27, true)],
+            "second of each check, and what was believed before it"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sick_peer_stays_sick_over_a_reload_until_it_proves_well() {
+        let (peer, check) = (peer(([127, 0, 0, 1], 1).into()), check());
+        peer.set_healthy(false);
+        let watching = watch_with("api", &peer, &check, || 0.0, async || Ok(()));
+        let _ = tokio::time::timeout(Duration::from_secs(4), watching).await;
+        assert!(!peer.is_healthy(), "one success is not enough");
+        let watching = watch_with("api", &peer, &check, || 0.0, async || Ok(()));
+        let _ = tokio::time::timeout(Duration::from_secs(5), watching).await;
+        assert!(peer.is_healthy());
+    }
+
+    #[tokio::test]
+    async fn stopping_ends_the_watch() {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        watch("api".into(), peer(([127, 0, 0, 1], 1).into()), check(), stop, || 0.0).await;
+    }
+
+    #[tokio::test]
+    async fn the_status_decides_and_the_peer_is_asked_by_its_name() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let peer = peer(listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            for status in ["204 No Content", "503 Busy"] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut asked = Vec::new();
+                while !asked.ends_with(b"\r\n\r\n") {
+                    stream.read_buf(&mut asked).await.unwrap();
+                }
+                assert!(asked.starts_with(b"GET /health HTTP/1.1\r\nhost: api:1\r\n"));
+                stream.write_all(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes()).await.unwrap();
+            }
+        });
+        assert!(check().ask(&peer).await.is_ok());
+        assert!(matches!(check().ask(&peer).await, Err(Sick::Status(503))));
+        assert!(matches!(check().ask(&peer).await, Err(Sick::Failed(Failed::Connect(_)))));
+    }
+}

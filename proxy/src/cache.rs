@@ -1,0 +1,173 @@
+//! The cache: asked when the caller is known, before a peer is picked.
+//!
+//! 1. [`Key`]: what tells answers apart.
+//! 2. [`Cache::lookup`]: hit, stale, miss, bypass, or 504, decided at once from memory.
+//! 3. [`Cache::begin`]: one request per key goes to the origin with a [`FillGuard`], the others wait.
+//! 4. [`FillGuard::head`] / [`FillGuard::not_modified`]: what the origin said is kept, or not and why.
+//! 5. [`answer`]: status, fields and bytes for one client, its conditions and ranges included.
+//! 6. [`Cache::purge`], [`after_unsafe`]: invalidation by epoch, right for fills under way too.
+//!
+//! The rules are RFC 9111's; where this cache is stricter, `policy` and `freshness` say so and why. It knows nothing
+//! about sockets, routes or Pingora, and reads no clock: every call is told the time.
+
+mod answer;
+mod conditional;
+mod desk;
+mod directives;
+mod entry;
+mod filling;
+mod freshness;
+mod invalidation;
+mod key;
+mod lookup;
+mod memory;
+mod policy;
+mod range;
+mod request;
+mod shard;
+mod shelf;
+mod status;
+mod structured;
+mod tags;
+mod vary;
+mod waiting;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+pub use answer::{Answer, Extent, Piece, Plan, answer};
+pub use desk::{Ask, Begin};
+pub use entry::{Body, Entry, Head};
+pub use filling::{Confirmed, Decision, FillGuard};
+pub use freshness::{Expired, Freshness, Staleness};
+pub use invalidation::after_unsafe;
+pub use key::Key;
+pub use lookup::{Bypass, Lookup, Miss};
+pub use policy::{NotStored, TAG_FIELDS};
+pub use request::{Now, RequestHead, Rule};
+pub use status::{CacheStatus, Forwarded, NAME};
+pub use tags::{Moment, Purge, Standing, Tag, Tags};
+pub use vary::Variant;
+pub use waiting::{Broken, Outcome, Reader, Waiter};
+
+/// A named cache. A reload keeps it, and changes its budget with [`Cache::set_budget`].
+#[derive(Debug, Clone)]
+pub struct Cache {
+    shelf: Arc<shelf::Shelf>,
+    fills: Arc<desk::Fills>,
+}
+
+/// A cache in numbers: what it holds, and what happened since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Bytes in use, of entries, index and running fills.
+    pub bytes: usize,
+    /// Entries held.
+    pub entries: usize,
+    /// Lookups answered with a fresh entry.
+    pub hits: u64,
+    /// Lookups that found an entry to ask about.
+    pub stale: u64,
+    /// Lookups that found nothing of use.
+    pub misses: u64,
+    /// Requests the cache took no part in.
+    pub bypasses: u64,
+    /// Requests that went to the origin to fill.
+    pub fills: u64,
+    /// Requests that waited for a fill.
+    pub collapsed: u64,
+    /// Answers kept.
+    pub stored: u64,
+    /// Answers not kept.
+    pub refused: u64,
+    /// Fills that ended early.
+    pub broken: u64,
+    /// Entries that left for want of room.
+    pub evictions: u64,
+}
+
+impl Cache {
+    /// An empty cache of `budget` bytes in all, with bodies of at most `entry` bytes. `tags` is one table for every
+    /// cache of the process.
+    #[must_use]
+    pub fn new(budget: usize, entry: usize, tags: Arc<Tags>) -> Self {
+        let shelf = Arc::new(shelf::Shelf {
+            store: Arc::new(memory::Store::new(budget)),
+            tags,
+            floor: tags::Floor::default(),
+            entry_limit: AtomicUsize::new(entry),
+            counts: shelf::Counts::default(),
+        });
+        Self { fills: Arc::new(desk::Fills::new(Arc::clone(&shelf))), shelf }
+    }
+
+    /// Looks for an answer to `request` under `key`.
+    #[must_use]
+    pub fn lookup(&self, key: &Key, request: &RequestHead<'_>, rule: &Rule, now: Now) -> Lookup {
+        self.shelf.lookup(key, request, rule, now)
+    }
+
+    /// Lets a request that missed go to the origin, or wait for the one that went.
+    ///
+    /// For [`Lookup::Miss`] and [`Lookup::Stale`] only. A stale entry that may serve meanwhile is served by whoever gets
+    /// [`Begin::Wait`] here; who gets [`Begin::Fill`] serves it and fills in the background.
+    #[must_use]
+    pub fn begin(&self, ask: Ask, now: Now) -> Begin {
+        self.fills.begin(ask, now)
+    }
+
+    /// Purges one tag, in every cache that shares the table.
+    pub fn purge(&self, tag: Tag, purge: Purge) {
+        self.shelf.tags.purge(tag, purge);
+    }
+
+    /// Purges one key, fills under way included.
+    pub fn purge_key(&self, key: &Key, purge: Purge) {
+        self.shelf.tags.purge(Tag::key(key), purge);
+        if purge == Purge::Hard {
+            self.shelf.store.remove_key(key);
+        }
+    }
+
+    /// Purges everything in this cache, fills under way included.
+    pub fn purge_all(&self, purge: Purge) {
+        self.shelf.floor.raise(&self.shelf.tags, purge);
+        if purge == Purge::Hard {
+            self.shelf.store.clear();
+        }
+    }
+
+    /// Changes the bounds; entries beyond them leave now.
+    pub fn set_budget(&self, budget: usize, entry: usize) {
+        self.shelf.entry_limit.store(entry, Ordering::Relaxed);
+        self.shelf.store.set_limit(budget);
+    }
+
+    /// The cache in numbers.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let counts = &self.shelf.counts;
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            bytes: self.shelf.store.bytes(),
+            entries: self.shelf.store.entries(),
+            hits: read(&counts.hits),
+            stale: read(&counts.stale),
+            misses: read(&counts.misses),
+            bypasses: read(&counts.bypasses),
+            fills: read(&counts.fills),
+            collapsed: read(&counts.collapsed),
+            stored: read(&counts.stored),
+            refused: read(&counts.refused),
+            broken: read(&counts.broken),
+            evictions: self.shelf.store.evictions(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

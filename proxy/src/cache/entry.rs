@@ -1,0 +1,162 @@
+//! A stored answer: head and body, shared by everybody who reads it, never copied.
+
+use std::{ops::Range, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode, header};
+
+use super::{
+    freshness::Freshness,
+    tags::{Moment, Tag},
+    vary::Variant,
+};
+
+/// What an entry costs besides its bytes: its place in map, queue and ghost list (16 + 56 + 32 + 40 bytes at the
+/// tables' usual load of one half), and the allocator's own.
+const INDEX: usize = 320;
+/// What a field costs besides its bytes: slots of `http::HeaderMap` (104 bytes, up to half of them free) and the
+/// value's allocation.
+const FIELD: usize = 160;
+/// What a chunk costs besides its bytes: the handle and the allocation's head.
+pub(super) const CHUNK: usize = 64;
+/// Bodies up to this length are kept in one piece: one write sends them.
+const ONE_PIECE: u64 = 1 << 20;
+
+/// The head of a stored answer.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// The status.
+    pub status: StatusCode,
+    /// The fields kept; no `Age` and no `Content-Length`, which every answer computes.
+    pub headers: HeaderMap,
+    /// How long it is good.
+    pub freshness: Freshness,
+    /// The requests it was made for.
+    pub variant: Variant,
+    /// What it is purged by.
+    pub tags: Box<[Tag]>,
+    /// When its request left, by the clock of purges.
+    pub moment: Moment,
+}
+
+impl Head {
+    /// Bytes it occupies.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let fields: usize =
+            self.headers.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum();
+        size_of::<Self>() + fields + self.variant.bytes() + size_of_val(&*self.tags)
+    }
+
+    /// Sets the request's validators to the entry's own, so that the origin may answer 304 (RFC 9111 §4.3.1). The
+    /// client's are removed: they are about what the client holds.
+    pub fn validate(&self, request: &mut HeaderMap) {
+        for name in [
+            header::IF_NONE_MATCH,
+            header::IF_MODIFIED_SINCE,
+            header::IF_MATCH,
+            header::IF_UNMODIFIED_SINCE,
+            header::IF_RANGE,
+            header::RANGE,
+        ] {
+            request.remove(name);
+        }
+        if let Some(etag) = self.headers.get(header::ETAG) {
+            request.insert(header::IF_NONE_MATCH, etag.clone());
+        }
+        if let Some(date) = self.headers.get(header::LAST_MODIFIED) {
+            request.insert(header::IF_MODIFIED_SINCE, date.clone());
+        }
+    }
+}
+
+/// A whole body.
+#[derive(Debug, Clone, Default)]
+pub struct Body {
+    chunks: Box<[Bytes]>,
+    length: u64,
+}
+
+impl Body {
+    /// A body of these chunks, small ones joined.
+    #[must_use]
+    pub fn new(chunks: Vec<Bytes>) -> Self {
+        let length: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        let chunks = if chunks.len() > 1 && length <= ONE_PIECE {
+            let mut whole = BytesMut::with_capacity(length as usize);
+            chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
+            vec![whole.freeze()]
+        } else {
+            chunks
+        };
+        Self { chunks: chunks.into_boxed_slice(), length }
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Its pieces in order.
+    #[must_use]
+    pub fn chunks(&self) -> &[Bytes] {
+        &self.chunks
+    }
+
+    /// The pieces of a part, sharing the memory.
+    pub fn slice(&self, range: Range<u64>) -> impl Iterator<Item = Bytes> {
+        let mut start = 0u64;
+        self.chunks.iter().filter_map(move |chunk| {
+            let (from, to) = (start, start + chunk.len() as u64);
+            start = to;
+            let (first, last) = (range.start.max(from), range.end.min(to));
+            (first < last).then(|| chunk.slice((first - from) as usize..(last - from) as usize))
+        })
+    }
+
+    fn bytes(&self) -> usize {
+        self.length as usize + self.chunks.len() * CHUNK
+    }
+}
+
+/// A stored answer.
+#[derive(Debug)]
+pub struct Entry {
+    key: Box<str>,
+    head: Arc<Head>,
+    body: Arc<Body>,
+}
+
+impl Entry {
+    /// An answer under a key.
+    #[must_use]
+    pub fn new(key: &str, head: Arc<Head>, body: Arc<Body>) -> Self {
+        Self { key: key.into(), head, body }
+    }
+
+    /// The full text of its key.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Its head.
+    #[must_use]
+    pub fn head(&self) -> &Arc<Head> {
+        &self.head
+    }
+
+    /// Its body.
+    #[must_use]
+    pub fn body(&self) -> &Arc<Body> {
+        &self.body
+    }
+
+    /// Bytes it occupies, its place in the index included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        // The key is held twice: here and by its slot.
+        size_of::<Self>() + 2 * self.key.len() + self.head.bytes() + self.body.bytes() + INDEX
+    }
+}

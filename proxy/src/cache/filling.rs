@@ -1,0 +1,355 @@
+//! One fill per key: the first request that misses goes to the origin, the others wait for what it brings.
+//!
+//! A fill is *asked*; when its head is known it becomes *shared* (kept, of declared length: readers stream along),
+//! *held* (kept, of unknown length: waiters are served when it is whole), or *not stored* (waiters go on their own).
+//! It ends *done* or *failed*. Dropping the guard before [`FillGuard::finish`] is failing: readers get an error, never
+//! a short body, and one of the waiters fills anew, a few times.
+//!
+//! Memory: a shared fill reserves its declared length at once, so a reader that joined never loses the body to the
+//! budget; slow readers read from memory and hold nobody up. A body of unknown length is not streamed to waiters,
+//! because one that never ends would have to be kept whole for them; if it outgrows an entry, waiters go on their own.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{
+    conditional,
+    desk::{Ask, Fills},
+    entry::{Body, CHUNK, Entry, Head},
+    memory::Reserved,
+    policy::{NotStored, Sent, declared_length, judge},
+    request::Now,
+    shelf::count,
+    tags::{Moment, Standing, Tag},
+};
+
+/// So many pieces go to the readers as they come; later ones are joined to [`PIECE`] bytes, or a body in single bytes
+/// would cost a hundred times its length.
+const LOOSE_PIECES: usize = 1024;
+const PIECE: usize = 4096;
+
+/// Whether the answer is being kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Pass its body to [`FillGuard::write`].
+    Store,
+    /// Not for this reason; the guard may be dropped.
+    NotStored(NotStored),
+}
+
+/// A stored answer that the origin confirmed.
+#[derive(Debug, Clone)]
+pub struct Confirmed {
+    /// The answer for this client.
+    pub entry: Arc<Entry>,
+    /// Why the confirmed entry was not kept, if it was not.
+    pub refused: Option<NotStored>,
+}
+
+/// One request to the origin, as its readers see it.
+#[derive(Debug)]
+pub(super) struct Fill {
+    pub(super) ask: Ask,
+    moment: Moment,
+    sent: Now,
+    /// Changes, and chunks arriving, wake the readers.
+    pub(super) progress: watch::Sender<Progress>,
+    pub(super) chunks: Mutex<Vec<Bytes>>,
+}
+
+/// How far a fill is.
+#[derive(Debug, Clone)]
+pub(super) enum Progress {
+    Asked,
+    Shared {
+        head: Arc<Head>,
+        length: u64,
+    },
+    Held(Arc<Head>),
+    Done(Arc<Entry>),
+    NotStored(NotStored),
+    /// Broken; somebody else may try.
+    Failed,
+    /// The origin cannot be reached; trying again is of no use.
+    OriginFailed,
+}
+
+impl Fill {
+    pub(super) fn new(ask: Ask, moment: Moment, sent: Now) -> Self {
+        Self { ask, moment, sent, progress: watch::Sender::new(Progress::Asked), chunks: Mutex::default() }
+    }
+
+    /// When its request left, by the clock of purges.
+    pub(super) fn moment(&self) -> Moment {
+        self.moment
+    }
+}
+
+/// The right and the duty to bring a key's answer; held by the request that goes to the origin.
+///
+/// The edge asks for the whole answer by GET: without `Range`, with the stale entry's validators
+/// ([`FillGuard::stale`]) in place of the client's.
+#[derive(Debug)]
+pub struct FillGuard {
+    fills: Arc<Fills>,
+    fill: Arc<Fill>,
+    stale: Option<Arc<Entry>>,
+    reserved: Reserved,
+    phase: Phase,
+    pending: BytesMut,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Asked,
+    /// The body is arriving.
+    Storing {
+        head: Arc<Head>,
+        declared: Option<u64>,
+        received: u64,
+    },
+    /// Nothing more to do; the readers know.
+    Over,
+}
+
+impl FillGuard {
+    pub(super) fn new(fills: Arc<Fills>, fill: Arc<Fill>) -> Self {
+        let reserved = Reserved::none(Arc::clone(&fills.shelf.store));
+        Self {
+            stale: fill.ask.stale.clone(),
+            fills,
+            fill,
+            reserved,
+            phase: Phase::Asked,
+            pending: BytesMut::new(),
+        }
+    }
+
+    /// The entry to ask the origin about; set its validators with [`Head::validate`].
+    #[must_use]
+    pub fn stale(&self) -> Option<&Arc<Entry>> {
+        self.stale.as_ref()
+    }
+
+    /// Takes the origin's answer: decides whether it is kept, and lets the waiters know.
+    ///
+    /// `tags` are the route's own; those of key, target and the origin's fields are added. A 304 goes to
+    /// [`FillGuard::not_modified`] instead.
+    pub fn head(&mut self, status: StatusCode, headers: &HeaderMap, tags: &[Tag], now: Now) -> Decision {
+        let judged = self.judge(status, headers, tags, now).and_then(|head| {
+            let declared = if status == StatusCode::NO_CONTENT { Some(0) } else { declared_length(headers)? };
+            self.reserve(&head, declared)?;
+            Ok((Arc::new(head), declared))
+        });
+        match judged {
+            Err(reason) => {
+                self.refuse(reason, now);
+                Decision::NotStored(reason)
+            }
+            Ok((head, declared)) => {
+                self.share(&head, declared, now);
+                self.phase = Phase::Storing { head, declared, received: 0 };
+                Decision::Store
+            }
+        }
+    }
+
+    /// Adds a piece of the body. Copied, as a piece from the network may hold on to a much larger buffer.
+    pub fn write(&mut self, piece: &Bytes) {
+        let Phase::Storing { declared, received, .. } = &mut self.phase else { return };
+        *received += piece.len() as u64;
+        let limit = self.fills.shelf.entry_limit.load(Ordering::Relaxed) as u64;
+        if *received > declared.unwrap_or(limit) {
+            let reason = if declared.is_some() { NotStored::Length } else { NotStored::TooLarge };
+            self.refuse(reason, self.fill.sent);
+            return;
+        }
+        self.pending.extend_from_slice(piece);
+        if self.pending.len() >= PIECE || self.fill.chunks.lock().len() < LOOSE_PIECES {
+            self.flush();
+        }
+    }
+
+    /// Hands the pending bytes to the readers.
+    fn flush(&mut self) {
+        let Phase::Storing { declared, .. } = self.phase else { return };
+        if self.pending.is_empty() {
+            return;
+        }
+        // A declared length is reserved already, and readers have joined: it goes on even if its overhead does not fit.
+        let bytes = CHUNK + if declared.is_some() { 0 } else { self.pending.len() };
+        if !self.reserved.grow(bytes) && declared.is_none() {
+            self.refuse(NotStored::Memory, self.fill.sent);
+            return;
+        }
+        self.fill.chunks.lock().push(Bytes::copy_from_slice(&self.pending));
+        self.pending.clear();
+        self.fill.progress.send_modify(|_| ());
+    }
+
+    /// Ends the body. Call it only when the origin's message ended as it should.
+    ///
+    /// # Errors
+    /// Why the answer was not kept; a body shorter than declared fails its readers.
+    pub fn finish(mut self) -> Result<Arc<Entry>, NotStored> {
+        self.flush();
+        let Phase::Storing { head, declared, received } = std::mem::replace(&mut self.phase, Phase::Over)
+        else {
+            return Err(NotStored::Status);
+        };
+        if declared.is_some_and(|declared| declared != received) {
+            self.refuse(NotStored::Length, self.fill.sent);
+            return Err(NotStored::Length);
+        }
+        let body = Body::new(self.fill.chunks.lock().clone());
+        let entry = Arc::new(Entry::new(self.fill.ask.key.text(), head, Arc::new(body)));
+        // The entry is counted from here on, the fill no longer.
+        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store));
+        self.complete(&entry)?;
+        Ok(entry)
+    }
+
+    /// Takes a 304: the stale entry, updated with its fields, is good again (RFC 9111 §4.3.4).
+    ///
+    /// # Errors
+    /// [`NotStored::Mismatch`] when the 304 is about something else. The stale entry is given up; ask again, without
+    /// validators, under the same guard.
+    pub fn not_modified(
+        &mut self,
+        headers: &HeaderMap,
+        tags: &[Tag],
+        now: Now,
+    ) -> Result<Confirmed, NotStored> {
+        let key = &self.fill.ask.key;
+        let Some(stale) = self.stale.take() else { return Err(NotStored::Mismatch) };
+        if !conditional::confirms(stale.head(), headers) {
+            self.fills.shelf.store.remove(key, &stale);
+            return Err(NotStored::Mismatch);
+        }
+        let merged = conditional::merged(&stale.head().headers, headers);
+        match self.judge(stale.head().status, &merged, tags, now) {
+            Ok(head) => {
+                let entry = Arc::new(Entry::new(key.text(), Arc::new(head), Arc::clone(stale.body())));
+                if !entry.head().freshness.begins_fresh() {
+                    self.fills.pass(&self.fill.ask, now.mono);
+                }
+                let refused = self.complete(&entry).err();
+                Ok(Confirmed { entry, refused })
+            }
+            Err(reason) => {
+                // What was about this request's own form says nothing about the entry.
+                if !matches!(reason, NotStored::Authorization | NotStored::Cookie) {
+                    self.fills.shelf.store.remove(key, &stale);
+                }
+                self.refuse(reason, now);
+                Ok(Confirmed { entry: stale, refused: Some(reason) })
+            }
+        }
+    }
+
+    /// Gives up: the origin cannot be reached, so the waiters need not try. They may serve what is stale, as may the
+    /// holder.
+    pub fn origin_failed(mut self) {
+        self.end(Progress::OriginFailed);
+    }
+
+    fn judge(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        tags: &[Tag],
+        now: Now,
+    ) -> Result<Head, NotStored> {
+        let ask = &self.fill.ask;
+        let mut base = vec![Tag::key(&ask.key), ask.uri];
+        base.extend_from_slice(tags);
+        let sent = Sent {
+            method: &ask.method,
+            headers: &ask.headers,
+            has_body: ask.has_body,
+            moment: self.fill.moment,
+            at: self.fill.sent,
+        };
+        judge(status, headers, &sent, &ask.rule, &base, now)
+    }
+
+    fn reserve(&mut self, head: &Head, declared: Option<u64>) -> Result<(), NotStored> {
+        let limit = self.fills.shelf.entry_limit.load(Ordering::Relaxed);
+        let length = usize::try_from(declared.unwrap_or(0)).unwrap_or(usize::MAX);
+        if length > limit || head.bytes() > limit {
+            return Err(NotStored::TooLarge);
+        }
+        if !self.reserved.grow(head.bytes() + length) {
+            return Err(NotStored::Memory);
+        }
+        Ok(())
+    }
+
+    /// Tells the waiters that an answer is coming, or that it is not for them.
+    fn share(&self, head: &Arc<Head>, declared: Option<u64>, now: Now) {
+        if !head.freshness.begins_fresh() {
+            // Not for the waiters, see `waiting`.
+            self.fills.retire(&self.fill);
+            self.fills.pass(&self.fill.ask, now.mono);
+            self.fill.progress.send_replace(Progress::NotStored(NotStored::NoLifetime));
+            return;
+        }
+        self.fills.end_pass(&self.fill.ask);
+        let head = Arc::clone(head);
+        self.fill.progress.send_replace(match declared {
+            Some(length) => Progress::Shared { head, length },
+            None => Progress::Held(head),
+        });
+    }
+
+    /// Keeps the entry and hands it to the waiters.
+    fn complete(&mut self, entry: &Arc<Entry>) -> Result<(), NotStored> {
+        let shelf = &self.fills.shelf;
+        let standing = shelf.keep(&self.fill.ask.key, entry);
+        // In the store before it leaves the desk, so that no request falls between.
+        self.end(Progress::Done(Arc::clone(entry)));
+        if standing == Standing::Gone {
+            count(&self.fills.shelf.counts.refused);
+            return Err(NotStored::Purged);
+        }
+        count(&self.fills.shelf.counts.stored);
+        Ok(())
+    }
+
+    fn refuse(&mut self, reason: NotStored, now: Now) {
+        count(&self.fills.shelf.counts.refused);
+        if reason.lasts() {
+            self.fills.pass(&self.fill.ask, now.mono);
+        }
+        self.fill.chunks.lock().clear();
+        self.end(match reason {
+            NotStored::OriginError | NotStored::Length => Progress::Failed,
+            _ => Progress::NotStored(reason),
+        });
+        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store));
+    }
+
+    fn end(&mut self, progress: Progress) {
+        if matches!(progress, Progress::Failed | Progress::OriginFailed) {
+            count(&self.fills.shelf.counts.broken);
+        }
+        self.phase = Phase::Over;
+        self.fills.retire(&self.fill);
+        self.fill.progress.send_replace(progress);
+    }
+}
+
+impl Drop for FillGuard {
+    fn drop(&mut self) {
+        if !matches!(self.phase, Phase::Over) {
+            self.end(Progress::Failed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

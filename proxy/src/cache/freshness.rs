@@ -1,0 +1,363 @@
+//! How long an answer is good, and what may be done with it afterwards (RFC 9111 §4.2, RFC 5861).
+//!
+//! Pure functions of (stored head, request's directives, rule, now).
+
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{HeaderMap, HeaderName, StatusCode, header};
+
+use super::{
+    directives::{Directives, Scope, capped, digits, members},
+    request::{Now, Rule},
+};
+
+/// A guess is a tenth of the time since the last change (RFC 9111 §4.2.2), and never more than a day.
+const HEURISTIC_PART: u32 = 10;
+const HEURISTIC_MOST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// When an entry was made and how long it lasts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freshness {
+    lifetime: Duration,
+    initial_age: Duration,
+    received: Instant,
+    /// `no-cache`: never without asking.
+    always_ask: bool,
+    /// `must-revalidate`, `proxy-revalidate`: never stale, whatever anybody wishes.
+    strict: bool,
+    /// `s-maxage` forbids stale answers (RFC 9111 §5.2.2.10) where no span for them is written, see [`window`].
+    shared: bool,
+    while_revalidate: Option<Duration>,
+    if_error: Option<Duration>,
+}
+
+/// Why an entry must be asked for anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expired {
+    /// Its time is over.
+    Age,
+    /// It was softly purged.
+    Purged,
+    /// It is never good without asking (`no-cache`).
+    NoCache,
+    /// This request asks for a fresher one.
+    Request,
+}
+
+/// What may be done with an entry that is not simply good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Staleness {
+    /// Why.
+    pub expired: Expired,
+    /// Whether it may answer while it is fetched anew.
+    pub while_revalidate: bool,
+    /// Whether it may answer when the origin fails. If not, a failure is the client's to see (504, RFC 9111 §5.2.2.2).
+    pub on_error: bool,
+}
+
+impl Freshness {
+    /// Of an answer to a request sent at `sent`, received `now`.
+    #[must_use]
+    pub(super) fn new(
+        status: StatusCode,
+        headers: &HeaderMap,
+        directives: &Directives,
+        rule: &Rule,
+        sent: Now,
+        now: Now,
+    ) -> Self {
+        let initial_age = initial_age(headers, sent, now);
+        // The operator's span begins here, not where the answer was made.
+        let lifetime = rule
+            .ttl
+            .filter(|_| suits_ttl(status))
+            .map(|ttl| ttl.saturating_add(initial_age))
+            .or_else(|| explicit_lifetime(headers, directives, now))
+            .or_else(|| heuristic_lifetime(status, headers, directives, now))
+            .unwrap_or_default();
+        Self {
+            lifetime,
+            initial_age,
+            received: now.mono,
+            always_ask: rule.ttl.is_none() && directives.no_cache == Scope::Everything,
+            strict: directives.must_revalidate || directives.proxy_revalidate,
+            shared: directives.s_maxage.is_some(),
+            while_revalidate: directives.stale_while_revalidate,
+            if_error: directives.stale_if_error,
+        }
+    }
+
+    /// Time since the origin made or confirmed the answer (RFC 9111 §4.2.3).
+    #[must_use]
+    pub fn age(&self, now: Now) -> Duration {
+        self.initial_age.saturating_add(now.mono.saturating_duration_since(self.received))
+    }
+
+    /// When it was received.
+    #[must_use]
+    pub fn received(&self) -> Instant {
+        self.received
+    }
+
+    /// Seconds left of its lifetime; negative when it is over.
+    #[must_use]
+    pub fn ttl(&self, now: Now) -> i64 {
+        let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        seconds(self.lifetime).saturating_sub(seconds(self.age(now)))
+    }
+
+    /// Whether it is good at birth, and so may answer requests that waited for it.
+    #[must_use]
+    pub(super) fn begins_fresh(&self) -> bool {
+        !self.always_ask && self.lifetime > self.initial_age
+    }
+
+    /// Whether it can ever answer without the origin, fresh or stale.
+    #[must_use]
+    pub(super) fn ever_useful(&self, rule: &Rule) -> bool {
+        let spans = [
+            window(self.while_revalidate, rule.stale_while_revalidate, self.shared),
+            window(self.if_error, rule.stale_if_error, self.shared),
+        ];
+        self.begins_fresh() || (!self.always_ask && !self.strict && spans.iter().any(|span| !span.is_zero()))
+    }
+
+    /// Whether the entry may answer a request with these directives; if not, what else may be done with it.
+    ///
+    /// # Errors
+    /// [`Staleness`] when the origin must be asked, now or meanwhile.
+    pub(super) fn assess(
+        &self,
+        request: &Directives,
+        rule: &Rule,
+        softly_purged: bool,
+        now: Now,
+    ) -> Result<(), Staleness> {
+        let age = self.age(now);
+        let over = age.saturating_sub(self.lifetime);
+        let fresh = age < self.lifetime;
+        let left = self.lifetime.saturating_sub(age);
+        let asked = request.no_cache != Scope::Nothing
+            || request.max_age.is_some_and(|most| age > most)
+            || request.min_fresh.is_some_and(|least| left < least);
+        let stale_allowed = !self.strict && !self.always_ask;
+        let tolerated =
+            !fresh && stale_allowed && !self.shared && request.max_stale.is_some_and(|most| over <= most);
+        let expired = if self.always_ask {
+            Expired::NoCache
+        } else if softly_purged {
+            Expired::Purged
+        } else if asked {
+            Expired::Request
+        } else if fresh || tolerated {
+            return Ok(());
+        } else {
+            Expired::Age
+        };
+        let within = |said, rule| stale_allowed && over < window(said, rule, self.shared);
+        Err(Staleness {
+            expired,
+            // A client that asks for a fresh answer gets one, or the origin's failure within its span.
+            while_revalidate: expired != Expired::Request
+                && within(self.while_revalidate, rule.stale_while_revalidate),
+            on_error: within(self.if_error, rule.stale_if_error),
+        })
+    }
+}
+
+/// How long after expiry: the origin's span, else the rule's. `s-maxage` alone forbids stale answers; one who writes
+/// a span next to it means it, so the origin's own span counts, and the rule's does not. (RFC 9111 §5.2.2.10 read
+/// literally would void the origin's span too; no cache in use does that.)
+fn window(said: Option<Duration>, rule: Duration, shared: bool) -> Duration {
+    said.unwrap_or(if shared { Duration::ZERO } else { rule })
+}
+
+/// RFC 9111 §4.2.3, with the request's way counted as age.
+fn initial_age(headers: &HeaderMap, sent: Now, now: Now) -> Duration {
+    let apparent =
+        date(headers, &header::DATE).and_then(|date| now.wall.duration_since(date).ok()).unwrap_or_default();
+    // A list counts by its first member, anything but a number not at all (§5.1).
+    let told = headers
+        .get(header::AGE)
+        .and_then(|value| members(value.as_bytes()).next())
+        .and_then(digits)
+        .map_or(Duration::ZERO, capped);
+    let delay = now.mono.saturating_duration_since(sent.mono);
+    apparent.max(told.saturating_add(delay))
+}
+
+/// RFC 9111 §4.2.1.
+fn explicit_lifetime(headers: &HeaderMap, directives: &Directives, now: Now) -> Option<Duration> {
+    directives.s_maxage.or(directives.max_age).or_else(|| {
+        if directives.targeted {
+            return None;
+        }
+        let made = date(headers, &header::DATE).unwrap_or(now.wall);
+        // An invalid date is in the past (§5.3), and so is the earliest of several.
+        let spans = headers.get_all(header::EXPIRES).iter().map(|value| {
+            let expires = value.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok());
+            expires.and_then(|expires| expires.duration_since(made).ok()).unwrap_or_default()
+        });
+        spans.min().map(|span| capped(span.as_secs()))
+    })
+}
+
+/// RFC 9111 §4.2.2. Errors are never guessed about, though some may be: one bad answer must not outlive its cause.
+fn heuristic_lifetime(
+    status: StatusCode,
+    headers: &HeaderMap,
+    directives: &Directives,
+    now: Now,
+) -> Option<Duration> {
+    if !(matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308)
+        || directives.public && status.is_success())
+    {
+        return None;
+    }
+    let made = date(headers, &header::DATE).unwrap_or(now.wall);
+    let changed = date(headers, &header::LAST_MODIFIED)?;
+    Some((made.duration_since(changed).ok()? / HEURISTIC_PART).min(HEURISTIC_MOST))
+}
+
+/// The statuses a route's `ttl` speaks of: answers, not failures.
+fn suits_ttl(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 302 | 303 | 307 | 308)
+}
+
+/// A field that holds one date, in any of the three forms (RFC 9110 §5.6.7).
+pub(super) fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot build its input has failed")]
+    use super::*;
+    use crate::cache::testing::*;
+
+    fn freshness(fields: &[(&'static str, &str)], rule: &Rule, now: Now) -> Freshness {
+        let headers = map(fields);
+        Freshness::new(StatusCode::OK, &headers, &Directives::of_response(&headers), rule, now, now)
+    }
+
+    fn ttl(fields: &[(&'static str, &str)], now: Now) -> i64 {
+        freshness(fields, &Rule::origin_alone(), now).ttl(now)
+    }
+
+    #[test]
+    fn the_most_specific_lifetime_counts() {
+        let now = noon();
+        let (date, later) = (ago(now, 0), httpdate::fmt_http_date(now.wall + secs(50)));
+        assert_eq!(ttl(&[("cache-control", "max-age=10, s-maxage=20"), ("expires", &later)], now), 20);
+        assert_eq!(ttl(&[("cache-control", "max-age=10"), ("expires", &later)], now), 10);
+        assert_eq!(ttl(&[("expires", &later), ("date", &date)], now), 50);
+        assert_eq!(ttl(&[("expires", &later)], now), 50);
+        assert_eq!(ttl(&[("expires", &later), ("expires", "0")], now), 0);
+        assert_eq!(ttl(&[("expires", "tomorrow"), ("last-modified", &ago(now, 1000))], now), 0);
+        assert_eq!(ttl(&[("cdn-cache-control", "max-age=5"), ("expires", &later)], now), 5);
+        assert_eq!(ttl(&[], now), 0);
+    }
+
+    #[test]
+    fn a_guess_is_a_tenth_and_at_most_a_day() {
+        let now = noon();
+        assert_eq!(ttl(&[("last-modified", &ago(now, 1000))], now), 100);
+        assert_eq!(ttl(&[("last-modified", &ago(now, 365 * 86_400))], now), 86_400);
+    }
+
+    #[test]
+    fn age_counts_the_way_here_the_delay_and_the_stay() {
+        let now = noon();
+        assert_eq!(ttl(&[("cache-control", "max-age=60"), ("age", "50")], now), 10);
+        assert_eq!(ttl(&[("cache-control", "max-age=60"), ("age", "7, 50")], now), 53);
+        assert_eq!(ttl(&[("cache-control", "max-age=60"), ("age", "-7")], now), 60);
+        assert_eq!(ttl(&[("cache-control", "max-age=60"), ("date", &ago(now, 20))], now), 40);
+        assert!(ttl(&[("cache-control", "max-age=60"), ("age", "99999999999999999999")], now) < 0);
+        let headers = map(&[("cache-control", "max-age=60")]);
+        let directives = Directives::of_response(&headers);
+        let got = Freshness::new(
+            StatusCode::OK,
+            &headers,
+            &directives,
+            &Rule::origin_alone(),
+            now,
+            now.after(secs(3)),
+        );
+        assert_eq!(got.age(now.after(secs(10))), secs(10));
+    }
+
+    #[test]
+    fn the_rules_ttl_begins_at_receipt_and_speaks_only_of_answers() {
+        let now = noon();
+        let rule = Rule { ttl: Some(secs(60)), ..Rule::origin_alone() };
+        assert_eq!(
+            freshness(&[("cache-control", "max-age=1, no-cache"), ("age", "500")], &rule, now).ttl(now),
+            60
+        );
+        assert!(freshness(&[("cache-control", "no-cache")], &rule, now).begins_fresh());
+        let none = HeaderMap::new();
+        let failed = Freshness::new(StatusCode::NOT_FOUND, &none, &Directives::default(), &rule, now, now);
+        assert!(!failed.begins_fresh());
+    }
+
+    #[test]
+    fn requests_may_ask_for_more_or_less() {
+        let now = noon();
+        let entry = freshness(&[("cache-control", "max-age=60")], &Rule::origin_alone(), now);
+        let ask = |request: &str, after| {
+            let request = Directives::of_request(&map(&[("cache-control", request)]));
+            entry
+                .assess(&request, &Rule::origin_alone(), false, now.after(secs(after)))
+                .map_err(|stale| stale.expired)
+        };
+        for (request, after, expected) in [
+            ("", 59, Ok(())),
+            ("", 60, Err(Expired::Age)),
+            ("max-age=10", 10, Ok(())),
+            ("max-age=10", 11, Err(Expired::Request)),
+            ("min-fresh=30", 30, Ok(())),
+            ("min-fresh=30", 31, Err(Expired::Request)),
+            ("no-cache", 0, Err(Expired::Request)),
+            ("max-stale=5", 65, Ok(())),
+            ("max-stale=5", 66, Err(Expired::Age)),
+            ("max-stale", 9999, Ok(())),
+        ] {
+            assert_eq!(ask(request, after), expected, "{request} after {after}");
+        }
+    }
+
+    #[test]
+    fn stale_answers_are_served_only_where_nobody_forbids_it() {
+        let now = noon();
+        let rule =
+            Rule { stale_while_revalidate: secs(10), stale_if_error: secs(20), ..Rule::origin_alone() };
+        let ask = |cache_control, after| {
+            let entry = freshness(&[("cache-control", cache_control)], &rule, now);
+            let stale =
+                entry.assess(&Directives::default(), &rule, false, now.after(secs(after))).unwrap_err();
+            (stale.while_revalidate, stale.on_error)
+        };
+        for (cache_control, after, expected) in [
+            ("max-age=60", 65, (true, true)),
+            ("max-age=60", 70, (false, true)),
+            ("max-age=60", 80, (false, false)),
+            ("max-age=60, stale-while-revalidate=2, stale-if-error=100", 65, (false, true)),
+            ("max-age=60, must-revalidate", 65, (false, false)),
+            ("max-age=60, proxy-revalidate, stale-if-error=9", 65, (false, false)),
+            ("s-maxage=60", 65, (false, false)),
+            ("s-maxage=60, stale-if-error=9", 65, (false, true)),
+            ("no-cache, max-age=60", 5, (false, false)),
+        ] {
+            assert_eq!(ask(cache_control, after), expected, "{cache_control} after {after}");
+        }
+    }
+
+    #[test]
+    fn a_softly_purged_entry_is_stale_from_that_moment() {
+        let now = noon();
+        let rule = Rule { stale_while_revalidate: secs(10), ..Rule::origin_alone() };
+        let entry = freshness(&[("cache-control", "max-age=60")], &rule, now);
+        let stale = entry.assess(&Directives::default(), &rule, true, now).unwrap_err();
+        assert_eq!((stale.expired, stale.while_revalidate), (Expired::Purged, true));
+    }
+}

@@ -1,0 +1,125 @@
+//! What tells answers apart: the full text, and a 128-bit hash of it under a seed of this process.
+//!
+//! The hash finds the shard and the slot; the text is compared on every hit, so a collision costs a miss and never
+//! an answer of another key. The seed is random, so nobody outside can aim at one shard.
+
+use std::{
+    fmt::Write as _,
+    hash::{BuildHasher, RandomState},
+    sync::LazyLock,
+};
+
+static SEEDS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
+
+/// A cache key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    text: String,
+    hash: u128,
+}
+
+impl Key {
+    /// The key of a target: scheme, authority and the target exactly as it is forwarded.
+    ///
+    /// Shape:  each part but the last carries its length, so no two triples render alike. The authority is compared
+    ///         without regard to case, and the scheme's default port counts as none.
+    /// `buffer` is cleared and reused; hand back [`Key::into_buffer`]'s to allocate nothing.
+    /// Source: RFC 9111 §2; RFC 9110 §4.2.3 for case and port.
+    #[must_use]
+    pub fn target(scheme: &str, authority: &str, target: &str, buffer: String) -> Self {
+        let mut text = buffer;
+        text.clear();
+        let host = without_default_port(scheme, authority);
+        // Writing into a String cannot fail.
+        let _ = write!(text, "t{}:{scheme}{}:", scheme.len(), host.len());
+        let from = text.len();
+        text.push_str(host);
+        text[from..].make_ascii_lowercase();
+        text.push_str(target);
+        Self::hashed(text)
+    }
+
+    /// A key the operator's template rendered, apart from those of other namespaces (a route's or cache's name).
+    #[must_use]
+    pub fn rendered(namespace: &str, rendered: &str, buffer: String) -> Self {
+        let mut text = buffer;
+        text.clear();
+        let _ = write!(text, "k{}:{namespace}{rendered}", namespace.len());
+        Self::hashed(text)
+    }
+
+    /// The full text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The hash, different in every process.
+    #[must_use]
+    pub fn hash(&self) -> u128 {
+        self.hash
+    }
+
+    /// The allocation, for the next key.
+    #[must_use]
+    pub fn into_buffer(self) -> String {
+        self.text
+    }
+
+    fn hashed(text: String) -> Self {
+        let hash = hash(text.as_bytes());
+        Self { text, hash }
+    }
+}
+
+/// 128 bits of SipHash under this process's seeds.
+pub(super) fn hash(text: &[u8]) -> u128 {
+    let [high, low] = &*SEEDS;
+    u128::from(high.hash_one(text)) << 64 | u128::from(low.hash_one(text))
+}
+
+/// `authority` without the port that `scheme` implies.
+pub(super) fn without_default_port<'a>(scheme: &str, authority: &'a str) -> &'a str {
+    let port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+    // A bare IPv6 address has no port to lose; in brackets, the suffix cannot match inside.
+    authority.strip_suffix(port).unwrap_or(authority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(scheme: &str, authority: &str, target: &str) -> Key {
+        Key::target(scheme, authority, target, String::new())
+    }
+
+    #[test]
+    fn parts_cannot_be_moved_across_their_borders() {
+        assert_ne!(target("http", "a", "b/c"), target("http", "ab", "/c"));
+        assert_ne!(target("http", "a1:", "/"), target("http", "a", "1:/"));
+        assert_ne!(Key::rendered("a", "bc", String::new()), Key::rendered("ab", "c", String::new()));
+        assert_ne!(Key::rendered("4:http1:a", "/", String::new()).text(), target("http", "a", "/").text());
+    }
+
+    #[test]
+    fn the_default_port_and_the_case_of_a_host_do_not_matter() {
+        assert_eq!(target("http", "Example.org:80", "/A"), target("http", "example.org", "/A"));
+        assert_eq!(target("https", "example.org:443", "/"), target("https", "example.org", "/"));
+    }
+
+    #[test]
+    fn scheme_port_path_case_and_query_do_matter() {
+        let one = target("http", "example.org", "/a?b");
+        for other in [
+            target("https", "example.org", "/a?b"),
+            target("http", "example.org:8080", "/a?b"),
+            target("http", "example.org:443", "/a?b"),
+            target("http", "example.org", "/A?b"),
+            target("http", "example.org", "/a"),
+            target("http", "example.org.", "/a?b"),
+        ] {
+            assert_ne!(one, other);
+            assert_ne!(one.hash(), other.hash());
+        }
+    }
+}

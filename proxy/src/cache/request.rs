@@ -1,0 +1,84 @@
+//! What the cache is told about a request: its head, the route's rule, and what time it is.
+//!
+//! Time is an argument everywhere, so that every answer of this stage can be replayed in a test.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{HeaderMap, Method};
+use weir_config::plan;
+
+/// The two clocks, read together: dates are compared with `wall`, ages grow by `mono`.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// What a calendar says; may jump.
+    pub wall: SystemTime,
+    /// Never goes back.
+    pub mono: Instant,
+}
+
+impl Now {
+    /// Reads both clocks.
+    #[must_use]
+    pub fn read() -> Self {
+        Self { wall: SystemTime::now(), mono: Instant::now() }
+    }
+
+    /// This much later.
+    #[must_use]
+    pub fn after(self, span: Duration) -> Self {
+        Self { wall: self.wall + span, mono: self.mono + span }
+    }
+}
+
+/// What of a request decides whether, and with what, the cache may answer.
+///
+/// Pass the fields as they are forwarded (hop-by-hop and untrusted ones already removed): what the origin does not
+/// see must not select a variant.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestHead<'a> {
+    /// As received.
+    pub method: &'a Method,
+    /// As forwarded.
+    pub headers: &'a HeaderMap,
+    /// Whether a body follows, of a declared length above 0 or chunked.
+    pub has_body: bool,
+}
+
+/// What the route says about its answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// How long, whatever the origin says short of `no-store` and `private`.
+    pub ttl: Option<Duration>,
+    /// Where the origin names no such span itself.
+    pub stale_while_revalidate: Duration,
+    /// Where the origin names no such span itself.
+    pub stale_if_error: Duration,
+    /// Whether the key tells callers apart. Then `private`, `Authorization` and `Cookie` do not forbid keeping the
+    /// answer: whoever finds it is the caller it was made for. `Set-Cookie` and `no-store` still do.
+    pub private_to_caller: bool,
+}
+
+impl Rule {
+    /// The rule of a route. `private_to_caller` is for the caller to say, who knows which variables of the key name
+    /// one person (`session.user_id`) and which name many (`session.role`).
+    #[must_use]
+    pub fn new(rule: &plan::CacheRule, private_to_caller: bool) -> Self {
+        Self {
+            ttl: rule.ttl,
+            stale_while_revalidate: rule.stale_while_revalidate,
+            stale_if_error: rule.stale_if_error,
+            private_to_caller,
+        }
+    }
+
+    /// Nothing beyond what the origin says.
+    #[must_use]
+    pub const fn origin_alone() -> Self {
+        Self {
+            ttl: None,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            private_to_caller: false,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What lookups and fills of one cache share: the store, the epochs, the bounds and the counters.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use super::{
+    entry::{Entry, Head},
+    key::Key,
+    memory::Store,
+    tags::{Floor, Standing, Tags},
+};
+
+/// One cache's common ground.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    pub(super) store: Arc<Store>,
+    pub(super) tags: Arc<Tags>,
+    pub(super) floor: Floor,
+    /// The largest entry kept, in bytes of body.
+    pub(super) entry_limit: AtomicUsize,
+    pub(super) counts: Counts,
+}
+
+/// Events since the start, each counted once.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) hits: AtomicU64,
+    pub(super) stale: AtomicU64,
+    pub(super) misses: AtomicU64,
+    pub(super) bypasses: AtomicU64,
+    pub(super) fills: AtomicU64,
+    pub(super) collapsed: AtomicU64,
+    pub(super) stored: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) broken: AtomicU64,
+}
+
+impl Shelf {
+    /// What purges left of an answer.
+    pub(super) fn standing(&self, head: &Head) -> Standing {
+        self.floor.standing(head.moment).max(self.tags.standing(&head.tags, head.moment))
+    }
+
+    /// Keeps an entry, unless it was purged while it was fetched.
+    pub(super) fn keep(&self, key: &Key, entry: &Arc<Entry>) -> Standing {
+        let standing = self.standing(entry.head());
+        if standing != Standing::Gone {
+            self.store.insert(key, Arc::clone(entry));
+        }
+        standing
+    }
+}
+
+/// Counts one more.
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

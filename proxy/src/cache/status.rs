@@ -1,0 +1,112 @@
+//! `Cache-Status` (RFC 9211): what this cache did with a request, in words a client and an operator can read.
+
+use std::fmt;
+
+use http::StatusCode;
+
+/// How this cache calls itself.
+pub const NAME: &str = "weir";
+
+/// Why a request went on to the origin (RFC 9211 §2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Forwarded {
+    /// The cache was told not to take part.
+    Bypass,
+    /// Its method is not one we answer.
+    Method,
+    /// Nothing is stored for the target.
+    UriMiss,
+    /// Something is stored, for other requests.
+    VaryMiss,
+    /// What was stored may not be used.
+    Miss,
+    /// The request's own directives.
+    Request,
+    /// What is stored is no longer fresh.
+    Stale,
+}
+
+impl Forwarded {
+    /// The RFC's word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Bypass => "bypass",
+            Self::Method => "method",
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Miss => "miss",
+            Self::Request => "request",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// The value of the field; `Display` writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheStatus {
+    /// Why it went to the origin; `None` is a hit.
+    pub forwarded: Option<Forwarded>,
+    /// What the origin answered, if it is not what the client gets (a 304 that confirmed).
+    pub origin: Option<StatusCode>,
+    /// Seconds left of the entry's lifetime; negative for a stale answer.
+    pub ttl: Option<i64>,
+    /// Whether the answer is kept.
+    pub stored: bool,
+    /// Whether it was another request that went.
+    pub collapsed: bool,
+    /// One more word: the reason's name. A token (letters, digits, dashes).
+    pub detail: Option<&'static str>,
+}
+
+impl fmt::Display for CacheStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(NAME)?;
+        match self.forwarded {
+            None => f.write_str("; hit")?,
+            Some(reason) => write!(f, "; fwd={}", reason.word())?,
+        }
+        if let Some(status) = self.origin {
+            write!(f, "; fwd-status={}", status.as_u16())?;
+        }
+        if let Some(ttl) = self.ttl {
+            write!(f, "; ttl={ttl}")?;
+        }
+        if self.stored {
+            f.write_str("; stored")?;
+        }
+        if self.collapsed {
+            f.write_str("; collapsed")?;
+        }
+        if let Some(detail) = self.detail {
+            write!(f, "; detail={detail}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_field_reads_as_the_rfc_writes_it() {
+        let hit = CacheStatus { ttl: Some(376), ..CacheStatus::default() };
+        assert_eq!(hit.to_string(), "weir; hit; ttl=376");
+        let stored =
+            CacheStatus { forwarded: Some(Forwarded::UriMiss), stored: true, ..CacheStatus::default() };
+        assert_eq!(stored.to_string(), "weir; fwd=uri-miss; stored");
+        let confirmed = CacheStatus {
+            forwarded: Some(Forwarded::Stale),
+            origin: Some(StatusCode::NOT_MODIFIED),
+            ttl: Some(60),
+            stored: true,
+            collapsed: true,
+            detail: Some("age"),
+        };
+        assert_eq!(
+            confirmed.to_string(),
+            "weir; fwd=stale; fwd-status=304; ttl=60; stored; collapsed; detail=age"
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! Which requests a stored answer was made for: `Vary` (RFC 9111 §4.1).
+//!
+//! Values are compared as the field's grammar allows: whitespace around members never counts, the case and order of
+//! `Accept-Encoding` neither. What is not known to be a list is compared as it stands.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, header};
+
+use super::{directives::members, policy::NotStored};
+
+/// More names than this in one `Vary`, and the answer is not stored: it would not be found again.
+const MOST_FIELDS: usize = 16;
+
+/// The request fields an answer depends on, with the values it was made for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Variant(Box<[Field]>);
+
+#[derive(Debug, Clone)]
+struct Field {
+    name: HeaderName,
+    /// In the form that is compared; `None` is an absent field.
+    value: Option<Box<[u8]>>,
+    /// As the first request wrote it, where that was one line: most others write the same, and are compared without
+    /// bringing theirs into form.
+    written: Option<Box<[u8]>>,
+}
+
+impl PartialEq for Field {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, &self.value) == (&other.name, &other.value)
+    }
+}
+
+impl Eq for Field {}
+
+impl Field {
+    fn of(name: HeaderName, request: &HeaderMap) -> Self {
+        let value = value(&name, request).map(|value| value.into_owned().into_boxed_slice());
+        let written = only_line(&name, request).map(Box::from);
+        Self { name, value, written }
+    }
+
+    fn matches(&self, request: &HeaderMap) -> bool {
+        let same = self.written.is_some() && only_line(&self.name, request) == self.written.as_deref();
+        same || value(&self.name, request).as_deref() == self.value.as_deref()
+    }
+
+    fn bytes(&self) -> usize {
+        let length = |value: &Option<Box<[u8]>>| value.as_ref().map_or(0, |value| value.len());
+        size_of::<Self>() + self.name.as_str().len() + length(&self.value) + length(&self.written)
+    }
+}
+
+impl Variant {
+    /// What `response` says it depends on, with `request`'s values.
+    ///
+    /// # Errors
+    /// [`NotStored::VaryStar`] for `*` or a member that is no field name, [`NotStored::VaryTooMany`].
+    pub fn of(response: &HeaderMap, request: &HeaderMap) -> Result<Self, NotStored> {
+        let mut names = Vec::new();
+        for member in response.get_all(header::VARY).iter().flat_map(|value| members(value.as_bytes())) {
+            // `*` is a token, and so would pass for a name.
+            let name = HeaderName::from_bytes(member).ok().filter(|name| name.as_str() != "*");
+            names.push(name.ok_or(NotStored::VaryStar)?);
+        }
+        names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        if names.len() > MOST_FIELDS {
+            return Err(NotStored::VaryTooMany);
+        }
+        Ok(Self(names.into_iter().map(|name| Field::of(name, request)).collect()))
+    }
+
+    /// Whether the answer was made for requests like this one.
+    #[must_use]
+    pub fn matches(&self, request: &HeaderMap) -> bool {
+        self.0.iter().all(|field| field.matches(request))
+    }
+
+    /// Whether two requests differ in what an answer of this kind depends on.
+    #[must_use]
+    pub fn parts(&self, one: &HeaderMap, other: &HeaderMap) -> bool {
+        self.0.iter().any(|field| value(&field.name, one) != value(&field.name, other))
+    }
+
+    /// Bytes it occupies besides itself.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(Field::bytes).sum()
+    }
+}
+
+/// The field's value where it is a single line.
+fn only_line<'a>(name: &HeaderName, request: &'a HeaderMap) -> Option<&'a [u8]> {
+    let mut lines = request.get_all(name).iter();
+    let first = lines.next()?;
+    lines.next().is_none().then(|| first.as_bytes())
+}
+
+/// The field's value in one form for all spellings that mean the same; borrowed if it is a single plain line.
+fn value<'a>(name: &HeaderName, request: &'a HeaderMap) -> Option<Cow<'a, [u8]>> {
+    let mut lines = request.get_all(name).iter();
+    let first = lines.next()?.as_bytes();
+    let list = [header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE].contains(name);
+    if !list {
+        let mut joined = Cow::Borrowed(first.trim_ascii());
+        for line in lines {
+            let joined = joined.to_mut();
+            joined.extend_from_slice(b", ");
+            joined.extend_from_slice(line.as_bytes().trim_ascii());
+        }
+        return Some(joined);
+    }
+    let mut parts: Vec<Vec<u8>> = std::iter::once(first)
+        .chain(lines.map(http::HeaderValue::as_bytes))
+        .flat_map(members)
+        .map(|member| {
+            let bare = member.iter().filter(|byte| !byte.is_ascii_whitespace());
+            bare.map(u8::to_ascii_lowercase).collect()
+        })
+        .collect();
+    // Among codings only the weights say what is preferred (RFC 9110 §12.5.3); the others keep their order, which
+    // servers are known to read.
+    if *name == header::ACCEPT_ENCODING {
+        parts.sort_unstable();
+        parts.dedup();
+    }
+    Some(Cow::Owned(parts.join(&b',')))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot build its input has failed")]
+    use super::*;
+    use crate::cache::testing::*;
+
+    #[test]
+    fn spellings_that_mean_the_same_match_and_others_do_not() {
+        let vary = map(&[("vary", "Accept-Encoding"), ("vary", "x-a, accept-encoding")]);
+        let made_for = map(&[("accept-encoding", "gzip, BR;q=0.5"), ("x-a", "one, two")]);
+        let variant = Variant::of(&vary, &made_for).unwrap();
+        assert!(variant.matches(&made_for));
+        assert!(variant.matches(&map(&[
+            ("accept-encoding", "br; q=0.5"),
+            ("accept-encoding", "gzip"),
+            ("x-a", "one"),
+            ("x-a", "two")
+        ])));
+        for other in [
+            map(&[("accept-encoding", "gzip"), ("x-a", "one, two")]),
+            map(&[("accept-encoding", "gzip, br;q=0.5"), ("x-a", "two, one")]),
+            map(&[("accept-encoding", "gzip, br;q=0.5")]),
+            map(&[("accept-encoding", "gzip, br;q=0.5"), ("x-a", "")]),
+        ] {
+            assert!(!variant.matches(&other), "{other:?}");
+            assert!(variant.parts(&made_for, &other));
+        }
+    }
+
+    #[test]
+    fn absence_is_a_value() {
+        let variant = Variant::of(&map(&[("vary", "x-a")]), &map(&[])).unwrap();
+        assert!(variant.matches(&map(&[("x-b", "1")])));
+        assert!(!variant.matches(&map(&[("x-a", "")])));
+    }
+
+    #[test]
+    fn a_star_or_an_invalid_name_anywhere_forbids_storing() {
+        for vary in ["*", "x-a, *", "*, x-a", "a b", "x-a, \"*\""] {
+            assert_eq!(Variant::of(&map(&[("vary", vary)]), &map(&[])), Err(NotStored::VaryStar), "{vary}");
+        }
+        let many: Vec<_> = (0..17).map(|n| format!("x-{n}")).collect();
+        let many = map(&[("vary", &many.join(","))]);
+        assert_eq!(Variant::of(&many, &map(&[])), Err(NotStored::VaryTooMany));
+        assert_eq!(Variant::of(&map(&[]), &map(&[])), Ok(Variant::default()));
+    }
+}

@@ -1,0 +1,184 @@
+//! THE REQUEST PATH, general lane: accepted, routed, limited, authenticated, looked up, balanced, forwarded, recorded.
+//!
+//! [`Edge::serve`] is one request's life; [`Edge::travel`] tells it in time order, each step a call that either
+//! answers, refuses, or hands on. What a step needs of Pingora is in `edge/client.rs` (the client's side) and
+//! `edge/exchange.rs` (the peer's side); this file and its children are the only ones that see both.
+
+mod caching;
+mod client;
+mod exchange;
+mod forwarding;
+mod local;
+mod reply;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::{
+    connectors::{ConnectorOptions, http::Connector},
+    protocols::{Stream, http::ServerSession},
+};
+use weir_config::plan::Action;
+
+use self::client::{Client, ClientError};
+use crate::{
+    accept::{Arrival, BadRequest, Service},
+    cache::Now,
+    decide::{self, Decision, Passed},
+    journey::Journey,
+    refusal::Refusal,
+    request::RequestView,
+    running::Running,
+    state::{Snapshot, State},
+};
+
+/// The general lane; cheap to clone.
+#[derive(Clone)]
+pub struct Edge {
+    state: Arc<State>,
+    connector: Arc<Connector>,
+}
+
+/// What every step of one journey reads: the state it began with, the request, and the proof that it passed.
+#[derive(Clone)]
+struct Trip {
+    snapshot: Arc<Snapshot>,
+    request: Arc<RequestView>,
+    passed: Arc<Passed>,
+}
+
+impl Trip {
+    fn running(&self) -> &Running {
+        &self.snapshot.running
+    }
+
+    fn route(&self) -> &weir_config::plan::Route {
+        self.passed.route(self.running())
+    }
+}
+
+/// How a journey ended other than with a whole answer.
+#[derive(Debug)]
+enum Ended {
+    /// No answer was begun; this is said instead.
+    Refused(Refusal),
+    /// An answer was begun and cannot be finished: the connection breaks, so that nobody takes it for whole.
+    Cut,
+}
+
+impl From<Refusal> for Ended {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Before an answer was begun.
+impl From<ClientError> for Ended {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Left => Self::Refused(Refusal::ClientLeft),
+            ClientError::Bad(bad) => Self::Refused(Refusal::Bad(bad)),
+        }
+    }
+}
+
+impl Edge {
+    /// The lane over `state`; keeps up to `keepalive` idle connections to peers in all.
+    #[must_use]
+    pub fn new(state: Arc<State>, keepalive: usize) -> Self {
+        Self { state, connector: Arc::new(Connector::new(Some(ConnectorOptions::new(keepalive)))) }
+    }
+
+    async fn travel(&self, snapshot: &Arc<Snapshot>, client: &mut Client, journey: &mut Journey) -> Result<(), Ended> {
+        // accepted: one meaning, or none.
+        if let Some(bad) = journey.arrival.refused {
+            return Err(Refusal::Bad(bad).into());
+        }
+        let request = Arc::new(client.request(&journey.arrival, &snapshot.running.plan)?);
+        journey.request = Some(Arc::clone(&request));
+
+        // routed, limited, authenticated.
+        let Decision { route, caller, verdict } = decide::decide(&snapshot.running, &request, Now::read()).await;
+        (journey.route, journey.caller) = (route, caller);
+        let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(verdict?) };
+        client.expect_body(trip.body_limit(journey.arrival.connection.listener), trip.request.expects_continue);
+
+        // answered here, or looked up, balanced and forwarded.
+        match trip.passed.action(trip.running()) {
+            Action::Redirect(redirect) => self.redirect(&trip, redirect, client, journey).await,
+            Action::Answer(answer) => self.fixed(&trip, answer, client, journey).await,
+            Action::Files(_) => self.file(&trip, client, journey).await,
+            Action::Forward(forward) => self.look_up_or_forward(&trip, forward, client, journey).await,
+        }
+    }
+
+    /// Answers with a refusal, if the client can still hear one. A bad body takes its own status.
+    async fn refuse(&self, refusal: Refusal, client: &mut Client, journey: &mut Journey) -> bool {
+        let refusal = match journey.arrival.fault() {
+            Some(fault) => Refusal::Bad(fault),
+            None => refusal,
+        };
+        let heard = self.say(&refusal, client, journey).await;
+        journey.answer.status = refusal.said().status.as_u16();
+        journey.refusal = Some(refusal);
+        heard
+    }
+}
+
+impl Trip {
+    /// The largest request body: the route's own bound, else the listener's; 0 is none.
+    fn body_limit(&self, listener: usize) -> u64 {
+        let listeners = &self.running().plan.listeners;
+        let own = listeners.get(listener).map_or(0, |listener| listener.bounds.body_bytes.get());
+        self.route().body_bytes.map_or(own, |bytes| bytes.get())
+    }
+}
+
+#[async_trait]
+impl Service for Edge {
+    fn refuse(&self, arrival: Arc<Arrival>, line: &[u8]) -> Bytes {
+        let refusal = Refusal::Bad(arrival.refused.unwrap_or(BadRequest::BadLine));
+        let answer = reply::raw_refusal(&refusal);
+        let mut journey = Journey::new(arrival);
+        journey.line = Some(String::from_utf8_lossy(line).into_owned());
+        journey.answer.status = refusal.said().status.as_u16();
+        journey.answer.complete = true;
+        journey.refusal = Some(refusal);
+        self.state.snapshot().recorder.finish(&journey, None);
+        answer
+    }
+
+    async fn serve(&self, mut session: ServerSession, arrival: Arc<Arrival>) -> Option<Stream> {
+        let snapshot = self.state.snapshot();
+        let _in_flight = self.state.begin();
+        let mut journey = Journey::new(arrival);
+        if !matches!(session.read_request().await, Ok(true)) {
+            // The front let it pass and Pingora did not: the rules differ somewhere, and ours is the one to mend.
+            tracing::warn!("a request passed the front that pingora cannot read");
+            journey.refusal = Some(Refusal::Bad(BadRequest::BadLine));
+            journey.answer.status = 400;
+            snapshot.recorder.finish(&journey, None);
+            return None;
+        }
+        let mut client = Client::new(session);
+        if journey.arrival.is_closing() {
+            client.close_after();
+        }
+        let ended = Box::pin(self.travel(&snapshot, &mut client, &mut journey)).await;
+        let whole = match ended {
+            Ok(()) => true,
+            Err(Ended::Refused(refusal)) => self.refuse(refusal, &mut client, &mut journey).await,
+            Err(Ended::Cut) => false,
+        };
+        journey.answer.complete = whole;
+        journey.answer.body_bytes = client.written();
+        snapshot.recorder.finish(&journey, snapshot.running.upstream_of(journey.route));
+        if whole {
+            client.finish().await
+        } else {
+            client.abort().await;
+            None
+        }
+    }
+}

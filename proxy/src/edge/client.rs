@@ -1,0 +1,189 @@
+//! The client's side of one exchange: its request body in chunks, kept for a replay while it is small, and whether it
+//! is still there.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use pingora::{
+    http::ResponseHeader,
+    protocols::{Stream, http::ServerSession},
+};
+
+use weir_config::Plan;
+
+use super::reply::assemble;
+use crate::{
+    accept::{Arrival, BadRequest},
+    forward::hop_by_hop,
+    refusal::Refusal,
+    request::RequestView,
+};
+
+/// Request bodies up to this size can be sent to a second peer. nginx holds 16 KiB in memory before it spools to disk;
+/// 64 KiB covers JSON writes and costs at most that for each request under way.
+const REPLAY_BYTES: usize = 64 * 1024;
+
+/// How long an unread request body may take to be drained so that the connection can be kept.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Why the client's side ended an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClientError {
+    /// It closed, or reset the stream.
+    Left,
+    /// What it sent breaks a rule or a bound.
+    Bad(BadRequest),
+}
+
+/// The client of one request.
+pub(super) struct Client {
+    session: ServerSession,
+    /// What was read of the body so far; `None` once that is more than may be kept.
+    replay: Option<BytesMut>,
+    seen: u64,
+    limit: u64,
+    continues: bool,
+    body_done: bool,
+    written: u64,
+}
+
+impl Client {
+    /// The client behind `session`, whose head has been read. A `limit` of 0 is no bound.
+    pub(super) fn new(mut session: ServerSession) -> Self {
+        let body_done = session.is_body_empty();
+        Self { session, replay: Some(BytesMut::new()), seen: 0, limit: 0, continues: false, body_done, written: 0 }
+    }
+
+    /// Bounds the body, and notes whether the client waits for `100 Continue` before it sends any.
+    pub(super) fn expect_body(&mut self, limit: u64, continues: bool) {
+        self.limit = limit;
+        self.continues = continues && !self.body_done;
+    }
+
+    /// Whether the request has a body at all.
+    pub(super) fn has_body(&mut self) -> bool {
+        !self.session.is_body_empty()
+    }
+
+    /// Whether the body has been read to its end.
+    pub(super) fn body_done(&self) -> bool {
+        self.body_done
+    }
+
+    /// What was read of the body so far, if all of it is still there.
+    pub(super) fn replay(&self) -> Option<Bytes> {
+        self.replay.as_ref().map(|kept| Bytes::copy_from_slice(kept))
+    }
+
+    /// Body bytes read so far.
+    pub(super) fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Body bytes written so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// The next chunk of the body; `None` at its end. May be dropped and called again.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
+        if std::mem::take(&mut self.continues) {
+            self.session.write_continue_response().await.map_err(|_| ClientError::Left)?;
+        }
+        // A body that breaks a rule says so in [`Arrival::fault`], which words the answer.
+        let chunk = self.session.read_request_body().await.map_err(|_| ClientError::Left)?;
+        let Some(chunk) = chunk else {
+            self.body_done = true;
+            return Ok(None);
+        };
+        self.seen += chunk.len() as u64;
+        if self.limit > 0 && self.seen > self.limit {
+            return Err(ClientError::Bad(BadRequest::BodyTooLarge));
+        }
+        match &mut self.replay {
+            Some(kept) if kept.len() + chunk.len() <= REPLAY_BYTES => kept.extend_from_slice(&chunk),
+            kept => *kept = None,
+        }
+        Ok(Some(chunk))
+    }
+
+    /// Resolves when the client is gone; only after its body was read.
+    pub(super) async fn left(&mut self) {
+        // Bytes of a next request stay in the front's buffer, so whatever ends this read is the end of the client.
+        if self.session.read_body_or_idle(true).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Passes an interim answer on, where the protocol has them.
+    pub(super) async fn interim(&mut self, status: StatusCode, fields: &HeaderMap) -> Result<(), ClientError> {
+        // HTTP/1.0 knows none.
+        if self.session.req_header().version == http::Version::HTTP_10 {
+            return Ok(());
+        }
+        let mut fields = fields.clone();
+        hop_by_hop::clean_response(&mut fields, None);
+        let Some(head) = assemble(status, &fields) else { return Ok(()) };
+        self.session.write_response_header(Box::new(head)).await.map_err(|_| ClientError::Left)
+    }
+
+    /// Writes the head of the answer; `end` when no body follows.
+    pub(super) async fn head(&mut self, head: ResponseHeader, end: bool) -> Result<(), ClientError> {
+        let result = match &mut self.session {
+            // HTTP/2 says the end with the head itself; a later empty DATA frame would cost a packet.
+            ServerSession::H2(session) => session.write_response_header(Box::new(head), end),
+            session => session.write_response_header(Box::new(head)).await,
+        };
+        result.map_err(|_| ClientError::Left)
+    }
+
+    /// Writes a piece of the answer's body.
+    pub(super) async fn body(&mut self, bytes: Bytes) -> Result<(), ClientError> {
+        let length = bytes.len() as u64;
+        self.session.write_response_body(bytes, false).await.map_err(|_| ClientError::Left)?;
+        self.written += length;
+        Ok(())
+    }
+
+    /// The connection ends with this answer.
+    pub(super) fn close_after(&mut self) {
+        self.session.set_keepalive(None);
+    }
+
+    /// The request as every stage sees it.
+    pub(super) fn request(&mut self, arrival: &Arrival, plan: &Plan) -> Result<RequestView, Refusal> {
+        let has_body = self.has_body();
+        let head = self.session.req_header();
+        let target = std::str::from_utf8(head.raw_path()).map_err(|_| Refusal::Bad(BadRequest::BadTarget))?;
+        RequestView::read(&head.method, target, arrival.version, &head.headers, has_body, arrival, plan)
+    }
+
+    /// Whether the final head of an answer was written.
+    pub(super) fn has_answered(&self) -> bool {
+        self.session.response_written().is_some_and(|head| !head.status.is_informational())
+    }
+
+    /// Whether an answer may have no body.
+    pub(super) fn is_head(&self) -> bool {
+        self.session.req_header().method == http::Method::HEAD
+    }
+
+    /// Drops the answer in the middle: the client must notice that it is not whole.
+    pub(super) async fn abort(mut self) {
+        self.session.shutdown().await;
+    }
+
+    /// Ends an answer that was written whole; gives the stream back when the next request may come on it.
+    pub(super) async fn finish(mut self) -> Option<Stream> {
+        if !self.body_done && self.session.get_keepalive().is_some() {
+            // What is left of the body would be taken for the next request.
+            self.session.set_total_drain_timeout(Some(DRAIN));
+            if self.continues || self.session.drain_request_body().await.is_err() {
+                self.session.set_keepalive(None);
+            }
+        }
+        let reusable = self.session.finish().await.ok().flatten()?;
+        Some(reusable.into_parts().0)
+    }
+}

@@ -1,0 +1,406 @@
+//! One exchange with an upstream: attempts at peers until one answers, then its answer, chunk by chunk.
+//!
+//! [`open`] picks a peer, connects, sends the request and waits for the head of the answer; it goes on to the next peer
+//! as the plan's `retry` says, and never after the client could have seen a byte. [`Open`] is what stands then: a
+//! connection with the rest of the answer on it. It belongs to the request that asked, or to a task that fills the
+//! cache, which is why it holds nothing of the client.
+//!
+//! Why not `HttpProxy`: see DESIGN.md, "Why does the general lane not use pingora-proxy?".
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use pingora::{
+    ErrorType,
+    connectors::http::Connector,
+    http::RequestHeader,
+    protocols::http::client::HttpSession,
+    upstreams::peer::HttpPeer,
+};
+use tokio::time::sleep_until;
+
+use super::client::{Client, ClientError};
+use crate::{
+    balance::{NoPeer, Picked, Tried},
+    forward::{
+        peer::Wait,
+        response::{self, Head},
+        retry::{self, Failure, Verdict},
+        upgrade::Websocket,
+    },
+    journey::Attempt,
+    running::Upstream,
+};
+
+/// Attempts for one request, stale connections included: a peer that restarted leaves many of those behind.
+const ATTEMPTS: usize = 16;
+
+/// What is asked of an upstream.
+pub(super) struct Call<'a> {
+    pub(super) upstream: &'a Arc<Upstream>,
+    pub(super) client: IpAddr,
+    /// The request as the peer gets it, body framing included.
+    pub(super) head: RequestHeader,
+    /// The WebSocket handshake that is being passed on.
+    pub(super) websocket: Option<Websocket>,
+}
+
+/// Why no answer came.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    /// No peer could be asked.
+    NoPeer(NoPeer),
+    /// The last peer asked failed like this.
+    Failed(Failure),
+    /// The client ended it.
+    Client(ClientError),
+}
+
+/// The head of a peer's answer, checked.
+#[derive(Debug)]
+pub(super) struct PeerHead {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+}
+
+/// A connection on which the final head of an answer has been read.
+pub(super) struct Open {
+    session: HttpSession,
+    peer: HttpPeer,
+    picked: Picked,
+    pub(super) head: PeerHead,
+    /// Whether the whole request went out; otherwise the connection cannot be used again.
+    request_done: bool,
+    upgraded: bool,
+    read: Duration,
+    keepalive: Duration,
+    deadline: Option<Instant>,
+}
+
+/// Asks peers of the upstream until one answers, noting every attempt.
+pub(super) async fn open(
+    connector: &Connector,
+    call: Call<'_>,
+    mut client: Option<&mut Client>,
+    attempts: &mut Vec<Attempt>,
+) -> Result<Open, NoAnswer> {
+    let plan = &call.upstream.plan;
+    let started = Instant::now();
+    let deadline = plan.timeouts.total.map(|total| started + total);
+    let mut tried = Tried::default();
+    let mut last: Option<Failure> = None;
+    let mut counted = 0;
+    for _ in 0..ATTEMPTS {
+        let picked = match call.upstream.pool.pick(call.client, &mut tried, Instant::now()) {
+            Ok(picked) => picked,
+            // The reason of the last peer says more than "all tried".
+            Err(none) => return Err(last.map_or(NoAnswer::NoPeer(none), NoAnswer::Failed)),
+        };
+        counted += 1;
+        let began = Instant::now();
+        let mut note = Attempt {
+            peer: Arc::clone(&picked.peer().endpoint().name),
+            started: began,
+            first_byte: None,
+            status: None,
+            outcome: "answered",
+        };
+        let peer = call.upstream.dial.peer(picked.peer().endpoint().address, Wait::Stream);
+        let heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline).await;
+        let now = Instant::now();
+        let (failure, answered) = match heads {
+            Ok((session, head, request_done)) => {
+                let status = head.status;
+                (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
+                let answered = Answered { session, head, request_done };
+                if !plan.retry.statuses.contains(&status.as_u16()) {
+                    attempts.push(note);
+                    return Ok(answered.open(&call, peer, picked, deadline));
+                }
+                (Failure::Status(status), Some(answered))
+            }
+            Err(Lost::Client(error)) => {
+                note.outcome = "client_left";
+                attempts.push(note);
+                return Err(NoAnswer::Client(error));
+            }
+            Err(Lost::Peer(failure)) => (failure, None),
+        };
+        note.outcome = failure.word();
+        attempts.push(note);
+        let progress = retry::Progress {
+            method: &call.head.method,
+            attempts: counted,
+            started,
+            body: match &client {
+                Some(client) if client.replay().is_none() => retry::Body::Gone,
+                _ => retry::Body::Held,
+            },
+            client: retry::Client::Waiting,
+        };
+        match (retry::decide(failure, &progress, &plan.retry, now), answered) {
+            // The last answer is an answer, whatever its status (nginx passes it on, too).
+            (Verdict::Stop(_), Some(answered)) => return Ok(answered.open(&call, peer, picked, deadline)),
+            (Verdict::Stop(_), None) => {
+                blame(picked, failure, &plan.retry, now);
+                return Err(NoAnswer::Failed(failure));
+            }
+            (Verdict::Next, _) if failure == Failure::ResetUnsent => {
+                picked.unused(&mut tried);
+                counted -= 1;
+            }
+            (Verdict::Next, _) => blame(picked, failure, &plan.retry, now),
+        }
+        last = Some(failure);
+    }
+    Err(NoAnswer::Failed(last.unwrap_or(Failure::Reset)))
+}
+
+fn blame(picked: Picked, failure: Failure, retry: &weir_config::plan::Retry, now: Instant) {
+    if failure.blames_peer(retry) {
+        picked.failed(now);
+    }
+}
+
+struct Answered {
+    session: HttpSession,
+    head: PeerHead,
+    request_done: bool,
+}
+
+impl Answered {
+    fn open(self, call: &Call<'_>, peer: HttpPeer, picked: Picked, deadline: Option<Instant>) -> Open {
+        let plan = &call.upstream.plan;
+        Open {
+            upgraded: self.head.status == StatusCode::SWITCHING_PROTOCOLS,
+            session: self.session,
+            peer,
+            picked,
+            head: self.head,
+            request_done: self.request_done,
+            read: plan.timeouts.read,
+            keepalive: plan.keepalive_timeout,
+            deadline,
+        }
+    }
+}
+
+enum Lost {
+    Peer(Failure),
+    Client(ClientError),
+}
+
+impl From<ClientError> for Lost {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+/// No connection: which kind of none.
+fn connecting(error: &pingora::Error) -> Failure {
+    match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
+        _ => Failure::Connect,
+    }
+}
+
+/// The exchange broke: which way.
+fn exchanging(error: &pingora::Error) -> Failure {
+    match error.etype() {
+        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Failure::BadAnswer,
+        ErrorType::ReadTimedout => Failure::ReadTimeout,
+        _ => Failure::Reset,
+    }
+}
+
+/// Connects, sends the request, and waits for the head of its answer, while the client's body goes out.
+async fn exchange_heads(
+    connector: &Connector,
+    call: &Call<'_>,
+    peer: &HttpPeer,
+    mut client: Option<&mut Client>,
+    deadline: Option<Instant>,
+) -> Result<(HttpSession, PeerHead, bool), Lost> {
+    let timeouts = &call.upstream.plan.timeouts;
+    let (mut session, reused) =
+        connector.get_http_session(peer).await.map_err(|error| Lost::Peer(connecting(&error)))?;
+    // Our own deadlines bound every wait below; a second clock inside would only blur which of them struck.
+    session.set_read_timeout(None);
+    session.set_write_timeout(Some(timeouts.write));
+
+    let resendable = call.head.method.is_idempotent();
+    let broken = |error: Box<pingora::Error>| match exchanging(&error) {
+        // The peer closed a kept connection as our request crossed it: nobody failed, and it may be sent again.
+        Failure::Reset if reused && resendable => Lost::Peer(Failure::ResetUnsent),
+        failure => Lost::Peer(failure),
+    };
+    session.write_request_header(Box::new(call.head.clone())).await.map_err(broken)?;
+    let mut request_done = match client.as_deref_mut() {
+        None => true,
+        Some(client) => {
+            // An earlier attempt may have read part of the body, or all of it.
+            if let Some(kept) = client.replay().filter(|kept| !kept.is_empty()) {
+                session.write_request_body(kept, false).await.map_err(broken)?;
+            }
+            client.body_done()
+        }
+    };
+    if request_done {
+        session.finish_request_body().await.map_err(broken)?;
+    }
+    let mut first_byte_by = request_done.then(|| Instant::now() + timeouts.first_byte);
+    let mut whole_request_sent = request_done;
+    let mut checks = response::Answer::default();
+    loop {
+        let by = [first_byte_by, deadline].into_iter().flatten().min();
+        let event = tokio::select! {
+            read = session.read_response_header() => Event::Head(read),
+            event = from_client(client.as_deref_mut(), request_done) => event,
+            () = at(by) => return Err(Lost::Peer(Failure::FirstByteTimeout)),
+        };
+        match event {
+            Event::Head(Err(error)) => return Err(broken(error)),
+            Event::Head(Ok(())) => {
+                let raw = session.response_header().ok_or(Lost::Peer(Failure::BadAnswer))?;
+                let (status, version) = (raw.status, raw.version);
+                let mut head = PeerHead { status, headers: raw.headers.clone() };
+                let checked = checks.check(status.as_u16(), version, &mut head.headers, call.websocket.as_ref());
+                match checked.map_err(|_| Lost::Peer(Failure::BadAnswer))? {
+                    Head::Interim => pass_interim(client.as_deref_mut(), head).await?,
+                    Head::Final | Head::Tunnel => return Ok((session, head, whole_request_sent)),
+                }
+            }
+            Event::Chunk(Err(error)) => return Err(error.into()),
+            Event::Chunk(Ok(Some(chunk))) => {
+                // A peer that stops reading may still answer (413, say): what it says is worth more than our error.
+                if session.write_request_body(chunk, false).await.is_err() {
+                    (request_done, whole_request_sent) = (true, false);
+                    first_byte_by = Some(Instant::now() + timeouts.first_byte);
+                }
+            }
+            Event::Chunk(Ok(None)) => {
+                whole_request_sent = session.finish_request_body().await.is_ok();
+                request_done = true;
+                first_byte_by = Some(Instant::now() + timeouts.first_byte);
+            }
+            Event::Left => return Err(ClientError::Left.into()),
+        }
+    }
+}
+
+enum Event {
+    Head(pingora::Result<()>),
+    Chunk(Result<Option<Bytes>, ClientError>),
+    Left,
+}
+
+/// What the client does next; never resolves where there is no client to watch.
+async fn from_client(client: Option<&mut Client>, request_done: bool) -> Event {
+    match client {
+        Some(client) if !request_done => Event::Chunk(client.chunk().await),
+        Some(client) if client.body_done() => {
+            client.left().await;
+            Event::Left
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+/// `100 Continue` is ours to say (the client got it when its body was asked for); other interim answers pass.
+async fn pass_interim(client: Option<&mut Client>, head: PeerHead) -> Result<(), ClientError> {
+    match client {
+        Some(client) if head.status != StatusCode::CONTINUE => client.interim(head.status, &head.headers).await,
+        _ => Ok(()),
+    }
+}
+
+async fn at(by: Option<Instant>) {
+    match by {
+        Some(by) => sleep_until(by.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Why an answer ended before its end.
+#[derive(Debug)]
+pub(super) enum Cut {
+    /// The peer broke off, or was silent for too long.
+    Peer(Failure),
+    /// The client ended it.
+    Client(ClientError),
+}
+
+impl Open {
+    /// Whether the connection now carries another protocol.
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.upgraded
+    }
+
+    /// The next chunk of the answer; `None` at its end.
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        let silent = Instant::now() + self.read;
+        let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
+        tokio::select! {
+            chunk = self.session.read_response_body() => chunk.map_err(|error| exchanging(&error)),
+            () = sleep_until(by.into()) => Err(Failure::ReadTimeout),
+        }
+    }
+
+    /// Passes the rest of the answer on, while the rest of the request goes the other way.
+    pub(super) async fn relay(&mut self, client: &mut Client) -> Result<(), Cut> {
+        let mut request_done = !self.upgraded && (self.request_done || client.body_done());
+        if self.upgraded && let HttpSession::H1(session) = &mut self.session {
+            session.maybe_upgrade_body_writer();
+        }
+        loop {
+            let silent = Instant::now() + self.read;
+            let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
+            tokio::select! {
+                chunk = self.session.read_response_body() => match chunk {
+                    Ok(Some(chunk)) => client.body(chunk).await.map_err(Cut::Client)?,
+                    Ok(None) => break,
+                    Err(error) => return Err(Cut::Peer(exchanging(&error))),
+                },
+                chunk = client.chunk(), if !request_done => match chunk {
+                    Ok(Some(chunk)) => {
+                        if self.session.write_request_body(chunk, false).await.is_err() {
+                            request_done = true;
+                        }
+                    }
+                    // Of a tunnel, either side may end it.
+                    Ok(None) if self.upgraded => break,
+                    Ok(None) => {
+                        self.request_done = self.session.finish_request_body().await.is_ok();
+                        request_done = true;
+                    }
+                    Err(error) => return Err(Cut::Client(error)),
+                },
+                () = sleep_until(by.into()) => return Err(Cut::Peer(Failure::ReadTimeout)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The answer was read to its end: tells the pool so, and keeps the connection for the next request.
+    pub(super) async fn done(mut self, connector: &Connector) {
+        self.picked.succeeded();
+        if self.request_done && !self.upgraded && self.session.response_done() {
+            connector.release_http_session(self.session, &self.peer, Some(self.keepalive)).await;
+        }
+    }
+
+    /// The answer broke off, which counts against the peer.
+    pub(super) fn broke(self, now: Instant) {
+        self.picked.failed(now);
+    }
+
+    /// Nobody wants the rest of the answer.
+    pub(super) async fn abandon(mut self) {
+        self.session.shutdown().await;
+    }
+}

@@ -1,0 +1,207 @@
+//! Forwarding one request: the head for the peer, the exchange, and the answer as it comes.
+
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use pingora::http::RequestHeader;
+use weir_config::plan::Forward;
+
+use super::{
+    Edge, Ended, Trip,
+    client::{Client, ClientError},
+    exchange::{self, Call, Cut, NoAnswer, Open},
+    reply::{self, Length},
+};
+use crate::{
+    balance::NoPeer,
+    cache::{self, Purge, Tag},
+    forward::{headers, hop_by_hop, retry::Failure},
+    journey::Journey,
+    refusal::Refusal,
+    route::rewrite,
+};
+
+/// How a request is framed for the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// As the client framed it: its length, or chunks where it gave none.
+    AsTheClient,
+    /// Without body: a fetch of our own.
+    Nothing,
+}
+
+impl Edge {
+    /// Passes the request on and the answer back; nothing is looked up or kept.
+    pub(super) async fn forward(
+        &self,
+        trip: &Trip,
+        forward: &Forward,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> Result<(), Ended> {
+        let head = self.request_head(trip, forward, &trip.request.method, trip.request.headers.clone(), Framing::AsTheClient)?;
+        let call = self.call(trip, forward, head);
+        let open = exchange::open(&self.connector, call, Some(client), &mut journey.attempts)
+            .await
+            .map_err(|none| Ended::from(refusal_of(&none)))?;
+        self.pass_back(trip, forward, open, client, journey).await
+    }
+
+    pub(super) fn call<'a>(&self, trip: &'a Trip, forward: &Forward, head: RequestHeader) -> Call<'a> {
+        let running = trip.running();
+        let upstream = &running.upstreams[forward.upstream.index()];
+        Call { upstream, client: trip.request.client, head, websocket: trip.request.websocket.clone() }
+    }
+
+    /// The request as the peer gets it: one target, our own account of the client, one framing.
+    pub(super) fn request_head(
+        &self,
+        trip: &Trip,
+        forward: &Forward,
+        method: &Method,
+        mut fields: HeaderMap,
+        framing: Framing,
+    ) -> Result<RequestHeader, Refusal> {
+        let (running, request) = (trip.running(), &trip.request);
+        let facts = trip.passed.facts(request);
+        let configured: Vec<_> = trip
+            .route()
+            .request_headers
+            .iter()
+            .map(|(name, template)| {
+                let mut value = String::new();
+                template.render(&facts, &mut value);
+                (name.clone(), value)
+            })
+            .collect();
+        let identity = running.identity.as_ref().map(|signer| {
+            let value = trip.passed.caller().map(|caller| signer.sign(caller, std::time::SystemTime::now()));
+            (signer.header(), value)
+        });
+        headers::prepare(&mut fields, &request.hop(), identity, &configured).map_err(|_| Refusal::Hops)?;
+        if let Some(host) = &forward.host {
+            let mut value = String::new();
+            host.render(&facts, &mut value);
+            fields.insert(header::HOST, HeaderValue::try_from(value).map_err(|_| Refusal::Hops)?);
+        }
+        // One canonical length or chunks, whatever the client wrote (RFC 9112 §6).
+        let length = fields.remove(header::CONTENT_LENGTH);
+        if framing == Framing::AsTheClient && request.has_body {
+            match length {
+                Some(length) => fields.insert(header::CONTENT_LENGTH, length),
+                None => fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
+            };
+        } else if matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
+            // RFC 9110 §8.6: a length of 0 says that nothing was meant to follow.
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+        }
+        let target = self.target(trip, forward)?;
+        let mut head = RequestHeader::build(method.clone(), target.as_bytes(), Some(fields.len()))
+            .map_err(|_| Refusal::Internal)?;
+        for (name, value) in &fields {
+            head.append_header(name.clone(), value.clone()).map_err(|_| Refusal::Internal)?;
+        }
+        Ok(head)
+    }
+
+    /// What the peer is asked for.
+    pub(super) fn target(&self, trip: &Trip, forward: &Forward) -> Result<String, Refusal> {
+        match &forward.rewrite {
+            None => Ok(trip.request.target()),
+            Some(template) => rewrite::target(template, &trip.passed.facts(&trip.request), trip.request.query.as_deref())
+                .ok_or(Refusal::Bad(crate::accept::BadRequest::BadTarget)),
+        }
+    }
+
+    /// Gives a peer's answer to the client as it arrives.
+    pub(super) async fn pass_back(
+        &self,
+        trip: &Trip,
+        forward: &Forward,
+        mut open: Open,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> Result<(), Ended> {
+        let status = open.head.status;
+        self.invalidate(trip, forward, status, &open.head.headers);
+        let (fields, length) = answer_fields(trip, &open);
+        let head = reply::head(trip, journey, client, status, fields, length)?;
+        journey.answer.status = status.as_u16();
+        let bodiless = length == Length::None || length == Length::Known(0) || trip.request.method == Method::HEAD;
+        let bodiless = bodiless && !open.is_upgraded();
+        if let Err(error) = client.head(head, bodiless).await {
+            return Err(error.into());
+        }
+        match open.relay(client).await {
+            Ok(()) => {
+                open.done(&self.connector).await;
+                Ok(())
+            }
+            Err(Cut::Peer(failure)) => {
+                journey.broke(failure.word());
+                open.broke(Instant::now());
+                Err(Ended::Cut)
+            }
+            Err(Cut::Client(error)) => {
+                journey.refusal = Some(match error {
+                    ClientError::Left => Refusal::ClientLeft,
+                    ClientError::Bad(bad) => Refusal::Bad(bad),
+                });
+                Err(Ended::Cut)
+            }
+        }
+    }
+
+    /// Purges what a successful unsafe request made obsolete, before the client hears that it succeeded.
+    pub(super) fn invalidate(&self, trip: &Trip, forward: &Forward, status: StatusCode, answer: &HeaderMap) {
+        let (running, request) = (trip.running(), &trip.request);
+        if request.method.is_safe() {
+            return;
+        }
+        let Ok(target) = self.target(trip, forward) else { return };
+        let here = (request.scheme, request.authority.as_str(), target.as_str());
+        if !cache::after_unsafe(&running.tags, &request.method, here, status, answer) {
+            return;
+        }
+        let facts = trip.passed.facts(request);
+        for template in &trip.route().invalidate {
+            let mut tag = String::new();
+            template.render_key(&facts, &mut tag);
+            running.tags.purge(Tag::named(&tag), Purge::Hard);
+            running.count_invalidation();
+        }
+    }
+}
+
+/// The fields of a peer's answer that go on, and how its body is framed for the client.
+pub(super) fn answer_fields(trip: &Trip, open: &Open) -> (HeaderMap, Length) {
+    let status = open.head.status;
+    let mut fields = open.head.headers.clone();
+    let length = declared_length(&fields);
+    hop_by_hop::clean_response(&mut fields, trip.request.websocket.as_ref().filter(|_| open.is_upgraded()));
+    let length = match (status, length) {
+        (StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS, _) => Length::None,
+        (_, Some(length)) => Length::Known(length),
+        (_, None) => Length::Unknown,
+    };
+    (fields, length)
+}
+
+pub(super) fn declared_length(fields: &HeaderMap) -> Option<u64> {
+    fields.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// What the client hears when no answer came.
+pub(super) fn refusal_of(none: &NoAnswer) -> Refusal {
+    match none {
+        NoAnswer::NoPeer(NoPeer::Full) => Refusal::PeersFull,
+        NoAnswer::NoPeer(_) => Refusal::NoPeer,
+        NoAnswer::Failed(Failure::ConnectTimeout | Failure::FirstByteTimeout | Failure::ReadTimeout) => {
+            Refusal::PeerTimeout
+        }
+        NoAnswer::Failed(_) => Refusal::PeerFailed,
+        NoAnswer::Client(ClientError::Left) => Refusal::ClientLeft,
+        NoAnswer::Client(ClientError::Bad(bad)) => Refusal::Bad(*bad),
+    }
+}
+

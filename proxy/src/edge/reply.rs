@@ -1,0 +1,163 @@
+//! Heads for clients: what every answer carries, and how its body is framed.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use pingora::http::ResponseHeader;
+
+use super::{Edge, Ended, Trip, client::Client};
+use crate::{cache::TAG_FIELDS, forward::trace::X_REQUEST_ID, journey::Journey, refusal::Refusal};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// How long an answer's body is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Length {
+    /// There is none, and no field says otherwise (304, 204, an answer to HEAD whose length nobody knows).
+    None,
+    /// This many bytes; of an answer to HEAD, what GET would have had.
+    Known(u64),
+    /// Told by its end.
+    Unknown,
+}
+
+/// The head of an answer: the given fields, what the plan adds to them, and the framing.
+pub(super) fn head(
+    trip: &Trip,
+    journey: &Journey,
+    client: &mut Client,
+    status: StatusCode,
+    mut fields: HeaderMap,
+    length: Length,
+) -> Result<ResponseHeader, Ended> {
+    if trip.route().cache.is_some() {
+        for name in &TAG_FIELDS {
+            fields.remove(name);
+        }
+    }
+    if let Some(status) = &journey.cache
+        && let Ok(value) = HeaderValue::try_from(status.to_string())
+    {
+        // Appended: the caches behind us have said theirs (RFC 9211 §2).
+        fields.append(CACHE_STATUS, value);
+    }
+    if let Ok(id) = HeaderValue::try_from(&trip.request.id) {
+        fields.insert(X_REQUEST_ID, id);
+    }
+    let facts = trip.passed.facts(&trip.request);
+    for (name, template) in &trip.route().response_headers {
+        let mut value = String::new();
+        template.render(&facts, &mut value);
+        match HeaderValue::try_from(value) {
+            Ok(value) if value.is_empty() => _ = fields.remove(name),
+            Ok(value) => _ = fields.insert(name, value),
+            // A client chose bytes that no field may carry; without the field the answer is still right.
+            Err(_) => _ = fields.remove(name),
+        }
+    }
+    frame(&mut fields, client, &trip.request.method, trip.request.version, status, length);
+    assemble(status, &fields).ok_or(Ended::Refused(Refusal::Internal))
+}
+
+/// One framing, whatever the origin's was: a length, chunks, or the end of the connection for HTTP/1.0.
+fn frame(fields: &mut HeaderMap, client: &mut Client, method: &Method, version: Version, status: StatusCode, length: Length) {
+    fields.remove(header::CONTENT_LENGTH);
+    fields.remove(header::TRANSFER_ENCODING);
+    match length {
+        Length::None => {}
+        Length::Known(length) => {
+            if status != StatusCode::NO_CONTENT {
+                fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+            }
+        }
+        Length::Unknown if method == Method::HEAD => {}
+        Length::Unknown => match version {
+            Version::HTTP_11 => _ = fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
+            Version::HTTP_10 => client.close_after(),
+            _ => {}
+        },
+    }
+}
+
+pub(super) fn assemble(status: StatusCode, fields: &HeaderMap) -> Option<ResponseHeader> {
+    let mut head = ResponseHeader::build(status, Some(fields.len() + 2)).ok()?;
+    for (name, value) in fields {
+        head.append_header(name.clone(), value.clone()).ok()?;
+    }
+    Some(head)
+}
+
+/// The fields and the body of a refusal.
+fn refusal_parts(refusal: &Refusal) -> (HeaderMap, String) {
+    let body = refusal.body();
+    let mut fields = HeaderMap::new();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    // Of us, for this request alone: no cache on the way may keep it.
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for (name, value) in refusal.fields() {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            fields.insert(name, value);
+        }
+    }
+    (fields, body)
+}
+
+/// A refusal as the bytes of HTTP/1.1, for a client whose request never became a session.
+pub(super) fn raw_refusal(refusal: &Refusal) -> Bytes {
+    let said = refusal.said();
+    let (fields, body) = refusal_parts(refusal);
+    let reason = said.status.canonical_reason().unwrap_or("");
+    let mut text = format!("HTTP/1.1 {} {reason}\r\n", said.status.as_str());
+    for (name, value) in &fields {
+        text.push_str(name.as_str());
+        text.push_str(": ");
+        text.push_str(value.to_str().unwrap_or_default());
+        text.push_str("\r\n");
+    }
+    text.push_str("connection: close\r\n\r\n");
+    text.push_str(&body);
+    Bytes::from(text)
+}
+
+impl Edge {
+    /// Says no; false when the client could not hear it.
+    pub(super) async fn say(&self, refusal: &Refusal, client: &mut Client, journey: &Journey) -> bool {
+        if *refusal == Refusal::ClientLeft || client.has_answered() {
+            return false;
+        }
+        let said = refusal.said();
+        if said.closes {
+            client.close_after();
+        }
+        let (mut fields, body) = refusal_parts(refusal);
+        if let Some(id) = journey.request.as_ref().and_then(|request| HeaderValue::try_from(&request.id).ok()) {
+            fields.insert(X_REQUEST_ID, id);
+        }
+        if let Some(value) = journey.cache.as_ref().and_then(|status| HeaderValue::try_from(status.to_string()).ok()) {
+            fields.insert(CACHE_STATUS, value);
+        }
+        let Some(head) = assemble(said.status, &fields) else { return false };
+        let bodiless = client.is_head();
+        if client.head(head, bodiless).await.is_err() {
+            return false;
+        }
+        bodiless || client.body(Bytes::from(body)).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+mod tests {
+    use super::*;
+    use crate::accept::BadRequest;
+
+    #[test]
+    fn a_refusal_in_bytes_is_one_whole_message_that_closes() {
+        let bytes = raw_refusal(&Refusal::Bad(BadRequest::BareCr));
+        let text = std::str::from_utf8(&bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
+        assert!(head.contains("\r\nconnection: close"));
+        assert!(head.contains(&format!("\r\ncontent-length: {}", body.len())));
+    }
+}

@@ -1,0 +1,24 @@
+//! Forward: what is said to the origin, what of its answer is believed, and when a failed attempt goes to the next peer.
+//!
+//! On the path it stands after balance, which picked the peer, and before record. All of it but [`peer`] is pure:
+//! functions over `http`'s heads, called from the hooks of `edge`. It leaves to others: bodies (Pingora's), who the
+//! client is (accept), which route's fields are set (they come rendered), and what the client hears (refusal).
+//!
+//! Clients *and* origins are untrusted: a head is cleaned in both directions before anyone else reads it.
+//!
+//! - [`hop_by_hop`]: what belongs to one connection ends here.
+//! - [`headers`]: what the origin is told about the client.
+//! - [`trace`]: the request's id and its place in a trace.
+//! - [`upgrade`]: the one upgrade there is, WebSocket.
+//! - [`response`]: which answers are refused.
+//! - [`retry`]: the next peer, or the end.
+//! - [`peer`]: a picked address as Pingora's type.
+
+pub mod headers;
+pub mod hop_by_hop;
+mod list;
+pub mod peer;
+pub mod response;
+pub mod retry;
+pub mod trace;
+pub mod upgrade;

@@ -1,0 +1,282 @@
+//! Fields that belong to one connection, removed in both directions (RFC 9110 §7.6.1).
+//!
+//! A `Connection` field can name further ones, and with that a client could make us drop what the origin relies on:
+//! who the client is, how long the body is, which credentials came along. Naming such a field is refused, not obeyed.
+//! Removal comes before the cache looks at the request, so that what varies an answer is what the origin saw.
+//!
+//! A request keeps its `Transfer-Encoding` here: the session that holds this head reads the body by it. Whoever writes
+//! the request for the origin frames it anew (Pingora's standard policy drops the field and chunks on its own).
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{self, CONNECTION, UPGRADE},
+};
+
+use super::{list, upgrade::Websocket};
+
+/// Why a request's hop-by-hop fields are refused; the client's fault, 400.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// `Connection` names a field that is not the connection's to drop.
+    #[error("connection names the protected field {0}")]
+    Protected(HeaderName),
+    /// `Connection` names what can be no field.
+    #[error("connection names what is no field")]
+    Malformed,
+    /// `Connection` names more fields than any honest client does.
+    #[error("connection names more than {NOMINATIONS} fields")]
+    TooMany,
+}
+
+/// Elements of `Connection` in one request; honest clients name one or two, Pingora refuses more than nine.
+const NOMINATIONS: usize = 9;
+
+/// Hop-by-hop whether `Connection` names them or not, in either direction.
+const STANDARD: [HeaderName; 6] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    // No trailers are forwarded, so none are announced and none asked for.
+    header::TE,
+    header::TRAILER,
+    UPGRADE,
+];
+
+/// Of requests only.
+const OF_REQUESTS: [HeaderName; 3] = [
+    // Meant for us, if for anybody.
+    header::PROXY_AUTHORIZATION,
+    // CGI makes HTTP_PROXY of it (CVE-2016-5385).
+    HeaderName::from_static("proxy"),
+    // Half of an h2c upgrade, which is never forwarded.
+    HeaderName::from_static("http2-settings"),
+];
+
+/// Fields that `Connection` may not name: framing, routing, identity, and what decides how an answer may be reused.
+const PROTECTED: [HeaderName; 27] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_RANGE,
+    header::EXPECT,
+    header::FORWARDED,
+    header::VIA,
+    header::MAX_FORWARDS,
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::SET_COOKIE,
+    header::ORIGIN,
+    header::CACHE_CONTROL,
+    header::PRAGMA,
+    header::VARY,
+    header::AGE,
+    header::RANGE,
+    header::IF_RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("traceparent"),
+];
+
+/// Cleans a client's request for the origin. `websocket` is the upgrade to forward, if the request asks for one;
+/// `identity` the signed field, which no client may name.
+///
+/// Errors: [`Refused`], before anything is removed.
+/// Source: RFC 9110 §7.6.1; nginx `underscores_in_headers off` and `ignore_invalid_headers on` for the names.
+pub fn clean_request(
+    headers: &mut HeaderMap,
+    websocket: Option<&Websocket>,
+    identity: Option<&HeaderName>,
+) -> Result<(), Refused> {
+    let nominated = nominated(headers)?;
+    let is_protected = |name: &&HeaderName| {
+        PROTECTED.contains(name) || name.as_str().starts_with("x-forwarded-") || identity == Some(*name)
+    };
+    if let Some(name) = nominated.iter().find(is_protected) {
+        return Err(Refused::Protected(name.clone()));
+    }
+    remove(headers, STANDARD.iter().chain(&OF_REQUESTS).chain(&nominated));
+    remove_odd_names(headers);
+    if websocket.is_some() {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    Ok(())
+}
+
+/// Cleans an origin's answer for the cache and the client; `websocket` when it is the 101 that we asked for.
+///
+/// A nomination of a protected field is not obeyed: an origin's `Cache-Control` or `Set-Cookie` is for everybody.
+pub fn clean_response(headers: &mut HeaderMap, websocket: Option<&Websocket>) {
+    // Malformed nominations name nothing that could be removed.
+    let mut nominated: Vec<_> =
+        list::elements(headers, CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
+    nominated.retain(|name| !PROTECTED.contains(name));
+    remove(headers, STANDARD.iter().chain([&header::TRANSFER_ENCODING]).chain(&nominated));
+    if websocket.is_some() {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+}
+
+fn nominated(headers: &HeaderMap) -> Result<Vec<HeaderName>, Refused> {
+    let mut nominated = Vec::new();
+    for name in list::elements(headers, CONNECTION) {
+        if nominated.len() == NOMINATIONS {
+            return Err(Refused::TooMany);
+        }
+        nominated.push(HeaderName::from_bytes(name).map_err(|_| Refused::Malformed)?);
+    }
+    Ok(nominated)
+}
+
+fn remove<'a>(headers: &mut HeaderMap, names: impl Iterator<Item = &'a HeaderName>) {
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Drops names with anything but letters, digits and `-`: CGI and WSGI fold `_` and its like into `-`, so that
+/// `Content_Length` or `X_Forwarded_For` would be read as the field that we guard.
+fn remove_odd_names(headers: &mut HeaderMap) {
+    let is_odd =
+        |name: &&HeaderName| !name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let odd: Vec<_> = headers.keys().filter(is_odd).cloned().collect();
+    remove(headers, odd.iter());
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn head(fields: &[(&str, &str)]) -> HeaderMap {
+        let field = |(name, value): &(&str, &str)| {
+            (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap())
+        };
+        fields.iter().map(field).collect()
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn cleaned(fields: &[(&str, &str)]) -> Result<HeaderMap, Refused> {
+        let mut headers = head(fields);
+        clean_request(&mut headers, None, Some(&HeaderName::from_static("x-weir-identity"))).map(|()| headers)
+    }
+
+    #[test]
+    fn standard_fields_end_here_and_others_pass() {
+        let headers = cleaned(&[
+            ("host", "a"),
+            ("connection", "keep-alive, , TE"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "trailers"),
+            ("trailer", "x"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAA"),
+            ("proxy-authorization", "Basic x"),
+            ("proxy", "http://evil"),
+            ("authorization", "Bearer x"),
+            ("content-length", "3"),
+        ]);
+        assert_eq!(names(&headers.unwrap()), ["authorization", "content-length", "host"]);
+    }
+
+    #[test]
+    fn the_framing_stays_with_the_session_that_reads_the_body() {
+        let headers = cleaned(&[("transfer-encoding", "chunked"), ("connection", "close")]).unwrap();
+        assert_eq!(names(&headers), ["transfer-encoding"]);
+    }
+
+    #[test]
+    fn fields_that_connection_names_end_here_from_every_connection_field() {
+        let fields =
+            [("connection", "close, X-One"), ("connection", "x-two"), ("x-one", "1"), ("x-two", "2")];
+        assert!(cleaned(&fields).unwrap().is_empty());
+    }
+
+    #[test]
+    fn naming_a_protected_field_is_refused() {
+        for name in [
+            "Host",
+            "Content-Length",
+            "Transfer-Encoding",
+            "X-Forwarded-For",
+            "x-forwarded-anything",
+            "Forwarded",
+            "X-Real-IP",
+            "Via",
+            "Authorization",
+            "Cookie",
+            "X-Weir-Identity",
+        ] {
+            let refused = cleaned(&[("connection", &format!("close, {name}"))]).unwrap_err();
+            assert_eq!(refused, Refused::Protected(name.parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn naming_what_is_no_field_is_refused() {
+        for value in ["\"X-Forwarded-For\"", "a b", ":path", "a;b"] {
+            assert_eq!(cleaned(&[("connection", value)]).unwrap_err(), Refused::Malformed, "{value}");
+        }
+    }
+
+    #[test]
+    fn naming_nine_fields_is_allowed_and_ten_are_refused() {
+        assert!(cleaned(&[("connection", "a,b,c,d,e,f,g,h,i")]).is_ok());
+        assert_eq!(cleaned(&[("connection", "a,b,c,d,e,f,g,h,i,j")]).unwrap_err(), Refused::TooMany);
+    }
+
+    #[test]
+    fn look_alike_names_are_dropped() {
+        let headers = cleaned(&[
+            ("content_length", "5"),
+            ("transfer_encoding", "chunked"),
+            ("x_forwarded_for", "1.2.3.4"),
+            ("content.length", "5"),
+            ("x-fine-1", "yes"),
+        ]);
+        assert_eq!(names(&headers.unwrap()), ["x-fine-1"]);
+    }
+
+    #[test]
+    fn a_websocket_upgrade_is_forwarded_in_one_form() {
+        let mut headers = head(&[
+            ("connection", "Keep-Alive, Upgrade"),
+            ("upgrade", "WebSocket"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-version", "13"),
+        ]);
+        let websocket = Websocket::recognise(&http::Method::GET, http::Version::HTTP_11, &headers).unwrap();
+        clean_request(&mut headers, Some(&websocket), None).unwrap();
+        assert_eq!(headers[CONNECTION], "upgrade");
+        assert_eq!(headers[UPGRADE], "websocket");
+        assert!(headers.contains_key("sec-websocket-key"));
+    }
+
+    #[test]
+    fn an_answer_loses_its_hop_by_hop_fields_and_keeps_what_is_for_everybody() {
+        let mut headers = head(&[
+            ("connection", "keep-alive, x-internal, cache-control, a b"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("x-internal", "1"),
+            ("cache-control", "private"),
+            ("x_odd", "kept: the client is not fooled by it"),
+        ]);
+        clean_response(&mut headers, None);
+        assert_eq!(names(&headers), ["cache-control", "x_odd"]);
+    }
+}

@@ -1,0 +1,278 @@
+//! A request as every stage behind the front sees it: one method, one host, one path, and the fields that may be
+//! passed on.
+//!
+//! [`RequestView::read`] is the border. What it lets through is cleaned (hop-by-hop fields, claims about the client,
+//! the identity field) and parsed; nobody behind it looks at the client's own bytes again. So a route, a limit, a cache
+//! key and the origin cannot disagree about what was asked.
+
+use std::{borrow::Cow, net::IpAddr};
+
+use http::{HeaderMap, HeaderValue, Method, Version, header};
+use rand::Rng;
+use uuid::Uuid;
+use weir_config::{
+    Plan,
+    template::{Values, Variable},
+};
+
+use crate::{
+    accept::{Arrival, BadRequest, client},
+    auth::Session,
+    forward::{
+        headers::Hop,
+        hop_by_hop,
+        trace::{self, Trace},
+        upgrade::Websocket,
+    },
+    refusal::Refusal,
+    route::{Params, path::Path},
+};
+
+/// A request, cleaned and parsed.
+#[derive(Debug, Clone)]
+pub struct RequestView {
+    /// The method.
+    pub method: Method,
+    /// As the client spoke.
+    pub version: Version,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// `Host` in lower case, with the port if the client gave one.
+    pub authority: String,
+    /// The same without port.
+    pub host: String,
+    /// Parsed; what is matched and what is forwarded.
+    pub path: Path<'static>,
+    /// After `?`, without it.
+    pub query: Option<String>,
+    /// What may be passed on.
+    pub headers: HeaderMap,
+    /// Whether a body follows.
+    pub has_body: bool,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+    /// A valid WebSocket handshake.
+    pub websocket: Option<Websocket>,
+    /// The client, behind trusted hops.
+    pub client: IpAddr,
+    /// Who connected to us.
+    pub peer: IpAddr,
+    /// Whether `peer` is a trusted hop.
+    pub is_trusted: bool,
+    /// The port that was connected to.
+    pub port: u16,
+    /// Its name in logs here and at the origin.
+    pub id: String,
+    /// Its place in a trace.
+    pub trace: Trace,
+}
+
+impl RequestView {
+    /// Reads a head that the front let pass.
+    ///
+    /// # Errors
+    /// 400s that need the whole head: a path without an agreed meaning, `Connection` naming what is not the connection's.
+    pub fn read(
+        method: &Method,
+        target: &str,
+        version: Version,
+        headers: &HeaderMap,
+        has_body: bool,
+        arrival: &Arrival,
+        plan: &Plan,
+    ) -> Result<Self, Refusal> {
+        let (raw_path, query) = split_target(target);
+        let path = Path::parse(raw_path).map_err(|_| Refusal::Bad(BadRequest::BadTarget))?.into_owned();
+        let mut headers = headers.clone();
+        let peer = arrival.connection.peer.ip().to_canonical();
+        let is_trusted = plan.clients.trusted.iter().any(|net| net.contains(&peer));
+        let client = client::client(peer, &headers, &plan.clients);
+        let websocket = Websocket::recognise(method, version, &headers);
+        let identity = plan.identity.as_ref().map(|identity| &identity.header);
+        hop_by_hop::clean_request(&mut headers, websocket.as_ref(), identity).map_err(|_| Refusal::Hops)?;
+        let expects_continue = headers.remove(header::EXPECT).is_some() && version == Version::HTTP_11;
+        if let Some(identity) = identity {
+            headers.remove(identity);
+        }
+        // HTTP/1.0 may come without Host; such a request is for nobody by name.
+        let authority = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("").to_ascii_lowercase();
+        let host = without_port(&authority).to_owned();
+        let fresh = fresh_id();
+        let id = trace::request_id(&headers, is_trusted, fresh);
+        let trace = Trace::follow(&headers, fresh, rand::rng().random());
+        Ok(Self {
+            method: method.clone(),
+            version,
+            scheme: arrival.connection.scheme(),
+            authority,
+            host,
+            path,
+            query,
+            headers,
+            has_body,
+            expects_continue,
+            websocket,
+            client,
+            peer,
+            is_trusted,
+            port: arrival.connection.local.port(),
+            id: id.to_str().unwrap_or_default().to_owned(),
+            trace,
+        })
+    }
+
+    /// Path and query as they are forwarded when the route does not rewrite them.
+    #[must_use]
+    pub fn target(&self) -> String {
+        let path = self.path.forwarded();
+        match &self.query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        }
+    }
+
+    /// What the origin is told about the way this request came.
+    #[must_use]
+    pub fn hop(&self) -> Hop<'_> {
+        Hop {
+            client: self.client,
+            peer: self.peer,
+            is_trusted: self.is_trusted,
+            scheme: self.scheme,
+            host: &self.authority,
+            port: self.port,
+            version: self.version,
+            request_id: HeaderValue::try_from(&self.id).unwrap_or_else(|_| HeaderValue::from_static("-")),
+            trace: self.trace,
+        }
+    }
+
+    /// The first value of a query parameter, percent-decoded; `+` is a space, as forms send it.
+    fn query_value(&self, name: &str) -> Option<Cow<'_, str>> {
+        let pairs = self.query.as_deref()?.split('&');
+        let mut pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let (_, value) = pairs.find(|(key, _)| decoded(key) == name)?;
+        Some(decoded(value))
+    }
+
+    fn cookie(&self, name: &str) -> Option<Cow<'_, str>> {
+        let crumbs = self.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let mut pairs = crumbs.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| Cow::Borrowed(value))
+    }
+
+    fn field(&self, name: &http::HeaderName) -> Option<Cow<'_, str>> {
+        let mut values = self.headers.get_all(name).iter();
+        let first = String::from_utf8_lossy(values.next()?.as_bytes());
+        Some(values.fold(first, |all, value| Cow::Owned(format!("{all}, {}", String::from_utf8_lossy(value.as_bytes())))))
+    }
+}
+
+/// A v4 UUID from the thread's generator: the system's would cost a call into the kernel for each request.
+fn fresh_id() -> Uuid {
+    uuid::Builder::from_random_bytes(rand::rng().random()).into_uuid()
+}
+
+/// Path and query of a target in any form; the absolute form's authority was compared with `Host` by the front.
+fn split_target(target: &str) -> (&str, Option<String>) {
+    let origin_form = match target.find("://") {
+        Some(at) if !target.starts_with('/') => {
+            let rest = &target[at + 3..];
+            rest.find(['/', '?']).map_or("/", |slash| &rest[slash..])
+        }
+        _ => target,
+    };
+    match origin_form.split_once('?') {
+        Some(("", query)) => ("/", Some(query.to_owned())),
+        Some((path, query)) => (path, Some(query.to_owned())),
+        // `OPTIONS *` asks about the server itself.
+        None if origin_form == "*" => ("/*", None),
+        None => (origin_form, None),
+    }
+}
+
+fn without_port(authority: &str) -> &str {
+    match authority.rfind(':') {
+        Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
+        _ => authority,
+    }
+}
+
+/// Percent-decoded; what is not UTF-8 stays as it was written, so that different inputs stay different.
+fn decoded(text: &str) -> Cow<'_, str> {
+    let spaced = if text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
+    match spaced {
+        Cow::Borrowed(text) => percent_encoding::percent_decode_str(text).decode_utf8().unwrap_or(Cow::Borrowed(text)),
+        Cow::Owned(text) => match percent_encoding::percent_decode_str(&text).decode_utf8() {
+            Ok(decoded) => Cow::Owned(decoded.into_owned()),
+            Err(_) => Cow::Owned(text),
+        },
+    }
+}
+
+/// What templates can ask about a request that has found its route.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The request.
+    pub request: &'a RequestView,
+    /// What its path captured.
+    pub params: &'a Params,
+    /// Who asks.
+    pub caller: Option<&'a Session>,
+}
+
+impl Values for Facts<'_> {
+    fn value(&self, variable: &Variable) -> Option<Cow<'_, str>> {
+        let request = self.request;
+        Some(match variable {
+            Variable::ClientIp => Cow::Owned(request.client.to_string()),
+            Variable::RequestId => Cow::Borrowed(&request.id),
+            Variable::Method => Cow::Borrowed(request.method.as_str()),
+            Variable::Scheme => Cow::Borrowed(request.scheme),
+            Variable::Host => Cow::Borrowed(&request.host),
+            Variable::Path => Cow::Borrowed(request.path.forwarded()),
+            Variable::QueryString => Cow::Borrowed(request.query.as_deref()?),
+            Variable::Target => Cow::Owned(request.target()),
+            Variable::Query(name) => return request.query_value(name),
+            Variable::Header(name) => return request.field(name),
+            Variable::Cookie(name) => return request.cookie(name),
+            Variable::PathParam(name) => Cow::Borrowed(self.params.get(name)?),
+            Variable::Session(field) => return self.caller?.field(field).map(Cow::Borrowed),
+            // Only the key of a session look-up may name the token, and that has values of its own.
+            Variable::Token => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_of_a_target_is_a_path_and_a_query() {
+        let split = |target| {
+            let (path, query) = split_target(target);
+            (path.to_owned(), query)
+        };
+        assert_eq!(split("/a?b=c?d"), ("/a".into(), Some("b=c?d".into())));
+        assert_eq!(split("http://h:1/a"), ("/a".into(), None));
+        assert_eq!(split("http://h?x"), ("/".into(), Some("x".into())));
+        assert_eq!(split("/go?to=http://x/"), ("/go".into(), Some("to=http://x/".into())));
+        assert_eq!(split("*"), ("/*".into(), None));
+    }
+
+    #[test]
+    fn a_host_loses_its_port_and_keeps_its_brackets() {
+        assert_eq!(without_port("example.org:80"), "example.org");
+        assert_eq!(without_port("[::1]:80"), "[::1]");
+        assert_eq!(without_port("[::1]"), "[::1]");
+        assert_eq!(without_port(""), "");
+    }
+
+    #[test]
+    fn what_does_not_decode_stays_as_written() {
+        assert_eq!(decoded("a%20b+c"), "a b c");
+        assert_eq!(decoded("%ff"), "%ff");
+        assert_eq!(decoded("%zz"), "%zz");
+    }
+}

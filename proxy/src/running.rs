@@ -1,0 +1,404 @@
+//! What lives: everything a plan asks for, built once and shared by all requests that begin while it is in force.
+//!
+//! A reload builds another one from the new plan and this one: what did not change is carried over (limits' counts,
+//! sessions in memory, entries, peers with their failures and health), so that nobody notices that it happened.
+
+mod ask;
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use prometheus::IntCounter;
+use rand::Rng;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use weir_config::{
+    Plan,
+    plan::{Action, CacheId, LimitId, RouteId, SessionId, SessionRule},
+    template::{Template, Variable},
+};
+
+use self::ask::AskUpstream;
+use crate::{
+    auth::{Sessions, Source, Unavailable, access::Access, identity::Signer, source::RedisSource},
+    balance::{Pool, probe, resolve},
+    cache::{Cache, Lookup, Rule, Tags},
+    forward::peer::Dial,
+    http_client::Tls,
+    limit::Limits,
+    metrics::Metrics,
+    route::{Router, files::Files},
+};
+
+/// Everything a plan asks for, alive.
+#[derive(Debug)]
+pub struct Running {
+    /// What it was built from.
+    pub plan: Arc<Plan>,
+    /// route: finds the rules for a request.
+    pub router: Router,
+    /// limit: the counts.
+    pub limits: Limits,
+    /// auth: by [`SessionId`].
+    pub sessions: Vec<Sessions>,
+    /// auth: signs who the caller is.
+    pub identity: Option<Signer>,
+    /// cache: by [`CacheId`].
+    pub caches: Vec<Cache>,
+    /// cache: the purge clock of all of them.
+    pub tags: Arc<Tags>,
+    /// balance and forward: by `UpstreamId`.
+    pub upstreams: Vec<Arc<Upstream>>,
+    routes: Vec<RouteParts>,
+    redis: Option<ConnectionManager>,
+    counts: Counts,
+    /// Ends the active checks of this generation.
+    _probes: DropGuard,
+}
+
+/// One upstream, alive.
+#[derive(Debug)]
+pub struct Upstream {
+    /// As planned.
+    pub plan: weir_config::plan::Upstream,
+    /// Whose turn it is.
+    pub pool: Arc<Pool>,
+    /// How requests connect.
+    pub dial: Dial,
+    /// How the edge's own questions connect, where the peers speak TLS.
+    pub tls: Option<Tls>,
+}
+
+/// What of a route had to be built.
+#[derive(Debug)]
+struct RouteParts {
+    access: Option<Access>,
+    /// Limits whose key does not ask who calls; charged before anybody is authenticated.
+    limits: Vec<LimitId>,
+    caller_limits: Vec<LimitId>,
+    files: Option<Files>,
+    cache: Rule,
+}
+
+/// Counters of the stages, resolved once.
+#[derive(Debug)]
+struct Counts {
+    limits: Vec<[IntCounter; 2]>,
+    sessions: Vec<[IntCounter; 3]>,
+    caches: Vec<[IntCounter; 4]>,
+    invalidations: IntCounter,
+}
+
+/// Why a plan could not be brought to life; the operator's to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotRun {
+    /// Servers whose names gave no address.
+    #[error("upstream {upstream}: {problems}")]
+    Unresolved {
+        /// The upstream's name.
+        upstream: Arc<str>,
+        /// Every one of them, with line and column.
+        problems: String,
+    },
+    /// Redis' address was refused by its client.
+    #[error("redis: {0}")]
+    Redis(#[from] redis::RedisError),
+    /// TLS to an upstream cannot be set up.
+    #[error("upstream {upstream}: {problem}")]
+    Tls {
+        /// The upstream's name.
+        upstream: Arc<str>,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl Running {
+    /// Brings a plan to life, carrying over what `old` has and the plan still means.
+    ///
+    /// # Errors
+    /// [`CannotRun`] with the first thing that cannot be had; nothing of `old` has changed then.
+    pub async fn build(plan: Arc<Plan>, old: Option<&Self>, metrics: &Metrics) -> Result<Self, CannotRun> {
+        let now = Instant::now();
+        let stop = CancellationToken::new();
+        let mut upstreams = Vec::with_capacity(plan.upstreams.len());
+        for upstream in &plan.upstreams {
+            upstreams.push(Arc::new(Upstream::build(upstream, old, &stop).await?));
+        }
+        let redis = plan.redis.as_ref().map(connect).transpose()?;
+        let sessions = plan
+            .sessions
+            .iter()
+            .map(|session| {
+                // The same source means the same sessions: what is known of them stays known.
+                if let Some(kept) = old.and_then(|old| old.same_sessions(&plan, session)) {
+                    return Ok(kept);
+                }
+                let source = match (&plan.redis, &session.ask) {
+                    (Some(redis), _) => Source::Redis(RedisSource::new(redis, session.key.clone())?),
+                    (None, Some(ask)) => Source::Ask {
+                        ask: Arc::new(AskUpstream::new(Arc::clone(&upstreams[ask.upstream.index()]))),
+                        path: ask.path.clone(),
+                    },
+                    (None, None) => unreachable!("resolve refuses sessions without redis and without ask"),
+                };
+                Ok(Sessions::new(session, source))
+            })
+            .collect::<Result<_, redis::RedisError>>()?;
+        let tags = old.map_or_else(|| Arc::new(Tags::new()), |old| Arc::clone(&old.tags));
+        let caches = plan.caches.iter().map(|cache| old.and_then(|old| old.same_cache(cache)).unwrap_or_else(|| {
+            Cache::new(cache.memory.len(), cache.entry_bytes.len(), Arc::clone(&tags))
+        }));
+        Ok(Self {
+            router: Router::new(&plan.routes),
+            limits: match old {
+                Some(old) => Limits::carry_over(&old.limits, &plan.limits, now),
+                None => Limits::new(&plan.limits, now),
+            },
+            sessions,
+            identity: plan.identity.as_ref().map(Signer::new),
+            caches: caches.collect(),
+            tags,
+            upstreams,
+            routes: plan.routes.iter().map(|route| RouteParts::build(&plan, route)).collect(),
+            redis,
+            counts: Counts::new(&plan, metrics),
+            _probes: stop.drop_guard(),
+            plan,
+        })
+    }
+
+    fn same_sessions(&self, plan: &Plan, session: &weir_config::plan::Session) -> Option<Sessions> {
+        let position = self.plan.sessions.iter().position(|old| old.name == session.name)?;
+        let old = &self.plan.sessions[position];
+        let same = old.key == session.key
+            && old.from == session.from
+            && (old.memory_ttl, old.memory_entries) == (session.memory_ttl, session.memory_entries)
+            && self.plan.redis == plan.redis
+            && plan.redis.is_some();
+        same.then(|| self.sessions[position].clone())
+    }
+
+    fn same_cache(&self, cache: &weir_config::plan::Cache) -> Option<Cache> {
+        let position = self.plan.caches.iter().position(|old| old.name == cache.name)?;
+        let kept = self.caches[position].clone();
+        kept.set_budget(cache.memory.len(), cache.entry_bytes.len());
+        Some(kept)
+    }
+
+    /// The networks of a route, if it names any.
+    #[must_use]
+    pub fn access(&self, route: RouteId) -> Option<&Access> {
+        self.routes[route.index()].access.as_ref()
+    }
+
+    /// The limits of a route that do (`true`) or do not ask who calls.
+    #[must_use]
+    pub fn limits_of(&self, route: RouteId, ask_caller: bool) -> &[LimitId] {
+        let parts = &self.routes[route.index()];
+        if ask_caller { &parts.caller_limits } else { &parts.limits }
+    }
+
+    /// The folder of a route that serves files.
+    #[must_use]
+    pub fn files(&self, route: RouteId) -> Option<&Files> {
+        self.routes[route.index()].files.as_ref()
+    }
+
+    /// How answers of a route may be kept.
+    #[must_use]
+    pub fn cache_rule(&self, route: RouteId) -> &Rule {
+        &self.routes[route.index()].cache
+    }
+
+    /// The upstream a route forwards to, as an index.
+    #[must_use]
+    pub fn upstream_of(&self, route: Option<RouteId>) -> Option<usize> {
+        match &self.plan.routes[route?.index()].action {
+            Action::Forward(forward) => Some(forward.upstream.index()),
+            _ => None,
+        }
+    }
+
+    /// Whether Redis answers in time; `None` without Redis.
+    pub async fn redis_answers(&self) -> Option<bool> {
+        let (connection, plan) = (self.redis.as_ref()?, self.plan.redis.as_ref()?);
+        let mut connection = connection.clone();
+        let ping = redis::cmd("PING");
+        let ping = ping.query_async::<String>(&mut connection);
+        Some(matches!(tokio::time::timeout(plan.timeout, ping).await, Ok(Ok(_))))
+    }
+
+    /// Name, peers that are asked, and peers in all, of every upstream.
+    #[must_use]
+    pub fn peers_up(&self) -> Vec<(Arc<str>, usize, usize)> {
+        let now = Instant::now();
+        let count = |upstream: &Arc<Upstream>| {
+            let sight = upstream.pool.sight(now);
+            let up = sight.iter().filter(|peer| !peer.out && peer.peer.is_healthy() && !peer.peer.endpoint().down);
+            (Arc::clone(&upstream.plan.name), up.count(), sight.len())
+        };
+        self.upstreams.iter().map(count).collect()
+    }
+
+    /// Counts a charge.
+    pub fn count_limit(&self, limit: LimitId, admitted: bool) {
+        self.counts.limits[limit.index()][usize::from(!admitted)].inc();
+    }
+
+    /// Counts a validation.
+    pub fn count_session<T>(&self, session: SessionId, result: &Result<Option<T>, Unavailable>) {
+        let which = match result {
+            Ok(Some(_)) => 0,
+            Ok(None) => 1,
+            Err(_) => 2,
+        };
+        self.counts.sessions[session.index()][which].inc();
+    }
+
+    /// Counts a look-up.
+    pub fn count_lookup(&self, cache: CacheId, lookup: &Lookup) {
+        let which = match lookup {
+            Lookup::Hit { .. } => 0,
+            Lookup::Stale { .. } => 1,
+            Lookup::Miss(_) | Lookup::OnlyIfCached => 2,
+            Lookup::Bypass(_) => 3,
+        };
+        self.counts.caches[cache.index()][which].inc();
+    }
+
+    /// Counts a tag invalidated by a write.
+    pub fn count_invalidation(&self) {
+        self.counts.invalidations.inc();
+    }
+
+    /// A successful answer on this route ended the caller's session: it is forgotten here at once.
+    pub fn end_session(&self, rule: &SessionRule, headers: &http::HeaderMap) {
+        let session = &self.plan.sessions[rule.session.index()];
+        if let crate::auth::Presented::Token(token) = crate::auth::Presented::find(&session.from, headers) {
+            self.sessions[rule.session.index()].forget(token.digest());
+        }
+    }
+
+    /// Whose token a request carries, validated.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when nobody can say.
+    pub async fn validate(
+        &self,
+        rule: &SessionRule,
+        headers: &http::HeaderMap,
+        now: SystemTime,
+    ) -> Result<Option<Arc<crate::auth::Session>>, Unavailable> {
+        let session = &self.plan.sessions[rule.session.index()];
+        let token = match crate::auth::Presented::find(&session.from, headers) {
+            crate::auth::Presented::Token(token) => token,
+            // What cannot be a token belongs to nobody.
+            crate::auth::Presented::Nothing | crate::auth::Presented::Malformed => return Ok(None),
+        };
+        let validated = self.sessions[rule.session.index()].validate(&token, now).await;
+        self.count_session(rule.session, &validated);
+        validated
+    }
+}
+
+impl Upstream {
+    async fn build(
+        plan: &weir_config::plan::Upstream,
+        old: Option<&Running>,
+        stop: &CancellationToken,
+    ) -> Result<Self, CannotRun> {
+        let endpoints = resolve::resolve(plan).await.map_err(|problems| CannotRun::Unresolved {
+            upstream: Arc::clone(&plan.name),
+            problems: problems
+                .iter()
+                .map(|problem| format!("{} (at {}): {}", problem.name, problem.place, problem.source))
+                .collect::<Vec<_>>()
+                .join("; "),
+        })?;
+        let before = old.and_then(|old| old.upstreams.iter().find(|other| other.plan.name == plan.name));
+        let pool = Pool::rebuild(before.map(|before| &*before.pool), plan, endpoints);
+        let tls = plan.tls.as_ref().map(|tls| own_tls(plan, tls)).transpose()?;
+        if let Some(health) = &plan.health {
+            let check = probe::Check::new(health, tls.clone());
+            for sight in pool.sight(Instant::now()).into_iter().filter(|sight| !sight.peer.endpoint().down) {
+                let random = || rand::rng().random::<f64>();
+                let watch = probe::watch(Arc::clone(&plan.name), sight.peer, check.clone(), stop.clone(), random);
+                tokio::spawn(watch);
+            }
+        }
+        Ok(Self { plan: plan.clone(), pool, dial: Dial::new(plan), tls })
+    }
+}
+
+/// TLS for the edge's own questions, as strict as the plan wants requests to be.
+fn own_tls(plan: &weir_config::plan::Upstream, tls: &weir_config::plan::UpstreamTls) -> Result<Tls, CannotRun> {
+    let roots = tls.verify.then(|| {
+        let mut roots = rustls::RootCertStore::empty();
+        // What the system holds and cannot be read is the system's affair; an empty store verifies nobody.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().unwrap_or_default());
+        Arc::new(roots)
+    });
+    Tls::new(&tls.name, roots)
+        .map_err(|problem| CannotRun::Tls { upstream: Arc::clone(&plan.name), problem: problem.to_string() })
+}
+
+impl RouteParts {
+    fn build(plan: &Plan, route: &weir_config::plan::Route) -> Self {
+        let asks = |id: &LimitId| asks_caller(&plan.limits[id.index()].key);
+        let (caller_limits, limits) = route.limits.iter().copied().partition(asks);
+        Self {
+            access: route.access.as_ref().map(Access::from),
+            limits,
+            caller_limits,
+            files: match &route.action {
+                Action::Files(files) => Some(Files::new(files)),
+                _ => None,
+            },
+            cache: route.cache.as_ref().map_or_else(Rule::origin_alone, |rule| {
+                Rule::new(rule, rule.key.as_ref().is_some_and(names_caller))
+            }),
+        }
+    }
+}
+
+fn asks_caller(template: &Template) -> bool {
+    template.variables().any(|variable| matches!(variable, Variable::Session(_)))
+}
+
+/// Whether a key holds something that only one caller has. A role or a tenant is shared by many.
+fn names_caller(key: &Template) -> bool {
+    key.variables().any(|variable| matches!(variable, Variable::Session(field) if matches!(&**field, "user_id" | "session_id" | "email")))
+}
+
+impl Counts {
+    fn new(plan: &Plan, metrics: &Metrics) -> Self {
+        let families = metrics.families();
+        let verdicts = |limit: &weir_config::plan::Limit| {
+            ["admitted", "refused"].map(|verdict| families.limits.with_label_values(&[&*limit.name, verdict]))
+        };
+        let results = |session: &weir_config::plan::Session| {
+            ["valid", "unknown", "unavailable"]
+                .map(|result| families.sessions.with_label_values(&[&*session.name, result]))
+        };
+        let lookups = |cache: &weir_config::plan::Cache| {
+            ["hit", "stale", "miss", "bypass"].map(|result| families.cache.with_label_values(&[&*cache.name, result]))
+        };
+        Self {
+            limits: plan.limits.iter().map(verdicts).collect(),
+            sessions: plan.sessions.iter().map(results).collect(),
+            caches: plan.caches.iter().map(lookups).collect(),
+            invalidations: families.invalidations.with_label_values::<&str>(&[]),
+        }
+    }
+}
+
+fn connect(redis: &weir_config::plan::Redis) -> Result<ConnectionManager, redis::RedisError> {
+    let config = ConnectionManagerConfig::new()
+        .set_number_of_retries(0)
+        .set_connection_timeout(Some(redis.connect_timeout))
+        .set_response_timeout(Some(redis.timeout));
+    ConnectionManager::new_lazy_with_config(redis::Client::open(redis.url.expose())?, config)
+}

@@ -1,0 +1,280 @@
+//! The life of the process: start, listen, reload, drain.
+//!
+//! - *start*: everything is built and every socket bound before the first client is accepted.
+//! - HUP: the next generation is built beside the running one; listeners come, go and change their certificates; a
+//!   configuration that cannot be had changes nothing and says why.
+//! - TERM, QUIT, Ctrl-C: not ready any more, listeners closed, requests in flight end, and then the process, at once
+//!   or when `shutdown.grace` is over. A second signal ends it without waiting.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+};
+use weir_config::{Plan, plan};
+
+use crate::{
+    accept::{
+        counters::Counters,
+        listener::{self, Listener, Settings},
+        tls::{Certificates, Tls},
+    },
+    admin,
+    edge::Edge,
+    metrics::Metrics,
+    source::Source,
+    state::{CannotReload, Snapshot, State, threads},
+};
+
+/// Idle connections to peers in all; the bound of each upstream is its `keepalive`.
+const PEER_CONNECTIONS: usize = 4096;
+/// For the last lines of the access log, at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Serves `plan` until a signal ends the process.
+///
+/// # Errors
+/// What could not be had at the start: an address, a certificate, a name, the log.
+pub fn serve(source: Source, plan: Plan) -> Result<(), Box<dyn std::error::Error>> {
+    let threads = threads::count(plan.threads);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).thread_name("weir").enable_all().build()?;
+    let ended = runtime.block_on(run(source, plan, threads));
+    // Connections that outlived the grace period end here.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    ended
+}
+
+async fn run(source: Source, plan: Plan, threads: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let mut signals = Signals::new()?;
+    let metrics = Metrics::new()?;
+    let first = Snapshot::build(plan, None, &metrics).await?;
+    let plan = Arc::clone(&first.running.plan);
+    let state = State::new(source, first, metrics);
+    let edge = Arc::new(Edge::new(Arc::clone(&state), PEER_CONNECTIONS));
+    let mut fronts = Fronts { edge, state: Arc::clone(&state), open: HashMap::new() };
+    let prepared = fronts.prepare(&plan)?;
+    let admin = match &plan.admin {
+        Some(admin) => Some((listener::bind(admin.address)?, admin.allow.clone())),
+        None => None,
+    };
+    fronts.put_in_force(prepared);
+    if let Some((socket, allow)) = admin {
+        println!("admin on http://{}", socket.local_addr()?);
+        tokio::spawn(admin::serve(socket, allow, Arc::clone(&state)));
+    }
+    state.set_ready(true);
+    tracing::info!(threads, listeners = plan.listeners.len(), routes = plan.routes.len(), "serving");
+    while signals.reload_or_stop().await == Heard::Reload {
+        reload(&state, &mut fronts).await;
+    }
+    drain(&state, fronts, &mut signals).await;
+    Ok(())
+}
+
+async fn reload(state: &Arc<State>, fronts: &mut Fronts) {
+    let next = async {
+        let next = state.prepare().await?;
+        let prepared = fronts.prepare(&next.running.plan)?;
+        Ok::<_, CannotReload>((next, prepared))
+    };
+    match next.await {
+        Ok((next, prepared)) => {
+            let before = state.snapshot();
+            let (old, new) = (&before.running.plan, Arc::clone(&next.running.plan));
+            if old.threads != new.threads || old.admin != new.admin {
+                tracing::warn!("`threads` and `admin` change only with a restart; everything else is in force");
+            }
+            state.swap(next);
+            fronts.put_in_force(prepared);
+            state.count_reload(true);
+            tracing::info!(generation = state.generation(), routes = new.routes.len(), "configuration taken");
+        }
+        Err(problem) => {
+            state.count_reload(false);
+            tracing::error!("configuration refused, the old one stays in force:\n{problem}");
+        }
+    }
+}
+
+async fn drain(state: &Arc<State>, fronts: Fronts, signals: &mut Signals) {
+    state.set_ready(false);
+    let started = Instant::now();
+    let grace = state.snapshot().running.plan.shutdown.grace;
+    tracing::info!(in_flight = state.in_flight(), grace_s = grace.as_secs(), "draining");
+    let whole = tokio::select! {
+        () = fronts.close_all() => true,
+        () = tokio::time::sleep(grace) => false,
+        _ = signals.stop() => false,
+    };
+    let left = state.in_flight();
+    let took_ms = started.elapsed().as_millis();
+    if whole {
+        tracing::info!(took_ms, "drained");
+    } else {
+        tracing::warn!(took_ms, in_flight = left, "ended with requests in flight");
+    }
+    if let Some(access) = state.snapshot().recorder.access().cloned() {
+        let _ = tokio::task::spawn_blocking(move || access.flush(LAST_LINES)).await;
+    }
+}
+
+/// The open listeners, by the address in the plan.
+struct Fronts {
+    edge: Arc<Edge>,
+    state: Arc<State>,
+    open: HashMap<SocketAddr, Front>,
+}
+
+struct Front {
+    listener: Arc<Listener<Edge>>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// What a plan's listeners need, had before anything is changed.
+struct Prepared {
+    settings: Vec<(SocketAddr, usize, Settings)>,
+    sockets: HashMap<SocketAddr, TcpListener>,
+}
+
+impl Fronts {
+    /// Binds what is new and reads every certificate.
+    fn prepare(&self, plan: &Plan) -> Result<Prepared, CannotReload> {
+        let mut prepared = Prepared { settings: Vec::new(), sockets: HashMap::new() };
+        for (index, wanted) in plan.listeners.iter().enumerate() {
+            let named = |problem: &dyn std::fmt::Display| CannotReload::Listener(format!("listener {}: {problem}", wanted.address));
+            let tls = wanted.tls.as_ref().map(|tls| {
+                let certificates = Certificates::of(tls).map_err(|problem| named(&problem))?;
+                Tls::new(certificates, tls.http2).map(Arc::new).map_err(|problem| named(&problem))
+            });
+            let settings = Settings { bounds: Arc::new(bounds(plan, wanted)), tls: tls.transpose()? };
+            if !self.open.contains_key(&wanted.address) {
+                let socket = listener::bind(wanted.address).map_err(|problem| named(&Chain(&problem)))?;
+                prepared.sockets.insert(wanted.address, socket);
+            }
+            prepared.settings.push((wanted.address, index, settings));
+        }
+        Ok(prepared)
+    }
+
+    /// Closes what is gone, changes what stays, opens what is new.
+    fn put_in_force(&mut self, mut prepared: Prepared) {
+        let wanted: Vec<SocketAddr> = prepared.settings.iter().map(|(address, ..)| *address).collect();
+        self.open.retain(|address, front| {
+            let stays = wanted.contains(address);
+            if !stays {
+                front.stop.send_replace(true);
+                tracing::info!(%address, "listener closed");
+            }
+            stays
+        });
+        for (address, index, settings) in prepared.settings {
+            match (self.open.get(&address), prepared.sockets.remove(&address)) {
+                (Some(front), _) => front.listener.settings.store(Arc::new(settings)),
+                (None, Some(socket)) => self.begin(address, index, settings, socket),
+                (None, None) => tracing::error!(%address, "a listener without a socket"),
+            }
+        }
+    }
+
+    fn begin(&mut self, address: SocketAddr, index: usize, settings: Settings, socket: TcpListener) {
+        let scheme = if settings.tls.is_some() { "https" } else { "http" };
+        let bound = socket.local_addr().unwrap_or(address);
+        // For people, and for whoever asked for port 0.
+        println!("listening on {scheme}://{bound}");
+        tracing::info!(address = %bound, scheme, "listening");
+        let counters = Arc::new(Counters::default());
+        self.state.watch_listener(bound, Arc::clone(&counters));
+        let listener = Arc::new(Listener {
+            index,
+            settings: ArcSwap::from_pointee(settings),
+            service: Arc::clone(&self.edge),
+            counters,
+        });
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(listener::serve(Arc::clone(&listener), socket, stopped));
+        self.open.insert(address, Front { listener, stop, task });
+    }
+
+    /// Stops accepting everywhere and waits for the connections to end.
+    async fn close_all(self) {
+        for front in self.open.values() {
+            front.stop.send_replace(true);
+        }
+        for (_, front) in self.open {
+            let _ = front.task.await;
+        }
+    }
+}
+
+/// The listener's bounds; its bound on bodies is the widest of its own and every route's, which narrow it later.
+fn bounds(plan: &Plan, listener: &plan::Listener) -> plan::Bounds {
+    let mut bounds = listener.bounds.clone();
+    let of_routes = plan.routes.iter().filter_map(|route| route.body_bytes);
+    bounds.body_bytes = of_routes.fold(bounds.body_bytes, |widest, bytes| {
+        if widest.is_empty() || bytes.is_empty() { weir_config::units::Bytes::new(0) } else { widest.max(bytes) }
+    });
+    bounds
+}
+
+/// An error with its causes, on one line.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(next) = cause {
+            write!(f, ": {next}")?;
+            cause = next.source();
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    Reload,
+    Stop,
+}
+
+struct Signals {
+    hup: Signal,
+    term: Signal,
+    quit: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            hup: signal(SignalKind::hangup())?,
+            term: signal(SignalKind::terminate())?,
+            quit: signal(SignalKind::quit())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn reload_or_stop(&mut self) -> Heard {
+        tokio::select! {
+            _ = self.hup.recv() => Heard::Reload,
+            _ = self.term.recv() => Heard::Stop,
+            _ = self.quit.recv() => Heard::Stop,
+            _ = self.int.recv() => Heard::Stop,
+        }
+    }
+
+    async fn stop(&mut self) {
+        while self.reload_or_stop().await != Heard::Stop {}
+    }
+}

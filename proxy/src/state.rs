@@ -1,0 +1,150 @@
+//! What is in force, and how it changes.
+//!
+//! States: *starting* → (every socket bound) → *ready* ⇄ (reload) → *draining* → ended; [`crate::serve`] moves it.
+//! A request takes one [`Snapshot`] and keeps it to its end; a reload swaps the next one in when all of it stands, and
+//! a file with a problem changes nothing.
+
+mod reload;
+pub mod threads;
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use prometheus::IntGauge;
+
+use crate::{accept::counters::Counters, metrics::Metrics, record::Recorder, running::Running, source::Source};
+
+pub use reload::CannotReload;
+
+/// One generation of everything; a request that began with it ends with it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What lives.
+    pub running: Running,
+    /// Where its requests are written down.
+    pub recorder: Recorder,
+}
+
+/// What all generations share.
+#[derive(Debug)]
+pub struct State {
+    current: ArcSwap<Snapshot>,
+    source: Source,
+    metrics: Arc<Metrics>,
+    in_flight: IntGauge,
+    ready: AtomicBool,
+    /// Evictions already told to the counters, by cache name.
+    evictions: parking_lot::Mutex<HashMap<Arc<str>, u64>>,
+    listeners: parking_lot::Mutex<HashMap<SocketAddr, Arc<Counters>>>,
+    generation: AtomicU64,
+}
+
+/// One request under way, until it is dropped.
+#[derive(Debug)]
+pub struct InFlight(IntGauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl State {
+    /// The state of a process that begins with `first`.
+    #[must_use]
+    pub fn new(source: Source, first: Snapshot, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            current: ArcSwap::from_pointee(first),
+            source,
+            in_flight: metrics.in_flight(),
+            metrics,
+            ready: AtomicBool::new(false),
+            evictions: parking_lot::Mutex::default(),
+            listeners: parking_lot::Mutex::default(),
+            generation: AtomicU64::new(1),
+        })
+    }
+
+    /// The generation in force.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// The metrics of all generations.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Whether new clients should be sent here.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// New clients should be sent here, or no longer.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub fn in_flight(&self) -> i64 {
+        self.in_flight.get()
+    }
+
+    /// How many configurations have been in force, this one included.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Counts a request until what is returned is dropped.
+    #[must_use]
+    pub fn begin(&self) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.in_flight.clone())
+    }
+
+    /// Shows what a listener counts.
+    pub fn watch_listener(&self, address: SocketAddr, counters: Arc<Counters>) {
+        self.listeners.lock().insert(address, counters);
+    }
+
+    /// Reads the figures that are kept elsewhere into the metrics; called before they are shown.
+    pub fn measure(&self) {
+        let snapshot = self.snapshot();
+        let (families, running) = (self.metrics.families(), &snapshot.running);
+        let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        for (plan, cache) in running.plan.caches.iter().zip(&running.caches) {
+            let (stats, label) = (cache.stats(), [&*plan.name]);
+            families.cache_bytes.with_label_values(&label).set(number(stats.bytes));
+            families.cache_budget.with_label_values(&label).set(number(plan.memory.len()));
+            families.cache_entries.with_label_values(&label).set(number(stats.entries));
+            let mut told = self.evictions.lock();
+            let told = told.entry(Arc::clone(&plan.name)).or_default();
+            families.cache_evictions.with_label_values(&label).inc_by(stats.evictions.saturating_sub(*told));
+            *told = stats.evictions;
+        }
+        for (address, counters) in &*self.listeners.lock() {
+            let active = i64::try_from(counters.active.get()).unwrap_or(i64::MAX);
+            families.connections.with_label_values(&[&*address.to_string()]).set(active);
+        }
+        let now = std::time::Instant::now();
+        for upstream in &running.upstreams {
+            for sight in upstream.pool.sight(now) {
+                let up = !sight.out && sight.peer.is_healthy() && !sight.peer.endpoint().down;
+                let labels = [&*upstream.plan.name, &*sight.peer.endpoint().name];
+                families.peer_up.with_label_values(&labels).set(i64::from(up));
+            }
+        }
+    }
+}

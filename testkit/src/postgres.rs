@@ -1,0 +1,164 @@
+//! A Postgres cluster in a temporary folder.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    os::unix::{fs::chown, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use crate::{Child, READY_WITHIN, start_on_free_port};
+
+const PACKAGE: &str = "postgresql";
+
+/// A running Postgres on 127.0.0.1, trust for everybody, nothing synced to disk; the superuser is `postgres`.
+#[derive(Debug)]
+pub struct Postgres {
+    child: Child,
+    port: u16,
+    programs: PathBuf,
+}
+
+impl Postgres {
+    /// Makes a cluster (about half a second), starts it, and waits until it answers.
+    ///
+    /// # Panics
+    /// When Debian's postgresql is missing or does not become ready; the message says which.
+    #[must_use]
+    pub fn start() -> Self {
+        let programs = programs().unwrap_or_else(|problem| panic!("{problem}"));
+        let (child, port) = start_on_free_port(|port| start(&programs, port));
+        Self { child, port, programs }
+    }
+
+    /// Makes an empty database and gives its URL, `postgres://postgres@127.0.0.1:PORT/NAME`.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    #[must_use]
+    pub fn create_database(&self) -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        self.execute(&format!("CREATE DATABASE {name}"));
+        format!("postgres://postgres@127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Removes a database made by [`Postgres::create_database`], ending the connections to it.
+    ///
+    /// # Panics
+    /// When `url` is not one of ours or the server refuses.
+    pub fn drop_database(&self, url: &str) {
+        let (_, name) = url.rsplit_once('/').expect("our URLs end in /NAME");
+        self.execute(&format!("DROP DATABASE {name} WITH (FORCE)"));
+    }
+
+    /// The port on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The process, to send it signals.
+    #[must_use]
+    pub fn child(&self) -> &Child {
+        &self.child
+    }
+
+    fn execute(&self, sql: &str) {
+        let port = self.port.to_string();
+        let answer = Command::new(self.programs.join("psql"))
+            .args(["-X", "-q", "-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", "postgres", "-c", sql])
+            .output()
+            .expect("psql stands beside postgres");
+        assert!(answer.status.success(), "{sql}: {}", String::from_utf8_lossy(&answer.stderr));
+    }
+}
+
+fn start(programs: &Path, port: u16) -> Result<Child, String> {
+    let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let owner = owner()?;
+    if let Some((uid, gid)) = owner {
+        chown(folder.path(), Some(uid), Some(gid)).map_err(|e| e.to_string())?;
+    }
+    let data = folder.path().join("data");
+    let mut init = Command::new(programs.join("initdb"));
+    init.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]);
+    init.arg("-D").arg(&data).current_dir(folder.path()).stdin(Stdio::null());
+    let made = as_owner(&mut init, owner).output().map_err(|e| format!("initdb does not start: {e}"))?;
+    if !made.status.success() {
+        return Err(format!("initdb: {}", String::from_utf8_lossy(&made.stderr)));
+    }
+
+    let mut server = Command::new(programs.join("postgres"));
+    server.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-p", &port.to_string()]).current_dir(folder.path());
+    // No socket files, and no waiting for a disk: the cluster is thrown away.
+    for setting in [
+        "unix_socket_directories=",
+        "fsync=off",
+        "full_page_writes=off",
+        "synchronous_commit=off",
+        "max_connections=200",
+    ] {
+        server.args(["-c", setting]);
+    }
+    as_owner(&mut server, owner);
+    let is_ready = programs.join("pg_isready");
+    // QUIT is Postgres's immediate shutdown; KILL would leak its shared memory.
+    Child::start(server, folder, "QUIT", PACKAGE)?.ready(READY_WITHIN, |_| {
+        let asked = Command::new(&is_ready)
+            .args(["-q", "-h", &Ipv4Addr::LOCALHOST.to_string(), "-p", &port.to_string(), "-U", "postgres"])
+            .status();
+        asked.is_ok_and(|status| status.success())
+    })
+}
+
+/// The newest version Debian installed.
+fn programs() -> Result<PathBuf, String> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions
+        .filter_map(|entry| {
+            Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin")))
+        })
+        .filter(|(_, programs)| programs.join("initdb").exists())
+        .max()
+        .map(|(_, programs)| programs)
+        .ok_or_else(|| {
+            format!("initdb is missing below /usr/lib/postgresql: install the Debian package {PACKAGE}")
+        })
+}
+
+/// Postgres refuses to run as root: then its own user's ids, which the package created; otherwise nobody else's.
+fn owner() -> Result<Option<(u32, u32)>, String> {
+    if id("-u", None)? != 0 {
+        return Ok(None);
+    }
+    Ok(Some((id("-u", Some("postgres"))?, id("-g", Some("postgres"))?)))
+}
+
+fn id(which: &str, user: Option<&str>) -> Result<u32, String> {
+    let answer = Command::new("id").arg(which).args(user).output().map_err(|e| format!("id: {e}"))?;
+    let text = String::from_utf8_lossy(&answer.stdout);
+    text.trim().parse().map_err(|_| format!("no user postgres: install the Debian package {PACKAGE}"))
+}
+
+fn as_owner(command: &mut Command, owner: Option<(u32, u32)>) -> &mut Command {
+    match owner {
+        Some((uid, gid)) => command.uid(uid).gid(gid),
+        None => command,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_started_postgres_makes_and_drops_databases() {
+        let postgres = Postgres::start();
+        let first = postgres.create_database();
+        assert_ne!(first, postgres.create_database());
+        postgres.drop_database(&first);
+    }
+}
