@@ -99,8 +99,10 @@ fn shape_fits(directive: &Directive, row: &Row, problems: &mut Problems) -> bool
     if !fits {
         let message = format!("invalid number of arguments in \"{name}\" directive");
         // The usual reason is a forgotten `;`: then the next line's directive has become an argument.
-        let swallowed =
-            directive.args.iter().find(|word| word.at.line > at.line && table::named(&word.text).next().is_some());
+        let swallowed = directive
+            .args
+            .iter()
+            .find(|word| word.at.line > at.line && table::named(&word.text).next().is_some());
         match swallowed {
             Some(word) => {
                 let help = format!("is \";\" missing before \"{}\" in line {}?", word.text, word.at.line);

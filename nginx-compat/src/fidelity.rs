@@ -5,7 +5,7 @@ use std::fmt;
 use crate::{place::At, tree::Directive};
 
 /// How well config.yaml says what a directive said, best first.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The same.
     Exact,
@@ -26,6 +26,16 @@ impl Outcome {
             Self::Ignored(_) => "ignored",
             Self::Approximated(_) => "approximated",
             Self::Refused(_) => "refused",
+        }
+    }
+
+    /// Worse is more.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Exact => 0,
+            Self::Ignored(_) => 1,
+            Self::Approximated(_) => 2,
+            Self::Refused(_) => 3,
         }
     }
 
@@ -69,9 +79,12 @@ impl Fidelity {
     #[must_use]
     pub fn summary(&self) -> String {
         let count = |word| self.0.iter().filter(|line| line.outcome.word() == word).count();
-        let [exact, approximated, ignored, refused] = ["exact", "approximated", "ignored", "refused"].map(count);
+        let [exact, approximated, ignored, refused] =
+            ["exact", "approximated", "ignored", "refused"].map(count);
         let (all, s) = (self.0.len(), if self.0.len() == 1 { "" } else { "s" });
-        format!("{all} directive{s}: {exact} exact, {approximated} approximated, {ignored} ignored, {refused} refused")
+        format!(
+            "{all} directive{s}: {exact} exact, {approximated} approximated, {ignored} ignored, {refused} refused"
+        )
     }
 }
 
@@ -99,13 +112,14 @@ impl fmt::Display for Fidelity {
 pub(crate) struct Ledger(Vec<Option<Outcome>>);
 
 impl Ledger {
-    /// Notes an outcome. A directive that several routes inherit is noted several times; the worst outcome counts.
+    /// Notes an outcome. A directive that several routes inherit is noted several times; the worst
+    /// outcome counts, and its first reason.
     pub(crate) fn note(&mut self, directive: &Directive, outcome: Outcome) {
         if self.0.len() <= directive.id {
             self.0.resize(directive.id + 1, None);
         }
         let slot = &mut self.0[directive.id];
-        if slot.as_ref().is_none_or(|before| *before < outcome) {
+        if slot.as_ref().is_none_or(|before| before.rank() < outcome.rank()) {
             *slot = Some(outcome);
         }
     }
@@ -146,7 +160,10 @@ impl Ledger {
                 Some(_) => Outcome::Exact,
                 None => Outcome::Ignored("nothing in its reach uses it, in nginx neither".to_owned()),
             });
-            lines.push((directive.id, Line { at: directive.at.clone(), directive: shown(directive), outcome }));
+            lines.push((
+                directive.id,
+                Line { at: directive.at.clone(), directive: shown(directive), outcome },
+            ));
             self.lines(directive.inside(), lines);
         }
     }

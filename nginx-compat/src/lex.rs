@@ -109,7 +109,8 @@ impl<'a> Lexer<'a> {
         loop {
             let Some(byte) = self.bump() else {
                 // nginx says only "unexpected end of file"; the place of the quote is what one needs to know.
-                let message = "unexpected end of file, expecting \";\" or \"}\"; a quote opened here is not closed";
+                let message =
+                    "unexpected end of file, expecting \";\" or \"}\"; a quote opened here is not closed";
                 return Err(Broken { at, message: message.to_owned() });
             };
             if byte == quote && !escaped {
@@ -126,9 +127,7 @@ impl<'a> Lexer<'a> {
         let word = self.word(start, self.next - 1, at);
         match self.rest().chars().next() {
             None | Some(' ' | '\t' | '\r' | '\n' | ';' | '{' | ')') => Ok(word),
-            Some(other) => {
-                Err(Broken { at: self.here.clone(), message: format!("unexpected \"{other}\"") })
-            }
+            Some(other) => Err(Broken { at: self.here.clone(), message: format!("unexpected \"{other}\"") }),
         }
     }
 
@@ -229,8 +228,67 @@ mod tests {
 
     #[test]
     fn words_end_where_nginx_ends_them() {
-        assert_eq!(words("a b\tc\r\n d;"), ["a", "b\tc\r\n", "d"].map(|w| w.replace("\\t", "\t")).to_vec());
+        assert_eq!(words("a b\tc\r\n d;"), ["a", "b", "c", "d"]);
         assert_eq!(words("a}b c#d;"), ["a}b", "c#d"]);
-        assert_eq!(words("a ${b}c $d{"), ["a", "${b}c", "$d{"][..2].iter().copied().chain(["$d{"]).collect::<Vec<_>>());
+        assert_eq!(words("a ${b}c $d${{e;"), ["a", "${b}c", "$d${{e"]);
+        assert_eq!(words("a\\;b c\\ d;"), ["a\\;b", "c\\ d"]);
+        assert_eq!(words("a \"b\")c;"), ["a", "b", ")c"]);
+        assert_eq!(words("a \"\";"), ["a", ""]);
+        assert_eq!(words("\u{feff}é ü;"), ["é", "ü"]);
+    }
+
+    #[test]
+    fn escapes_are_resolved_as_nginx_resolves_them() {
+        assert_eq!(
+            words(r#"a "b\"c" 'd\'e' "f'g" \\ \t\r\n \x;"#),
+            ["a", "b\"c", "d'e", "f'g", "\\", "\t\r\n", "\\x"]
+        );
+    }
+
+    #[test]
+    fn braces_and_semicolons_in_quotes_are_text() {
+        assert_eq!(words("a \"b;{}\" 'c;{}' {"), ["a", "b;{}", "c;{}"]);
+    }
+
+    #[test]
+    fn comments_end_with_their_line() {
+        let statements = all("# a { ; \" '\nb; # c\n}").unwrap();
+        assert!(matches!(&statements[..], [Statement::Simple(b), Statement::Close(_)] if b[0].at.line == 2));
+    }
+
+    #[test]
+    fn what_nginx_refuses_is_refused_in_its_words() {
+        assert_eq!(broken("a \"b\"c;"), "unexpected \"c\" 1:6");
+        assert_eq!(broken("a \"b\"}"), "unexpected \"}\" 1:6");
+        assert_eq!(broken("a b\n"), "unexpected end of file, expecting \";\" or \"}\" 2:1");
+        assert!(broken("a\n  \"b;").ends_with("a quote opened here is not closed 2:3"));
+        let long = "x".repeat(WORD_BYTES);
+        assert_eq!(words(&format!("{long};")), [long.as_str()]);
+        assert_eq!(broken(&format!("a {long}x;")), "too long parameter \"xxxxxxxxxx...\" started 1:3");
+        let quoted = broken(&format!("a '{long}x';"));
+        assert_eq!(quoted, "too long parameter, probably missing terminating \"'\" character 1:3");
+    }
+
+    #[test]
+    fn a_missing_semicolon_does_not_hide_the_rest() {
+        let statements = all("a { b c } ; d;").unwrap();
+        assert!(matches!(
+            &statements[..],
+            [Statement::Open(_), Statement::Unfinished(..), Statement::Stray(';', _), Statement::Simple(_)]
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn every_place_is_in_the_text(text in "[ -~éü\t\r\n]{0,200}") {
+            let lines: Vec<&str> = text.split('\n').collect();
+            for statement in all(&text).unwrap_or_default() {
+                let (Statement::Simple(words) | Statement::Open(words)) = statement else { continue };
+                for word in words {
+                    let line = lines[word.at.line as usize - 1];
+                    prop_assert!((word.at.column as usize) <= line.chars().count());
+                }
+            }
+        }
     }
 }

@@ -49,12 +49,9 @@ pub fn translate(name: &str, text: &str, read: &Read<'_>) -> Result<Translation,
     let mut ledger = fidelity::Ledger::default();
     let directives = tree::parse(name, text, read, &mut problems);
     check::check(&directives, table::MAIN, &mut ledger, &mut problems);
-    if problems.iter().next().is_some() {
-        return Err(problems);
-    }
+    problems.settle()?;
+    let mut problems = Problems::default();
     let raw = translate::translate(&directives, &mut ledger, &mut problems);
-    if problems.iter().next().is_some() {
-        return Err(problems);
-    }
+    problems.settle()?;
     Ok(Translation { raw, report: ledger.report(&directives) })
 }

@@ -51,11 +51,31 @@ impl Problems {
     }
 
     pub(crate) fn add(&mut self, at: &At, message: impl Into<String>) {
-        self.0.push(Problem { at: at.clone(), message: message.into(), help: None });
+        self.push(Problem { at: at.clone(), message: message.into(), help: None });
     }
 
     pub(crate) fn add_with_help(&mut self, at: &At, message: impl Into<String>, help: impl Into<String>) {
-        self.0.push(Problem { at: at.clone(), message: message.into(), help: Some(help.into()) });
+        self.push(Problem { at: at.clone(), message: message.into(), help: Some(help.into()) });
+    }
+
+    /// What several locations inherit is wrong once.
+    fn push(&mut self, problem: Problem) {
+        if !self.0.contains(&problem) {
+            self.0.push(problem);
+        }
+    }
+
+    /// Nothing when there are none; otherwise all of them by file and line, files in the order of their first problem.
+    pub(crate) fn settle(mut self) -> Result<(), Self> {
+        let mut files: Vec<Arc<str>> = Vec::new();
+        for problem in &self.0 {
+            if !files.contains(&problem.at.file) {
+                files.push(Arc::clone(&problem.at.file));
+            }
+        }
+        let file = |at: &At| files.iter().position(|file| *file == at.file);
+        self.0.sort_by_key(|problem| (file(&problem.at), problem.at.line, problem.at.column));
+        if self.0.is_empty() { Ok(()) } else { Err(self) }
     }
 }
 

@@ -21,7 +21,8 @@ impl<'a> Scope<'a> {
 
     /// The directives of this name that hold here: the innermost level's that has any.
     pub(crate) fn all(&self, name: &str) -> Vec<&'a Directive> {
-        let level = self.levels.iter().rev().find(|level| level.iter().any(|directive| directive.name == name));
+        let level =
+            self.levels.iter().rev().find(|level| level.iter().any(|directive| directive.name == name));
         level.into_iter().flat_map(|level| level.iter()).filter(|directive| directive.name == name).collect()
     }
 

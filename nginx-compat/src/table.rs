@@ -67,8 +67,6 @@ pub(crate) const ONE_OR_TWO: Args = Args::Between(1, 2);
 pub(crate) const SOME: Args = Args::Between(1, usize::MAX);
 /// Two or more.
 pub(crate) const TWO_UP: Args = Args::Between(2, usize::MAX);
-/// As many as one likes.
-pub(crate) const FREE: Args = Args::Between(0, usize::MAX);
 
 /// What stands between the braces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,4 +129,25 @@ pub(crate) fn named(name: &str) -> impl Iterator<Item = &'static Row> {
 /// The row of this name in this context.
 pub(crate) fn row(name: &str, context: Contexts) -> Option<&'static Row> {
     named(name).find(|row| row.contexts & context != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_one_row_in_a_context() {
+        for (position, row) in rows().enumerate() {
+            let again =
+                rows().skip(position + 1).find(|it| it.name == row.name && it.contexts & row.contexts != 0);
+            assert!(again.is_none(), "{} has two rows", row.name);
+        }
+    }
+
+    #[test]
+    fn the_server_of_an_upstream_is_not_the_server_of_http() {
+        assert_eq!(row("server", UPSTREAM).map(|row| row.body), Some(Body::None));
+        assert_eq!(row("server", HTTP).map(|row| row.body), Some(Body::Of(SERVER)));
+        assert!(row("server", LOCATION).is_none());
+    }
 }

@@ -12,8 +12,8 @@ mod server;
 mod upstream;
 
 use weir_config::raw::{
-    AccessFormat, AccessLog, Clients, ForwardedBy, Level, Limit, List, Listener, Log, Named, Raw, Route, Short,
-    Shutdown, Switch, Upstream, Word,
+    AccessFormat, AccessLog, Clients, ForwardedBy, Level, Limit, List, Listener, Log, Named, Raw, Route,
+    Short, Shutdown, Switch, Upstream, Word,
 };
 
 use crate::{
@@ -88,7 +88,9 @@ impl<'a> Translator<'a, '_> {
                     raw.threads = Word::new(threads);
                     self.ledger.exact(workers);
                 }
-                (text, _) => self.problems.add(&workers.args[0].at, format!("invalid number of worker processes \"{text}\"")),
+                (text, _) => self
+                    .problems
+                    .add(&workers.args[0].at, format!("invalid number of worker processes \"{text}\"")),
             }
         }
         if let Some(grace) = main.own("worker_shutdown_timeout")
@@ -120,7 +122,9 @@ impl<'a> Translator<'a, '_> {
                     clients.header = Word::new(ForwardedBy::XForwardedFor);
                     self.ledger.exact(header);
                 }
-                _ => self.ledger.refused(header, "have the hop in front append to X-Forwarded-For or Forwarded"),
+                _ => self
+                    .ledger
+                    .refused(header, "have the hop in front append to X-Forwarded-For or Forwarded"),
             }
         }
         if let Some(recursive) = scope.one("real_ip_recursive") {
@@ -202,7 +206,8 @@ impl<'a> Translator<'a, '_> {
         let value = parse(directive.arg(0));
         if value.is_none() {
             // nginx says "directive invalid value" and leaves the value out.
-            let message = format!("invalid value \"{}\" in \"{}\" directive", directive.arg(0), directive.name);
+            let message =
+                format!("invalid value \"{}\" in \"{}\" directive", directive.arg(0), directive.name);
             let at = directive.args.first().map_or(&directive.at, |word| &word.at);
             self.problems.add(at, message);
         }

@@ -142,7 +142,8 @@ impl Parser<'_> {
         };
         for (name, text) in files {
             if self.files >= FILES || self.bytes >= BYTES {
-                let message = format!("\"{pattern}\" goes beyond {FILES} files or {BYTES} bytes of configuration");
+                let message =
+                    format!("\"{pattern}\" goes beyond {FILES} files or {BYTES} bytes of configuration");
                 return self.problems.add(at, message);
             }
             self.file(&name, &text, depth + 1, into);

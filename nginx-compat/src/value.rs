@@ -59,7 +59,10 @@ mod tests {
 
     #[test]
     fn times_have_nginx_units_and_seconds_without_one() {
-        assert_eq!(["60", "500ms", "1m30s", "1d", "0"].map(millis), [60_000, 500, 90_000, 86_400_000, 0].map(Some));
+        assert_eq!(
+            ["60", "500ms", "1m30s", "1d", "0"].map(millis),
+            [60_000, 500, 90_000, 86_400_000, 0].map(Some)
+        );
         assert_eq!(["", "s", "1x", "1s1m", "-1", "1.5s", "99999999999999999999"].map(millis), [None; 7]);
     }
 

@@ -39,6 +39,15 @@ pub(crate) fn template(text: &str, known: &Known) -> Result<Template, String> {
     written.parse().map_err(|cause| format!("write it by hand: {cause}"))
 }
 
+/// A key: values that touch in nginx are kept apart by a `:`, so that no two requests share a key by chance.
+///
+/// # Errors
+/// As [`template`].
+pub(crate) fn key(text: &str) -> Result<Template, String> {
+    let written = translated(text, &Known::default())?.replace("}${", "}:${");
+    written.parse().map_err(|cause| format!("write it by hand: {cause}"))
+}
+
 /// Whether `text` has variables at all.
 pub(crate) fn is_constant(text: &str) -> bool {
     !text.contains('$')
@@ -85,7 +94,9 @@ fn variable(name: &str, known: &Known) -> Result<String, String> {
     }
     Err(match name {
         "" => "write the `$` without a variable by hand in config.yaml".to_owned(),
-        "proxy_add_x_forwarded_for" => "use it in X-Forwarded-For only: weir appends the client there".to_owned(),
+        "proxy_add_x_forwarded_for" => {
+            "use it in X-Forwarded-For only: weir appends the client there".to_owned()
+        }
         "is_args" => "write `$request_uri`, or `$uri$is_args$args` together".to_owned(),
         digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             format!("give the group a name, `(?<name>…)`, and write `$name` instead of `${name}`")

@@ -15,6 +15,8 @@ const CLIENT_TLS: &str = "client certificates are not asked for: verify them in 
 const SIF: Contexts = SERVER_IF;
 const LIF: Contexts = LOCATION_IF;
 
+// A row is a line, however long its sentence.
+#[rustfmt::skip]
 pub(super) const ROWS: &[Row] = &[
     // Servers and locations.
     block("server", HTTP, NONE, Body::Of(SERVER), Means),

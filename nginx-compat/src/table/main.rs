@@ -6,6 +6,8 @@ const PROCESS: Fate = Ignored("weir is one process; systemd or the container set
 const TUNING: Fate = Ignored("the event loop needs no tuning here");
 const NOT_HTTP: &str = "weir speaks HTTP only; keep an nginx or HAProxy for these ports";
 
+// A row is a line, however long its sentence.
+#[rustfmt::skip]
 pub(super) const ROWS: &[Row] = &[
     often("include", ANYWHERE, ONE, Means),
     once("worker_processes", MAIN, ONE, Means),

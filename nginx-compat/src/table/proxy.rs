@@ -5,9 +5,10 @@ use super::*;
 const STREAMED: Fate = Ignored("answers are streamed, with a bounded window");
 const CACHE: &str = "declare a cache and the route's `cache:` in config.yaml";
 const TUNES_CACHE: Fate = Ignored("it only tunes proxy_cache");
-const REWRITTEN: &str = "answers are passed on as they are: have the origin write public names";
 const PEER_TLS: &str = "peers are verified against the system's authorities: add the authority there";
 
+// A row is a line, however long its sentence.
+#[rustfmt::skip]
 pub(super) const ROWS: &[Row] = &[
     once("proxy_pass", LOCATION | LOCATION_IF | EXCEPT, ONE, Means),
     often("proxy_set_header", HSL, TWO, Means),

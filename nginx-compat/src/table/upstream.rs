@@ -2,6 +2,8 @@
 
 use super::*;
 
+// A row is a line, however long its sentence.
+#[rustfmt::skip]
 pub(super) const ROWS: &[Row] = &[
     block("upstream", HTTP, ONE, Body::Of(UPSTREAM), Means),
     often("server", UPSTREAM, SOME, Means),

@@ -18,7 +18,22 @@ use crate::{
 const NGINX_TIMEOUT: Span = Span::new(std::time::Duration::from_secs(60));
 
 /// Fields between two hops: weir manages them for each connection.
-const HOP_BY_HOP: [&str; 6] = ["connection", "upgrade", "keep-alive", "te", "transfer-encoding", "content-length"];
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "upgrade",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "content-length",
+    "proxy-connection",
+];
+
+/// Whether a field of this name can be set: a token (RFC 9110 §5.6.2) that does not belong to the connection.
+pub(super) fn can_be_set(name: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(token) && !HOP_BY_HOP.contains(&name.to_ascii_lowercase().as_str())
+}
 
 /// What a location adds to the upstream it uses.
 #[derive(Debug, Clone)]
@@ -54,7 +69,9 @@ impl<'t> Target<'t> {
             Some(rest) => (false, rest),
             None => (true, url.strip_prefix("https://")?),
         };
-        let uri_at = rest.find(['/', '?']).unwrap_or(rest.len());
+        let uri_at =
+            ["/", "?", "$request_uri", "$uri"].into_iter().filter_map(|start| rest.find(start)).min();
+        let uri_at = uri_at.unwrap_or(rest.len());
         let (authority, uri) = rest.split_at(uri_at);
         Some(Self { tls, authority, uri: (!uri.is_empty()).then_some(uri) })
     }
@@ -85,7 +102,10 @@ impl<'a> Translator<'a, '_> {
         route.to = Word::new(self.upstream(target.authority, target.tls, tuning)?);
         self.request_headers(scope, known, route);
         for (name, what_to_do) in [
-            ("proxy_pass_request_headers", "fields are passed on: empty those that must not be with proxy_set_header"),
+            (
+                "proxy_pass_request_headers",
+                "fields are passed on: empty those that must not be with proxy_set_header",
+            ),
             ("proxy_pass_request_body", "bodies are passed on: take the directive out"),
         ] {
             match scope.one(name) {
@@ -114,10 +134,13 @@ impl<'a> Translator<'a, '_> {
 
     fn retry(&mut self, scope: &Scope<'a>) -> Retry {
         let mut retry = Retry::default();
-        if let Some(tries) = self.said(scope, "proxy_next_upstream_tries", number).filter(|tries| *tries > 0) {
+        if let Some(tries) = self.said(scope, "proxy_next_upstream_tries", number).filter(|tries| *tries > 0)
+        {
             retry.tries = Word::new(tries);
         }
-        if let Some(timeout) = self.said(scope, "proxy_next_upstream_timeout", span).filter(|span| !span.get().is_zero()) {
+        if let Some(timeout) =
+            self.said(scope, "proxy_next_upstream_timeout", span).filter(|span| !span.get().is_zero())
+        {
             retry.timeout = Word::new(timeout);
         }
         let Some(next) = scope.one("proxy_next_upstream") else { return retry };
@@ -128,7 +151,10 @@ impl<'a> Translator<'a, '_> {
                 "error" | "timeout" | "invalid_header" | "updating" => {}
                 "off" => retry.tries = Word::new(1),
                 "non_idempotent" => {
-                    self.ledger.approximated(next, "only requests that may safely be repeated go to the next server");
+                    self.ledger.approximated(
+                        next,
+                        "only requests that may safely be repeated go to the next server",
+                    );
                 }
                 other => {
                     const KNOWN: [u16; 7] = [403, 404, 429, 500, 502, 503, 504];
@@ -141,7 +167,8 @@ impl<'a> Translator<'a, '_> {
             }
         }
         let has = |name| next.texts().any(|word| word == name);
-        if !has("off") && !(has("error") && has("timeout")) {
+        let both = has("error") && has("timeout");
+        if !has("off") && !both {
             self.ledger.approximated(next, "errors and timeouts always go to the next server");
         }
         retry.statuses = list(statuses);
@@ -155,7 +182,10 @@ impl<'a> Translator<'a, '_> {
                 self.ledger.exact(directive);
                 directive.arg(0).clone_into(&mut name);
             } else {
-                self.ledger.approximated(directive, format!("the name is `{host}`: it cannot depend on the request"));
+                self.ledger.approximated(
+                    directive,
+                    format!("the name is `{host}`: it cannot depend on the request"),
+                );
             }
         }
         if let Some(directive) = scope.one("proxy_ssl_server_name") {
@@ -182,6 +212,10 @@ impl<'a> Translator<'a, '_> {
                 self.ledger.ignored(directive, "weir manages the connection, upgrades included");
                 continue;
             }
+            if !can_be_set(&name) {
+                self.ledger.refused(directive, "give the field a name of letters, digits and dashes");
+                continue;
+            }
             if name == "x-forwarded-for" && value == "$proxy_add_x_forwarded_for" {
                 self.ledger.ignored(directive, "weir does this itself");
                 continue;
@@ -194,7 +228,13 @@ impl<'a> Translator<'a, '_> {
             }
             match variable::template(value, known) {
                 Ok(template) if name == "host" => host = Some(template),
-                Ok(template) => fields.push((directive.arg(0).to_owned(), template)),
+                Ok(template) if fields.iter().all(|(there, _)| !there.eq_ignore_ascii_case(&name)) => {
+                    fields.push((directive.arg(0).to_owned(), template));
+                }
+                Ok(_) => {
+                    self.ledger.refused(directive, "a field is set once: join the values with a comma");
+                    continue;
+                }
                 Err(what_to_do) => {
                     self.ledger.refused(directive, what_to_do);
                     continue;

@@ -12,7 +12,7 @@ use crate::{
     scope::Scope,
     tree::Directive,
     value::{bytes, number},
-    variable::{self, Known},
+    variable,
 };
 
 /// What one key of a zone costs nginx on a 64-bit machine: 1 MiB holds about 8 thousand states.
@@ -28,7 +28,8 @@ pub(super) struct Zone<'a> {
 
 /// An address or a network, without bits beyond its prefix.
 pub(super) fn network(text: &str) -> Option<IpNet> {
-    let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
+    let network =
+        text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from));
     network.map(|network| network.trunc())
 }
 
@@ -73,8 +74,11 @@ impl<'a> Translator<'a, '_> {
             if denies_rest {
                 deny.retain(|network| network.prefix_len() > 0);
             } else {
-                allow.extend(everybody().into_iter().filter(|all| !deny.contains(all)));
-                allow.dedup();
+                let open: Vec<IpNet> = everybody()
+                    .into_iter()
+                    .filter(|all| !deny.contains(all) && !allow.contains(all))
+                    .collect();
+                allow.extend(open);
             }
         }
         if allow.is_empty() && deny.is_empty() {
@@ -101,7 +105,8 @@ impl<'a> Translator<'a, '_> {
             ("ssl_verify_client", "use sessions, or verify client certificates in front"),
             ("limit_except", "write a route with `methods:`"),
         ] {
-            let Some(directive) = (if name == "limit_except" { scope.own(name) } else { scope.one(name) }) else {
+            let Some(directive) = (if name == "limit_except" { scope.own(name) } else { scope.one(name) })
+            else {
                 continue;
             };
             match directive.arg(0) {
@@ -159,7 +164,7 @@ impl<'a> Translator<'a, '_> {
             limit.rate = Word::new(quota("1r/s")?);
         }
         let key = directive.arg(0);
-        let template = match variable::template(key, &Known::default()) {
+        let template = match variable::key(key) {
             Ok(template) => template,
             Err(what_to_do) => {
                 self.ledger.refused(directive, what_to_do);
@@ -184,7 +189,8 @@ impl<'a> Translator<'a, '_> {
         }
         if let Some(dry) = scope.one("limit_req_dry_run") {
             if dry.arg(0) == "on" {
-                self.ledger.refused(dry, "limits are in force or not there: the limits of this level are left out");
+                self.ledger
+                    .refused(dry, "limits are in force or not there: the limits of this level are left out");
                 return Vec::new();
             }
             self.ledger.exact(dry);

@@ -54,18 +54,22 @@ impl<'a> Translator<'a, '_> {
             return Err("listen on a loopback port: clients come by TCP".to_owned());
         }
         let Some(address) = socket(text)? else {
-            self.problems.add(&directive.args[0].at, format!("invalid host or port in \"{text}\" of the \"listen\" directive"));
+            self.problems.add(
+                &directive.args[0].at,
+                format!("invalid host or port in \"{text}\" of the \"listen\" directive"),
+            );
             return Ok(None);
         };
-        let mut listen = Listen { directive: Some(directive), address, default: false, ssl: false, http2: false };
+        let mut listen =
+            Listen { directive: Some(directive), address, default: false, ssl: false, http2: false };
         self.ledger.exact(directive);
         for word in &directive.args[1..] {
             match word.text.split('=').next().unwrap_or_default() {
                 "default_server" | "default" => listen.default = true,
                 "ssl" => listen.ssl = true,
                 "http2" => listen.http2 = true,
-                "reuseport" | "backlog" | "bind" | "deferred" | "so_keepalive" | "fastopen" | "rcvbuf" | "sndbuf"
-                | "setfib" | "accept_filter" | "ipv6only" | "multipath" => {
+                "reuseport" | "backlog" | "bind" | "deferred" | "so_keepalive" | "fastopen" | "rcvbuf"
+                | "sndbuf" | "setfib" | "accept_filter" | "ipv6only" | "multipath" => {
                     self.ledger.approximated(directive, "socket options are the same for every listener");
                 }
                 "proxy_protocol" => return Err("have the hop in front append to X-Forwarded-For".to_owned()),
@@ -93,8 +97,10 @@ impl<'a> Translator<'a, '_> {
             if listen.ssl {
                 let new = self.certificates(scope, listen);
                 let mut tls = self.listeners[position].tls.or(Tls::default());
-                let mut certificates: Vec<Certificate> = tls.certificates.items().map(|(it, _)| it.clone()).collect();
-                certificates.extend(new.into_iter().filter(|it| !tls.certificates.items().any(|(old, _)| old == it)));
+                let mut certificates: Vec<Certificate> =
+                    tls.certificates.items().map(|(it, _)| it.clone()).collect();
+                certificates
+                    .extend(new.into_iter().filter(|it| !tls.certificates.items().any(|(old, _)| old == it)));
                 tls.certificates = list(certificates);
                 tls.http2 = Word::new(tls.http2.or(false) || listen.http2 || scope.is_on("http2"));
                 self.listeners[position].tls = Word::new(tls);
@@ -106,7 +112,10 @@ impl<'a> Translator<'a, '_> {
         let (chains, keys) = (scope.all("ssl_certificate"), scope.all("ssl_certificate_key"));
         if let (Some(directive), true) = (listen.directive, chains.is_empty() || chains.len() != keys.len()) {
             let missing = if chains.is_empty() { "ssl_certificate" } else { "ssl_certificate_key" };
-            self.problems.add(&directive.at, format!("no \"{missing}\" is defined for the \"listen ... ssl\" directive"));
+            self.problems.add(
+                &directive.at,
+                format!("no \"{missing}\" is defined for the \"listen ... ssl\" directive"),
+            );
         }
         let pairs = chains.into_iter().zip(keys).map(|(chain, key)| {
             self.ledger.exact(chain);
@@ -118,7 +127,8 @@ impl<'a> Translator<'a, '_> {
 
     fn tls_versions(&mut self, scope: &Scope<'a>) {
         let Some(versions) = scope.one("ssl_protocols") else { return };
-        let exact = versions.args.len() == 2 && versions.texts().all(|it| matches!(it, "TLSv1.2" | "TLSv1.3"));
+        let exact =
+            versions.args.len() == 2 && versions.texts().all(|it| matches!(it, "TLSv1.2" | "TLSv1.3"));
         if exact {
             self.ledger.exact(versions);
         } else {
@@ -149,7 +159,9 @@ impl<'a> Translator<'a, '_> {
                     bounds.head_bytes = Word::new(Bytes::new(size.get().saturating_mul(count.into())));
                     self.ledger.exact(buffers);
                 }
-                None => self.problems.add(&buffers.at, "invalid value in \"large_client_header_buffers\" directive"),
+                None => self
+                    .problems
+                    .add(&buffers.at, "invalid value in \"large_client_header_buffers\" directive"),
             }
         }
         bounds
@@ -184,8 +196,11 @@ impl<'a> Translator<'a, '_> {
                 let labels = name.trim_start_matches("*.").trim_start_matches('.');
                 if matches!(name.as_str(), "" | "_" | "-" | "--") {
                     continue;
-                } else if name.starts_with('~') || labels.contains(['*', '$']) {
-                    self.ledger.refused(directive, format!("`{name}` has no counterpart: list its names, or write `*.NAME`"));
+                } else if !labels.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')) {
+                    self.ledger.refused(
+                        directive,
+                        format!("`{name}` has no counterpart: list its names, or write `*.NAME`"),
+                    );
                 } else if name.starts_with('.') {
                     names.extend([labels.to_owned(), format!("*.{labels}")]);
                 } else {
@@ -200,8 +215,8 @@ impl<'a> Translator<'a, '_> {
 /// The address of a `listen`; `None` where it is none, and what to do where it needs a resolver.
 fn socket(text: &str) -> Result<Option<SocketAddr>, String> {
     let any = IpAddr::from(Ipv4Addr::UNSPECIFIED);
-    if let Ok(port) = text.parse::<u16>() {
-        return Ok((port > 0).then(|| (any, port).into()));
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(text.parse::<u16>().ok().filter(|port| *port > 0).map(|port| (any, port).into()));
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(Some(address));

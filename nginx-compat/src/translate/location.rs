@@ -22,9 +22,16 @@ pub(super) type Constants = Vec<(&'static str, String)>;
 
 impl<'a> Translator<'a, '_> {
     /// The route of a location; `path` is what it matches in config.yaml.
-    pub(super) fn route(&mut self, location: &Location<'a>, path: Option<&str>, constants: Constants) -> Route {
-        let pattern = path.and_then(|path| path.strip_prefix("~ ")).and_then(|pattern| Regex::new(pattern).ok());
-        let captures = pattern.iter().flat_map(|regex| regex.capture_names().flatten()).map(str::to_owned).collect();
+    pub(super) fn route(
+        &mut self,
+        location: &Location<'a>,
+        path: Option<&str>,
+        constants: Constants,
+    ) -> Route {
+        let pattern =
+            path.and_then(|path| path.strip_prefix("~ ")).and_then(|pattern| Regex::new(pattern).ok());
+        let captures =
+            pattern.iter().flat_map(|regex| regex.capture_names().flatten()).map(str::to_owned).collect();
         let mut known = Known { captures, constants };
         let mut route = self.common(&location.scope, &known);
         if let Some(pass) = location.scope.own("proxy_pass").filter(|_| !answers(&location.scope)) {
@@ -61,7 +68,9 @@ impl<'a> Translator<'a, '_> {
     /// What every kind of route can have.
     fn common(&mut self, scope: &Scope<'a>, known: &Known) -> Route {
         let mut route = Route::default();
-        if let Some(gzip) = scope.one("gzip").or_else(|| scope.one("gzip_static")).or_else(|| scope.one("gunzip")) {
+        if let Some(gzip) =
+            scope.one("gzip").or_else(|| scope.one("gzip_static")).or_else(|| scope.one("gunzip"))
+        {
             match gzip.arg(0) {
                 "off" => self.ledger.exact(gzip),
                 _ => self.ledger.refused(gzip, "answers are passed on as they are: compress at the origin"),
@@ -77,7 +86,13 @@ impl<'a> Translator<'a, '_> {
     }
 
     /// What is done with a request that is not forwarded.
-    fn action(&mut self, scope: &Scope<'a>, location: Option<&Location<'a>>, known: &Known, route: &mut Route) {
+    fn action(
+        &mut self,
+        scope: &Scope<'a>,
+        location: Option<&Location<'a>>,
+        known: &Known,
+        route: &mut Route,
+    ) {
         const OTHERS: [&str; 7] = [
             "fastcgi_pass",
             "uwsgi_pass",
@@ -106,7 +121,9 @@ impl<'a> Translator<'a, '_> {
     fn answer(&mut self, directive: &'a Directive, scope: &Scope<'a>, known: &Known, route: &mut Route) {
         let (code, text) = match (number(directive.arg(0)), directive.args.len()) {
             (Some(code @ 0..=999), _) => (code, directive.arg(1)),
-            (None, 1) if ["http://", "https://", "$scheme"].iter().any(|it| directive.arg(0).starts_with(it)) => {
+            (None, 1)
+                if ["http://", "https://", "$scheme"].iter().any(|it| directive.arg(0).starts_with(it)) =>
+            {
                 (302, directive.arg(0))
             }
             _ => {
@@ -130,7 +147,10 @@ impl<'a> Translator<'a, '_> {
         let status = match u16::try_from(code) {
             Ok(status @ 200..=599) if status != 444 => status,
             _ => {
-                self.ledger.approximated(directive, "answered with 400: a connection is not closed without an answer");
+                self.ledger.approximated(
+                    directive,
+                    "answered with 400: a connection is not closed without an answer",
+                );
                 400
             }
         };
@@ -159,7 +179,10 @@ impl<'a> Translator<'a, '_> {
             return;
         };
         if !variable::is_constant(folder.arg(0)) {
-            self.ledger.refused(folder, "name the folder: it cannot depend on the request; until then it answers 404");
+            self.ledger.refused(
+                folder,
+                "name the folder: it cannot depend on the request; until then it answers 404",
+            );
             *route = unavailable(404);
             return;
         }
@@ -218,7 +241,12 @@ impl<'a> Translator<'a, '_> {
     }
 
     /// What `proxy_pass` with a URI asks for; `None` is what the client asked for.
-    fn rewrite(&mut self, pass: &'a Directive, location: &Location<'a>, known: &Known) -> Result<Option<Template>, String> {
+    fn rewrite(
+        &mut self,
+        pass: &'a Directive,
+        location: &Location<'a>,
+        known: &Known,
+    ) -> Result<Option<Template>, String> {
         let target = forward::Target::parse(pass.arg(0));
         let Some(uri) = target.and_then(|target| target.uri) else { return Ok(None) };
         if uri.contains('$') {
@@ -237,23 +265,31 @@ impl<'a> Translator<'a, '_> {
             return Err("write the query with variables: `$uri?…`".to_owned());
         }
         if location.moves() {
-            return format!("{uri}${{path.rest}}").parse().map(Some).map_err(|cause| format!("write it by hand: {cause}"));
+            return format!("{uri}${{path.rest}}")
+                .parse()
+                .map(Some)
+                .map_err(|cause| format!("write it by hand: {cause}"));
         }
         if uri == location.path { Ok(None) } else { variable::template(uri, known).map(Some) }
     }
 
     /// `add_header`, `expires`, `proxy_hide_header`: fields for the client.
     fn response_headers(&mut self, scope: &Scope<'a>, known: &Known, route: &mut Route) {
-        let mut fields: Vec<(String, Template)> = Vec::new();
+        // In nginx's words: what is added under one name is joined, which means the same (RFC 9110 §5.3).
+        let mut fields: Vec<(String, String)> = Vec::new();
         for directive in scope.all("proxy_hide_header") {
-            fields.push((directive.arg(0).to_owned(), Template::default()));
+            if forward::can_be_set(directive.arg(0))
+                && fields.iter().all(|(there, _)| !there.eq_ignore_ascii_case(directive.arg(0)))
+            {
+                fields.push((directive.arg(0).to_owned(), String::new()));
+            }
             self.ledger.exact(directive);
         }
         if let Some(expires) = scope.one("expires") {
             match cache_control(expires) {
                 Ok(None) => self.ledger.exact(expires),
                 Ok(Some(value)) => {
-                    fields.extend(value.parse().ok().map(|value| ("Cache-Control".to_owned(), value)));
+                    fields.push(("Cache-Control".to_owned(), value));
                     self.ledger.approximated(expires, "as Cache-Control, without Expires");
                 }
                 Err(what_to_do) => self.ledger.refused(expires, what_to_do),
@@ -261,16 +297,25 @@ impl<'a> Translator<'a, '_> {
         }
         for directive in scope.all("add_header") {
             let name = directive.arg(0);
-            if fields.iter().any(|(there, _)| there.eq_ignore_ascii_case(name)) {
-                self.ledger.refused(directive, "a field is set once: join the values with a comma");
+            if !forward::can_be_set(name) {
+                self.ledger.refused(directive, "it belongs to the connection, or is no name: leave it out");
                 continue;
             }
-            match variable::template(directive.arg(1), known) {
-                Ok(template) => fields.push((name.to_owned(), template)),
-                Err(what_to_do) => {
-                    self.ledger.refused(directive, what_to_do);
+            if let Err(what_to_do) = variable::template(directive.arg(1), known) {
+                self.ledger.refused(directive, what_to_do);
+                continue;
+            }
+            match fields.iter_mut().find(|(there, _)| there.eq_ignore_ascii_case(name)) {
+                Some(_) if name.eq_ignore_ascii_case("set-cookie") => {
+                    self.ledger
+                        .refused(directive, "a field is set once: have the origin set the other cookies");
                     continue;
                 }
+                Some((_, before)) if !before.is_empty() => {
+                    *before = format!("{before}, {}", directive.arg(1))
+                }
+                Some((_, before)) => directive.arg(1).clone_into(before),
+                None => fields.push((name.to_owned(), directive.arg(1).to_owned())),
             }
             match directive.arg(2) {
                 "always" => self.ledger.exact(directive),
@@ -281,7 +326,10 @@ impl<'a> Translator<'a, '_> {
             for directive in scope.all(name) {
                 match directive.arg(0) {
                     "off" => self.ledger.exact(directive),
-                    _ => self.ledger.refused(directive, "have the origin write public names: answers are passed on as they are"),
+                    _ => self.ledger.refused(
+                        directive,
+                        "have the origin write public names: answers are passed on as they are",
+                    ),
                 }
             }
         }
@@ -295,7 +343,10 @@ impl<'a> Translator<'a, '_> {
                 None => {}
             }
         }
-        route.response_headers = named(fields);
+        let templates = fields
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, variable::template(&value, known).ok()?)));
+        route.response_headers = named(templates);
     }
 }
 

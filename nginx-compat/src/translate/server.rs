@@ -11,11 +11,7 @@ use std::collections::HashSet;
 use regex::Regex;
 use weir_config::raw::{Match, Short, Word};
 
-use super::{
-    Translator, forward,
-    listen::Listen,
-    list, maybe,
-};
+use super::{Translator, forward, list, listen::Listen, maybe};
 use crate::{scope::Scope, tree::Directive};
 
 /// A server that answers.
@@ -58,7 +54,8 @@ impl Location<'_> {
     /// Whether `proxy_pass` replaces this prefix with another.
     pub(super) fn moves(&self) -> bool {
         let pass = self.scope.own("proxy_pass").and_then(|pass| forward::Target::parse(pass.arg(0)));
-        pass.and_then(|target| target.uri).is_some_and(|uri| self.is_prefix() && uri != self.path && !uri.contains('$'))
+        pass.and_then(|target| target.uri)
+            .is_some_and(|uri| self.is_prefix() && uri != self.path && !uri.contains('$'))
     }
 }
 
@@ -68,8 +65,7 @@ impl<'a> Translator<'a, '_> {
         let blocks = directives.iter().filter(|directive| directive.name == "server");
         let all: Vec<Server<'a>> = blocks.filter_map(|block| self.server(http, block)).collect();
         let mut kept = self.without_conflicts(all);
-        let mut default = kept.iter().position(|server| server.default).unwrap_or(0);
-        default = default.min(kept.len());
+        let default = kept.iter().position(|server| server.default).unwrap_or(0);
         for (position, server) in kept.iter_mut().enumerate() {
             server.default = position == default;
         }
@@ -85,6 +81,7 @@ impl<'a> Translator<'a, '_> {
         let listens = self.listens(&scope);
         if listens.is_empty() {
             self.ledger.refused(block, "none of its sockets can be opened: it is left out");
+            self.left_out(block.inside());
             return None;
         }
         let names = self.names(&scope);
@@ -114,12 +111,15 @@ impl<'a> Translator<'a, '_> {
             let what_to_do = "another server has its names on another port, and routes do not look at the port: \
                               give it names of its own, or a weir of its own";
             self.ledger.refused(dropped.block, what_to_do);
-            self.left_out(dropped.block.inside(), what_to_do);
+            self.left_out(dropped.block.inside());
         }
         for position in 1..kept.len() {
             if !same_sockets(&kept[0], &kept[position]) {
                 for listen in kept[position].listens.iter().filter_map(|listen| listen.directive) {
-                    self.ledger.approximated(listen, "hosts are answered on every socket, this one's on the others too");
+                    self.ledger.approximated(
+                        listen,
+                        "hosts are answered on every socket, this one's on the others too",
+                    );
                 }
             }
         }
@@ -134,24 +134,30 @@ impl<'a> Translator<'a, '_> {
             self.ledger.ignored(directive, "an earlier server has the name on this socket, in nginx too");
         }
         if free.is_empty() && !server.default {
-            self.left_out(server.block.inside(), "an earlier server has its names");
-            return;
+            return server
+                .block
+                .inside()
+                .iter()
+                .for_each(|line| self.ledger.ignored(line, "no request reaches it, as in nginx"));
         }
         server.names = free;
         kept.push(server);
     }
 
-    fn left_out(&mut self, directives: &'a [Directive], what_to_do: &str) {
+    fn left_out(&mut self, directives: &'a [Directive]) {
         for directive in directives {
-            self.ledger.refused(directive, what_to_do);
-            self.left_out(directive.inside(), what_to_do);
+            self.ledger.refused(directive, "see its block");
+            self.left_out(directive.inside());
         }
     }
 
     fn routes(&mut self, server: Server<'a>) {
         let Server { block, scope, listens, default, names } = server;
         if !default && names.is_empty() {
-            return self.left_out(block.inside(), "no request reaches it, as in nginx: it has no name and is no default");
+            let what_to_do =
+                "no request reaches it: it is no default, and none of its names has a counterpart";
+            self.ledger.refused(block, what_to_do);
+            return self.left_out(block.inside());
         }
         let hosts = if default { Vec::new() } else { names.clone() };
         let port = listens.first().map_or(0, |listen| listen.address.port());
@@ -189,14 +195,22 @@ impl<'a> Translator<'a, '_> {
             let inner = scope.inner(block.inside());
             self.socket_words(block.inside());
             let Some((kind, path)) = self.pattern(block) else {
-                self.left_out(block.inside(), "see its location");
+                self.left_out(block.inside());
                 continue;
             };
             let reaches_beyond = parent.is_some_and(|parent| kind == Kind::Regex && parent != "/");
             if reaches_beyond {
-                self.ledger.approximated(block, "it applies outside of its outer location too: begin it with the outer path");
+                self.ledger.approximated(
+                    block,
+                    "it applies outside of its outer location too: begin it with the outer path",
+                );
             }
             self.flatten(&inner, block.inside(), Some(&path), into);
+            // `^~` and a bare prefix are the same location, in nginx too.
+            let class = |kind: Kind| if kind == Kind::PrefixFirst { Kind::Prefix } else { kind };
+            if kind != Kind::Regex && into.iter().any(|it| class(it.kind) == class(kind) && it.path == path) {
+                self.problems.add(&block.at, format!("duplicate location \"{path}\""));
+            }
             into.push(Location { block, scope: inner, kind, path });
         }
     }
@@ -207,7 +221,8 @@ impl<'a> Translator<'a, '_> {
             (1, text) => {
                 let end = text.find(|c: char| !matches!(c, '=' | '^' | '~' | '*')).unwrap_or(text.len());
                 // `location =/path` is one word in nginx too.
-                let known = ["^~", "~*", "=", "~"].into_iter().find(|modifier| text[..end].starts_with(modifier));
+                let known =
+                    ["^~", "~*", "=", "~"].into_iter().find(|modifier| text[..end].starts_with(modifier));
                 let modifier = known.unwrap_or("");
                 (modifier, &text[modifier.len()..])
             }
@@ -215,7 +230,8 @@ impl<'a> Translator<'a, '_> {
         };
         let kind = match modifier {
             "" if path.starts_with('@') => {
-                self.ledger.refused(block, "nothing leads to it: error_page and try_files have no counterpart");
+                self.ledger
+                    .refused(block, "nothing leads to it: error_page and try_files have no counterpart");
                 return None;
             }
             "" => Kind::Prefix,
@@ -226,7 +242,8 @@ impl<'a> Translator<'a, '_> {
                 if let Err(cause) = Regex::new(&pattern) {
                     let cause = cause.to_string();
                     let cause = cause.lines().last().unwrap_or_default().trim_start_matches("error: ");
-                    self.ledger.refused(block, format!("write the expression without what ours cannot do: {cause}"));
+                    self.ledger
+                        .refused(block, format!("write the expression without what ours cannot do: {cause}"));
                     return None;
                 }
                 self.ledger.exact(block);
@@ -256,12 +273,15 @@ impl<'a> Translator<'a, '_> {
         let mut ranked = Vec::new();
         for location in locations {
             let under = |kind: Kind| {
-                roots.iter().any(|(path, of)| *of == kind && location.is_prefix() && location.path.starts_with(path.as_str()))
+                roots.iter().any(|(path, of)| {
+                    *of == kind && location.is_prefix() && location.path.starts_with(path.as_str())
+                })
             };
             let before = has_regex && under(Kind::PrefixFirst);
             let as_regex = before || under(Kind::Prefix) || under(Kind::PrefixFirst);
             if before && location.kind == Kind::Prefix {
-                self.ledger.approximated(location.block, "as with `^~`: regular expressions do not come before it");
+                self.ledger
+                    .approximated(location.block, "as with `^~`: regular expressions do not come before it");
             }
             let longest_first = usize::MAX - location.path.len();
             let (rank, length, path) = match location.kind {
@@ -308,7 +328,8 @@ fn exact(path: &str) -> String {
 }
 
 fn same_sockets(a: &Server<'_>, b: &Server<'_>) -> bool {
-    let sockets = |server: &Server<'_>| server.listens.iter().map(|listen| listen.address).collect::<HashSet<_>>();
+    let sockets =
+        |server: &Server<'_>| server.listens.iter().map(|listen| listen.address).collect::<HashSet<_>>();
     sockets(a) == sockets(b)
 }
 
@@ -320,6 +341,9 @@ fn clashes(a: &Server<'_>, b: &Server<'_>) -> bool {
 
 fn only_redirects(server: &Server<'_>) -> bool {
     let inside = server.block.inside();
-    let in_root = |directive: &Directive| directive.name == "location" && directive.inside().iter().any(|it| it.name == "return");
-    server.scope.own("return").is_some() || inside.iter().filter(|it| it.name == "location").all(in_root) && inside.iter().any(in_root)
+    let in_root = |directive: &Directive| {
+        directive.name == "location" && directive.inside().iter().any(|it| it.name == "return")
+    };
+    server.scope.own("return").is_some()
+        || inside.iter().filter(|it| it.name == "location").all(in_root) && inside.iter().any(in_root)
 }

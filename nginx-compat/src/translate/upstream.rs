@@ -37,7 +37,8 @@ impl<'a> Translator<'a, '_> {
         if written.is_empty() {
             self.problems.add(&block.at, "no servers are inside upstream");
         }
-        let servers: Vec<Server> = written.into_iter().filter_map(|server| self.server_of(server, balance)).collect();
+        let servers: Vec<Server> =
+            written.into_iter().filter_map(|server| self.server_of(server, balance)).collect();
         let keepalive = scope.own("keepalive").and_then(|keepalive| {
             let count = self.value(keepalive, number)?;
             self.ledger.approximated(keepalive, "so many for each server, not for each worker");
@@ -68,10 +69,17 @@ impl<'a> Translator<'a, '_> {
                     (Some(Balance::IpHash), Some("as ip_hash, without consistent hashing"))
                 }
                 ("hash", _) => (None, Some("round robin: no other hash key than the client's address")),
-                ("random", "two") => (Some(Balance::LeastConn), Some("as least_conn over all servers, not over two")),
+                ("random", "two") => {
+                    (Some(Balance::LeastConn), Some("as least_conn over all servers, not over two"))
+                }
                 ("random", _) => (None, Some("round robin, which spreads as evenly")),
-                ("least_time", _) => (Some(Balance::LeastConn), Some("as least_conn: slow servers have more open requests")),
-                _ => (Some(Balance::IpHash), Some("as ip_hash: a client sticks by its address, not by a cookie")),
+                ("least_time", _) => {
+                    (Some(Balance::LeastConn), Some("as least_conn: slow servers have more open requests"))
+                }
+                _ => (
+                    Some(Balance::IpHash),
+                    Some("as ip_hash: a client sticks by its address, not by a cookie"),
+                ),
             };
             match how {
                 None => self.ledger.exact(method),
@@ -86,7 +94,8 @@ impl<'a> Translator<'a, '_> {
     fn server_of(&mut self, directive: &'a Directive, balance: Option<Balance>) -> Option<Server> {
         let written = directive.arg(0);
         if written.starts_with("unix:") {
-            self.ledger.refused(directive, "have the server listen on a loopback port: peers are reached by TCP");
+            self.ledger
+                .refused(directive, "have the server listen on a loopback port: peers are reached by TCP");
             return None;
         }
         let Some(address) = with_port(written, 80) else {
@@ -97,27 +106,31 @@ impl<'a> Translator<'a, '_> {
         self.ledger.exact(directive);
         for word in &directive.args[1..] {
             let (name, value) = word.text.split_once('=').unwrap_or((&word.text, ""));
-            let known = match name {
-                "weight" => number(value).filter(|weight| *weight > 0).map(|weight| server.weight = Word::new(weight)),
-                "max_conns" => number(value).map(|most| server.max_conns = Word::new(most)),
-                "max_fails" => number(value).map(|fails| server.max_fails = Word::new(fails)),
-                "fail_timeout" => span(value).map(|span| server.fail_timeout = Word::new(span)),
-                "backup" if balance == Some(Balance::IpHash) => {
-                    let message = "balancing method does not support parameter \"backup\"";
-                    self.problems.add(&word.at, message);
-                    continue;
+            let counts = |least: u32| number(value).filter(|count| *count >= least);
+            match (name, value) {
+                ("weight", _) if counts(1).is_some() => server.weight = maybe(counts(1)),
+                ("max_conns", _) if counts(0).is_some() => server.max_conns = maybe(counts(0)),
+                ("max_fails", _) if counts(0).is_some() => server.max_fails = maybe(counts(0)),
+                ("fail_timeout", _) if span(value).is_some() => server.fail_timeout = maybe(span(value)),
+                ("backup", "") if balance == Some(Balance::IpHash) => {
+                    self.problems.add(&word.at, "balancing method does not support parameter \"backup\"");
                 }
-                "backup" => Some(server.backup = Word::new(true)),
-                "down" => Some(server.down = Word::new(true)),
-                "resolve" => Some(self.ledger.approximated(directive, "its name is resolved at start and reload, not while running")),
-                "slow_start" => Some(self.ledger.approximated(directive, "without slow_start: it gets its full share at once")),
-                "service" | "route" | "drain" => {
-                    Some(self.ledger.approximated(directive, format!("without `{name}`: only its address is used")))
+                ("backup", "") => server.backup = Word::new(true),
+                ("down", "") => server.down = Word::new(true),
+                ("resolve", "") => {
+                    self.ledger.approximated(
+                        directive,
+                        "its name is resolved at start and reload, not while running",
+                    );
                 }
-                _ => None,
-            };
-            if known.is_none() {
-                self.problems.add(&word.at, format!("invalid parameter \"{}\"", word.text));
+                ("slow_start", _) => {
+                    self.ledger.approximated(directive, "without slow_start: it gets its full share at once");
+                }
+                ("service" | "route" | "drain", _) => {
+                    self.ledger
+                        .approximated(directive, format!("without `{name}`: only its address is used"));
+                }
+                _ => self.problems.add(&word.at, format!("invalid parameter \"{}\"", word.text)),
             }
         }
         Some(server)
@@ -139,15 +152,14 @@ impl<'a> Translator<'a, '_> {
             }
         };
         let upstream = tuning.apply(base, tries);
-        let base_name = upstream_name(authority);
-        let mut name = base_name.clone();
+        let mut name = authority.to_owned();
         let mut copies = 1;
         while let Some((_, taken)) = self.upstreams.iter().find(|(taken, _)| *taken == name) {
             if *taken == upstream {
                 return Ok(name);
             }
             copies += 1;
-            name = format!("{base_name}-{copies}");
+            name = format!("{authority}-{copies}");
         }
         if let (Some(position), 2..) = (position, copies) {
             let how = "once for each way its locations tune it; connections and failures are counted apart";
@@ -163,7 +175,7 @@ impl<'a> Translator<'a, '_> {
             .groups
             .iter()
             .map(|group| group.block.arg(0))
-            .filter(|name| !self.upstreams.iter().any(|(used, _)| *used == upstream_name(name)))
+            .filter(|name| !self.upstreams.iter().any(|(used, _)| used == name))
             .collect();
         for name in unused {
             let tuning = self.tuning(http, None);
@@ -186,9 +198,4 @@ fn with_port(text: &str, default: u16) -> Option<String> {
         }
         None => (!text.is_empty()).then(|| format!("{text}:{default}")),
     }
-}
-
-/// A name for an upstream that nginx does not name.
-fn upstream_name(authority: &str) -> String {
-    authority.to_owned()
 }
