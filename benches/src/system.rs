@@ -103,9 +103,7 @@ impl System {
         }
         let folder = TempDir::with_prefix("weir-").map_err(fallen("edge"))?;
         let child = Child::start(command, folder, "TERM", "none: build it with cargo")
-            .and_then(|child| {
-                child.ready(READY_WITHIN, |_| is_served(admin, "/ready") && is_served(edge, "/health"))
-            })
+            .and_then(|child| child.ready(READY_WITHIN, |_| is_served(edge, "/health")))
             .map_err(fallen("edge"))?;
         let mut programs = vec![("edge".to_owned(), child)];
         programs.extend(origins.into_iter().rev());

@@ -23,6 +23,9 @@ use weir_benches::{
 };
 use weir_testkit::{Postgres, Redis};
 
+/// Users here do in seconds what people do in an hour; config.yaml's own rate is meant for people. Log-ins keep theirs.
+const API_RATE: &str = "1000/s";
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Starts three origins and the edge, lets users and abusers at them, and says which promises held.
@@ -153,7 +156,7 @@ fn setup(arguments: &Arguments) -> Result<Setup, Error> {
         redis: arguments.redis.clone(),
         // Someone who stays to look around wants an address to remember; a test wants one that is free.
         port: (!arguments.once && is_free(8080)).then_some(8080),
-        variables: Vec::new(),
+        variables: vec![("API_RATE", API_RATE.to_owned())],
     })
 }
 
@@ -179,6 +182,9 @@ fn introduce(setup: &Setup, system: &System, scale: Scale) {
         scale.items,
         ABUSERS.len() * ABUSERS_PER_KIND,
         scale.lasts.as_secs(),
+    );
+    println!(
+        "  limits   {API_RATE} for each device, these users being in a hurry; log-ins as in config.yaml"
     );
     println!("  dice     --seed {}", scale.seed);
 }

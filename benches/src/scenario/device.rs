@@ -1,6 +1,9 @@
 //! An honest device: it logs in, reads, now and then writes, and believes nothing that it did not check.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
@@ -32,12 +35,15 @@ const MIX: [(Deed, u32); 8] = [
     (Deed::Browse, 570),
     (Deed::Open, 330),
     (Deed::Me, 50),
-    (Deed::Profile, 5),
+    (Deed::Profile, 10),
     (Deed::Create, 8),
     (Deed::Change, 20),
     (Deed::Delete, 7),
-    (Deed::Logout, 10),
+    (Deed::Logout, 5),
 ];
+
+/// How long the answer to one device's deletion may be on its way while the other device already sees its effect.
+const NEWS_TAKE: Duration = Duration::from_secs(2);
 
 /// One device of an account.
 #[derive(Debug)]
@@ -132,20 +138,31 @@ impl Device {
         };
         self.judge(&known, &items, api::LIST);
         if cursor.is_none() {
-            self.judge_first_page(&known, &items);
+            self.judge_first_page(&known, &items).await;
         }
         next
     }
 
     /// Newest first: what the system confirmed to be the youngest item is on the first page.
-    fn judge_first_page(&mut self, known: &Ledger, items: &[Seen]) {
+    async fn judge_first_page(&mut self, known: &Ledger, items: &[Seen]) {
         let Some(youngest) = known.youngest() else { return };
-        // Deleted since we asked: then its absence is news, not age.
-        let gone = self.account.ledger().get(youngest) == Some(Known::Gone);
-        let shown = items.iter().any(|item| item.id == youngest);
-        self.promises.test(Promise::FreshAfterWrite, shown || gone, || {
+        let fine = items.iter().any(|item| item.id == youngest) || self.is_gone_soon(youngest).await;
+        self.promises.test(Promise::FreshAfterWrite, fine, || {
             format!("{}: item {youngest}, whose creation was confirmed, is missing", api::LIST.label)
         });
+    }
+
+    /// Whether an item that an answer says is gone was deleted: the answer to the deletion may still be on its way to
+    /// the other device.
+    async fn is_gone_soon(&mut self, id: &str) -> bool {
+        let asked = Instant::now();
+        loop {
+            match self.account.ledger().get(id) {
+                Some(Known::Gone) => return true,
+                _ if self.writes || asked.elapsed() > NEWS_TAKE => return false,
+                _ => self.pause().await,
+            }
+        }
     }
 
     async fn open(&mut self) {
@@ -159,9 +176,7 @@ impl Device {
     async fn look_at(&mut self, id: &str) -> Option<Seen> {
         let known = self.account.ledger();
         let answer = self.send(api::ITEM, api::item(id)).await?;
-        let gone = self.account.ledger().get(id) == Some(Known::Gone);
-        if answer.status == 404 && (gone || !self.writes) {
-            // The second device cannot know of a deletion whose answer is still on its way to the first.
+        if answer.status == 404 && self.is_gone_soon(id).await {
             return None;
         }
         self.expect(api::ITEM, &answer);
