@@ -42,8 +42,10 @@ const ELSEWHERE: [(&str, &str); 18] = [
 
 /// Reads a tree as `T`, noting every mistake; what is wrong or missing has its default.
 pub(crate) fn decode<T: for<'de> Deserialize<'de> + Default>(node: &Node, report: &RefCell<Report>) -> T {
-    let decoder = Decoder { node, place: node.place, report };
-    match T::deserialize(decoder) {
+    if matches!(node.value, Value::Nothing) {
+        return T::default();
+    }
+    match T::deserialize(Decoder { node, place: node.place, report }) {
         Ok(value) => value,
         Err(wrong) => {
             wrong.note(node.place, report);
@@ -130,7 +132,7 @@ impl<'de> Deserializer<'de> for Decoder<'de> {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         match &self.node.value {
-            Value::Nothing => visitor.visit_unit(),
+            Value::Nothing | Value::Wrong => visitor.visit_unit(),
             Value::Text(text) => visitor.visit_borrowed_str(text),
             Value::List(_) => self.deserialize_seq(visitor),
             Value::Map(_) => self.deserialize_map(visitor),
@@ -266,6 +268,9 @@ impl<'de> SeqAccess<'de> for Placed<'de> {
             let place = u64::from(line) << 32 | u64::from(column);
             return seed.deserialize(de::value::U64Deserializer::new(place)).map(Some);
         }
+        if matches!(self.decoder.node.value, Value::Wrong) {
+            return Ok(None);
+        }
         seed.deserialize(self.decoder).map(Some).or_else(|wrong: Wrong| {
             wrong.note(self.decoder.place, self.decoder.report);
             Ok(None)
@@ -331,7 +336,7 @@ impl<'de> MapAccess<'de> for Fields<'de> {
 
 fn blame(key: &Key, node: &Node) -> Place {
     match node.value {
-        Value::Text(_) => node.place,
+        Value::Text(_) | Value::Wrong => node.place,
         _ => key.place,
     }
 }

@@ -105,3 +105,51 @@ fn quoted(text: &str) -> String {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::raw::{Answer, Listener, Named, Route, Short, Switch, Word};
+
+    fn read_again(raw: &Raw) -> String {
+        let yaml = to_yaml(raw);
+        let again =
+            crate::read("again.yaml", &yaml, &|_: &str| None).unwrap_or_else(|it| panic!("{it}\n{yaml}"));
+        assert_eq!(serde_json::to_value(&again).unwrap(), serde_json::to_value(raw).unwrap(), "{yaml}");
+        yaml
+    }
+
+    #[test]
+    fn a_config_made_by_a_program_is_tidy_yaml() {
+        let listener = Listener { address: Word::new("0.0.0.0:80".into()), ..Listener::default() };
+        let raw = Raw {
+            listeners: Word::new([Short(listener)].into_iter().collect()),
+            admin: Word::new(Short(Switch::Off)),
+            routes: Word::new(
+                [Route { to: Word::new("api".into()), ..Route::default() }].into_iter().collect(),
+            ),
+            ..Raw::default()
+        };
+        assert_eq!(
+            read_again(&raw),
+            "listeners:\n  - address: 0.0.0.0:80\nadmin: off\nroutes:\n  - to: api\n"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_survives(text in "(\\PC|[\\n\\t\\r\"'#:{}$~-]|\\$\\{A\\}|null|true|- |\\PC: ){0,8}", name in "\\PC{1,8}") {
+            let answer = Answer { content_type: Word::new(text.clone()), ..Answer::default() };
+            let route = Route {
+                name: Word::new(text),
+                answer: Word::new(answer),
+                response_headers: Word::new(Named::from_iter([(name, crate::template::Template::default())])),
+                ..Route::default()
+            };
+            read_again(&Raw { routes: Word::new([route].into_iter().collect()), ..Raw::default() });
+        }
+    }
+}

@@ -109,6 +109,9 @@ fn finish(
     mut report: Report,
     paths: &BTreeMap<span::Place, String>,
 ) -> Result<Loaded, Report> {
+    let secrets =
+        [raw.redis.get().map(|redis| &redis.url), raw.identity.get().map(|identity| &identity.secret)];
+    secrets.into_iter().flatten().filter_map(|word| word.get()).for_each(|secret| report.hide(secret));
     let plan = resolve::resolve(raw, outside, &mut report);
     report.settle(paths);
     if report.has_errors() { Err(report) } else { Ok(Loaded { plan, warnings: report }) }

@@ -387,7 +387,7 @@ pub struct Cache {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Route {
-    /// As given, or made from host and path; the metric label.
+    /// As given, or made from methods, host and path (`GET /api/items`); the metric label, different for each route.
     pub name: Arc<str>,
     /// When it applies.
     pub when: Match,

@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::span::Place;
+use crate::{secret::Secret, span::Place};
 
 /// Whether a problem stops loading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,8 +43,6 @@ pub struct Problem {
     pub message: String,
     /// What to do about it.
     pub help: Option<String>,
-    /// Whether its line holds a secret, which a terminal or a CI log must not show.
-    secret: bool,
 }
 
 impl Problem {
@@ -64,19 +62,15 @@ impl Problem {
             all => self.help(format!("there is {all}")),
         }
     }
-
-    /// Keeps its line out of the rendering.
-    pub fn secret(&mut self) -> &mut Self {
-        self.secret = true;
-        self
-    }
 }
 
 /// Everything that is wrong with one file, in the order of its lines.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Report {
     name: String,
     text: String,
+    /// What a terminal or a CI log must not show.
+    secrets: Vec<String>,
     problems: Vec<Problem>,
 }
 
@@ -84,7 +78,7 @@ impl Report {
     /// An empty report about the file `name` with this text.
     #[must_use]
     pub fn new(name: &str, text: &str) -> Self {
-        Self { name: name.to_owned(), text: text.to_owned(), problems: Vec::new() }
+        Self { name: name.to_owned(), text: text.to_owned(), ..Self::default() }
     }
 
     /// Notes an error.
@@ -98,14 +92,7 @@ impl Report {
     }
 
     fn note(&mut self, severity: Severity, place: Place, message: String) -> &mut Problem {
-        self.problems.push(Problem {
-            severity,
-            place,
-            path: String::new(),
-            message,
-            help: None,
-            secret: false,
-        });
+        self.problems.push(Problem { severity, place, path: String::new(), message, help: None });
         self.problems.last_mut().expect("one was pushed a line ago")
     }
 
@@ -125,6 +112,21 @@ impl Report {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.problems.is_empty()
+    }
+
+    /// Keeps a secret out of the lines that are shown.
+    pub fn hide(&mut self, secret: &Secret) {
+        // A word of three letters is no secret, and hiding it would riddle every line.
+        if secret.expose().chars().count() > 3 {
+            self.secrets.push(secret.expose().to_owned());
+        }
+    }
+
+    /// A line without secrets; what stands behind one keeps its column.
+    fn line(&self, place: Place) -> Option<String> {
+        let line = self.text.lines().nth((place.line as usize).checked_sub(1)?)?;
+        let hide = |line: String, secret: &String| line.replace(secret, &"*".repeat(secret.chars().count()));
+        Some(self.secrets.iter().fold(line.to_owned(), hide))
     }
 
     /// Puts the problems in the order of the file and names their places.
@@ -154,10 +156,8 @@ impl Report {
         let place = if from_file { format!("{}:{}", self.name, problem.place) } else { self.name.clone() };
         let path = if problem.path.is_empty() { String::new() } else { format!(" ({})", problem.path) };
         let mut out = format!("{}: {severity}: {}{path}\n", paint("1", &place), problem.message);
-        let line =
-            (problem.place.line as usize).checked_sub(1).and_then(|index| self.text.lines().nth(index));
-        if let Some(line) = line.filter(|_| !problem.secret) {
-            let (line, before, width) = excerpt(line, problem.place.column as usize);
+        if let Some(line) = self.line(problem.place) {
+            let (line, before, width) = excerpt(&line, problem.place.column as usize);
             let number = problem.place.line.to_string();
             let margin = " ".repeat(number.len());
             let caret = paint("1;31", &"^".repeat(width));
@@ -177,6 +177,13 @@ impl fmt::Display for Report {
             write!(f, "{gap}{}", self.render(problem, false))?;
         }
         Ok(())
+    }
+}
+
+/// As it displays: the text it was made from may hold secrets.
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -230,10 +237,12 @@ mod tests {
     }
 
     #[test]
-    fn the_line_of_a_secret_is_not_shown() {
-        let mut report = Report::new("c", "secret: hunter2\n");
-        report.error(Place { line: 1, column: 9 }, "too short").secret();
-        assert!(!report.to_string().contains("hunter2"));
+    fn a_secret_is_not_shown_and_moves_no_caret() {
+        let mut report = Report::new("c", "{ secret: hunter2, tll: 1s }\n");
+        report.error(Place { line: 1, column: 20 }, "unknown key `tll`");
+        report.hide(&Secret::new("hunter2"));
+        assert!(report.to_string().contains("{ secret: *******, tll: 1s }"), "{report}");
+        assert!(!format!("{report:?}").contains("hunter2"));
     }
 
     #[test]

@@ -3,19 +3,21 @@
 //! Nothing stops at a problem: what cannot be resolved is left out or stands for its default, and whoever called
 //! throws the plan away when the report has errors. This file holds what all parts share.
 
+mod action;
 mod address;
 mod edge;
 mod named;
 mod path;
 mod route;
 
-use std::time::Duration;
+use std::{collections::HashSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use crate::{
     Outside, defaults,
-    plan::Plan,
-    raw::{Raw, Word},
+    plan::{self, Action, Plan},
+    raw::{Named, Raw, Word},
     report::Report,
+    secret::Secret,
     span::Place,
     units::Span,
 };
@@ -41,7 +43,11 @@ pub(crate) fn resolve(raw: &Raw, outside: &dyn Outside, report: &mut Report) -> 
     };
     resolver.sessions_can_be_looked_up(&plan);
     resolver.addresses_are_free(&plan);
-    resolver.names_are_used(&plan);
+    // What follows compares parts of the plan, and would be misled by those that are missing for another reason.
+    if !resolver.report.has_errors() {
+        resolver.routes_can_be_reached(&plan.routes);
+        resolver.names_are_used(&plan);
+    }
     plan
 }
 
@@ -62,7 +68,7 @@ struct Names<'a> {
 
 impl<'a> Names<'a> {
     fn of(raw: &'a Raw) -> Self {
-        fn names<T>(word: &Word<crate::raw::Named<T>>) -> Vec<&str> {
+        fn names<T>(word: &Word<Named<T>>) -> Vec<&str> {
             word.get().into_iter().flat_map(|named| named.0.iter().map(|(name, _)| name.as_str())).collect()
         }
         Self {
@@ -134,12 +140,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// A secret, given as itself or as a file that holds it.
-    fn secret(
-        &mut self,
-        word: &Word<crate::secret::Secret>,
-        file: &Word<String>,
-        key: &str,
-    ) -> Option<(crate::secret::Secret, Place)> {
+    fn secret(&mut self, word: &Word<Secret>, file: &Word<String>, key: &str) -> Option<(Secret, Place)> {
         if let (Some((secret, place)), Some(file)) = (word.placed(), file.place()) {
             self.report
                 .error(file, format!("`{key}` is given twice: as itself and as a file"))
@@ -147,8 +148,8 @@ impl<'a> Resolver<'a> {
             return Some((secret.clone(), place));
         }
         if let Some((path, place)) = file.placed() {
-            return match self.outside.read(std::path::Path::new(path)) {
-                Ok(text) => Some((crate::secret::Secret::new(text.trim_end()), place)),
+            return match self.outside.read(Path::new(path)) {
+                Ok(text) => Some((Secret::new(text.trim_end()), place)),
                 Err(error) => {
                     self.report.error(place, format!("`{path}` cannot be read: {error}"));
                     None
@@ -159,20 +160,21 @@ impl<'a> Resolver<'a> {
     }
 
     fn sessions_can_be_looked_up(&mut self, plan: &Plan) {
-        let redis =
-            plan.redis.is_some() || !self.raw.redis.get().is_none_or(|redis| redis.url_file.is_absent());
-        for session in plan.sessions.iter().filter(|session| !redis && session.ask.is_none()) {
-            let message =
-                format!("session `{}` has nowhere to look: there is no `redis` and no `ask`", session.name);
+        let raw = self.raw;
+        if plan.redis.is_some() || raw.redis.get().is_some_and(|redis| !redis.url_file.is_absent()) {
+            return;
+        }
+        for (name, _, place) in raw.sessions.entries().filter(|(_, session, _)| session.ask.is_absent()) {
+            let message = format!("session `{name}` has nowhere to look: there is no `redis` and no `ask`");
             self.report
-                .error(session.place, message)
-                .help("add `ask: { upstream: …, path: /auth/me }`, or a Redis");
+                .error(place, message)
+                .help("add `ask: { upstream: …, path: /auth/session }`, or a Redis");
         }
     }
 
     fn addresses_are_free(&mut self, plan: &Plan) {
         let admin = plan.admin.iter().map(|admin| (admin.address, None));
-        let mut taken: Vec<std::net::SocketAddr> = Vec::new();
+        let mut taken: Vec<SocketAddr> = Vec::new();
         for (address, place) in admin.chain(plan.listeners.iter().map(|it| (it.address, Some(it.place)))) {
             if let Some(place) = place.filter(|_| address.port() != 0 && taken.contains(&address)) {
                 self.report.error(place, format!("{address} is taken by another listener"));
@@ -182,42 +184,31 @@ impl<'a> Resolver<'a> {
     }
 
     fn names_are_used(&mut self, plan: &Plan) {
-        use crate::plan::Action;
-        let routes = || plan.routes.iter();
-        let forwards = routes().filter_map(|route| match &route.action {
+        let forwards = plan.routes.iter().filter_map(|route| match &route.action {
             Action::Forward(forward) => Some(forward.upstream.index()),
             _ => None,
         });
-        let asked =
-            plan.sessions.iter().filter_map(|session| session.ask.as_ref().map(|ask| ask.upstream.index()));
-        let upstreams: Vec<usize> = forwards.chain(asked).collect();
-        let sessions: Vec<usize> =
-            routes().filter_map(|it| it.session.as_ref().map(|rule| rule.session.index())).collect();
-        let limits: Vec<usize> = routes().flat_map(|it| it.limits.iter().map(|id| id.index())).collect();
-        let caches: Vec<usize> =
-            routes().filter_map(|it| it.cache.as_ref().map(|rule| rule.cache.index())).collect();
+        let asked = plan.sessions.iter().filter_map(|session| Some(session.ask.as_ref()?.upstream.index()));
+        self.unused("upstream", &plan.upstreams, |it| (&it.name, it.place), forwards.chain(asked));
+        let sessions = plan.routes.iter().filter_map(|route| Some(route.session.as_ref()?.session.index()));
+        self.unused("session", &plan.sessions, |it| (&it.name, it.place), sessions);
+        let limits = plan.routes.iter().flat_map(|route| route.limits.iter().map(|limit| limit.index()));
+        self.unused("limit", &plan.limits, |it| (&it.name, it.place), limits);
+        let caches = plan.routes.iter().filter_map(|route| Some(route.cache.as_ref()?.cache.index()));
+        self.unused("cache", &plan.caches, |it| (&it.name, it.place), caches);
+    }
 
-        let all = (plan
-            .upstreams
-            .iter()
-            .map(|it| ("upstream", &it.name, it.place))
-            .enumerate()
-            .map(|it| (it, &upstreams)))
-        .chain(
-            plan.sessions
-                .iter()
-                .map(|it| ("session", &it.name, it.place))
-                .enumerate()
-                .map(|it| (it, &sessions)),
-        )
-        .chain(plan.limits.iter().map(|it| ("limit", &it.name, it.place)).enumerate().map(|it| (it, &limits)))
-        .chain(
-            plan.caches.iter().map(|it| ("cache", &it.name, it.place)).enumerate().map(|it| (it, &caches)),
-        );
-        for ((index, (what, name, place)), used) in all {
-            if !used.contains(&index) && !self.report.has_errors() {
-                self.report.warning(place, format!("{what} `{name}` is used by no route"));
-            }
+    fn unused<T>(
+        &mut self,
+        what: &str,
+        all: &[T],
+        label: impl Fn(&T) -> (&Arc<str>, Place),
+        used: impl Iterator<Item = usize>,
+    ) {
+        let used: HashSet<usize> = used.collect();
+        for (_, item) in all.iter().enumerate().filter(|(index, _)| !used.contains(index)) {
+            let (name, place) = label(item);
+            self.report.warning(place, format!("{what} `{name}` is used by no route"));
         }
     }
 
@@ -231,9 +222,9 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn shutdown(&self) -> crate::plan::Shutdown {
+    fn shutdown(&self) -> plan::Shutdown {
         let grace = self.raw.shutdown.get().map(|shutdown| &shutdown.grace);
-        crate::plan::Shutdown {
+        plan::Shutdown {
             grace: grace.map_or(defaults::SHUTDOWN_GRACE, |it| Self::span(it, defaults::SHUTDOWN_GRACE)),
         }
     }

@@ -3,7 +3,7 @@
 //! Scalars stay text: the field that reads one decides whether it is a number, so quotes never change a meaning.
 //! `${NAME}` and `${NAME:-default}` are replaced by the environment here; `$${NAME}` stands for `${NAME}`. Names are
 //! upper case, variables of templates are lower case: the two cannot clash. A value that consists of empty variables
-//! counts as not written. Aliases work, but the tree has a limit of [`NODES`], so that ten lines cannot become a billion.
+//! counts as not written. Aliases work, but the tree is bounded, so that ten lines cannot become a billion.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -30,6 +30,8 @@ pub struct Node {
 pub enum Value {
     /// Nothing written, `~`, `null`, or variables that are all empty.
     Nothing,
+    /// Something that cannot be read; it is in the report.
+    Wrong,
     /// A scalar, variables replaced.
     Text(String),
     /// A sequence.
@@ -52,7 +54,7 @@ impl Value {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Nothing => "nothing",
+            Self::Nothing | Self::Wrong => "nothing",
             Self::Text(_) => "a single value",
             Self::List(_) => "a list",
             Self::Map(_) => "keys with values",
@@ -87,7 +89,7 @@ impl Node {
                     paths.entry(node.place).or_insert(path);
                 }
             }
-            Value::Nothing | Value::Text(_) => {}
+            Value::Nothing | Value::Wrong | Value::Text(_) => {}
         }
     }
 
@@ -95,7 +97,7 @@ impl Node {
         1 + match &self.value {
             Value::List(items) => items.iter().map(Self::count).sum(),
             Value::Map(entries) => entries.iter().map(|(_, node)| node.count()).sum(),
-            Value::Nothing | Value::Text(_) => 0,
+            Value::Nothing | Value::Wrong | Value::Text(_) => 0,
         }
     }
 }
@@ -254,16 +256,22 @@ impl<'a> Reader<'a> {
         if style == ScalarStyle::Plain && matches!(text, "" | "~" | "null") {
             return Value::Nothing;
         }
-        let mut replaced = false;
+        let (mut replaced, mut wrong) = (false, false);
         let text = substitute(text, |reference| {
             replaced = true;
-            self.variable(reference, place)
+            let value = self.variable(reference, place);
+            wrong |= value.is_none();
+            value.unwrap_or_default()
         });
-        if replaced && text.is_empty() { Value::Nothing } else { Value::Text(text) }
+        match (wrong, replaced && text.is_empty()) {
+            (true, _) => Value::Wrong,
+            (false, true) => Value::Nothing,
+            (false, false) => Value::Text(text),
+        }
     }
 
-    /// The value of `NAME` or `NAME:-default`.
-    fn variable(&mut self, reference: &str, place: Place) -> String {
+    /// The value of `NAME` or `NAME:-default`; a reference that has none is reported.
+    fn variable(&mut self, reference: &str, place: Place) -> Option<String> {
         let (name, default) = match reference.split_once(":-") {
             Some((name, default)) => (name, Some(default)),
             None => (reference, None),
@@ -271,18 +279,16 @@ impl<'a> Reader<'a> {
         if !name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_') {
             let problem = self.report.error(place, format!("`${{{name}}}` is no name of the environment"));
             problem.help("write `${NAME}` or `${NAME:-default}`; variables of a request are lower case");
-            return String::new();
+            return None;
         }
         // As in a shell, `:-` counts a variable that is set to nothing as not set.
-        match ((self.env)(name).filter(|value| default.is_none() || !value.is_empty()), default) {
-            (Some(value), _) => value,
-            (None, Some(default)) => default.to_owned(),
-            (None, None) => {
-                let problem = self.report.error(place, format!("the environment has no `{name}`"));
-                problem.help(format!("set {name}, or give a default: `${{{name}:-…}}`"));
-                String::new()
-            }
+        let value = (self.env)(name).filter(|value| default.is_none() || !value.is_empty());
+        let value = value.or_else(|| default.map(str::to_owned));
+        if value.is_none() {
+            let problem = self.report.error(place, format!("the environment has no `{name}`"));
+            problem.help(format!("set {name}, or give a default: `${{{name}:-…}}`"));
         }
+        value
     }
 }
 

@@ -1,6 +1,6 @@
 //! Addresses, networks, hosts and header names: text that operators get wrong in known ways.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -26,6 +26,7 @@ impl Resolver<'_> {
             Some(("localhost", number)) if port(number) => {
                 problem.help(format!("a listener needs an address: did you mean `127.0.0.1:{number}`?"))
             }
+            _ if text.parse::<Ipv6Addr>().is_ok() => problem.help(format!("add the port: `[{text}]:8080`")),
             _ if text.parse::<IpAddr>().is_ok() => problem.help(format!("add the port: `{text}:8080`")),
             _ => problem.help("write an IP address and a port: `0.0.0.0:8080`, `[::1]:8080`"),
         };
@@ -37,7 +38,7 @@ impl Resolver<'_> {
         let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let host_is_good = match bare {
-            Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+            Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
             None => is_host(host),
         };
         if host_is_good && port.parse::<u16>().is_ok_and(|port| port > 0) {
@@ -49,9 +50,7 @@ impl Resolver<'_> {
                 let rest = rest.split('/').next().unwrap_or_default();
                 problem.help(format!("write host and port only: `{rest}`; TLS is the upstream's `tls`"))
             }
-            None if text.parse::<std::net::Ipv6Addr>().is_ok() => {
-                problem.help(format!("write `[{text}]:80`"))
-            }
+            None if text.parse::<Ipv6Addr>().is_ok() => problem.help(format!("write `[{text}]:80`")),
             None if is_host(text) => problem.help(format!("add the port: `{text}:80`")),
             None => problem.help("write host and port: `10.0.0.5:3000`, `api.internal:3000`, `[::1]:3000`"),
         };

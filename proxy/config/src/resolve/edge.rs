@@ -12,7 +12,7 @@ impl Resolver<'_> {
     pub(super) fn listeners(&mut self) -> Vec<plan::Listener> {
         let raw = self.raw;
         if raw.listeners.is_absent() || raw.listeners.get().is_some_and(|list| list.0.is_empty()) {
-            let place = raw.listeners.place().unwrap_or(Place { line: 1, column: 1 });
+            let place = raw.listeners.place().unwrap_or_default();
             self.report.error(place, "there is nothing to listen on").help("add `listeners: [0.0.0.0:8080]`");
         }
         raw.listeners.items().filter_map(|(Short(listener), place)| self.listener(listener, place)).collect()
@@ -91,11 +91,10 @@ impl Resolver<'_> {
             Word::Absent | Word::Wrong(_) => &default,
         };
         let default_address = Word::new(d::ADMIN_ADDRESS.to_owned());
-        let (address, place) = raw.address.placed().or(default_address.placed())?;
-        let address = self.socket(address, place)?;
         let default_allow = Word::new(d::ADMIN_ALLOW.map(str::to_owned).into_iter().collect());
         let allow = self.networks(if raw.allow.is_absent() { &default_allow } else { &raw.allow });
-        Some(plan::Admin { address, allow })
+        let (address, place) = raw.address.placed().or(default_address.placed())?;
+        Some(plan::Admin { address: self.socket(address, place)?, allow })
     }
 
     pub(super) fn clients(&mut self) -> plan::Clients {
@@ -122,11 +121,11 @@ impl Resolver<'_> {
         match url.expose().split_once("://") {
             Some(("redis", host)) if !host.is_empty() && !host.starts_with('/') => {}
             Some(("rediss", _)) => {
-                let problem = self.report.error(place, "TLS to Redis is not built in").secret();
+                let problem = self.report.error(place, "TLS to Redis is not built in");
                 problem.help("use `redis://` in a network you trust, or a local TLS tunnel");
             }
             _ => {
-                let problem = self.report.error(place, "this is not the URL of a Redis").secret();
+                let problem = self.report.error(place, "this is not the URL of a Redis");
                 problem.help("write `redis://[user:password@]host[:port][/db]`");
             }
         }
@@ -147,10 +146,7 @@ impl Resolver<'_> {
         let length = secret.expose().len();
         if length < d::IDENTITY_SECRET_BYTES {
             let least = d::IDENTITY_SECRET_BYTES;
-            self.report
-                .error(at, format!("the secret has {length} bytes; it needs {least}"))
-                .help(hint)
-                .secret();
+            self.report.error(at, format!("the secret has {length} bytes; it needs {least}")).help(hint);
         }
         Some(plan::Identity { header: header?, secret, ttl })
     }

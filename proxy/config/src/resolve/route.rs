@@ -1,21 +1,21 @@
-//! Routes: what they match, ask and do, and whether the parts go together.
+//! Routes: what they match and ask for, and whether the parts go together; what they do is in [`super::action`].
 
 use std::collections::HashMap;
 
 use super::{
     Resolver,
-    path::{literal_folder, parameters, path_text},
+    path::{parameters, path_text},
 };
 use crate::{
     defaults as d,
-    plan::{self, Action, CacheId, HostPattern, LimitId, Match, SessionId, UpstreamId},
+    plan::{self, CacheId, HostPattern, LimitId, Match, SessionId},
     raw::{self, List, Named, Short, Word},
     span::Place,
     template::{Template, Variable},
 };
 
 /// What templates of a route can ask for.
-struct Scope {
+pub(super) struct Scope {
     parameters: Vec<String>,
     session: bool,
 }
@@ -36,13 +36,8 @@ const FRAMING: [&str; 9] = [
 impl Resolver<'_> {
     pub(super) fn routes(&mut self) -> Vec<plan::Route> {
         let raw = self.raw;
-        if raw.routes.is_absent() || raw.routes.get().is_some_and(|list| list.0.is_empty()) {
-            let place = raw.routes.place().unwrap_or(Place { line: 1, column: 1 });
-            self.report.warning(place, "there are no routes: every request is answered with 404");
-        }
         let routes: Vec<_> =
             raw.routes.items().filter_map(|(route, place)| self.route(route, place)).collect();
-        self.all_can_be_reached(&routes);
         self.names_differ(routes)
     }
 
@@ -231,115 +226,8 @@ impl Resolver<'_> {
         headers
     }
 
-    fn action(&mut self, raw: &raw::Route, when: &Match, scope: &Scope, place: Place) -> Option<Action> {
-        let written = [
-            ("to", raw.to.place()),
-            ("redirect", raw.redirect.place()),
-            ("answer", raw.answer.place()),
-            ("files", raw.files.place()),
-        ];
-        let mut written = written.iter().filter_map(|(key, place)| place.map(|place| (*key, place)));
-        let Some((first, _)) = written.next() else {
-            let problem = self.report.error(place, "this route does nothing");
-            problem.help("add one of `to`, `redirect`, `answer` and `files`");
-            return None;
-        };
-        for (second, at) in written {
-            self.report.error(at, format!("a route does one thing: `{first}` or `{second}`"));
-        }
-        let only_forwarded =
-            [("rewrite", raw.rewrite.place()), ("host", raw.host.place()), ("cache", raw.cache.place())];
-        for (key, at) in only_forwarded.into_iter().filter_map(|(key, at)| at.map(|at| (key, at))) {
-            if first != "to" {
-                self.report.error(at, format!("`{key}` goes with `to`, not with `{first}`"));
-            }
-        }
-        match first {
-            "to" => self.forward(raw, scope),
-            "redirect" => {
-                raw.redirect.placed().and_then(|(redirect, place)| self.redirect(redirect, scope, place))
-            }
-            "answer" => raw.answer.get().map(|answer| self.answer(answer, scope)),
-            _ => raw.files.placed().and_then(|(files, place)| self.files(files, when, place)),
-        }
-    }
-
-    fn forward(&mut self, raw: &raw::Route, scope: &Scope) -> Option<Action> {
-        for (template, place) in [raw.rewrite.placed(), raw.host.placed()].into_iter().flatten() {
-            self.check(template, place, scope);
-        }
-        if let Some((rewrite, place)) = raw.rewrite.placed() {
-            let text = rewrite.to_string();
-            if !text.starts_with('/')
-                && !text.starts_with("${request.path}")
-                && !text.starts_with("${request.target}")
-            {
-                self.report.error(place, "a target starts with `/`").help(format!("did you mean `/{text}`?"));
-            }
-        }
-        let (name, place) = raw.to.placed()?;
-        let known = self.names.upstreams.clone();
-        let upstream = UpstreamId(self.look_up("upstream", name, place, &known)?);
-        Some(Action::Forward(plan::Forward {
-            upstream,
-            rewrite: raw.rewrite.get().cloned(),
-            host: raw.host.get().cloned(),
-        }))
-    }
-
-    fn redirect(&mut self, raw: &raw::Redirect, scope: &Scope, place: Place) -> Option<Action> {
-        let status = raw.status.or(d::REDIRECT_STATUS);
-        if let Some(at) = raw.status.place().filter(|_| !matches!(status, 301 | 302 | 303 | 307 | 308)) {
-            self.report
-                .error(at, format!("{status} does not redirect"))
-                .help("there is 301, 302, 303, 307 and 308");
-        }
-        let (location, at) = self.required(&raw.location, "location", place)?;
-        self.check(location, at, scope);
-        let status = http::StatusCode::from_u16(status).ok()?;
-        Some(Action::Redirect(plan::Redirect { status, location: location.clone() }))
-    }
-
-    fn answer(&mut self, raw: &raw::Answer, scope: &Scope) -> Action {
-        let status = raw.status.or(d::ANSWER_STATUS);
-        if let Some(at) = raw.status.place().filter(|_| !(200..600).contains(&status)) {
-            self.report.error(at, format!("{status} is no status of an answer")).help("from 200 to 599");
-        }
-        if let Some((body, at)) = raw.body.placed() {
-            self.check(body, at, scope);
-            if matches!(status, 204 | 304) {
-                self.report.error(at, format!("an answer with status {status} has no body"));
-            }
-        }
-        let content_type = raw.content_type.or(d::ANSWER_TYPE.to_owned());
-        if let Some(at) = raw.content_type.place() {
-            self.header_value(&content_type, at);
-        }
-        let status = http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::OK);
-        Action::Answer(plan::Answer { status, content_type, body: raw.body.or(Template::default()) })
-    }
-
-    fn files(&mut self, raw: &raw::Files, when: &Match, place: Place) -> Option<Action> {
-        if let Some((value, at)) = raw.cache_control.placed() {
-            self.header_value(value, at);
-        }
-        let (root, _) = self.required(&raw.root, "root", place)?;
-        Some(Action::Files(plan::Files {
-            root: root.into(),
-            strip: raw.strip.or(literal_folder(&when.path)),
-            index: raw.index.or(d::FILES_INDEX.to_owned()),
-            cache_control: raw.cache_control.get().cloned(),
-        }))
-    }
-
-    fn header_value(&mut self, text: &str, place: Place) {
-        if http::HeaderValue::from_str(text).is_err() {
-            self.report.error(place, "a header's value has no line breaks or control characters");
-        }
-    }
-
     /// Whether a template asks only for what this route has.
-    fn check(&mut self, template: &Template, place: Place, scope: &Scope) {
+    pub(super) fn check(&mut self, template: &Template, place: Place, scope: &Scope) {
         for variable in template.variables() {
             match variable {
                 Variable::Token => {
@@ -361,7 +249,11 @@ impl Resolver<'_> {
     }
 
     /// The first route that matches decides, so a later one that matches nothing else is never asked.
-    fn all_can_be_reached(&mut self, routes: &[plan::Route]) {
+    pub(super) fn routes_can_be_reached(&mut self, routes: &[plan::Route]) {
+        if routes.is_empty() {
+            let place = self.raw.routes.place().unwrap_or_default();
+            self.report.warning(place, "there are no routes: every request is answered with 404");
+        }
         for (index, route) in routes.iter().enumerate() {
             let Some(first) = routes[..index].iter().find(|first| covers(&first.when, &route.when)) else {
                 continue;
