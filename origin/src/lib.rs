@@ -1,1 +1,29 @@
-//! stub
+//! The thin API behind the edge: accounts, sessions and vault items over Postgres or SQLite.
+//!
+//! One direction: **handle → resource → sql**. A handler reads the request into checked values, asks the resource's `sql`, and
+//! answers; nothing else is in between.
+//!
+//! - [`app`]: the running service: what is shared, the routes, the start and the graceful stop
+//! - [`config`]: what can be set, each with its default and the reason for it
+//! - [`accounts`], [`sessions`], [`items`], [`health`]: the resources, one screen each, SQL in a file of the same name below
+//! - [`identity`]: who the caller is: the edge's signed header, or a session token
+//! - [`fields`]: reads bodies and queries, and names every problem at once
+//! - [`refusal`]: the one table from "no" to status, code and sentence
+//! - [`cursor`], [`password`], [`token`]: the small cryptographic nouns
+//! - [`database`]: one enum over both stores, and the two column types they do not share
+//! - [`seed`]: demo users and items, the same in every run
+
+pub mod accounts;
+pub mod app;
+pub mod config;
+pub mod cursor;
+pub mod database;
+pub mod fields;
+pub mod health;
+pub mod identity;
+pub mod items;
+pub mod password;
+pub mod refusal;
+pub mod seed;
+pub mod sessions;
+pub mod token;

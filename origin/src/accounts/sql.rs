@@ -1,0 +1,131 @@
+//! Statements over `users` and `profiles`.
+
+use sqlx::{QueryBuilder, Result};
+use uuid::Uuid;
+
+use super::{Account, Profile};
+use crate::database::{Database, Moment, Words, on};
+
+/// What login compares.
+#[derive(Debug, sqlx::FromRow)]
+pub struct Credentials {
+    /// Whose they are.
+    pub id: Uuid,
+    /// PHC string.
+    pub password_hash: String,
+    /// For the session.
+    pub roles: Words,
+}
+
+/// Adds an account with its profile.
+///
+/// # Errors
+/// A unique violation when the e-mail is taken.
+pub async fn insert(database: &Database, account: &Account, password_hash: &str) -> Result<()> {
+    // Two tables, one transaction: an account always has the profile it was registered with.
+    on!(database, |pool| {
+        let mut transaction = pool.begin().await?;
+        sqlx::query(
+            "INSERT INTO users (id, email, password_hash, roles, created_at) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(account.id)
+        .bind(&account.email)
+        .bind(password_hash)
+        .bind(&account.roles)
+        .bind(account.created_at)
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query("INSERT INTO profiles (user_id, display_name, bio, avatar_url, updated_at) VALUES ($1, $2, $3, $4, $5)")
+            .bind(account.id)
+            .bind(&account.profile.display_name)
+            .bind(&account.profile.bio)
+            .bind(&account.profile.avatar_url)
+            .bind(account.created_at)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await
+    })
+}
+
+/// Adds many accounts in two statements; those whose id or e-mail exists are left as they are.
+///
+/// # Errors
+/// What the store said.
+pub async fn insert_all(database: &Database, accounts: &[Account], password_hash: &str) -> Result<()> {
+    on!(database, |pool| {
+        let mut transaction = pool.begin().await?;
+        QueryBuilder::new("INSERT INTO users (id, email, password_hash, roles, created_at) ")
+            .push_values(accounts, |mut row, account| {
+                row.push_bind(account.id)
+                    .push_bind(&account.email)
+                    .push_bind(password_hash)
+                    .push_bind(&account.roles)
+                    .push_bind(account.created_at);
+            })
+            .push(" ON CONFLICT DO NOTHING")
+            .build()
+            .execute(&mut *transaction)
+            .await?;
+        QueryBuilder::new("INSERT INTO profiles (user_id, display_name, bio, avatar_url, updated_at) ")
+            .push_values(accounts, |mut row, account| {
+                row.push_bind(account.id)
+                    .push_bind(&account.profile.display_name)
+                    .push_bind(&account.profile.bio)
+                    .push_bind(&account.profile.avatar_url)
+                    .push_bind(account.created_at);
+            })
+            .push(" ON CONFLICT DO NOTHING")
+            .build()
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await
+    })
+}
+
+/// An account with its profile.
+///
+/// # Errors
+/// What the store said.
+pub async fn find(database: &Database, id: Uuid) -> Result<Option<Account>> {
+    on!(database, |pool| sqlx::query_as(
+        "SELECT u.id, u.email, u.roles, u.created_at, p.display_name, p.bio, p.avatar_url
+         FROM users u JOIN profiles p ON p.user_id = u.id WHERE u.id = $1"
+    )
+    .bind(id)
+    .fetch_optional(pool)
+    .await)
+}
+
+/// The account behind an e-mail, for login.
+///
+/// # Errors
+/// What the store said.
+pub async fn credentials(database: &Database, email: &str) -> Result<Option<Credentials>> {
+    on!(database, |pool| sqlx::query_as("SELECT id, password_hash, roles FROM users WHERE email = $1")
+        .bind(email)
+        .fetch_optional(pool)
+        .await)
+}
+
+/// Overwrites a profile; false when there is no such account.
+///
+/// # Errors
+/// What the store said.
+pub async fn replace_profile(
+    database: &Database,
+    user: Uuid,
+    profile: &Profile,
+    now: Moment,
+) -> Result<bool> {
+    on!(database, |pool| sqlx::query(
+        "UPDATE profiles SET display_name = $2, bio = $3, avatar_url = $4, updated_at = $5 WHERE user_id = $1"
+    )
+    .bind(user)
+    .bind(&profile.display_name)
+    .bind(&profile.bio)
+    .bind(&profile.avatar_url)
+    .bind(now)
+    .execute(pool)
+    .await
+    .map(|done| done.rows_affected() == 1))
+}

@@ -1,0 +1,160 @@
+//! The running service: what its requests share, its routes, its start and its graceful stop.
+
+use std::{error::Error as StdError, future::Future, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    http::{HeaderName, HeaderValue, header},
+    middleware::{self, Next},
+    response::Response,
+    serve::ListenerExt,
+};
+use redis::aio::ConnectionManager;
+use tokio::{
+    net::TcpListener,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    accounts,
+    config::ServeConfig,
+    cursor::Cursors,
+    database::{Database, Moment},
+    health,
+    identity::Identities,
+    items,
+    password::Passwords,
+    refusal::Refusal,
+    sessions,
+};
+
+/// Largest request body in bytes: fifty times the largest item, and still nothing to fear.
+pub const BODY_LIMIT: usize = 1024 * 1024;
+/// For answers that nobody may keep.
+pub(crate) const PRIVATE: [(HeaderName, HeaderValue); 1] =
+    [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+/// Time between two sweeps of expired sessions; they are refused anyway, this only frees their rows.
+const SWEEP: Duration = Duration::from_secs(600);
+
+/// What all requests share.
+pub struct App {
+    /// The store.
+    pub database: Database,
+    /// Where sessions are published, if anywhere.
+    pub redis: Option<ConnectionManager>,
+    /// Hashes and checks passwords.
+    pub passwords: Passwords,
+    /// Checks the edge's header.
+    pub identities: Identities,
+    /// Signs and checks cursors.
+    pub cursors: Cursors,
+    /// Life of a new session.
+    pub session_ttl: Duration,
+    /// Answered as `x-origin`.
+    name: HeaderValue,
+}
+
+/// Any reason not to start.
+pub type StartError = Box<dyn StdError + Send + Sync>;
+
+impl App {
+    /// Connects to what the config names; the schema is brought up to date.
+    ///
+    /// # Errors
+    /// When the database cannot be reached or migrated, or a setting makes no sense.
+    pub async fn start(config: &ServeConfig, name: &str) -> Result<Arc<Self>, StartError> {
+        Ok(Arc::new(Self {
+            database: Database::open(&config.database).await?,
+            redis: config.redis_url.as_deref().map(sessions::published::connect).transpose()?,
+            passwords: Passwords::new(&config.passwords)?,
+            identities: Identities::new(config.identity_header.clone(), &config.identity_secret),
+            cursors: Cursors::new(&config.identity_secret),
+            session_ttl: config.session_ttl,
+            name: HeaderValue::from_str(name)?,
+        }))
+    }
+}
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .merge(accounts::routes())
+        .merge(sessions::routes())
+        .merge(items::routes())
+        .merge(health::routes())
+        .fallback(async || Refusal::NotFound)
+        .method_not_allowed_fallback(async || Refusal::MethodNotAllowed)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
+        .with_state(app)
+}
+
+/// Serves until `stop` is done, then lets requests in flight finish within `stop_within`.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    stop: impl Future<Output = ()> + Send + 'static,
+    stop_within: Duration,
+) -> std::io::Result<()> {
+    let sweeper = tokio::spawn(sweep(Arc::clone(&app)));
+    // Small answers in a conversation: waiting to fill a packet would only add delay.
+    let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
+    let (told, stopping) = tokio::sync::oneshot::channel();
+    let stop = async move {
+        stop.await;
+        let _ = told.send(());
+    };
+    let server = axum::serve(listener, router(Arc::clone(&app))).with_graceful_shutdown(stop).into_future();
+    let too_late = async {
+        let _ = stopping.await;
+        tokio::time::sleep(stop_within).await;
+    };
+    let served = tokio::select! {
+        served = server => served,
+        () = too_late => {
+            tracing::warn!("stopped with requests in flight");
+            Ok(())
+        }
+    };
+    sweeper.abort();
+    // What still runs may hold connections: closing waits for them, but not for long.
+    let _ = timeout(Duration::from_secs(1), app.database.close()).await;
+    served
+}
+
+async fn sweep(app: Arc<App>) {
+    let mut ticks = interval(SWEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match sessions::sql::sweep(&app.database, Moment::now()).await {
+            Ok(0) => {}
+            Ok(swept) => tracing::info!(swept, "expired sessions removed"),
+            Err(error) => tracing::warn!(%error, "expired sessions not removed"),
+        }
+    }
+}
+
+/// Writes one record per request, and says which instance answered.
+async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    // The pattern, not the path: ids and tokens stay out of the log.
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let request_id = request.headers().get("x-request-id").cloned();
+    let mut response = next.run(request).await;
+    response.headers_mut().insert("x-origin", app.name.clone());
+    tracing::info!(
+        %method,
+        route = route.as_ref().map_or("none", MatchedPath::as_str),
+        status = response.status().as_u16(),
+        milliseconds = started.elapsed().as_secs_f64() * 1e3,
+        request_id = request_id.as_ref().and_then(|id| id.to_str().ok()),
+        "request"
+    );
+    response
+}

@@ -1,0 +1,98 @@
+//! What can be set, by flag or environment variable; each default has its reason.
+
+use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
+
+use axum::http::HeaderName;
+use clap::Args;
+
+/// Where the data lives and how many connections may wait for it.
+// No Debug here and below: URLs and secrets must not end up in a log.
+#[derive(Clone, Args)]
+pub struct DatabaseConfig {
+    /// `sqlite://FILE` (made when missing) or `postgres://…`. SQLite is the default because it needs nothing installed.
+    #[arg(
+        long,
+        env = "WEIR_DATABASE_URL",
+        hide_env_values = true,
+        default_value = "sqlite://weir-origin.db", value_parser = known_store)]
+    pub database_url: String,
+    /// Most connections of this instance. Twenty: cores × 2 + spindles of a mid-size database, and with five instances
+    /// still within Postgres's stock `max_connections` of 100 (total = instances × this).
+    #[arg(long, env = "WEIR_POOL_MAX", default_value = "20")]
+    pub pool_max: NonZeroU32,
+    /// Connections kept open when idle, so that the first requests after a quiet time do not pay for connecting.
+    #[arg(long, env = "WEIR_POOL_MIN", default_value_t = 5)]
+    pub pool_min: u32,
+    /// Longest wait for a connection in seconds; then 503. A client that waits longer has given up.
+    #[arg(long, env = "WEIR_POOL_ACQUIRE", default_value = "5", value_parser = seconds)]
+    pub pool_acquire: Duration,
+    /// Idle time in seconds after which a connection above the minimum is closed.
+    #[arg(long, env = "WEIR_POOL_IDLE", default_value = "600", value_parser = seconds)]
+    pub pool_idle: Duration,
+}
+
+/// How expensive a password hash is. OWASP's first choice for argon2id with one lane: 19 MiB and two passes.
+#[derive(Debug, Clone, Args)]
+pub struct PasswordConfig {
+    /// Memory of one hash in KiB; what makes guessing on graphics cards expensive.
+    #[arg(long, env = "WEIR_ARGON2_MEMORY", default_value_t = 19_456)]
+    pub argon2_memory: u32,
+    /// Passes over that memory.
+    #[arg(long, env = "WEIR_ARGON2_PASSES", default_value_t = 2)]
+    pub argon2_passes: u32,
+}
+
+/// Everything `weir-origin serve` needs.
+#[derive(Clone, Args)]
+pub struct ServeConfig {
+    /// Address to accept on; port 0 asks the system, and the one given is printed. Loopback, because only the edge
+    /// should reach the origin.
+    #[arg(long, env = "WEIR_LISTEN", default_value = "127.0.0.1:3001")]
+    pub listen: SocketAddr,
+    /// The store.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+    /// Redis shared with the edges, `redis://…`; without it the edges ask `GET /auth/session`.
+    #[arg(long, env = "WEIR_REDIS_URL", hide_env_values = true)]
+    pub redis_url: Option<String>,
+    /// Secret of the identity header, shared with the edge; at least 32 bytes (RFC 7518 §3.2 for HS256).
+    #[arg(long, env = "WEIR_IDENTITY_SECRET", hide_env_values = true, value_parser = long_secret)]
+    pub identity_secret: String,
+    /// The header in which the edge says who calls.
+    #[arg(long, env = "WEIR_IDENTITY_HEADER", default_value = "x-weir-identity")]
+    pub identity_header: HeaderName,
+    /// This instance's name, answered as `x-origin`; it shows which peer the edge picked. Default: the listening address.
+    #[arg(long, env = "WEIR_NAME")]
+    pub name: Option<String>,
+    /// Life of a session in seconds; a day, so that people log in once a day at most.
+    #[arg(long, env = "WEIR_SESSION_TTL", default_value = "86400", value_parser = seconds)]
+    pub session_ttl: Duration,
+    /// Longest time in seconds that requests in flight get at a stop.
+    #[arg(long, env = "WEIR_STOP_WITHIN", default_value = "10", value_parser = seconds)]
+    pub stop_within: Duration,
+    /// The cost of passwords.
+    #[command(flatten)]
+    pub passwords: PasswordConfig,
+}
+
+fn known_store(url: &str) -> Result<String, String> {
+    if ["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Ok(url.to_owned());
+    }
+    Err("begins neither with sqlite: nor with postgres:".into())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        // A year is longer than anything here may last, and far from where instants overflow.
+        Ok(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
+        _ => Err("a whole number of seconds, from 1 to those of a year".into()),
+    }
+}
+
+fn long_secret(text: &str) -> Result<String, String> {
+    if text.len() < 32 {
+        return Err(format!("{} bytes are too short, 32 is the least", text.len()));
+    }
+    Ok(text.to_owned())
+}

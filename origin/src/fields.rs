@@ -1,0 +1,304 @@
+//! Reads bodies and queries field by field, and names every problem at once.
+//!
+//! A handler takes each field it knows with a *rule* (see [`rule`]); a field that breaks its rule, is missing, or that nobody
+//! took, becomes a problem; [`Fields::finish`] gives the value out only when there is none.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Query, Request},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+};
+use serde_json::{Map, Value};
+
+use crate::refusal::{Problems, Refusal};
+
+/// The fields of one JSON body. Extracting it refuses what is not a JSON object.
+#[derive(Debug, Clone)]
+pub struct Fields {
+    left: Map<String, Value>,
+    problems: Problems,
+}
+
+/// The parameters of one query; every value is text.
+#[derive(Debug)]
+pub struct QueryFields(pub Fields);
+
+impl Fields {
+    /// A field that must be there, unless `base` has it.
+    pub fn required<T: Default>(
+        &mut self,
+        name: &str,
+        base: Option<T>,
+        rule: impl FnOnce(Value) -> Result<T, String>,
+    ) -> T {
+        match (self.left.remove(name), base) {
+            (Some(value), _) => self.obey(name, value, rule).unwrap_or_default(),
+            (None, Some(base)) => base,
+            (None, None) => {
+                self.problem(name, "is required");
+                T::default()
+            }
+        }
+    }
+
+    /// A field that may be left out: then it is `base`'s, or the type's default.
+    pub fn defaulted<T: Default>(
+        &mut self,
+        name: &str,
+        base: Option<T>,
+        rule: impl FnOnce(Value) -> Result<T, String>,
+    ) -> T {
+        self.required(name, Some(base.unwrap_or_default()), rule)
+    }
+
+    /// A field that may be left out (then it is `base`'s) or null (then it is nothing).
+    pub fn optional<T>(
+        &mut self,
+        name: &str,
+        base: Option<T>,
+        rule: impl FnOnce(Value) -> Result<T, String>,
+    ) -> Option<T> {
+        match self.left.remove(name) {
+            None => base,
+            Some(Value::Null) => None,
+            Some(value) => self.obey(name, value, rule),
+        }
+    }
+
+    /// Gives `value` out when no field was wrong, missing or unknown.
+    ///
+    /// # Errors
+    /// Every problem, by field.
+    pub fn finish<T>(mut self, value: T) -> Result<T, Problems> {
+        for (name, _) in std::mem::take(&mut self.left) {
+            self.problem(&name, "is not a field we know");
+        }
+        if self.problems.is_empty() { Ok(value) } else { Err(self.problems) }
+    }
+
+    fn obey<T>(
+        &mut self,
+        name: &str,
+        value: Value,
+        rule: impl FnOnce(Value) -> Result<T, String>,
+    ) -> Option<T> {
+        rule(value).map_err(|problem| self.problem(name, &problem)).ok()
+    }
+
+    fn problem(&mut self, name: &str, problem: &str) {
+        // A name is the client's: do not send back more of it than helps.
+        let name: String = name.chars().take(64).collect();
+        self.problems.insert(name, problem.to_owned());
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for Fields {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        if !is_json(request.headers()) {
+            return Err(Refusal::NotJson);
+        }
+        let body =
+            Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLarge,
+                _ => Refusal::Malformed,
+            })?;
+        let left = serde_json::from_slice(&body).map_err(|_| Refusal::Malformed)?;
+        Ok(Self { left, problems: Problems::new() })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for QueryFields {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Refusal::InvalidQuery(Problems::new()))?;
+        let mut fields = Fields { left: Map::new(), problems: Problems::new() };
+        for (name, value) in pairs {
+            // Two answers to one question: neither is taken.
+            if fields.left.insert(name.clone(), Value::String(value)).is_some() {
+                fields.problem(&name, "is given twice");
+            }
+        }
+        Ok(Self(fields))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let declared =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = declared.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+/// What a value must be. Each rule is a function from a JSON value to the value, or to the sentence that says what is wrong.
+pub mod rule {
+    use std::ops::RangeInclusive;
+
+    use axum::http::Uri;
+    use jiff::Timestamp;
+    use serde_json::Value;
+
+    use crate::database::{Moment, Words};
+
+    /// Text of `length` characters. Control characters other than line breaks and tabs are refused: Postgres cannot
+    /// store NUL, and nobody means the others.
+    pub fn text(length: RangeInclusive<usize>) -> impl Fn(Value) -> Result<String, String> {
+        move |value| {
+            let Value::String(text) = value else { return Err("must be text".into()) };
+            if !length.contains(&text.chars().count()) {
+                return Err(format!("must have {} to {} characters", length.start(), length.end()));
+            }
+            if text.chars().any(|c| c.is_control() && !"\n\r\t".contains(c)) {
+                return Err("must not have control characters".into());
+            }
+            Ok(text)
+        }
+    }
+
+    /// A word of 1 to 32 of `a-z`, `0-9`, `-` and `_`: it names a kind, and is an index key.
+    pub fn word(value: Value) -> Result<String, String> {
+        let word = text(1..=32)(value)?;
+        if word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b)) {
+            Ok(word)
+        } else {
+            Err("may only have a-z, 0-9, - and _".into())
+        }
+    }
+
+    /// At most `most` words of 1 to 64 characters.
+    pub fn words(most: usize) -> impl Fn(Value) -> Result<Words, String> {
+        move |value| match value {
+            Value::Array(list) if list.len() > most => Err(format!("must have at most {most} entries")),
+            Value::Array(list) => list
+                .into_iter()
+                .map(text(1..=64))
+                .collect::<Result<_, _>>()
+                .map(Words)
+                .map_err(|e| format!("each {e}")),
+            _ => Err("must be a list of text".into()),
+        }
+    }
+
+    /// A whole number in `range`; in a query it is written as text.
+    pub fn integer(range: RangeInclusive<i32>) -> impl Fn(Value) -> Result<i32, String> {
+        move |value| {
+            let number = match value {
+                Value::Number(number) => number.as_i64(),
+                Value::String(text) => text.parse().ok(),
+                _ => None,
+            };
+            number
+                .and_then(|n| i32::try_from(n).ok())
+                .filter(|n| range.contains(n))
+                .ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
+        }
+    }
+
+    /// `true` or `false` in a query.
+    pub fn yes_or_no(value: Value) -> Result<bool, String> {
+        match value.as_str() {
+            Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            _ => Err("must be true or false".into()),
+        }
+    }
+
+    /// An instant in RFC 3339, with an offset, from 1970 on: years before Christ, which the parser takes, Postgres does not.
+    pub fn instant(value: Value) -> Result<Moment, String> {
+        let parsed = value.as_str().and_then(|text| text.parse::<Timestamp>().ok());
+        parsed
+            .filter(|instant| *instant >= Timestamp::UNIX_EPOCH)
+            .map(Moment::cut)
+            .ok_or_else(|| "must be an instant like 2030-01-31T12:00:00Z".into())
+    }
+
+    /// An absolute http or https URL of at most 2048 characters.
+    pub fn url(value: Value) -> Result<String, String> {
+        let text = text(1..=2048)(value)?;
+        let uri: Option<Uri> = text.parse().ok();
+        match uri.as_ref().map(|uri| (uri.scheme_str(), uri.authority().is_some())) {
+            Some((Some("http" | "https"), true)) => Ok(text),
+            _ => Err("must be an http or https URL".into()),
+        }
+    }
+
+    /// An e-mail address, in lower case. Only its outline is checked: mail that arrives is the proof.
+    pub fn email(value: Value) -> Result<String, String> {
+        let email = text(3..=254)(value)?.to_ascii_lowercase();
+        let outline = email.split_once('@').is_some_and(|(local, domain)| {
+            !local.is_empty() && !domain.is_empty() && !domain.contains('@') && !domain.starts_with('.')
+        });
+        if outline && email.bytes().all(|b| b.is_ascii_graphic()) {
+            Ok(email)
+        } else {
+            Err("must be an e-mail address".into())
+        }
+    }
+
+    /// A new password: at least 8 characters (NIST SP 800-63B §5.1.1), at most 256 so that hashing stays bounded.
+    pub fn password(value: Value) -> Result<String, String> {
+        text(8..=256)(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(body: Value) -> Fields {
+        Fields { left: body.as_object().unwrap().clone(), problems: Problems::new() }
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once() {
+        let mut fields = fields(json!({ "title": "", "score": 101, "surprise": 1 }));
+        fields.required("title", None, rule::text(1..=5));
+        fields.required("type", None, rule::word);
+        fields.optional("score", None, rule::integer(0..=100));
+        let problems = fields.finish(()).unwrap_err();
+        assert_eq!(problems.keys().collect::<Vec<_>>(), ["score", "surprise", "title", "type"]);
+    }
+
+    #[test]
+    fn a_field_left_out_keeps_the_base_and_null_clears_it() {
+        let mut fields = fields(json!({ "cleared": null }));
+        assert_eq!(fields.optional("kept", Some(1), rule::integer(0..=9)), Some(1));
+        assert_eq!(fields.optional("cleared", Some(1), rule::integer(0..=9)), None);
+        assert_eq!(fields.required("also_kept", Some("x".to_owned()), rule::word), "x");
+        fields.finish(()).unwrap();
+    }
+
+    #[test]
+    fn rules_tell_right_from_wrong() {
+        for email in ["a@b", "first.last+tag@example.org"] {
+            assert!(rule::email(json!(email)).is_ok(), "{email}");
+        }
+        for email in ["", "a", "@b", "a@", "a@b@c", "a b@c", "ä@b.org", "a@.b"] {
+            assert!(rule::email(json!(email)).is_err(), "{email}");
+        }
+        for url in ["http://a/b?c", "https://example.org"] {
+            assert!(rule::url(json!(url)).is_ok(), "{url}");
+        }
+        for url in ["javascript:alert(1)", "/relative", "ftp://a/", "https://"] {
+            assert!(rule::url(json!(url)).is_err(), "{url}");
+        }
+        assert!(rule::text(0..=9)(json!("a\nb")).is_ok());
+        assert!(rule::text(0..=9)(json!("a\0b")).is_err());
+        assert!(rule::instant(json!("2030-01-31T12:00:00+02:00")).is_ok());
+        for instant in
+            ["2030-01-31", "2030-01-31T12:00:00", "-009999-01-02T00:00:00Z", "1969-12-31T23:59:59Z"]
+        {
+            assert!(rule::instant(json!(instant)).is_err(), "{instant}");
+        }
+        assert!(rule::words(1)(json!(["a", "b"])).is_err());
+        assert!(rule::words(2)(json!(["a", 1])).is_err());
+    }
+}

@@ -1,0 +1,116 @@
+//! `weir-origin serve|migrate|seed`: arguments → the library; logs to stderr, what scripts read to stdout.
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tracing_subscriber::EnvFilter;
+use weir_origin::{
+    app::{self, App, StartError},
+    config::{DatabaseConfig, PasswordConfig, ServeConfig},
+    database::Database,
+    seed,
+};
+
+/// The thin API behind the edge: accounts, sessions and vault items.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer requests until TERM or INT; also what happens without a command.
+    Serve(ServeConfig),
+    /// Bring the schema up to date and end.
+    Migrate(DatabaseConfig),
+    /// Add demo users and items; a second run changes nothing.
+    Seed(SeedConfig),
+}
+
+#[derive(Args)]
+struct SeedConfig {
+    /// Users `user1@example.org`, `user2@example.org`, …
+    #[arg(long, default_value_t = 100)]
+    users: u64,
+    /// Items, spread over the users.
+    #[arg(long, default_value_t = 1000)]
+    items: u64,
+    #[command(flatten)]
+    database: DatabaseConfig,
+    #[command(flatten)]
+    passwords: PasswordConfig,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(with_command(std::env::args_os().collect()));
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_writer(std::io::stderr)
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
+        .init();
+    let run = async {
+        match cli.command {
+            Command::Serve(config) => serve(config).await,
+            Command::Migrate(config) => migrate(config).await,
+            Command::Seed(config) => fill(config).await,
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match runtime.map_err(StartError::from).and_then(|runtime| runtime.block_on(run)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "not running");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Flags alone mean `serve`. Done here, because clap asks for the flags of a flattened default even when another command is named.
+fn with_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let first = arguments.get(1).map(|first| first.to_string_lossy());
+    let asks_about_us = matches!(first.as_deref(), Some("-h" | "--help" | "-V" | "--version"));
+    if !asks_about_us && first.is_none_or(|first| first.starts_with('-')) {
+        arguments.insert(1.min(arguments.len()), "serve".into());
+    }
+    arguments
+}
+
+async fn serve(config: ServeConfig) -> Result<(), StartError> {
+    // Asked for before the first request: a signal in between must not kill us.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+    };
+    let listener = TcpListener::bind(config.listen).await.map_err(|e| format!("{}: {e}", config.listen))?;
+    let address = listener.local_addr()?;
+    let name = config.name.clone().unwrap_or_else(|| address.to_string());
+    let app = App::start(&config, &name).await?;
+    // For whoever started us with port 0; after everything that can fail.
+    println!("listening on {address}");
+    app::serve(listener, app, stop, config.stop_within).await?;
+    Ok(())
+}
+
+async fn migrate(config: DatabaseConfig) -> Result<(), StartError> {
+    // Opening migrates, as it does before serving.
+    Database::open(&config).await?.close().await;
+    Ok(())
+}
+
+async fn fill(config: SeedConfig) -> Result<(), StartError> {
+    let database = Database::open(&config.database).await?;
+    seed::seed(&database, &config.passwords, config.users, config.items).await?;
+    println!("{} users (password {:?}) and {} items", config.users, seed::PASSWORD, config.items);
+    Ok(())
+}

@@ -1,0 +1,9 @@
+//! The API over real sockets, each promise kept on SQLite and on Postgres.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+#[macro_use]
+mod harness;
+mod accounts;
+mod items;
+mod refusals;
+mod sessions;

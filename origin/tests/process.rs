@@ -1,0 +1,125 @@
+//! The program as an operator runs it.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use weir_testkit::{Child, Postgres, READY_WITHIN};
+
+const SECRET: &str = "a test's secret of more than thirty-two bytes";
+
+fn program(database_url: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir-origin"));
+    command.args(arguments).env("WEIR_DATABASE_URL", database_url).env("WEIR_IDENTITY_SECRET", SECRET);
+    command.env("WEIR_ARGON2_MEMORY", "8").env("WEIR_ARGON2_PASSES", "1").env("WEIR_POOL_MIN", "1");
+    command
+}
+
+fn start(database_url: &str, arguments: &[&str]) -> Child {
+    let command = program(database_url, arguments);
+    Child::start(command, tempfile::tempdir().unwrap(), "KILL", "cargo").unwrap()
+}
+
+/// Waits for the line that scripts wait for, and gives its address.
+fn address(origin: Child) -> (Child, String) {
+    let origin = origin.ready(READY_WITHIN, |origin| origin.output().contains("listening on ")).unwrap();
+    let output = origin.output();
+    let line = output.lines().find_map(|line| line.strip_prefix("listening on ")).unwrap();
+    (origin, line.to_owned())
+}
+
+fn ask(address: &str, request: &str) -> String {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(READY_WITHIN)).unwrap();
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn login(address: &str) -> String {
+    let body = r#"{"email":"user3@example.org","password":"correct horse battery staple"}"#;
+    let length = body.len();
+    ask(
+        address,
+        &format!(
+            "POST /auth/login HTTP/1.1\r\nHost: x\r\nX-Request-ID: r-1\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        ),
+    )
+}
+
+fn sqlite(folder: &Path) -> String {
+    format!("sqlite://{}", folder.join("test.db").display())
+}
+
+/// Three at once on an empty store, seeded, asked, stopped.
+fn three_origins_share(database_url: &str) {
+    let starting = ["a", "b", "c"]
+        .map(|name| start(database_url, &["serve", "--listen", "127.0.0.1:0", "--name", name]));
+    let origins = starting.map(address);
+    for _ in 0..2 {
+        let seeded = program(database_url, &["seed", "--users", "5", "--items", "1234"]).output().unwrap();
+        assert!(seeded.status.success(), "{}", String::from_utf8_lossy(&seeded.stderr));
+    }
+    for ((mut origin, address), name) in origins.into_iter().zip(["a", "b", "c"]) {
+        let answer = login(&address);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.contains(&format!("x-origin: {name}\r\n")), "{answer}");
+        origin.signal("TERM");
+        let status = origin.wait(Duration::from_secs(10)).expect("it stops when asked");
+        assert!(status.success(), "{status}: {}", origin.output());
+        let record = origin.output().lines().find(|line| line.contains("/auth/login")).unwrap().to_owned();
+        assert!(record.starts_with('{') && record.contains(r#""request_id":"r-1""#), "{record}");
+        assert!(!origin.output().contains("battery"), "no password in a log");
+    }
+}
+
+#[test]
+fn three_origins_start_at_once_on_one_new_sqlite_file() {
+    let folder = tempfile::tempdir().unwrap();
+    three_origins_share(&sqlite(folder.path()));
+}
+
+#[test]
+fn three_origins_start_at_once_on_one_new_postgres_database() {
+    let postgres = Postgres::start();
+    three_origins_share(&postgres.create_database());
+}
+
+#[test]
+fn without_a_subcommand_it_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_origin, address) = address(start(&sqlite(folder.path()), &["--listen", "127.0.0.1:0"]));
+    let answer = ask(&address, "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains(&format!("x-origin: {address}\r\n")), "{answer}");
+}
+
+#[test]
+fn what_cannot_work_is_refused_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = sqlite(folder.path());
+    let failed = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let words = failed(program(&url, &["serve"]).env_remove("WEIR_IDENTITY_SECRET"));
+    assert!(words.contains("--identity-secret"), "{words}");
+    let words = failed(program(&url, &[]).env_remove("WEIR_IDENTITY_SECRET"));
+    assert!(words.contains("--identity-secret"), "{words}");
+    let words = failed(program(&url, &["serve"]).env("WEIR_IDENTITY_SECRET", "short"));
+    assert!(words.contains("32"), "{words}");
+    let words = failed(&mut program("mysql://x/y", &["migrate"]));
+    assert!(words.contains("neither with sqlite: nor with postgres:"), "{words}");
+    let words = failed(&mut program("sqlite:///no/such/folder/x.db", &["migrate"]));
+    assert!(words.contains("cannot open the database"), "{words}");
+    let words = failed(&mut program("postgres://nobody@127.0.0.1:1/x", &["--pool-acquire", "1"]));
+    assert!(words.contains("cannot open the database"), "{words}");
+}
