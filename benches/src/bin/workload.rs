@@ -193,6 +193,10 @@ fn introduce(setup: &Setup, system: &System, scale: Scale) {
         ABUSERS.len() * ABUSERS_PER_KIND,
         scale.lasts.as_secs(),
     );
+    match scale.logout_bound {
+        Duration::ZERO => println!("  logouts  a dead token must be refused at once"),
+        bound => println!("  logouts  a dead token must be refused within {} s", bound.as_secs()),
+    }
     println!(
         "  limits   {API_RATE} for each device, these users being in a hurry; log-ins as in config.yaml"
     );

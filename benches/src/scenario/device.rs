@@ -32,8 +32,8 @@ enum Deed {
 /// Of a thousand deeds. An app that keeps its user's notes: mostly looking, sometimes writing.
 /// The second device only looks: its share of the other deeds goes to [`Deed::Browse`].
 const MIX: [(Deed, u32); 8] = [
-    (Deed::Browse, 570),
-    (Deed::Open, 330),
+    (Deed::Browse, 620),
+    (Deed::Open, 280),
     (Deed::Me, 50),
     (Deed::Profile, 10),
     (Deed::Create, 8),
@@ -330,7 +330,7 @@ impl Device {
     fn pick(&mut self, known: &Ledger) -> Option<String> {
         let mut alive: Vec<_> = known.alive().collect();
         alive.sort_by_key(|(_, version)| std::cmp::Reverse(*version));
-        let depth = self.dice.random_range(0.0..1.0_f64).powi(3) * alive.len() as f64;
+        let depth = self.dice.random_range(0.0..1.0_f64).powi(4) * alive.len() as f64;
         alive.get(depth as usize).map(|(id, _)| (*id).to_owned())
     }
 }
