@@ -185,6 +185,15 @@ mod tests {
     }
 
     #[test]
+    fn config_yaml_reads_what_we_set() {
+        let config = include_str!("../../config.yaml");
+        for name in ["WEIR_PORT", "WEIR_ADMIN_PORT", "WEIR_IDENTITY_SECRET", "REDIS_URL", "API_RATE"] {
+            assert!(config.contains(&format!("${{{name}:-")), "{name}");
+        }
+        assert!((1..=ORIGINS.len()).all(|number| config.contains(&format!("${{ORIGIN_{number}:-"))));
+    }
+
+    #[test]
     fn nobody_serves_a_free_port() {
         assert!(!is_served(loopback(free_port()), "/health"));
     }
