@@ -31,8 +31,8 @@ test: test-needs lint ## what CI runs: lint, every test, and the workload on SQL
 	  cargo test --locked --workspace --all-targets --no-fail-fast
 	fi
 	cargo test --locked --workspace --doc
-	$(TARGET)/debug/workload --once --users 20 --seconds 10
-	$(TARGET)/debug/workload --once --users 20 --seconds 10 --start-redis --start-postgres
+	$(TARGET)/debug/workload --once --users 20 --seconds 10 --pause 30
+	$(TARGET)/debug/workload --once --users 20 --seconds 10 --pause 30 --start-redis --start-postgres
 
 lint: $(TOOLS)/cargo-deny ## formatting, clippy, documentation, and what may enter the dependency tree
 	@cargo fmt --all --check
@@ -59,13 +59,14 @@ clean: ## delete everything that was built
 test-needs:
 	@packages=()
 	need() { command -v "$$1" >/dev/null || packages+=("$$2"); }
-	PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin | tr ' ' ':')"
+	PATH="$$PATH:/usr/sbin"
 	need gcc gcc
 	need cmake cmake
 	need curl curl
 	need nginx nginx
 	need redis-server redis-server
-	need postgres postgresql
+	# Debian keeps initdb off the PATH, one folder for each version; that is where the tests look.
+	compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
 	[ $${#packages[@]} -gt 0 ] || exit 0
 	if ! command -v apt-get >/dev/null; then
 	  echo "make test needs these programs, by their Debian packages: $${packages[*]}" >&2; exit 1

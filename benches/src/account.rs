@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// Who owns an item and which version it is, as written into the item itself: `owner-7 v3 …`.
@@ -144,24 +144,30 @@ impl Account {
     /// What is confirmed now.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+        self.open().0.clone()
     }
 
     /// The stamp for the next write.
     #[must_use]
     pub fn next_stamp(&self) -> Stamp {
-        let mut guard = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        guard.1 += 1;
-        Stamp { owner: self.number, version: guard.1 }
+        let mut book = self.open();
+        book.1 += 1;
+        Stamp { owner: self.number, version: book.1 }
     }
 
     /// Writes down what the system has just confirmed.
     pub fn confirm(&self, id: &str, known: Known) {
-        let mut guard = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        let book = Arc::make_mut(&mut guard.0.0);
+        let mut open = self.open();
+        let book = Arc::make_mut(&mut open.0.0);
         if book.items.insert(id.to_owned(), known).is_none() {
             book.births.push(id.to_owned());
         }
+    }
+
+    /// The ledger, and the version given out last.
+    fn open(&self) -> MutexGuard<'_, (Ledger, u64)> {
+        // Whoever panicked with it open had changed it wholly or not at all.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

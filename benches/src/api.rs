@@ -39,6 +39,12 @@ kinds! {
     LOGOUT:  "POST   /auth/logout",          [200, 204], false;
 }
 
+/// The labels of what the edge may keep.
+#[must_use]
+pub fn cached() -> Vec<&'static str> {
+    KINDS.iter().filter(|kind| kind.cached).map(|kind| kind.label).collect()
+}
+
 /// Items of one page.
 pub const PAGE: usize = 20;
 

@@ -20,7 +20,7 @@ pub enum Promise {
     FreshAfterWrite,
     /// No answer carries what belongs to another account.
     OwnDataOnly,
-    /// A token is refused once its logout was answered.
+    /// A token is refused after its logout was answered, within the bound that the scale states.
     DeadTokenRefused,
     /// Abusers get nothing, and those who insist are limited.
     AbuseLimited,
@@ -47,7 +47,7 @@ impl Promise {
             Self::HonestServed => "no honest request is refused",
             Self::FreshAfterWrite => "no stale read after a write",
             Self::OwnDataOnly => "no user sees another's answer",
-            Self::DeadTokenRefused => "a token is dead once its logout is answered",
+            Self::DeadTokenRefused => "a token is dead after its logout",
             Self::AbuseLimited => "abusers get nothing, and are limited",
         }
     }

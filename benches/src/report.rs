@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::{
     api,
     promises::Promise,
-    scenario::{ABUSERS, HIT_RATE, Outcome},
+    scenario::{ABUSERS, Outcome},
     table::{
         Ink,
         Side::{Left, Right},
@@ -127,19 +127,19 @@ fn writes(tally: &Tally) -> String {
 
 fn promises(outcome: &Outcome) -> String {
     let mut text = String::new();
+    let (hits, reads) = outcome.tally.hits(&api::cached());
     for promise in Promise::ALL {
         let verdict = outcome.promises.of(promise);
         let (mark, ink) = if verdict.held() { ("✓", Ink::Green) } else { ("✗", Ink::Red) };
         let detail = match (promise, verdict.tested, verdict.broken) {
-            (Promise::HitRate, _, 0) => format!("above {HIT_RATE} %"),
-            (Promise::HitRate, ..) => format!("not above {HIT_RATE} %"),
+            (Promise::HitRate, ..) => format!("{} of {} reads", share(hits, reads), count(reads)),
             (_, 0, _) => "never tested".to_owned(),
             (_, tested, 0) => format!("{} checks", count(tested)),
             (_, tested, broken) => format!("broken {} times in {} checks", count(broken), count(tested)),
         };
         let _ = writeln!(
             text,
-            "  {} {:<52} {}",
+            "  {} {:<56} {}",
             paint(ink, mark),
             promise.sentence(),
             paint(Ink::Faint, &detail)

@@ -232,4 +232,15 @@ mod tests {
             assert_eq!(haproxy_config(scenario, address, origin).contains("cache-use"), cached);
         }
     }
+
+    #[test]
+    fn weirs_set_up_is_one_that_loads() {
+        for scenario in [Scenario::Pass, Scenario::Hit] {
+            let text = weir_config(scenario, loopback(1), loopback(2));
+            let loaded = weir_config::load("bench", &text, &|_: &str| None);
+            let loaded = loaded.unwrap_or_else(|report| panic!("{report}"));
+            assert_eq!(loaded.plan.routes[0].cache.is_some(), scenario == Scenario::Hit);
+            assert!(loaded.plan.log.access.is_none() && loaded.plan.admin.is_none());
+        }
+    }
 }

@@ -32,7 +32,7 @@ use device::Device;
 pub const DEVICES: usize = 2;
 
 /// The share of answers on cached routes that must come from the cache, in percent.
-pub const HIT_RATE: u64 = 80;
+const HIT_RATE: u64 = 80;
 
 /// How much of everything.
 #[derive(Debug, Clone, Copy)]
@@ -175,8 +175,7 @@ pub async fn drive(
         outcome.promises.merge(&promises);
     }
     outcome.lasted = begun.elapsed();
-    let cached: Vec<_> = api::KINDS.iter().filter(|kind| kind.cached).map(|kind| kind.label).collect();
-    let (hits, all) = outcome.tally.hits(&cached);
+    let (hits, all) = outcome.tally.hits(&api::cached());
     outcome
         .promises
         .test(Promise::HitRate, hits * 100 > all * HIT_RATE, || format!("{hits} hits of {all} reads"));

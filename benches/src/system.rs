@@ -103,9 +103,7 @@ impl System {
         }
         let folder = TempDir::with_prefix("weir-").map_err(fallen("edge"))?;
         let child = Child::start(command, folder, "TERM", "none: build it with cargo")
-            .and_then(|child| {
-                child.ready(READY_WITHIN, |_| is_served(admin, "/ready") && is_served(edge, "/health"))
-            })
+            .and_then(|child| child.ready(READY_WITHIN, |_| is_served(edge, "/health")))
             .map_err(fallen("edge"))?;
         let mut programs = vec![("edge".to_owned(), child)];
         programs.extend(origins.into_iter().rev());
@@ -184,6 +182,15 @@ mod tests {
         };
         let said = System::start(&setup).unwrap_err().to_string();
         assert!(said.starts_with("origin a: ") && said.contains("exit status: 1"), "{said}");
+    }
+
+    #[test]
+    fn config_yaml_reads_what_we_set() {
+        let config = include_str!("../../config.yaml");
+        for name in ["WEIR_PORT", "WEIR_ADMIN_PORT", "WEIR_IDENTITY_SECRET", "REDIS_URL", "API_RATE"] {
+            assert!(config.contains(&format!("${{{name}:-")), "{name}");
+        }
+        assert!((1..=ORIGINS.len()).all(|number| config.contains(&format!("${{ORIGIN_{number}:-"))));
     }
 
     #[test]

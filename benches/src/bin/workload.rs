@@ -23,6 +23,12 @@ use weir_benches::{
 };
 use weir_testkit::{Postgres, Redis};
 
+/// Users here do in seconds what people do in an hour; config.yaml's own rate is meant for people. Log-ins keep theirs.
+const API_RATE: &str = "1000/s";
+
+/// `memory_ttl` of config.yaml: so long an edge may believe a session that ended in Redis.
+const LOGOUT_WITH_REDIS: Duration = Duration::from_secs(2);
+
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Starts three origins and the edge, lets users and abusers at them, and says which promises held.
@@ -74,13 +80,17 @@ struct Arguments {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Whatever ends the run, the system is dropped with it, and its programs are stopped.
-    let result = tokio::select! {
-        result = run(&arguments) => result,
+    let ran = tokio::select! {
+        ran = run(&arguments) => ran,
         signal = told_to_stop() => Err(format!("stopped by {signal}").into()),
     };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    match ran {
+        Ok(ran) => {
+            if !arguments.once {
+                println!("\n{}: stopping the edge, then the origins", told_to_stop().await);
+            }
+            if ran.held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
         Err(error) => {
             eprintln!("workload: {error}");
             ExitCode::FAILURE
@@ -88,22 +98,28 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Runs the workload; says whether every promise held.
-async fn run(arguments: &Arguments) -> Result<bool, Error> {
+/// What is left after the report; dropping it stops the programs, those first that need the others.
+struct Ran {
+    held: bool,
+    _system: System,
+    _stores: (Option<Redis>, Option<Postgres>),
+}
+
+/// Runs the workload, reports, and leaves the system serving.
+async fn run(arguments: &Arguments) -> Result<Ran, Error> {
+    let mut setup = setup(arguments)?;
+    let redis = arguments.start_redis.then(Redis::start);
+    let postgres = arguments.start_postgres.then(Postgres::start);
+    setup.redis = setup.redis.or_else(|| redis.as_ref().map(Redis::url));
+    setup.database = setup.database.or_else(|| postgres.as_ref().map(Postgres::create_database));
     let scale = Scale {
         users: arguments.users.into(),
         items: arguments.items.into(),
         lasts: Duration::from_secs(arguments.seconds.into()),
         pause: Duration::from_millis(arguments.pause.into()),
         seed: arguments.seed.unwrap_or_else(rand::random),
-        logout_bound: Duration::ZERO,
+        logout_bound: if setup.redis.is_some() { LOGOUT_WITH_REDIS } else { Duration::ZERO },
     };
-    let mut setup = setup(arguments)?;
-    // Dropped after the system that uses them.
-    let redis = arguments.start_redis.then(Redis::start);
-    let postgres = arguments.start_postgres.then(Postgres::start);
-    setup.redis = setup.redis.or_else(|| redis.as_ref().map(Redis::url));
-    setup.database = setup.database.or_else(|| postgres.as_ref().map(Postgres::create_database));
     let mut system = {
         let setup = setup.clone();
         tokio::task::spawn_blocking(move || System::start(&setup)).await??
@@ -122,14 +138,11 @@ async fn run(arguments: &Arguments) -> Result<bool, Error> {
     if let Some(fallen) = system.fallen() {
         return Err(fallen.into());
     }
-    let held = outcome.promises.all_held();
     println!("{}", conclusion(&outcome, scale));
     if !arguments.once {
         invite(&system, &accounts).await?;
-        let signal = told_to_stop().await;
-        println!("\n{signal}: stopping the edge, then the origins");
     }
-    Ok(held)
+    Ok(Ran { held: outcome.promises.all_held(), _system: system, _stores: (redis, postgres) })
 }
 
 fn setup(arguments: &Arguments) -> Result<Setup, Error> {
@@ -153,7 +166,7 @@ fn setup(arguments: &Arguments) -> Result<Setup, Error> {
         redis: arguments.redis.clone(),
         // Someone who stays to look around wants an address to remember; a test wants one that is free.
         port: (!arguments.once && is_free(8080)).then_some(8080),
-        variables: Vec::new(),
+        variables: vec![("API_RATE", API_RATE.to_owned())],
     })
 }
 
@@ -179,6 +192,13 @@ fn introduce(setup: &Setup, system: &System, scale: Scale) {
         scale.items,
         ABUSERS.len() * ABUSERS_PER_KIND,
         scale.lasts.as_secs(),
+    );
+    match scale.logout_bound {
+        Duration::ZERO => println!("  logouts  a dead token must be refused at once"),
+        bound => println!("  logouts  a dead token must be refused within {} s", bound.as_secs()),
+    }
+    println!(
+        "  limits   {API_RATE} for each device, these users being in a hurry; log-ins as in config.yaml"
     );
     println!("  dice     --seed {}", scale.seed);
 }
