@@ -14,7 +14,9 @@ pub struct DatabaseConfig {
         long,
         env = "WEIR_DATABASE_URL",
         hide_env_values = true,
-        default_value = "sqlite://weir-origin.db", value_parser = known_store)]
+        default_value = "sqlite://weir-origin.db",
+        value_parser = known_store
+    )]
     pub database_url: String,
     /// Most connections of this instance. Twenty: cores × 2 + spindles of a mid-size database, and with five instances
     /// still within Postgres's stock `max_connections` of 100 (total = instances × this).
