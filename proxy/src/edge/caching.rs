@@ -42,7 +42,7 @@ enum Fetched {
     /// Something that is kept: read it from there.
     Kept(Reader, CacheStatus),
     /// An answer for this request alone, or one that is passed on while it is kept.
-    Passing(Open, Option<FillGuard>, CacheStatus),
+    Passing(Box<Open>, Option<FillGuard>, CacheStatus),
     /// No answer.
     None(NoAnswer),
 }
@@ -162,8 +162,8 @@ impl Edge {
             Fetched::Passing(open, guard, status) => {
                 journey.cache = Some(status);
                 match guard {
-                    None => self.pass_back(case.trip, case.forward, open, client, journey).await,
-                    Some(guard) => self.pass_and_keep(case, open, guard, client, journey).await,
+                    None => self.pass_back(case.trip, case.forward, *open, client, journey).await,
+                    Some(guard) => self.pass_and_keep(case, *open, guard, client, journey).await,
                 }
             }
             Fetched::None(NoAnswer::Client(error)) => Err(error.into()),
@@ -232,7 +232,7 @@ impl Edge {
             return Ok(match guard.head(origin, &with_length(fields, length), &tags, now) {
                 Decision::NotStored(reason) => {
                     status.detail = Some(reason.word());
-                    Fetched::Passing(open, None, status)
+                    Fetched::Passing(Box::new(open), None, status)
                 }
                 Decision::Store => {
                     status.stored = true;
@@ -241,7 +241,7 @@ impl Edge {
                             tokio::spawn(keep(Arc::clone(&self.connector), open, guard));
                             Fetched::Kept(reader, status)
                         }
-                        None => Fetched::Passing(open, Some(guard), status),
+                        None => Fetched::Passing(Box::new(open), Some(guard), status),
                     }
                 }
             });
@@ -302,7 +302,7 @@ impl Edge {
             let fetched = edge.fetch(&case, guard, true, CacheStatus::default(), None, &mut Vec::new()).await;
             if let Ok(Fetched::Passing(open, guard, _)) = fetched {
                 match guard {
-                    Some(guard) => keep(Arc::clone(&edge.connector), open, guard).await,
+                    Some(guard) => keep(Arc::clone(&edge.connector), *open, guard).await,
                     None => open.abandon().await,
                 }
             }

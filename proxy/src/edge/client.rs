@@ -76,11 +76,6 @@ impl Client {
         self.replay.as_ref().map(|kept| Bytes::copy_from_slice(kept))
     }
 
-    /// Body bytes read so far.
-    pub(super) fn seen(&self) -> u64 {
-        self.seen
-    }
-
     /// Body bytes written so far.
     pub(super) fn written(&self) -> u64 {
         self.written

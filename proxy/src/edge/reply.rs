@@ -146,7 +146,6 @@ impl Edge {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 mod tests {
     use super::*;
     use crate::accept::BadRequest;

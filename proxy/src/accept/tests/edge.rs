@@ -6,18 +6,17 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::{
-    Error, Result,
-    apps::{HttpServerApp, ReusedHttpStream},
+    Error, ErrorSource, Result,
+    apps::HttpServerApp,
     http::ResponseHeader,
-    protocols::http::ServerSession,
+    protocols::{Stream, http::ServerSession},
     proxy::{FailToProxy, HttpProxy, ProxyHttp, Session, http_proxy},
-    server::{ShutdownWatch, configuration::ServerConf},
+    server::configuration::ServerConf,
     upstreams::peer::HttpPeer,
 };
 use tokio::{
@@ -26,7 +25,12 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::accept::{Arrival, BadRequest, Connection, Service, arrival};
+use crate::accept::{Arrival, BadRequest, Service};
+
+tokio::task_local! {
+    /// Pingora's hooks take no argument of ours.
+    static ARRIVAL: Arc<Arrival>;
+}
 
 pub(super) struct Edge {
     proxy: Arc<HttpProxy<Hooks>>,
@@ -61,7 +65,8 @@ impl Edge {
 
 #[async_trait]
 impl Service for Edge {
-    fn refuse(&self, _: &Connection, bad: BadRequest, line: &[u8], _: Instant) -> Bytes {
+    fn refuse(&self, arrival: Arc<Arrival>, line: &[u8]) -> Bytes {
+        let bad = arrival.refused.unwrap();
         let body = format!("{bad} {}", line.escape_ascii());
         format!(
             "HTTP/1.1 {} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -74,10 +79,11 @@ impl Service for Edge {
     async fn serve(
         &self,
         session: ServerSession,
-        _: Arc<Arrival>,
-        stop: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        self.proxy.process_new_http(session, stop).await
+        arrival: Arc<Arrival>,
+    ) -> Option<Stream> {
+        let (_, stop) = tokio::sync::watch::channel(false);
+        let reused = ARRIVAL.scope(arrival, self.proxy.process_new_http(session, &stop)).await;
+        reused.map(|reused| reused.consume().0)
     }
 }
 
@@ -99,7 +105,7 @@ impl ProxyHttp for Hooks {
     type CTX = Option<Arc<Arrival>>;
 
     fn new_ctx(&self) -> Self::CTX {
-        arrival()
+        ARRIVAL.try_with(Arc::clone).ok()
     }
 
     async fn request_filter(&self, session: &mut Session, arrival: &mut Self::CTX) -> Result<bool> {
@@ -143,8 +149,16 @@ impl ProxyHttp for Hooks {
         Ok(Box::new(HttpPeer::new(self.upstream, false, String::new())))
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, _: &Error, arrival: &mut Self::CTX) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        arrival: &mut Self::CTX,
+    ) -> FailToProxy {
         let fault = arrival.as_ref().and_then(|arrival| arrival.fault());
+        if fault.is_none() && error.esource() == &ErrorSource::Downstream {
+            return FailToProxy { error_code: 499, can_reuse_downstream: false };
+        }
         let code = fault.map_or(502, BadRequest::status);
         let _ = session.respond_error(code).await;
         FailToProxy { error_code: code, can_reuse_downstream: false }
@@ -174,13 +188,16 @@ async fn upstream() -> SocketAddr {
                     let _ = tokio::io::copy(&mut read, &mut write).await;
                     return;
                 }
-                if head.starts_with(b"POST") {
-                    let mut body = Vec::new();
-                    while !body.ends_with(b"0\r\n\r\n") {
-                        match stream.read_u8().await {
-                            Ok(byte) => body.push(byte),
-                            Err(_) => return,
-                        }
+                let text = String::from_utf8_lossy(&head).to_ascii_lowercase();
+                let is_chunked = text.contains("\r\ntransfer-encoding: chunked");
+                let length = text.split_once("\r\ncontent-length: ").map_or(0, |(_, rest)| {
+                    rest.lines().next().and_then(|digits| digits.parse().ok()).unwrap_or(0)
+                });
+                let mut body = Vec::new();
+                while if is_chunked { !body.ends_with(b"0\r\n\r\n") } else { body.len() < length } {
+                    match stream.read_u8().await {
+                        Ok(byte) => body.push(byte),
+                        Err(_) => return,
                     }
                 }
                 let answer =
