@@ -104,9 +104,10 @@ async fn pass(
     if let Some(access) = running.access(id) {
         access.check(request.client).map_err(|_| Refusal::Address)?;
     }
-    // Limits that do not ask who calls come first: the abuser's cost stays one look-up in a table.
-    charge(running, running.limits_of(id, false), Facts { request, params: &matched.params, caller: None }, now)?;
-    let caller = match &running.plan.routes[id.index()].session {
+    let route = &running.plan.routes[id.index()];
+    // Before anybody is authenticated: the abuser's cost stays one look-up in a table.
+    charge(running, &route.limits, Facts { request, params: &matched.params, caller: None }, now)?;
+    let caller = match &route.session {
         None => Caller::Anonymous,
         Some(rule) => {
             let session = running.validate(rule, &request.headers, now.wall).await;
@@ -117,8 +118,6 @@ async fn pass(
             })?
         }
     };
-    let facts = Facts { request, params: &matched.params, caller: caller.session().map(|session| &**session) };
-    charge(running, running.limits_of(id, true), facts, now)?;
     Ok(Passed { route: id, params: matched.params, caller })
 }
 

@@ -76,9 +76,6 @@ pub struct Upstream {
 #[derive(Debug)]
 struct RouteParts {
     access: Option<Access>,
-    /// Limits whose key does not ask who calls; charged before anybody is authenticated.
-    limits: Vec<LimitId>,
-    caller_limits: Vec<LimitId>,
     files: Option<Files>,
     cache: Rule,
 }
@@ -175,7 +172,7 @@ impl Running {
             caches: caches.collect(),
             tags,
             upstreams,
-            routes: plan.routes.iter().map(|route| RouteParts::build(&plan, route)).collect::<Result<_, _>>()?,
+            routes: plan.routes.iter().map(|route| RouteParts::build(route)).collect::<Result<_, _>>()?,
             redis,
             counts: Counts::new(&plan, metrics),
             _probes: stop.drop_guard(),
@@ -205,13 +202,6 @@ impl Running {
     #[must_use]
     pub fn access(&self, route: RouteId) -> Option<&Access> {
         self.routes[route.index()].access.as_ref()
-    }
-
-    /// The limits of a route that do (`true`) or do not ask who calls.
-    #[must_use]
-    pub fn limits_of(&self, route: RouteId, ask_caller: bool) -> &[LimitId] {
-        let parts = &self.routes[route.index()];
-        if ask_caller { &parts.caller_limits } else { &parts.limits }
     }
 
     /// The folder of a route that serves files.
@@ -359,13 +349,9 @@ fn own_tls(plan: &weir_config::plan::Upstream, tls: &weir_config::plan::Upstream
 }
 
 impl RouteParts {
-    fn build(plan: &Plan, route: &weir_config::plan::Route) -> Result<Self, CannotRun> {
-        let asks = |id: &LimitId| asks_caller(&plan.limits[id.index()].key);
-        let (caller_limits, limits) = route.limits.iter().copied().partition(asks);
+    fn build(route: &weir_config::plan::Route) -> Result<Self, CannotRun> {
         Ok(Self {
             access: route.access.as_ref().map(Access::from),
-            limits,
-            caller_limits,
             files: match &route.action {
                 Action::Files(files) => Some(Files::new(files).map_err(|problem| CannotRun::Files {
                     route: Arc::clone(&route.name),
@@ -380,10 +366,6 @@ impl RouteParts {
             }),
         })
     }
-}
-
-fn asks_caller(template: &Template) -> bool {
-    template.variables().any(|variable| matches!(variable, Variable::Session(_)))
 }
 
 /// Whether a key holds something that only one caller has. A role or a tenant is shared by many.

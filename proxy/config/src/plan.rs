@@ -528,6 +528,8 @@ pub struct SessionRule {
     pub required: bool,
     /// Any of these; others are refused (403). Empty asks for none.
     pub roles: Vec<String>,
+    /// Whether a successful answer ends the session: this edge forgets it at once.
+    pub ends: bool,
 }
 
 /// Whether and how a route's answers are kept.

@@ -117,7 +117,9 @@ mod tests {
 
     fn checked(uri: &str, fields: &[(&'static str, &str)]) -> Result<RequestHeader, BadRequest> {
         let mut head = head("GET", uri, fields);
-        check(&mut head, &Bounds::default()).map(|()| head)
+        let mut bounds = Bounds::default();
+        bounds.body_bytes = weir_config::units::Bytes::new(1 << 20);
+        check(&mut head, &bounds).map(|()| head)
     }
 
     #[test]

@@ -153,9 +153,13 @@ impl Edge {
         }
     }
 
-    /// Purges what a successful unsafe request made obsolete, before the client hears that it succeeded.
+    /// Forgets a session that a successful answer ended, and purges what a successful unsafe request made obsolete, both
+    /// before the client hears that it succeeded.
     pub(super) fn invalidate(&self, trip: &Trip, forward: &Forward, status: StatusCode, answer: &HeaderMap) {
         let (running, request) = (trip.running(), &trip.request);
+        if let Some(rule) = trip.route().session.as_ref().filter(|rule| rule.ends && status.is_success()) {
+            running.end_session(rule, &request.headers);
+        }
         if request.method.is_safe() {
             return;
         }

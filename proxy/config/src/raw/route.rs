@@ -105,6 +105,8 @@ pub struct SessionRule {
     pub required: Word<bool>,
     /// Any of these; others are refused (403).
     pub roles: Word<List<String>>,
+    /// Whether a successful answer ends the session (a logout): it is forgotten here at once. Default: false.
+    pub ends: Word<bool>,
 }
 
 /// Whether and how answers are kept.

@@ -118,7 +118,7 @@ impl Resolver<'_> {
         let (name, at) = self.required(&raw.source, "use", place)?;
         let known = self.names.sessions.clone();
         let session = SessionId(self.look_up("session", name, at, &known)?);
-        Some(plan::SessionRule { session, required, roles })
+        Some(plan::SessionRule { session, required, roles, ends: raw.ends.or(false) })
     }
 
     fn cache_rule(
