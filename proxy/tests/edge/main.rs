@@ -1,0 +1,17 @@
+//! The whole edge: the real binary, configured by each test, between raw clients and scripted origins on loopback.
+#![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
+
+mod support;
+
+
+
+mod forwarding;
+mod guards;
+
+
+
+
+mod routes;
+
+
+

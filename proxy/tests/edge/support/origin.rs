@@ -1,0 +1,190 @@
+//! An origin with a script: reads each request whole, writes it down, and lets the test write the answer.
+
+use std::{
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+};
+
+use super::client::{Client, Head};
+
+/// A request as it arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) head: Head,
+    pub(crate) body: Vec<u8>,
+    /// Which connection it came on, counted from 1.
+    pub(crate) connection: usize,
+}
+
+impl Request {
+    pub(crate) fn method(&self) -> &str {
+        self.head.line.split(' ').next().unwrap_or_default()
+    }
+
+    pub(crate) fn target(&self) -> &str {
+        self.head.line.split(' ').nth(1).unwrap_or_default()
+    }
+
+    pub(crate) fn field(&self, name: &str) -> String {
+        self.head.field(name).unwrap_or_default()
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.head.has(name)
+    }
+}
+
+/// The origin's end of a connection.
+pub(crate) struct Wire {
+    pub(crate) client: Client,
+    keep: bool,
+}
+
+impl Wire {
+    /// Writes as it is. Whoever reads may be gone, which is the test's business.
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.client.try_send(bytes)
+    }
+
+    /// Answers 200 with a length and these fields.
+    pub(crate) fn answer(&mut self, fields: &str, body: impl AsRef<[u8]>) {
+        let body = body.as_ref();
+        let mut bytes = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{fields}\r\n", body.len()).into_bytes();
+        bytes.extend_from_slice(body);
+        self.send(bytes);
+    }
+
+    /// Ends the connection.
+    pub(crate) fn cut(&mut self) {
+        self.keep = false;
+    }
+}
+
+/// A 200 with a length.
+pub(crate) fn ok(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// A running origin; ends with its drop.
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    seen: Arc<Mutex<Vec<Request>>>,
+    connections: Arc<AtomicUsize>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+    stopped: Arc<AtomicBool>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+impl Origin {
+    /// Answers each request as `script` does.
+    pub(crate) fn start(script: impl Fn(&Request, &mut Wire) + Send + Sync + 'static) -> Self {
+        Self::on(([127, 0, 0, 1], 0).into(), script)
+    }
+
+    /// The same answer to every request.
+    pub(crate) fn saying(answer: impl Into<String>) -> Self {
+        let answer = answer.into();
+        Self::start(move |request, wire| {
+            let bodiless = request.method() == "HEAD";
+            let end = if bodiless { answer.find("\r\n\r\n").map_or(answer.len(), |end| end + 4) } else { answer.len() };
+            wire.send(&answer[..end]);
+        })
+    }
+
+    /// Answers every request with its own name.
+    pub(crate) fn named(name: &str) -> Self {
+        Self::saying(ok(name))
+    }
+
+    pub(crate) fn on(address: SocketAddr, script: impl Fn(&Request, &mut Wire) + Send + Sync + 'static) -> Self {
+        let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let noted = Arc::clone(&seen);
+        Self::raw(address, move |client, connection| {
+            let mut wire = Wire { client, keep: true };
+            while wire.keep {
+                let Some(head) = wire.client.head() else { return };
+                let (body, whole) = wire.client.body(&head, false, false);
+                if !whole {
+                    return;
+                }
+                let request = Request { head, body, connection };
+                noted.lock().unwrap().push(request.clone());
+                script(&request, &mut wire);
+            }
+        }, seen)
+    }
+
+    /// Does as `script` says with every connection.
+    pub(crate) fn connections(script: impl Fn(Client) + Send + Sync + 'static) -> Self {
+        Self::raw(([127, 0, 0, 1], 0).into(), move |client, _| script(client), Arc::default())
+    }
+
+    fn raw(
+        address: SocketAddr,
+        script: impl Fn(Client, usize) + Send + Sync + 'static,
+        seen: Arc<Mutex<Vec<Request>>>,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (connections, stopped) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let (script, count, stop, opened) =
+            (Arc::new(script), Arc::clone(&connections), Arc::clone(&stopped), Arc::clone(&open));
+        let accepting = std::thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+                opened.lock().unwrap().push(stream.try_clone().unwrap());
+                let script = Arc::clone(&script);
+                std::thread::spawn(move || {
+                    let ending = stream.try_clone().unwrap();
+                    script(Client::new(stream), number);
+                    // The clone kept for the drop would hold it open.
+                    let _ = ending.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        Self { address, seen, connections, open, stopped, accepting: Some(accepting) }
+    }
+
+    /// The requests so far.
+    pub(crate) fn seen(&self) -> Vec<Request> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+
+    pub(crate) fn last(&self) -> Request {
+        self.seen.lock().unwrap().last().cloned().expect("a request reached the origin")
+    }
+
+    /// Connections accepted so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Dies at once, its connections with it; the address is free afterwards.
+    pub(crate) fn die(&mut self) {
+        let Some(accepting) = self.accepting.take() else { return };
+        self.stopped.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+        let _ = accepting.join();
+        for stream in self.open.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.die();
+    }
+}
