@@ -63,6 +63,10 @@ fn frame(fields: &mut HeaderMap, client: &mut Client, method: &Method, version: 
     fields.remove(header::CONTENT_LENGTH);
     fields.remove(header::TRANSFER_ENCODING);
     match length {
+        // Of a status that could have one, or else the client would wait for it until the connection ends.
+        Length::None if method != Method::HEAD && may_have_body(status) => {
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+        }
         Length::None => {}
         Length::Known(length) => {
             if status != StatusCode::NO_CONTENT {
@@ -76,6 +80,11 @@ fn frame(fields: &mut HeaderMap, client: &mut Client, method: &Method, version: 
             _ => {}
         },
     }
+}
+
+/// RFC 9112 §6.3, 1.
+fn may_have_body(status: StatusCode) -> bool {
+    !status.is_informational() && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED
 }
 
 pub(super) fn assemble(status: StatusCode, fields: &HeaderMap) -> Option<ResponseHeader> {

@@ -168,7 +168,7 @@ fn routes_set_and_remove_fields_rewrite_and_rename_the_host() {
 routes:
   - match: /v1/{{rest}}
     to: api
-    rewrite: /v2/${{path.rest}}
+    rewrite: /v2/${{path.rest}}?${{request.query}}
     host: api.internal
     request_headers: {{ x-real-ip: \"${{client.ip}}\", user-agent: \"\" }}
     response_headers: {{ server: \"\", x-edge: \"${{request.id}}\" }}

@@ -3,15 +3,11 @@
 
 mod support;
 
-
-
+mod caching;
 mod forwarding;
 mod guards;
 
-
-
-
+mod refreshing;
 mod routes;
-
-
+mod sessions;
 

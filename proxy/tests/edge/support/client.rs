@@ -98,19 +98,23 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// Asks for a path, with more fields.
+    #[track_caller]
     pub(crate) fn ask(&mut self, path: &str, fields: impl fmt::Display) -> Answer {
         self.send(format!("GET {path} HTTP/1.1\r\nhost: edge.test\r\n{fields}\r\n")).answer()
     }
 
     /// The next answer that is not an interim one.
+    #[track_caller]
     pub(crate) fn answer(&mut self) -> Answer {
         self.answer_to(false)
     }
 
+    #[track_caller]
     pub(crate) fn answer_to_head(&mut self) -> Answer {
         self.answer_to(true)
     }
 
+    #[track_caller]
     fn answer_to(&mut self, is_head: bool) -> Answer {
         loop {
             let (status, head) = self.answer_head();
@@ -123,6 +127,7 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// The head of the next answer, interim ones included.
+    #[track_caller]
     pub(crate) fn answer_head(&mut self) -> (u16, Head) {
         let head = self.head().expect("an answer, and not the end of the connection");
         let status = head.line.split(' ').nth(1).and_then(|status| status.parse().ok());
