@@ -111,11 +111,16 @@ impl Cache {
 
     /// Lets a request that missed go to the origin, or wait for the one that went.
     ///
-    /// For [`Lookup::Miss`] and [`Lookup::Stale`] only. A stale entry that may serve meanwhile is served by whoever gets
-    /// [`Begin::Wait`] here; who gets [`Begin::Fill`] serves it and fills in the background.
+    /// For [`Lookup::Miss`] and [`Lookup::Stale`] only.
     #[must_use]
     pub fn begin(&self, ask: Ask, now: Now) -> Begin {
         self.fills.begin(ask, now)
+    }
+
+    /// The right to fetch a stale entry anew while it serves; `None` when somebody has it already.
+    #[must_use]
+    pub fn refresh(&self, ask: Ask, now: Now) -> Option<FillGuard> {
+        self.fills.refresh(ask, now)
     }
 
     /// Purges one tag, in every cache that shares the table.

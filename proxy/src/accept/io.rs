@@ -50,6 +50,8 @@ pub(super) struct FrontIo {
     /// What came and nobody took.
     ahead: BytesMut,
     unsent: BytesMut,
+    /// Of the write under way, what `unsent` has.
+    taken: usize,
     /// The client said FIN.
     eof: bool,
     /// A write failed: nothing can reach the client any more.
@@ -76,6 +78,9 @@ enum Answer {
     Awaited { may_switch: bool },
     /// The final head was written.
     Begun,
+    /// It was, and a body of known length follows. Pingora flushes such a body only at its end; whoever reads along
+    /// with a slow origin would wait for that, so its pieces go out as they come, the first one with the head.
+    Flowing,
 }
 
 impl FrontIo {
@@ -85,6 +90,7 @@ impl FrontIo {
             raw,
             ahead: BytesMut::new(),
             unsent: BytesMut::new(),
+            taken: 0,
             eof: false,
             broken: false,
             gate: Gate::Closed,
@@ -165,14 +171,14 @@ impl FrontIo {
             return Poll::Ready(Err((*bad).into()));
         }
         if self.continue_due && self.ahead.is_empty() {
-            if self.answer == Answer::Begun {
+            if self.has_answer() {
                 // The client will not send what it was never asked for; the connection cannot be used again.
                 return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
             }
             self.unsent.extend_from_slice(CONTINUE);
         }
         self.continue_due = false;
-        if self.answer != Answer::Begun && !self.unsent.is_empty() {
+        if !self.has_answer() && !self.unsent.is_empty() {
             ready!(self.poll_send(cx))?;
         }
         let begin = buf.filled().len();
@@ -275,8 +281,13 @@ impl FrontIo {
                 self.answer = Answer::Begun;
             }
             Some([b'1', ..]) => {}
-            _ => self.answer = Answer::Begun,
+            _ if bytes.windows(b"chunked".len()).any(|word| word == b"chunked") => self.answer = Answer::Begun,
+            _ => self.answer = Answer::Flowing,
         }
+    }
+
+    fn has_answer(&self) -> bool {
+        !matches!(self.answer, Answer::Awaited { .. })
     }
 
     /// Sends what was collected.
@@ -327,7 +338,17 @@ impl AsyncRead for FrontIo {
 
 impl AsyncWrite for FrontIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        let flows = self.answer == Answer::Flowing;
         self.note_answer(bytes);
+        if flows && bytes.len() < WRITE_BUFFER {
+            // Taken once, though a full socket may have us called again for the same bytes.
+            if self.taken == 0 {
+                self.unsent.extend_from_slice(bytes);
+                self.taken = bytes.len();
+            }
+            ready!(self.poll_send(cx))?;
+            return Poll::Ready(Ok(std::mem::take(&mut self.taken)));
+        }
         if self.unsent.len() + bytes.len() > WRITE_BUFFER {
             ready!(self.poll_send(cx))?;
         }

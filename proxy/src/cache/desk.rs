@@ -87,10 +87,23 @@ impl Fills {
 
     /// Makes `ask` the key's fill, or lets it wait for the one that runs.
     pub(super) fn begin(self: &Arc<Self>, ask: Ask, now: Now) -> Begin {
+        self.enter(ask, now, true)
+    }
+
+    /// Makes `ask` the key's fill if none runs. Nobody waits for what comes, so it is no matter whether waiting would
+    /// be of use: one at a time is enough, or every hit on a stale entry would ask the origin.
+    pub(super) fn refresh(self: &Arc<Self>, ask: Ask, now: Now) -> Option<FillGuard> {
+        match self.enter(ask, now, false) {
+            Begin::Fill(guard) => Some(guard),
+            Begin::Wait(_) | Begin::Found(_) => None,
+        }
+    }
+
+    fn enter(self: &Arc<Self>, ask: Ask, now: Now, may_pass: bool) -> Begin {
         let id = id(&ask);
         let mut desks = self.desk(id).lock();
         let desk = desks.get(&id);
-        let alone = desk.and_then(|desk| desk.pass_until).is_some_and(|until| now.mono < until);
+        let alone = may_pass && desk.and_then(|desk| desk.pass_until).is_some_and(|until| now.mono < until);
         if let Some(desk) = desk.filter(|_| !alone) {
             let stored = self.shelf.store.newest(&ask.key);
             let hint = stored.as_ref().map(|entry| entry.head());

@@ -293,7 +293,7 @@ impl Edge {
     fn refresh_behind(&self, case: &Case<'_>, key: Key, entry: &Arc<Entry>) {
         let ask = self.ask(case, key, Some(Arc::clone(entry)));
         // Somebody else is at it already.
-        let Begin::Fill(guard) = case.cache.begin(ask, Now::read()) else { return };
+        let Some(guard) = case.cache.refresh(ask, Now::read()) else { return };
         let (edge, trip, forward) = (self.clone(), case.trip.clone(), case.forward.clone());
         tokio::spawn(async move {
             let Some(rule) = &trip.route().cache else { return };

@@ -94,12 +94,21 @@ pub(super) async fn open(
     let deadline = plan.timeouts.total.map(|total| started + total);
     let mut tried = Tried::default();
     let mut last: Option<Failure> = None;
+    // An answer whose status sends us on, until there is somebody to go on to.
+    let mut unwanted: Option<(Answered, HttpPeer, Picked)> = None;
     let mut counted = 0;
     for _ in 0..ATTEMPTS {
-        let picked = match call.upstream.pool.pick(call.client, &mut tried, Instant::now()) {
-            Ok(picked) => picked,
+        let picked = match (call.upstream.pool.pick(call.client, &mut tried, Instant::now()), unwanted.take()) {
+            (Ok(picked), unwanted) => {
+                if let (Some((.., before)), Some(failure)) = (unwanted, last) {
+                    blame(before, failure, &plan.retry, Instant::now());
+                }
+                picked
+            }
+            // The last answer is an answer, whatever its status (nginx passes it on, too).
+            (Err(_), Some((answered, peer, before))) => return Ok(answered.open(&call, peer, before, deadline)),
             // The reason of the last peer says more than "all tried".
-            Err(none) => return Err(last.map_or(NoAnswer::NoPeer(none), NoAnswer::Failed)),
+            (Err(none), None) => return Err(last.map_or(NoAnswer::NoPeer(none), NoAnswer::Failed)),
         };
         counted += 1;
         let began = Instant::now();
@@ -144,17 +153,17 @@ pub(super) async fn open(
             client: retry::Client::Waiting,
         };
         match (retry::decide(failure, &progress, &plan.retry, now), answered) {
-            // The last answer is an answer, whatever its status (nginx passes it on, too).
             (Verdict::Stop(_), Some(answered)) => return Ok(answered.open(&call, peer, picked, deadline)),
             (Verdict::Stop(_), None) => {
                 blame(picked, failure, &plan.retry, now);
                 return Err(NoAnswer::Failed(failure));
             }
-            (Verdict::Next, _) if failure == Failure::ResetUnsent => {
+            (Verdict::Next, Some(answered)) => unwanted = Some((answered, peer, picked)),
+            (Verdict::Next, None) if failure == Failure::ResetUnsent => {
                 picked.unused(&mut tried);
                 counted -= 1;
             }
-            (Verdict::Next, _) => blame(picked, failure, &plan.retry, now),
+            (Verdict::Next, None) => blame(picked, failure, &plan.retry, now),
         }
         last = Some(failure);
     }

@@ -276,16 +276,21 @@ fn a_head_that_misses_fills_for_the_get_that_follows() {
 }
 
 #[test]
-fn a_range_that_misses_is_cut_from_the_whole() {
+fn a_range_of_what_is_not_stored_goes_to_the_origin_and_is_not_kept() {
     let origin = Origin::start(|request, wire| {
-        assert!(!request.has("range"));
-        wire.answer("", "0123456789");
+        if request.has("range") {
+            wire.send("HTTP/1.1 206 Partial Content\r\ncontent-range: bytes 0-3/10\r\ncontent-length: 4\r\n\r\n0123");
+        } else {
+            wire.answer("", "0123456789");
+        }
     });
     let edge = caching(&origin, ", ttl: 60s");
     let part = edge.ask("/x", "range: bytes=0-3\r\n");
     assert_eq!((part.status, part.text()), (206, "0123".into()));
-    assert_eq!(edge.get("/x").text(), "0123456789");
-    assert_eq!(origin.count(), 1);
+    assert!(part.cache().contains("fwd=bypass; detail=range"), "{}", part.cache());
+    assert_eq!(edge.get("/x").text(), "0123456789", "a part is not the whole");
+    assert_eq!(edge.ask("/x", "range: bytes=4-5\r\n").text(), "45");
+    assert_eq!(origin.count(), 2);
 }
 
 #[test]

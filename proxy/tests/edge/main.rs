@@ -3,6 +3,7 @@
 
 mod support;
 
+mod balancing;
 mod caching;
 mod forwarding;
 mod guards;
@@ -10,4 +11,5 @@ mod guards;
 mod refreshing;
 mod routes;
 mod sessions;
+mod trouble;
 

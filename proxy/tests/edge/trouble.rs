@@ -1,0 +1,167 @@
+//! Origins that are slow, silent, or talk nonsense.
+
+use std::{net::TcpListener, sync::Arc};
+
+use crate::support::{Edge, Gate, Origin, ok, until};
+
+fn edge(address: impl std::fmt::Display, timeouts: &str) -> Edge {
+    Edge::start(&format!(
+        "upstreams: {{ api: {{ servers: [\"{address}\"], timeouts: {{ {timeouts} }} }} }}\nroutes: [{{ match: /*, to: api }}]\n"
+    ))
+}
+
+#[test]
+fn an_address_that_does_not_answer_is_504() {
+    // TEST-NET-1 (RFC 5737): routed nowhere, or refused by the network, which is 502.
+    let edge = edge("192.0.2.1:9", "connect: 200ms");
+    let answer = edge.get("/");
+    assert!(answer.status == 504 || answer.status == 502, "{}", answer.status);
+}
+
+#[test]
+fn a_full_backlog_is_504() {
+    // A listener that never accepts, and whose queue is full: SYNs are dropped.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let patience = std::time::Duration::from_millis(50);
+    let mut held = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, patience) {
+        held.push(stream);
+    }
+    let edge = edge(address, "connect: 200ms");
+    assert_eq!(edge.get("/").status, 504);
+}
+
+#[test]
+fn silence_before_the_answer_is_504_and_the_origin_is_let_go() {
+    let gate = Arc::new(Gate::default());
+    let gone = Arc::clone(&gate);
+    let origin = Origin::connections(move |mut client| {
+        client.head();
+        if client.is_ended() {
+            gone.open();
+        }
+    });
+    let edge = edge(origin.address, "first_byte: 200ms");
+    let answer = edge.get("/");
+    assert_eq!(answer.status, 504);
+    assert!(answer.text().contains("peer_timeout"));
+    gate.pass();
+}
+
+#[test]
+fn silence_within_the_answer_cuts_the_connection() {
+    let gate = Arc::new(Gate::default());
+    let release = Arc::clone(&gate);
+    let origin = Origin::start(move |_, wire| {
+        wire.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf");
+        release.pass();
+    });
+    let edge = edge(origin.address, "read: 200ms");
+    let answer = edge.get("/");
+    assert_eq!((answer.status, answer.text(), answer.whole), (200, "half".into(), false));
+    gate.open();
+    let record = edge.record("target", "/");
+    assert_eq!((&record["complete"], &record["attempts"][0]["outcome"]), (&false.into(), &"read_timeout".into()));
+}
+
+#[test]
+fn the_whole_exchange_has_a_bound() {
+    let origin = Origin::start(|_, wire| {
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        // Never silent, never done: ends when the edge lets go.
+        while wire.send("1\r\nx\r\n") {
+            std::thread::yield_now();
+        }
+    });
+    let edge = edge(origin.address, "total: 300ms");
+    assert!(!edge.get("/").whole);
+}
+
+#[test]
+fn nonsense_is_502_and_never_passed_on() {
+    let answers = [
+        "nonsense\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nxx",
+        "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nxx",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, gzip\r\n\r\nxx",
+        "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        "HTTP/1.1 99 Low\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nbad header: x\r\ncontent-length: 0\r\n\r\n",
+    ];
+    for answer in answers {
+        let origin = Origin::start(move |_, wire| {
+            wire.send(answer);
+            wire.cut();
+        });
+        let edge = Edge::before(&origin);
+        let mut client = edge.connect();
+        assert_eq!(client.ask("/", "").status, 502, "{answer:?}");
+        assert_eq!(client.ask("/", "").status, 502, "the client's connection is as good as before");
+    }
+}
+
+#[test]
+fn a_broken_chunk_is_a_broken_answer() {
+    let origin = Origin::start(|_, wire| {
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n");
+        wire.cut();
+    });
+    assert!(!Edge::before(&origin).get("/").whole);
+}
+
+#[test]
+fn interim_answers_pass_but_not_without_end() {
+    let origin = Origin::start(|request, wire| {
+        let count = if request.target() == "/hints" { 2 } else { 40 };
+        for _ in 0..count {
+            wire.send("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n");
+        }
+        wire.send(ok("final"));
+    });
+    let edge = Edge::before(&origin);
+    let mut client = edge.connect();
+    client.send("GET /hints HTTP/1.1\r\nhost: h\r\n\r\n");
+    for _ in 0..2 {
+        let (status, head) = client.answer_head();
+        assert_eq!((status, head.field("link").as_deref()), (103, Some("</a.css>")));
+    }
+    assert_eq!(client.answer().text(), "final");
+    assert_eq!(edge.get("/flood").status, 502);
+}
+
+#[test]
+fn a_client_that_leaves_is_noticed_and_the_origin_let_go() {
+    let (asked, gone) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
+    let (is_asked, is_gone) = (Arc::clone(&asked), Arc::clone(&gone));
+    let origin = Origin::connections(move |mut client| {
+        client.head();
+        is_asked.open();
+        if client.is_ended() {
+            is_gone.open();
+        }
+    });
+    let edge = Edge::before(&origin);
+    let mut client = edge.connect();
+    client.send("GET /left HTTP/1.1\r\nhost: h\r\n\r\n");
+    asked.pass();
+    drop(client);
+    gone.pass();
+    assert_eq!(edge.record("target", "/left")["status"], 499);
+    until("it is counted", || edge.metric("weir_refusals_total{reason=\"client_left\"}") == 1.0);
+}
+
+#[test]
+fn an_answer_before_the_body_was_sent_is_passed_on() {
+    let origin = Origin::connections(|mut client| {
+        client.head();
+        client.try_send("HTTP/1.1 413 Too Much\r\ncontent-length: 3\r\nconnection: close\r\n\r\nbig");
+    });
+    let edge = Edge::before(&origin);
+    let mut client = edge.connect();
+    client.send("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000\r\n\r\n").send(vec![b'x'; 1000]);
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.text()), (413, "big".into()));
+}
