@@ -162,9 +162,6 @@ impl Service for Edge {
             return None;
         }
         let mut client = Client::new(session);
-        if journey.arrival.is_closing() {
-            client.close_after();
-        }
         let ended = Box::pin(self.travel(&snapshot, &mut client, &mut journey)).await;
         let whole = match ended {
             Ok(()) => true,

@@ -54,8 +54,16 @@ pub(super) fn head(
             Err(_) => _ = fields.remove(name),
         }
     }
+    close_if_last(client, journey);
     frame(&mut fields, client, &trip.request.method, trip.request.version, status, length);
     assemble(status, &fields).ok_or(Ended::Refused(Refusal::Internal))
+}
+
+/// Asked when the head is written: we may have been told to stop while the origin was thinking.
+fn close_if_last(client: &mut Client, journey: &Journey) {
+    if journey.arrival.is_closing() {
+        client.close_after();
+    }
 }
 
 /// One framing, whatever the origin's was: a length, chunks, or the end of the connection for HTTP/1.0.
@@ -135,6 +143,7 @@ impl Edge {
             return false;
         }
         let said = refusal.said();
+        close_if_last(client, journey);
         if said.closes {
             client.close_after();
         }

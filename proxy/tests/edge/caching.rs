@@ -79,7 +79,11 @@ fn what_may_not_be_kept_is_not() {
     for path in ["/cookie", "/no-store", "/private", "/vary-all", "/broken"] {
         for _ in 0..2 {
             let answer = edge.get(path);
-            assert!(!answer.cache().contains("hit") && !answer.cache().contains("stored"), "{path}: {}", answer.cache());
+            assert!(
+                !answer.cache().contains("hit") && !answer.cache().contains("stored"),
+                "{path}: {}",
+                answer.cache()
+            );
         }
     }
     for _ in 0..2 {
@@ -92,7 +96,9 @@ fn what_may_not_be_kept_is_not() {
 
 #[test]
 fn variants_are_told_apart() {
-    let origin = Origin::start(|request, wire| wire.answer("vary: accept-language\r\n", request.field("accept-language")));
+    let origin = Origin::start(|request, wire| {
+        wire.answer("vary: accept-language\r\n", request.field("accept-language"))
+    });
     let edge = caching(&origin, ", ttl: 60s");
     let ask = |language: &str| edge.ask("/", &format!("accept-language: {language}\r\n")).text();
     assert_eq!([ask("de"), ask("en"), ask("de"), ask("en")], ["de", "en", "de", "en"]);
@@ -151,7 +157,10 @@ routes:
     for round in 0..20 {
         assert_eq!(edge.get("/anna/list").text(), round.to_string());
         assert_eq!(edge.get("/anna/list").text(), round.to_string());
-        assert_eq!(edge.send("PUT /anna/item HTTP/1.1\r\nhost: edge.test\r\ncontent-length: 0\r\n\r\n").status, 200);
+        assert_eq!(
+            edge.send("PUT /anna/item HTTP/1.1\r\nhost: edge.test\r\ncontent-length: 0\r\n\r\n").status,
+            200
+        );
     }
     assert_eq!(edge.get("/other/list").text(), "0", "what another wrote is not ours to forget");
     assert_eq!(edge.metric("weir_cache_invalidations_total"), 20.0);
@@ -170,7 +179,11 @@ fn an_answer_that_raced_a_write_is_not_served_after_it() {
         }
         wire.answer("", "new");
     });
-    let edge = Edge::routing(&origin, "invalidate: [all]\n    cache: { in: store, ttl: 60s, tags: [all] }", "caches: { store: {} }");
+    let edge = Edge::routing(
+        &origin,
+        "invalidate: [all]\n    cache: { in: store, ttl: 60s, tags: [all] }",
+        "caches: { store: {} }",
+    );
     let mut reader = edge.connect();
     reader.send("GET /x HTTP/1.1\r\nhost: edge.test\r\n\r\n");
     held.pass();
@@ -255,7 +268,10 @@ fn conditions_ranges_and_head_are_answered_from_the_entry() {
     assert_eq!((unchanged.status, &*unchanged.field("etag")), (304, "\"v1\""));
     assert_eq!(client.ask("/x", "if-none-match: \"v0\"\r\n").text(), "0123456789");
     let part = client.ask("/x", "range: bytes=2-4\r\n");
-    assert_eq!((part.status, part.text(), &*part.field("content-range")), (206, "234".into(), "bytes 2-4/10"));
+    assert_eq!(
+        (part.status, part.text(), &*part.field("content-range")),
+        (206, "234".into(), "bytes 2-4/10")
+    );
     let beyond = client.ask("/x", "range: bytes=20-\r\n");
     assert_eq!((beyond.status, &*beyond.field("content-range")), (416, "bytes */10"));
     let head = client.send("HEAD /x HTTP/1.1\r\nhost: edge.test\r\n\r\n").answer_to_head();
@@ -295,7 +311,9 @@ fn a_range_of_what_is_not_stored_goes_to_the_origin_and_is_not_kept() {
 
 #[test]
 fn answers_of_unknown_length_are_kept() {
-    let origin = Origin::saying("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n");
+    let origin = Origin::saying(
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n",
+    );
     let edge = caching(&origin, ", ttl: 60s");
     let first = edge.get("/x");
     assert_eq!((first.text(), first.whole), ("abcdef".into(), true));

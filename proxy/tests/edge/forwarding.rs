@@ -4,7 +4,9 @@ use crate::support::{Edge, Origin, ok};
 
 #[test]
 fn get_and_its_answer_pass() {
-    let origin = Origin::saying("HTTP/1.1 201 Created\r\nx-own: yes\r\nset-cookie: a=1\r\nset-cookie: b=2\r\ncontent-length: 2\r\n\r\nhi");
+    let origin = Origin::saying(
+        "HTTP/1.1 201 Created\r\nx-own: yes\r\nset-cookie: a=1\r\nset-cookie: b=2\r\ncontent-length: 2\r\n\r\nhi",
+    );
     let edge = Edge::before(&origin);
     let answer = edge.get("/a/b?c=d&e");
     assert_eq!((answer.status, answer.text()), (201, "hi".into()));
@@ -82,7 +84,9 @@ fn answers_without_body_pass_without_body() {
 fn chunked_and_close_delimited_answers_arrive_whole() {
     let origin = Origin::start(|request, wire| {
         if request.target() == "/chunked" {
-            wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n");
+            wire.send(
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n",
+            );
         } else {
             wire.send("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nabcdef");
             wire.cut();

@@ -24,7 +24,8 @@ routes:
 #[test]
 fn a_limit_counts_each_key_for_itself() {
     let origin = Origin::named("in");
-    let edge = Edge::routing(&origin, "limit: [few]", "limits: { few: { key: \"${header.x-who}\", rate: 3/h } }");
+    let edge =
+        Edge::routing(&origin, "limit: [few]", "limits: { few: { key: \"${header.x-who}\", rate: 3/h } }");
     let ask = |who: &str| edge.ask("/", &format!("x-who: {who}\r\n"));
     for _ in 0..3 {
         assert_eq!(ask("a").status, 200);

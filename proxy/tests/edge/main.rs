@@ -7,9 +7,12 @@ mod balancing;
 mod caching;
 mod forwarding;
 mod guards;
+mod life;
+mod operating;
+mod protocols;
 
 mod refreshing;
 mod routes;
 mod sessions;
+mod streaming;
 mod trouble;
-

@@ -18,7 +18,9 @@ const STALE: &str = "cache-control: max-age=0\r\netag: \"v1\"\r\n";
 fn a_confirmed_entry_is_served_and_the_connection_kept() {
     let origin = Origin::start(|request, wire| {
         if request.field("if-none-match") == "\"v1\"" {
-            wire.send("HTTP/1.1 304 Not Modified\r\netag: \"v1\"\r\ncache-control: max-age=0\r\nx-new: 1\r\n\r\n");
+            wire.send(
+                "HTTP/1.1 304 Not Modified\r\netag: \"v1\"\r\ncache-control: max-age=0\r\nx-new: 1\r\n\r\n",
+            );
         } else {
             wire.answer(STALE, "body");
         }
@@ -64,13 +66,18 @@ fn a_dead_or_failing_origin_is_covered_by_what_is_stale() {
     origin.die();
     let answer = edge.get("/x");
     assert_eq!((answer.status, answer.text()), (200, "kept".into()));
-    assert!(answer.cache().contains("hit") && answer.cache().contains("detail=origin-failed"), "{}", answer.cache());
+    assert!(
+        answer.cache().contains("hit") && answer.cache().contains("detail=origin-failed"),
+        "{}",
+        answer.cache()
+    );
     assert_eq!(edge.get("/never").status, 502, "what was never kept cannot cover");
 }
 
 #[test]
 fn without_leave_a_stale_entry_covers_nothing() {
-    let mut origin = Origin::start(|_, wire| wire.answer("cache-control: max-age=0, must-revalidate\r\n", "kept"));
+    let mut origin =
+        Origin::start(|_, wire| wire.answer("cache-control: max-age=0, must-revalidate\r\n", "kept"));
     let edge = caching(&origin, ", stale_if_error: 60s");
     edge.get("/x");
     origin.die();
@@ -87,7 +94,8 @@ fn while_one_fetches_behind_everybody_gets_the_stale_answer_at_once() {
         if number > 0 {
             release.pass();
         }
-        let fields = if number == 0 { "cache-control: max-age=0\r\n" } else { "cache-control: max-age=60\r\n" };
+        let fields =
+            if number == 0 { "cache-control: max-age=0\r\n" } else { "cache-control: max-age=60\r\n" };
         wire.answer(fields, number.to_string());
     });
     let edge = caching(&origin, ", stale_while_revalidate: 60s");

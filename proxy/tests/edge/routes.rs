@@ -4,7 +4,8 @@ use crate::support::{Edge, Origin};
 
 /// A route that answers with its own name.
 fn named(name: &str, condition: &str) -> String {
-    format!("  - match: {condition}\n    answer: {{ body: \"{name} ${{path.id:-}}\" }}\n").replace(" ${path.id:-}", "")
+    format!("  - match: {condition}\n    answer: {{ body: \"{name} ${{path.id:-}}\" }}\n")
+        .replace(" ${path.id:-}", "")
 }
 
 #[test]
@@ -86,7 +87,10 @@ fn files_have_types_validators_and_ranges_and_no_way_out() {
     std::fs::write(files.join("a.html"), "0123456789").unwrap();
     std::fs::write(files.join("folder/index.html"), "index").unwrap();
     std::os::unix::fs::symlink(root.path().join("secret"), files.join("link")).unwrap();
-    let yaml = format!("routes:\n  - match: /static/*\n    files: {{ root: {}, cache_control: no-cache }}\n", files.display());
+    let yaml = format!(
+        "routes:\n  - match: /static/*\n    files: {{ root: {}, cache_control: no-cache }}\n",
+        files.display()
+    );
     let edge = Edge::start(&yaml);
     let mut client = edge.connect();
 
@@ -99,7 +103,10 @@ fn files_have_types_validators_and_ranges_and_no_way_out() {
     assert_eq!(client.ask("/static/a.html", &format!("if-match: \"x\"\r\n")).status, 412);
 
     let part = client.ask("/static/a.html", "range: bytes=2-4\r\n");
-    assert_eq!((part.status, part.text(), &*part.field("content-range")), (206, "234".into(), "bytes 2-4/10"));
+    assert_eq!(
+        (part.status, part.text(), &*part.field("content-range")),
+        (206, "234".into(), "bytes 2-4/10")
+    );
     let tail = client.ask("/static/a.html", "range: bytes=-3\r\n");
     assert_eq!((tail.status, tail.text()), (206, "789".into()));
     let beyond = client.ask("/static/a.html", "range: bytes=10-\r\n");
@@ -109,7 +116,14 @@ fn files_have_types_validators_and_ranges_and_no_way_out() {
     assert_eq!(client.ask("/static/folder/", "").text(), "index");
     assert_eq!(client.ask("/static/none", "").status, 404);
 
-    for path in ["/static/../secret", "/static/%2e%2e/secret", "/static/..%2fsecret", "/static/link", "/static//etc/passwd", "/static/a.html%00"] {
+    for path in [
+        "/static/../secret",
+        "/static/%2e%2e/secret",
+        "/static/..%2fsecret",
+        "/static/link",
+        "/static//etc/passwd",
+        "/static/a.html%00",
+    ] {
         let answer = edge.get(path);
         assert!([400, 403, 404].contains(&answer.status), "{path}: {} {}", answer.status, answer.text());
         assert!(!answer.text().contains("secret\n") && answer.text() != "secret", "{path}");

@@ -30,7 +30,8 @@ fn redis(server: &Redis, words: &[&str]) {
 }
 
 fn session(server: &Redis, token: &str, user: &str, roles: &str) {
-    let json = format!(r#"{{"user_id":"{user}","session_id":"s-{user}","email":"{user}@x","roles":{roles}}}"#);
+    let json =
+        format!(r#"{{"user_id":"{user}","session_id":"s-{user}","email":"{user}@x","roles":{roles}}}"#);
     redis(server, &["SET", &format!("session:{token}"), &json]);
 }
 
@@ -58,7 +59,13 @@ routes:
 }
 
 fn with_redis(origin: &Origin, server: &Redis, more: &str) -> Edge {
-    edge(origin, &format!("redis: {{ url: \"{}\" }}\nsessions: {{ app: {{ from: [bearer, {{ cookie: sid }}]{more} }} }}", server.url()))
+    edge(
+        origin,
+        &format!(
+            "redis: {{ url: \"{}\" }}\nsessions: {{ app: {{ from: [bearer, {{ cookie: sid }}]{more} }} }}",
+            server.url()
+        ),
+    )
 }
 
 /// The claims of a signed identity, once its signature is right.
@@ -68,7 +75,9 @@ fn claims(identity: &str) -> serde_json::Value {
     let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).unwrap();
     ring::hmac::verify(&key, signed.as_bytes(), &signature).expect("signed with our secret");
     let (head, claims) = signed.split_once('.').unwrap();
-    let json = |part: &str| serde_json::from_slice::<serde_json::Value>(&BASE64_URL_SAFE_NO_PAD.decode(part).unwrap());
+    let json = |part: &str| {
+        serde_json::from_slice::<serde_json::Value>(&BASE64_URL_SAFE_NO_PAD.decode(part).unwrap())
+    };
     assert_eq!(json(head).unwrap()["alg"], "HS256");
     json(claims).unwrap()
 }
@@ -87,7 +96,9 @@ fn a_session_in_redis_lets_in_and_its_owner_is_named_to_the_origin() {
     assert!(claims["exp"].as_u64().unwrap() > claims["iat"].as_u64().unwrap());
 
     assert_eq!(client.ask("/x", "cookie: a=b; sid=tok-a\r\n").status, 200);
-    for fields in ["", "authorization: Bearer wrong\r\n", "cookie: sid=wrong\r\n", "authorization: Basic dG9rLWE=\r\n"] {
+    for fields in
+        ["", "authorization: Bearer wrong\r\n", "cookie: sid=wrong\r\n", "authorization: Basic dG9rLWE=\r\n"]
+    {
         let refused = client.ask("/x", fields);
         assert_eq!(refused.status, 401, "{fields}");
         assert!(refused.has("www-authenticate"));
@@ -125,7 +136,10 @@ fn without_redis_the_known_stay_known_and_strangers_hear_503() {
     let health = edge.admin("/health");
     assert_eq!(health.status, 503);
     let report: serde_json::Value = serde_json::from_str(&health.text()).unwrap();
-    assert_eq!((&report["checks"]["redis"]["status"], &report["checks"]["upstreams"]["api"]["status"]), (&"down".into(), &"ok".into()));
+    assert_eq!(
+        (&report["checks"]["redis"]["status"], &report["checks"]["upstreams"]["api"]["status"]),
+        (&"down".into(), &"ok".into())
+    );
 }
 
 #[test]
@@ -181,9 +195,15 @@ fn without_redis_configured_the_origin_is_asked_once_and_then_remembered() {
         };
         wire.send(answer);
     });
-    let edge = edge(&origin, "sessions: { app: { from: [bearer], memory_ttl: 1h, ask: { upstream: api, path: /auth/session } } }");
+    let edge = edge(
+        &origin,
+        "sessions: { app: { from: [bearer], memory_ttl: 1h, ask: { upstream: api, path: /auth/session } } }",
+    );
     let ask = |path: &str, token: &str| edge.ask(path, &format!("authorization: Bearer {token}\r\n")).status;
-    assert_eq!([ask("/x", "tok"), ask("/x", "tok"), ask("/x", "other"), ask("/x", "other")], [200, 200, 401, 401]);
+    assert_eq!(
+        [ask("/x", "tok"), ask("/x", "tok"), ask("/x", "other"), ask("/x", "other")],
+        [200, 200, 401, 401]
+    );
     assert_eq!(*asked.lock().unwrap(), ["Bearer tok", "Bearer other"], "each once");
     assert_eq!(ask("/x", "broken"), 503, "an origin in trouble says neither yes nor no");
     assert_eq!([ask("/logout", "tok"), ask("/x", "tok")], [200, 401]);

@@ -62,7 +62,10 @@ fn silence_within_the_answer_cuts_the_connection() {
     assert_eq!((answer.status, answer.text(), answer.whole), (200, "half".into(), false));
     gate.open();
     let record = edge.record("target", "/");
-    assert_eq!((&record["complete"], &record["attempts"][0]["outcome"]), (&false.into(), &"read_timeout".into()));
+    assert_eq!(
+        (&record["complete"], &record["attempts"][0]["outcome"]),
+        (&false.into(), &"read_timeout".into())
+    );
 }
 
 #[test]

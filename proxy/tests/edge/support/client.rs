@@ -20,7 +20,8 @@ pub(crate) struct Head {
 impl Head {
     /// All values of a field, joined as a list.
     pub(crate) fn field(&self, name: &str) -> Option<String> {
-        let values: Vec<_> = self.fields.iter().filter(|(key, _)| key == name).map(|(_, value)| &**value).collect();
+        let values: Vec<_> =
+            self.fields.iter().filter(|(key, _)| key == name).map(|(_, value)| &**value).collect();
         (!values.is_empty()).then(|| values.join(", "))
     }
 
@@ -180,7 +181,8 @@ impl<S: Read + Write> Client<S> {
         loop {
             let Some(line) = self.line() else { return (body, false) };
             let size = line.split(';').next().unwrap_or_default();
-            let size = usize::from_str_radix(size.trim(), 16).unwrap_or_else(|_| panic!("no chunk size: {line:?}"));
+            let size =
+                usize::from_str_radix(size.trim(), 16).unwrap_or_else(|_| panic!("no chunk size: {line:?}"));
             if size == 0 {
                 // Trailers, then an empty line.
                 while self.line().is_some_and(|line| !line.is_empty()) {}
@@ -233,7 +235,10 @@ impl<S: Read + Write> Client<S> {
                 true
             }
             Err(problem) if matches!(problem.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                panic!("silence after {:?}", String::from_utf8_lossy(&self.ahead[..self.ahead.len().min(500)]))
+                panic!(
+                    "silence after {:?}",
+                    String::from_utf8_lossy(&self.ahead[..self.ahead.len().min(500)])
+                )
             }
             Err(problem) if problem.kind() == ErrorKind::Interrupted => true,
             Err(_) => false,

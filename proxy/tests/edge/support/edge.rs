@@ -38,7 +38,10 @@ impl Edge {
 
     /// Everything goes to one origin.
     pub(crate) fn before(origin: &Origin) -> Self {
-        Self::start(&format!("upstreams: {{ api: {{ servers: [{}] }} }}\nroutes: [{{ match: /*, to: api }}]\n", origin.address))
+        Self::start(&format!(
+            "upstreams: {{ api: {{ servers: [{}] }} }}\nroutes: [{{ match: /*, to: api }}]\n",
+            origin.address
+        ))
     }
 
     /// As [`Edge::before`], with the route's further keys.
@@ -127,7 +130,8 @@ impl Edge {
     pub(crate) fn reloaded(&self, yaml: &str) -> bool {
         std::fs::write(&self.config, completed(yaml)).unwrap();
         let counts = || {
-            ["taken", "refused"].map(|outcome| self.metric(&format!("weir_reloads_total{{outcome=\"{outcome}\"}}")))
+            ["taken", "refused"]
+                .map(|outcome| self.metric(&format!("weir_reloads_total{{outcome=\"{outcome}\"}}")))
         };
         let before = counts();
         self.signal("HUP");

@@ -53,7 +53,8 @@ impl Wire {
     /// Answers 200 with a length and these fields.
     pub(crate) fn answer(&mut self, fields: &str, body: impl AsRef<[u8]>) {
         let body = body.as_ref();
-        let mut bytes = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{fields}\r\n", body.len()).into_bytes();
+        let mut bytes =
+            format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{fields}\r\n", body.len()).into_bytes();
         bytes.extend_from_slice(body);
         self.send(bytes);
     }
@@ -90,7 +91,11 @@ impl Origin {
         let answer = answer.into();
         Self::start(move |request, wire| {
             let bodiless = request.method() == "HEAD";
-            let end = if bodiless { answer.find("\r\n\r\n").map_or(answer.len(), |end| end + 4) } else { answer.len() };
+            let end = if bodiless {
+                answer.find("\r\n\r\n").map_or(answer.len(), |end| end + 4)
+            } else {
+                answer.len()
+            };
             wire.send(&answer[..end]);
         })
     }
@@ -100,22 +105,29 @@ impl Origin {
         Self::saying(ok(name))
     }
 
-    pub(crate) fn on(address: SocketAddr, script: impl Fn(&Request, &mut Wire) + Send + Sync + 'static) -> Self {
+    pub(crate) fn on(
+        address: SocketAddr,
+        script: impl Fn(&Request, &mut Wire) + Send + Sync + 'static,
+    ) -> Self {
         let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
         let noted = Arc::clone(&seen);
-        Self::raw(address, move |client, connection| {
-            let mut wire = Wire { client, keep: true };
-            while wire.keep {
-                let Some(head) = wire.client.head() else { return };
-                let (body, whole) = wire.client.body(&head, false, false);
-                if !whole {
-                    return;
+        Self::raw(
+            address,
+            move |client, connection| {
+                let mut wire = Wire { client, keep: true };
+                while wire.keep {
+                    let Some(head) = wire.client.head() else { return };
+                    let (body, whole) = wire.client.body(&head, false, false);
+                    if !whole {
+                        return;
+                    }
+                    let request = Request { head, body, connection };
+                    noted.lock().unwrap().push(request.clone());
+                    script(&request, &mut wire);
                 }
-                let request = Request { head, body, connection };
-                noted.lock().unwrap().push(request.clone());
-                script(&request, &mut wire);
-            }
-        }, seen)
+            },
+            seen,
+        )
     }
 
     /// Does as `script` says with every connection.
