@@ -324,3 +324,38 @@ async fn http_2_by_prior_knowledge() {
     let io = TcpStream::connect(edge.http()).await.unwrap();
     speak_http2(io, "http").await;
 }
+
+#[tokio::test]
+async fn http_2_hears_refusals_hits_and_heads() {
+    let origin = Origin::start(|_, wire| wire.answer("", vec![b'c'; 200_000]));
+    let yaml = format!(
+        "caches: {{ store: {{}} }}
+upstreams: {{ api: {{ servers: [{}] }} }}
+routes:
+  - match: /kept
+    cache: {{ in: store, ttl: 60s }}
+    to: api
+  - match: /small
+    body_bytes: 10
+    to: api
+",
+        origin.address
+    );
+    let edge = Edge::start(&yaml);
+    let (sender, connection) =
+        h2::client::handshake(TcpStream::connect(edge.http()).await.unwrap()).await.unwrap();
+    tokio::spawn(connection);
+    for _ in 0..2 {
+        let (parts, body) = h2_ask(&sender, "GET", "http://h/kept", Bytes::new()).await;
+        assert_eq!((parts.status.as_u16(), body.len()), (200, 200_000));
+    }
+    let (parts, body) = h2_ask(&sender, "HEAD", "http://h/kept", Bytes::new()).await;
+    assert_eq!((parts.headers["content-length"].to_str().unwrap(), body.len()), ("200000", 0));
+    let (parts, _) = h2_ask(&sender, "GET", "http://h/none", Bytes::new()).await;
+    assert_eq!(parts.status, 404);
+    let (parts, _) = h2_ask(&sender, "POST", "http://h/small", Bytes::from_static(&[b'x'; 11])).await;
+    assert_eq!(parts.status, 413);
+    let (parts, _) = h2_ask(&sender, "GET", "http://h/kept", Bytes::new()).await;
+    assert_eq!(parts.status, 200, "the connection goes on");
+    assert_eq!(origin.count(), 1);
+}
