@@ -99,8 +99,8 @@ fn files_have_types_validators_and_ranges_and_no_way_out() {
     assert!(answer.field("content-type").starts_with("text/html"));
     assert_eq!(answer.field("cache-control"), "no-cache");
     let etag = answer.field("etag");
-    assert_eq!(client.ask("/static/a.html", &format!("if-none-match: {etag}\r\n")).status, 304);
-    assert_eq!(client.ask("/static/a.html", &format!("if-match: \"x\"\r\n")).status, 412);
+    assert_eq!(client.ask("/static/a.html", format!("if-none-match: {etag}\r\n")).status, 304);
+    assert_eq!(client.ask("/static/a.html", "if-match: \"x\"\r\n").status, 412);
 
     let part = client.ask("/static/a.html", "range: bytes=2-4\r\n");
     assert_eq!(

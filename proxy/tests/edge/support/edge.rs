@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitStatus},
 };
 
@@ -86,10 +86,6 @@ impl Edge {
 
     pub(crate) fn admin(&self, path: &str) -> Answer {
         get(self.admin, path)
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        self.child.folder()
     }
 
     /// A sample of the metrics, by name and labels as they are written; 0 where there is none.

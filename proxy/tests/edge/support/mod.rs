@@ -11,7 +11,7 @@ use std::{
 };
 
 pub(crate) use self::{
-    client::{Answer, Client, Head, get},
+    client::{Answer, Client, get},
     edge::Edge,
     origin::{Origin, Request, Wire, ok},
 };

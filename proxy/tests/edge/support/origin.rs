@@ -16,8 +16,6 @@ use super::client::{Client, Head};
 pub(crate) struct Request {
     pub(crate) head: Head,
     pub(crate) body: Vec<u8>,
-    /// Which connection it came on, counted from 1.
-    pub(crate) connection: usize,
 }
 
 impl Request {
@@ -113,7 +111,7 @@ impl Origin {
         let noted = Arc::clone(&seen);
         Self::raw(
             address,
-            move |client, connection| {
+            move |client| {
                 let mut wire = Wire { client, keep: true };
                 while wire.keep {
                     let Some(head) = wire.client.head() else { return };
@@ -121,7 +119,7 @@ impl Origin {
                     if !whole {
                         return;
                     }
-                    let request = Request { head, body, connection };
+                    let request = Request { head, body };
                     noted.lock().unwrap().push(request.clone());
                     script(&request, &mut wire);
                 }
@@ -132,12 +130,12 @@ impl Origin {
 
     /// Does as `script` says with every connection.
     pub(crate) fn connections(script: impl Fn(Client) + Send + Sync + 'static) -> Self {
-        Self::raw(([127, 0, 0, 1], 0).into(), move |client, _| script(client), Arc::default())
+        Self::raw(([127, 0, 0, 1], 0).into(), script, Arc::default())
     }
 
     fn raw(
         address: SocketAddr,
-        script: impl Fn(Client, usize) + Send + Sync + 'static,
+        script: impl Fn(Client) + Send + Sync + 'static,
         seen: Arc<Mutex<Vec<Request>>>,
     ) -> Self {
         let listener = TcpListener::bind(address).unwrap();
@@ -151,12 +149,12 @@ impl Origin {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
-                let number = count.fetch_add(1, Ordering::SeqCst) + 1;
+                count.fetch_add(1, Ordering::SeqCst);
                 opened.lock().unwrap().push(stream.try_clone().unwrap());
                 let script = Arc::clone(&script);
                 std::thread::spawn(move || {
                     let ending = stream.try_clone().unwrap();
-                    script(Client::new(stream), number);
+                    script(Client::new(stream));
                     // The clone kept for the drop would hold it open.
                     let _ = ending.shutdown(Shutdown::Both);
                 });
