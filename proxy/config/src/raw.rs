@@ -43,7 +43,7 @@ pub struct Raw {
     pub limits: Word<Named<Limit>>,
     /// Caches, by name.
     pub caches: Word<Named<Cache>>,
-    /// What requests ask for; the first route that matches decides.
+    /// What requests ask for; the most specific route decides, of equal ones the first.
     pub routes: Word<List<Route>>,
     /// What is written down.
     pub log: Word<Log>,
