@@ -127,7 +127,12 @@ impl Reader {
         Self { head, length, at: 0, source: Source::Whole(entry) }
     }
 
-    pub(super) fn arriving(head: Arc<Head>, length: u64, fill: Arc<Fill>, progress: watch::Receiver<Progress>) -> Self {
+    pub(super) fn arriving(
+        head: Arc<Head>,
+        length: u64,
+        fill: Arc<Fill>,
+        progress: watch::Receiver<Progress>,
+    ) -> Self {
         Self { head, length, at: 0, source: Source::Arriving { fill, progress } }
     }
 

@@ -16,10 +16,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use pingora::{
-    ErrorType,
-    connectors::http::Connector,
-    http::RequestHeader,
-    protocols::http::client::HttpSession,
+    ErrorType, connectors::http::Connector, http::RequestHeader, protocols::http::client::HttpSession,
     upstreams::peer::HttpPeer,
 };
 use tokio::time::sleep_until;
@@ -269,7 +266,8 @@ async fn exchange_heads(
                 let raw = session.response_header().ok_or(Lost::Peer(Failure::BadAnswer))?;
                 let (status, version) = (raw.status, raw.version);
                 let mut head = PeerHead { status, headers: raw.headers.clone() };
-                let checked = checks.check(status.as_u16(), version, &mut head.headers, call.websocket.as_ref());
+                let checked =
+                    checks.check(status.as_u16(), version, &mut head.headers, call.websocket.as_ref());
                 match checked.map_err(|_| Lost::Peer(Failure::BadAnswer))? {
                     Head::Interim => pass_interim(client.as_deref_mut(), head).await?,
                     Head::Final | Head::Tunnel => return Ok((session, head, whole_request_sent)),
@@ -314,7 +312,9 @@ async fn from_client(client: Option<&mut Client>, request_done: bool) -> Event {
 /// `100 Continue` is ours to say (the client got it when its body was asked for); other interim answers pass.
 async fn pass_interim(client: Option<&mut Client>, head: PeerHead) -> Result<(), ClientError> {
     match client {
-        Some(client) if head.status != StatusCode::CONTINUE => client.interim(head.status, &head.headers).await,
+        Some(client) if head.status != StatusCode::CONTINUE => {
+            client.interim(head.status, &head.headers).await
+        }
         _ => Ok(()),
     }
 }
@@ -354,7 +354,9 @@ impl Open {
     /// Passes the rest of the answer on, while the rest of the request goes the other way.
     pub(super) async fn relay(&mut self, client: &mut Client) -> Result<(), Cut> {
         let mut request_done = !self.upgraded && (self.request_done || client.body_done());
-        if self.upgraded && let HttpSession::H1(session) = &mut self.session {
+        if self.upgraded
+            && let HttpSession::H1(session) = &mut self.session
+        {
             session.maybe_upgrade_body_writer();
         }
         loop {

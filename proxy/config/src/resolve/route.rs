@@ -262,7 +262,9 @@ impl Resolver<'_> {
                 "`{}` is never reached: the route in line {} matches the same",
                 route.name, first.place.line
             );
-            self.report.warning(route.place, message).help("of routes with the same host and path the first one decides");
+            self.report
+                .warning(route.place, message)
+                .help("of routes with the same host and path the first one decides");
         }
     }
 
