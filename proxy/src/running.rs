@@ -40,11 +40,11 @@ pub struct Running {
     pub router: Router,
     /// limit: the counts.
     pub limits: Limits,
-    /// auth: by [`SessionId`].
+    /// auth: by `SessionId`.
     pub sessions: Vec<Sessions>,
     /// auth: signs who the caller is.
     pub identity: Option<Signer>,
-    /// cache: by [`CacheId`].
+    /// cache: by `CacheId`.
     pub caches: Vec<Cache>,
     /// cache: the purge clock of all of them.
     pub tags: Arc<Tags>,
@@ -109,6 +109,8 @@ impl Running {
     pub async fn build(plan: Arc<Plan>, old: Option<&Self>, metrics: &Metrics) -> Result<Self, CannotRun> {
         let now = Instant::now();
         let stop = CancellationToken::new();
+        // From here on, so that checks end also when something below cannot be had.
+        let probes = stop.clone().drop_guard();
         let mut upstreams = Vec::with_capacity(plan.upstreams.len());
         for upstream in &plan.upstreams {
             upstreams.push(Arc::new(Upstream::build(upstream, old, &stop).await?));
@@ -149,10 +151,10 @@ impl Running {
             caches: caches.collect(),
             tags,
             upstreams,
-            routes: plan.routes.iter().map(|route| RouteParts::build(route)).collect::<Result<_, _>>()?,
+            routes: plan.routes.iter().map(RouteParts::build).collect::<Result<_, _>>()?,
             redis,
             counts: Counts::new(&plan, metrics),
-            _probes: stop.drop_guard(),
+            _probes: probes,
             plan,
         })
     }
