@@ -142,7 +142,7 @@ impl Reader {
         &self.head
     }
 
-    /// How much of the body is there, for [`super::answer`].
+    /// How much of the body is there, for [`super::answer()`].
     #[must_use]
     pub fn extent(&self) -> Extent {
         match self.source {
