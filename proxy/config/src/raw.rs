@@ -2,7 +2,7 @@
 //!
 //! Reading, writing ([`crate::to_yaml`]) and the JSON Schema ([`crate::schema`]) all come from these types; the
 //! comments on the fields are the descriptions in the schema. Values that have a grammar of their own are text here
-//! and are parsed by [`crate::resolve`], so that a program (`weir-nginx`) can make a `Raw` as easily as an operator.
+//! and are parsed by [`crate::resolve()`], so that a program (`weir-nginx`) can make a `Raw` as easily as an operator.
 
 pub mod edge;
 pub mod route;
