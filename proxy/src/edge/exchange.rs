@@ -25,7 +25,6 @@ use super::client::{Client, ClientError};
 use crate::{
     balance::{NoPeer, Picked, Tried},
     forward::{
-        peer::Wait,
         response::{self, Head},
         retry::{self, Failure, Verdict},
         upgrade::Websocket,
@@ -107,7 +106,7 @@ pub(super) async fn open(
             status: None,
             outcome: "answered",
         };
-        let peer = call.upstream.dial.peer(picked.peer().endpoint().address, Wait::Stream);
+        let peer = call.upstream.dial.peer(picked.peer().endpoint().address);
         let heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline).await;
         let now = Instant::now();
         let (failure, answered) = match heads {

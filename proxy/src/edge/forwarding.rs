@@ -93,6 +93,7 @@ impl Edge {
         }
         // One canonical length or chunks, whatever the client wrote (RFC 9112 §6).
         let length = fields.remove(header::CONTENT_LENGTH);
+        fields.remove(header::TRANSFER_ENCODING);
         if framing == Framing::AsTheClient && request.has_body {
             match length {
                 Some(length) => fields.insert(header::CONTENT_LENGTH, length),

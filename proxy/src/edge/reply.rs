@@ -54,6 +54,9 @@ pub(super) fn head(
             Err(_) => _ = fields.remove(name),
         }
     }
+    if journey.arrival.is_closing() {
+        client.close_after();
+    }
     frame(&mut fields, client, &trip.request.method, trip.request.version, status, length);
     assemble(status, &fields).ok_or(Ended::Refused(Refusal::Internal))
 }
