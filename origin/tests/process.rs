@@ -110,16 +110,21 @@ fn what_cannot_work_is_refused_with_a_reason() {
         assert!(!output.status.success());
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let words = failed(program(&url, &["serve", "--listen", "127.0.0.1:0"]).env_remove("WEIR_IDENTITY_SECRET"));
+    let words =
+        failed(program(&url, &["serve", "--listen", "127.0.0.1:0"]).env_remove("WEIR_IDENTITY_SECRET"));
     assert!(words.contains("--identity-secret"), "{words}");
     let words = failed(program(&url, &["--listen", "127.0.0.1:0"]).env_remove("WEIR_IDENTITY_SECRET"));
     assert!(words.contains("--identity-secret"), "{words}");
-    let words = failed(program(&url, &["serve", "--listen", "127.0.0.1:0"]).env("WEIR_IDENTITY_SECRET", "short"));
+    let words =
+        failed(program(&url, &["serve", "--listen", "127.0.0.1:0"]).env("WEIR_IDENTITY_SECRET", "short"));
     assert!(words.contains("32"), "{words}");
     let words = failed(&mut program("mysql://x/y", &["migrate"]));
     assert!(words.contains("neither with sqlite: nor with postgres:"), "{words}");
     let words = failed(&mut program("sqlite:///no/such/folder/x.db", &["migrate"]));
     assert!(words.contains("cannot open the database"), "{words}");
-    let words = failed(&mut program("postgres://nobody@127.0.0.1:1/x", &["--listen", "127.0.0.1:0", "--pool-acquire", "1"]));
+    let words = failed(&mut program(
+        "postgres://nobody@127.0.0.1:1/x",
+        &["--listen", "127.0.0.1:0", "--pool-acquire", "1"],
+    ));
     assert!(words.contains("cannot open the database"), "{words}");
 }

@@ -57,7 +57,12 @@ pub async fn serve(listener: TcpListener, allow: Vec<IpNet>, state: Arc<State>) 
     }
 }
 
-async fn answer<B>(request: &Request<B>, peer: SocketAddr, allow: &[IpNet], state: &State) -> Response<Full<Bytes>> {
+async fn answer<B>(
+    request: &Request<B>,
+    peer: SocketAddr,
+    allow: &[IpNet],
+    state: &State,
+) -> Response<Full<Bytes>> {
     if !allow.iter().any(|net| net.contains(&peer.ip().to_canonical())) {
         return text(StatusCode::FORBIDDEN, "this address may not ask\n");
     }
@@ -138,6 +143,8 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut answer = Response::new(Full::from(body.into()));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
     answer
 }

@@ -4,7 +4,7 @@
 //! 2. [`Cache::lookup`]: hit, stale, miss, bypass, or 504, decided at once from memory.
 //! 3. [`Cache::begin`]: one request per key goes to the origin with a [`FillGuard`], the others wait.
 //! 4. [`FillGuard::head`] / [`FillGuard::not_modified`]: what the origin said is kept, or not and why.
-//! 5. [`answer`]: status, fields and bytes for one client, its conditions and ranges included.
+//! 5. [`answer()`]: status, fields and bytes for one client, its conditions and ranges included.
 //! 6. [`Cache::purge`], [`after_unsafe`]: invalidation by epoch, right for fills under way too.
 //!
 //! The rules are RFC 9111's; where this cache is stricter, `policy` and `freshness` say so and why. It knows nothing

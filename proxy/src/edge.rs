@@ -90,7 +90,12 @@ impl Edge {
         Self { state, connector: Arc::new(Connector::new(Some(ConnectorOptions::new(keepalive)))) }
     }
 
-    async fn travel(&self, snapshot: &Arc<Snapshot>, client: &mut Client, journey: &mut Journey) -> Result<(), Ended> {
+    async fn travel(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> Result<(), Ended> {
         // accepted: one meaning, or none.
         if let Some(bad) = journey.arrival.refused {
             return Err(Refusal::Bad(bad).into());
@@ -99,10 +104,12 @@ impl Edge {
         journey.request = Some(Arc::clone(&request));
 
         // routed, limited, authenticated.
-        let Decision { route, caller, verdict } = decide::decide(&snapshot.running, &request, Now::read()).await;
+        let Decision { route, caller, verdict } =
+            decide::decide(&snapshot.running, &request, Now::read()).await;
         (journey.route, journey.caller) = (route, caller);
         let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(verdict?) };
-        client.expect_body(trip.body_limit(journey.arrival.connection.listener), trip.request.expects_continue);
+        client
+            .expect_body(trip.body_limit(journey.arrival.connection.listener), trip.request.expects_continue);
 
         // answered here, or looked up, balanced and forwarded.
         match trip.passed.action(trip.running()) {

@@ -1,7 +1,7 @@
 //! Forward: what is said to the origin, what of its answer is believed, and when a failed attempt goes to the next peer.
 //!
 //! On the path it stands after balance, which picked the peer, and before record. All of it but [`peer`] is pure:
-//! functions over `http`'s heads, called from the hooks of `edge`. It leaves to others: bodies (Pingora's), who the
+//! functions over `http`'s heads, called by `edge`. It leaves to others: bodies and waits (the exchange's), who the
 //! client is (accept), which route's fields are set (they come rendered), and what the client hears (refusal).
 //!
 //! Clients *and* origins are untrusted: a head is cleaned in both directions before anyone else reads it.

@@ -10,13 +10,7 @@ use std::{
 
 use weir_config::plan::RouteId;
 
-use crate::{
-    accept::Arrival,
-    auth::Session,
-    cache::CacheStatus,
-    refusal::Refusal,
-    request::RequestView,
-};
+use crate::{accept::Arrival, auth::Session, cache::CacheStatus, refusal::Refusal, request::RequestView};
 
 /// One request's memory.
 #[derive(Debug)]

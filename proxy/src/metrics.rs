@@ -219,7 +219,8 @@ impl Metrics {
                     }
                     "weir_cache_requests_total" => {
                         lookups += count;
-                        hits += if matches!(label("result"), "hit" | "stale" | "collapsed") { count } else { 0 };
+                        hits +=
+                            if matches!(label("result"), "hit" | "stale" | "collapsed") { count } else { 0 };
                     }
                     "weir_connections_active" => connections += metric.get_gauge().get_value(),
                     _ => {}
@@ -301,7 +302,8 @@ mod tests {
     #[test]
     fn a_quantile_lies_within_its_bucket() {
         assert_eq!(quantile(&[], 0, 0.5), 0.0);
-        let all_in_second: Vec<u64> = SECONDS.iter().enumerate().map(|(i, _)| if i == 0 { 0 } else { 10 }).collect();
+        let all_in_second: Vec<u64> =
+            SECONDS.iter().enumerate().map(|(i, _)| if i == 0 { 0 } else { 10 }).collect();
         let q = quantile(&all_in_second, 10, 0.5);
         assert!((0.000_1..=0.000_25).contains(&q), "{q}");
     }

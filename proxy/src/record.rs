@@ -39,7 +39,11 @@ impl Recorder {
     #[must_use]
     pub fn new(plan: &Plan, metrics: Arc<Metrics>, access: Option<AccessWriter>) -> Self {
         Self {
-            routes: plan.routes.iter().map(|route| (route.name.clone(), metrics.route(&route.name))).collect(),
+            routes: plan
+                .routes
+                .iter()
+                .map(|route| (route.name.clone(), metrics.route(&route.name)))
+                .collect(),
             unrouted: metrics.route("-"),
             upstreams: plan.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
             access,
@@ -220,7 +224,9 @@ fn common_time(wall: std::time::SystemTime) -> String {
 pub fn start_tracing(level: &str) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         // Pingora's own lines repeat what the record of a request says, once for each failed attempt.
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},pingora=error,pingora_core=error")));
+        .unwrap_or_else(|_| {
+            tracing_subscriber::EnvFilter::new(format!("{level},pingora=error,pingora_core=error"))
+        });
     let events = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr);
     if events.try_init().is_err() {
         tracing::debug!("events are already collected");

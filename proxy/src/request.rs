@@ -95,7 +95,8 @@ impl RequestView {
             headers.remove(identity);
         }
         // HTTP/1.0 may come without Host; such a request is for nobody by name.
-        let authority = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("").to_ascii_lowercase();
+        let authority =
+            headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("").to_ascii_lowercase();
         let host = without_port(&authority).to_owned();
         let fresh = fresh_id();
         let id = trace::request_id(&headers, is_trusted, fresh);
@@ -157,14 +158,17 @@ impl RequestView {
 
     fn cookie(&self, name: &str) -> Option<Cow<'_, str>> {
         let crumbs = self.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let mut pairs = crumbs.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let mut pairs =
+            crumbs.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
         pairs.find(|(key, _)| *key == name).map(|(_, value)| Cow::Borrowed(value))
     }
 
     fn field(&self, name: &http::HeaderName) -> Option<Cow<'_, str>> {
         let mut values = self.headers.get_all(name).iter();
         let first = String::from_utf8_lossy(values.next()?.as_bytes());
-        Some(values.fold(first, |all, value| Cow::Owned(format!("{all}, {}", String::from_utf8_lossy(value.as_bytes())))))
+        Some(values.fold(first, |all, value| {
+            Cow::Owned(format!("{all}, {}", String::from_utf8_lossy(value.as_bytes())))
+        }))
     }
 }
 
@@ -202,7 +206,9 @@ fn without_port(authority: &str) -> &str {
 fn decoded(text: &str) -> Cow<'_, str> {
     let spaced = if text.contains('+') { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
     match spaced {
-        Cow::Borrowed(text) => percent_encoding::percent_decode_str(text).decode_utf8().unwrap_or(Cow::Borrowed(text)),
+        Cow::Borrowed(text) => {
+            percent_encoding::percent_decode_str(text).decode_utf8().unwrap_or(Cow::Borrowed(text))
+        }
         Cow::Owned(text) => match percent_encoding::percent_decode_str(&text).decode_utf8() {
             Ok(decoded) => Cow::Owned(decoded.into_owned()),
             Err(_) => Cow::Owned(text),

@@ -4,30 +4,28 @@
 //! sessions in memory, entries, peers with their failures and health), so that nobody notices that it happened.
 
 mod ask;
+mod counts;
+mod upstream;
 
 use std::{
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
-use prometheus::IntCounter;
-use rand::Rng;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use weir_config::{
     Plan,
-    plan::{Action, CacheId, LimitId, RouteId, SessionId, SessionRule},
+    plan::{Action, RouteId, SessionRule},
     span::Place,
     template::{Template, Variable},
 };
 
-use self::ask::AskUpstream;
+pub use self::upstream::Upstream;
+use self::{ask::AskUpstream, counts::Counts};
 use crate::{
     auth::{Sessions, Source, Unavailable, access::Access, identity::Signer, source::RedisSource},
-    balance::{Pool, probe, resolve},
-    cache::{Cache, Lookup, Rule, Tags},
-    forward::peer::Dial,
-    http_client::Tls,
+    cache::{Cache, Rule, Tags},
     limit::Limits,
     metrics::Metrics,
     route::{Router, files::Files},
@@ -42,11 +40,11 @@ pub struct Running {
     pub router: Router,
     /// limit: the counts.
     pub limits: Limits,
-    /// auth: by [`SessionId`].
+    /// auth: by `SessionId`.
     pub sessions: Vec<Sessions>,
     /// auth: signs who the caller is.
     pub identity: Option<Signer>,
-    /// cache: by [`CacheId`].
+    /// cache: by `CacheId`.
     pub caches: Vec<Cache>,
     /// cache: the purge clock of all of them.
     pub tags: Arc<Tags>,
@@ -59,34 +57,12 @@ pub struct Running {
     _probes: DropGuard,
 }
 
-/// One upstream, alive.
-#[derive(Debug)]
-pub struct Upstream {
-    /// As planned.
-    pub plan: weir_config::plan::Upstream,
-    /// Whose turn it is.
-    pub pool: Arc<Pool>,
-    /// How requests connect.
-    pub dial: Dial,
-    /// How the edge's own questions connect, where the peers speak TLS.
-    pub tls: Option<Tls>,
-}
-
 /// What of a route had to be built.
 #[derive(Debug)]
 struct RouteParts {
     access: Option<Access>,
     files: Option<Files>,
     cache: Rule,
-}
-
-/// Counters of the stages, resolved once.
-#[derive(Debug)]
-struct Counts {
-    limits: Vec<[IntCounter; 2]>,
-    sessions: Vec<[IntCounter; 3]>,
-    caches: Vec<[IntCounter; 4]>,
-    invalidations: IntCounter,
 }
 
 /// Why a plan could not be brought to life; the operator's to mend.
@@ -133,6 +109,8 @@ impl Running {
     pub async fn build(plan: Arc<Plan>, old: Option<&Self>, metrics: &Metrics) -> Result<Self, CannotRun> {
         let now = Instant::now();
         let stop = CancellationToken::new();
+        // From here on, so that checks end also when something below cannot be had.
+        let probes = stop.clone().drop_guard();
         let mut upstreams = Vec::with_capacity(plan.upstreams.len());
         for upstream in &plan.upstreams {
             upstreams.push(Arc::new(Upstream::build(upstream, old, &stop).await?));
@@ -158,9 +136,10 @@ impl Running {
             })
             .collect::<Result<_, redis::RedisError>>()?;
         let tags = old.map_or_else(|| Arc::new(Tags::new()), |old| Arc::clone(&old.tags));
-        let caches = plan.caches.iter().map(|cache| old.and_then(|old| old.same_cache(cache)).unwrap_or_else(|| {
-            Cache::new(cache.memory.len(), cache.entry_bytes.len(), Arc::clone(&tags))
-        }));
+        let caches = plan.caches.iter().map(|cache| {
+            old.and_then(|old| old.same_cache(cache))
+                .unwrap_or_else(|| Cache::new(cache.memory.len(), cache.entry_bytes.len(), Arc::clone(&tags)))
+        });
         Ok(Self {
             router: Router::new(&plan.routes),
             limits: match old {
@@ -175,7 +154,7 @@ impl Running {
             routes: plan.routes.iter().map(RouteParts::build).collect::<Result<_, _>>()?,
             redis,
             counts: Counts::new(&plan, metrics),
-            _probes: stop.drop_guard(),
+            _probes: probes,
             plan,
         })
     }
@@ -240,41 +219,11 @@ impl Running {
         let now = Instant::now();
         let count = |upstream: &Arc<Upstream>| {
             let sight = upstream.pool.sight(now);
-            let up = sight.iter().filter(|peer| !peer.out && peer.peer.is_healthy() && !peer.peer.endpoint().down);
+            let up =
+                sight.iter().filter(|peer| !peer.out && peer.peer.is_healthy() && !peer.peer.endpoint().down);
             (Arc::clone(&upstream.plan.name), up.count(), sight.len())
         };
         self.upstreams.iter().map(count).collect()
-    }
-
-    /// Counts a charge.
-    pub fn count_limit(&self, limit: LimitId, admitted: bool) {
-        self.counts.limits[limit.index()][usize::from(!admitted)].inc();
-    }
-
-    /// Counts a validation.
-    pub fn count_session<T>(&self, session: SessionId, result: &Result<Option<T>, Unavailable>) {
-        let which = match result {
-            Ok(Some(_)) => 0,
-            Ok(None) => 1,
-            Err(_) => 2,
-        };
-        self.counts.sessions[session.index()][which].inc();
-    }
-
-    /// Counts a look-up.
-    pub fn count_lookup(&self, cache: CacheId, lookup: &Lookup) {
-        let which = match lookup {
-            Lookup::Hit { .. } => 0,
-            Lookup::Stale { .. } => 1,
-            Lookup::Miss(_) | Lookup::OnlyIfCached => 2,
-            Lookup::Bypass(_) => 3,
-        };
-        self.counts.caches[cache.index()][which].inc();
-    }
-
-    /// Counts a tag invalidated by a write.
-    pub fn count_invalidation(&self) {
-        self.counts.invalidations.inc();
     }
 
     /// A successful answer on this route ended the caller's session: it is forgotten here at once.
@@ -307,47 +256,6 @@ impl Running {
     }
 }
 
-impl Upstream {
-    async fn build(
-        plan: &weir_config::plan::Upstream,
-        old: Option<&Running>,
-        stop: &CancellationToken,
-    ) -> Result<Self, CannotRun> {
-        let endpoints = resolve::resolve(plan).await.map_err(|problems| CannotRun::Unresolved {
-            upstream: Arc::clone(&plan.name),
-            problems: problems
-                .iter()
-                .map(|problem| format!("{} (at {}): {}", problem.name, problem.place, problem.source))
-                .collect::<Vec<_>>()
-                .join("; "),
-        })?;
-        let before = old.and_then(|old| old.upstreams.iter().find(|other| other.plan.name == plan.name));
-        let pool = Pool::rebuild(before.map(|before| &*before.pool), plan, endpoints);
-        let tls = plan.tls.as_ref().map(|tls| own_tls(plan, tls)).transpose()?;
-        if let Some(health) = &plan.health {
-            let check = probe::Check::new(health, tls.clone());
-            for sight in pool.sight(Instant::now()).into_iter().filter(|sight| !sight.peer.endpoint().down) {
-                let random = || rand::rng().random::<f64>();
-                let watch = probe::watch(Arc::clone(&plan.name), sight.peer, check.clone(), stop.clone(), random);
-                tokio::spawn(watch);
-            }
-        }
-        Ok(Self { plan: plan.clone(), pool, dial: Dial::new(plan), tls })
-    }
-}
-
-/// TLS for the edge's own questions, as strict as the plan wants requests to be.
-fn own_tls(plan: &weir_config::plan::Upstream, tls: &weir_config::plan::UpstreamTls) -> Result<Tls, CannotRun> {
-    let roots = tls.verify.then(|| {
-        let mut roots = rustls::RootCertStore::empty();
-        // What the system holds and cannot be read is the system's affair; an empty store verifies nobody.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().unwrap_or_default());
-        Arc::new(roots)
-    });
-    Tls::new(&tls.name, roots)
-        .map_err(|problem| CannotRun::Tls { upstream: Arc::clone(&plan.name), problem: problem.to_string() })
-}
-
 impl RouteParts {
     fn build(route: &weir_config::plan::Route) -> Result<Self, CannotRun> {
         Ok(Self {
@@ -371,28 +279,6 @@ impl RouteParts {
 /// Whether a key holds something that only one caller has. A role or a tenant is shared by many.
 fn names_caller(key: &Template) -> bool {
     key.variables().any(|variable| matches!(variable, Variable::Session(field) if matches!(&**field, "user_id" | "session_id" | "email")))
-}
-
-impl Counts {
-    fn new(plan: &Plan, metrics: &Metrics) -> Self {
-        let families = metrics.families();
-        let verdicts = |limit: &weir_config::plan::Limit| {
-            ["admitted", "refused"].map(|verdict| families.limits.with_label_values(&[&*limit.name, verdict]))
-        };
-        let results = |session: &weir_config::plan::Session| {
-            ["valid", "unknown", "unavailable"]
-                .map(|result| families.sessions.with_label_values(&[&*session.name, result]))
-        };
-        let lookups = |cache: &weir_config::plan::Cache| {
-            ["hit", "stale", "miss", "bypass"].map(|result| families.cache.with_label_values(&[&*cache.name, result]))
-        };
-        Self {
-            limits: plan.limits.iter().map(verdicts).collect(),
-            sessions: plan.sessions.iter().map(results).collect(),
-            caches: plan.caches.iter().map(lookups).collect(),
-            invalidations: families.invalidations.with_label_values::<&str>(&[]),
-        }
-    }
 }
 
 fn connect(redis: &weir_config::plan::Redis) -> Result<ConnectionManager, redis::RedisError> {

@@ -46,8 +46,11 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// What could not be had at the start: an address, a certificate, a name, the log.
 pub fn serve(source: Source, plan: Plan) -> Result<(), Box<dyn std::error::Error>> {
     let threads = threads::count(plan.threads);
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).thread_name("weir").enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("weir")
+        .enable_all()
+        .build()?;
     let ended = runtime.block_on(run(source, plan, threads));
     // Connections that outlived the grace period end here.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -92,7 +95,9 @@ async fn reload(state: &Arc<State>, fronts: &mut Fronts) {
             let before = state.snapshot();
             let (old, new) = (&before.running.plan, Arc::clone(&next.running.plan));
             if old.threads != new.threads || old.admin != new.admin {
-                tracing::warn!("`threads` and `admin` change only with a restart; everything else is in force");
+                tracing::warn!(
+                    "`threads` and `admin` change only with a restart; everything else is in force"
+                );
             }
             state.swap(next);
             fronts.put_in_force(prepared);
@@ -152,7 +157,9 @@ impl Fronts {
     fn prepare(&self, plan: &Plan) -> Result<Prepared, CannotReload> {
         let mut prepared = Prepared { settings: Vec::new(), sockets: HashMap::new() };
         for (index, wanted) in plan.listeners.iter().enumerate() {
-            let named = |problem: &dyn std::fmt::Display| CannotReload::Listener(format!("listener {}: {problem}", wanted.address));
+            let named = |problem: &dyn std::fmt::Display| {
+                CannotReload::Listener(format!("listener {}: {problem}", wanted.address))
+            };
             let tls = wanted.tls.as_ref().map(|tls| {
                 let certificates = Certificates::of(tls).map_err(|problem| named(&problem))?;
                 Tls::new(certificates, tls.http2).map(Arc::new).map_err(|problem| named(&problem))
@@ -222,7 +229,11 @@ fn bounds(plan: &Plan, listener: &plan::Listener) -> plan::Bounds {
     let mut bounds = listener.bounds.clone();
     let of_routes = plan.routes.iter().filter_map(|route| route.body_bytes);
     bounds.body_bytes = of_routes.fold(bounds.body_bytes, |widest, bytes| {
-        if widest.is_empty() || bytes.is_empty() { weir_config::units::Bytes::new(0) } else { widest.max(bytes) }
+        if widest.is_empty() || bytes.is_empty() {
+            weir_config::units::Bytes::new(0)
+        } else {
+            widest.max(bytes)
+        }
     });
     bounds
 }

@@ -83,7 +83,8 @@ pub fn translate(path: &Path) -> Result<(String, String), String> {
 fn includes(folder: &Path, pattern: &str) -> Result<Vec<(String, String)>, String> {
     let wanted = folder.join(pattern);
     let read = |path: &Path| {
-        let text = std::fs::read_to_string(path).map_err(|problem| format!("{}: {problem}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|problem| format!("{}: {problem}", path.display()))?;
         Ok((path.display().to_string(), text))
     };
     let last = wanted.file_name().and_then(|name| name.to_str()).unwrap_or_default();

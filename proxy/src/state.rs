@@ -19,7 +19,9 @@ use std::{
 use arc_swap::ArcSwap;
 use prometheus::IntGauge;
 
-use crate::{accept::counters::Counters, metrics::Metrics, record::Recorder, running::Running, source::Source};
+use crate::{
+    accept::counters::Counters, metrics::Metrics, record::Recorder, running::Running, source::Source,
+};
 
 pub use reload::CannotReload;
 

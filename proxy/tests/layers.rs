@@ -49,7 +49,8 @@ fn layer(module: &str) -> Option<usize> {
 
 /// The modules of this crate that a source names: every `crate::x`, in `use` groups and in paths.
 fn named(text: &str) -> BTreeSet<String> {
-    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code: String =
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let word = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let mut names = BTreeSet::new();
     for (at, _) in code.match_indices("crate::") {
@@ -97,7 +98,8 @@ fn no_arrow_points_up_and_no_stage_knows_another() {
         if module == "lib" || module == "main" {
             continue;
         }
-        let own = layer(&module).unwrap_or_else(|| panic!("{module} has no layer: give it one in {}", file!()));
+        let own =
+            layer(&module).unwrap_or_else(|| panic!("{module} has no layer: give it one in {}", file!()));
         for name in named(&fs::read_to_string(&file).unwrap()) {
             let Some(other) = layer(&name) else { continue };
             if name != module && other >= own {
@@ -115,7 +117,8 @@ fn pingora_is_known_only_at_the_ends_of_the_path() {
     for file in sources(&root) {
         let inside = file.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
         let text = fs::read_to_string(&file).unwrap();
-        let names_it = text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains("pingora::"));
+        let names_it =
+            text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains("pingora::"));
         if names_it && !KNOW_PINGORA.iter().any(|known| inside.starts_with(known)) {
             wrong.push(inside);
         }

@@ -2,7 +2,7 @@
 //!
 //! Reading, writing ([`crate::to_yaml`]) and the JSON Schema ([`crate::schema`]) all come from these types; the
 //! comments on the fields are the descriptions in the schema. Values that have a grammar of their own are text here
-//! and are parsed by [`crate::resolve`], so that a program (`weir-nginx`) can make a `Raw` as easily as an operator.
+//! and are parsed by [`crate::resolve()`], so that a program (`weir-nginx`) can make a `Raw` as easily as an operator.
 
 pub mod edge;
 pub mod route;
@@ -43,7 +43,7 @@ pub struct Raw {
     pub limits: Word<Named<Limit>>,
     /// Caches, by name.
     pub caches: Word<Named<Cache>>,
-    /// What requests ask for; the first route that matches decides.
+    /// What requests ask for; the most specific route decides, of equal ones the first.
     pub routes: Word<List<Route>>,
     /// What is written down.
     pub log: Word<Log>,

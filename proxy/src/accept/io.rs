@@ -281,7 +281,9 @@ impl FrontIo {
                 self.answer = Answer::Begun;
             }
             Some([b'1', ..]) => {}
-            _ if bytes.windows(b"chunked".len()).any(|word| word == b"chunked") => self.answer = Answer::Begun,
+            _ if bytes.windows(b"chunked".len()).any(|word| word == b"chunked") => {
+                self.answer = Answer::Begun
+            }
             _ => self.answer = Answer::Flowing,
         }
     }

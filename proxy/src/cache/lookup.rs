@@ -21,7 +21,7 @@ use super::{
 pub enum Lookup {
     /// An entry that answers.
     Hit {
-        /// The entry; [`super::answer`] makes the answer of it.
+        /// The entry; [`super::answer()`] makes the answer of it.
         entry: Arc<Entry>,
         /// Seconds left of its lifetime.
         ttl: i64,

@@ -127,7 +127,12 @@ impl Reader {
         Self { head, length, at: 0, source: Source::Whole(entry) }
     }
 
-    pub(super) fn arriving(head: Arc<Head>, length: u64, fill: Arc<Fill>, progress: watch::Receiver<Progress>) -> Self {
+    pub(super) fn arriving(
+        head: Arc<Head>,
+        length: u64,
+        fill: Arc<Fill>,
+        progress: watch::Receiver<Progress>,
+    ) -> Self {
         Self { head, length, at: 0, source: Source::Arriving { fill, progress } }
     }
 
@@ -137,7 +142,7 @@ impl Reader {
         &self.head
     }
 
-    /// How much of the body is there, for [`super::answer`].
+    /// How much of the body is there, for [`super::answer()`].
     #[must_use]
     pub fn extent(&self) -> Extent {
         match self.source {

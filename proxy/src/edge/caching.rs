@@ -5,10 +5,7 @@
 //! leave or be slow without anyone else noticing. An answer of unknown length is passed on by the request that fetched
 //! it, which goes on filling when its client leaves.
 
-use std::{
-    sync::Arc,
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, Method, StatusCode, header};
 use weir_config::plan::{CacheRule, Forward};
@@ -22,8 +19,8 @@ use super::{
 };
 use crate::{
     cache::{
-        self, Ask, Begin, Bypass, Cache, CacheStatus, Decision, Entry, FillGuard, Forwarded, Key, Lookup, Now, Outcome,
-        Reader, RequestHead, Staleness, Tag,
+        self, Ask, Begin, Bypass, Cache, CacheStatus, Decision, Entry, FillGuard, Forwarded, Key, Lookup,
+        Now, Outcome, Reader, RequestHead, Staleness, Tag,
     },
     journey::{Attempt, Journey},
     refusal::Refusal,
@@ -66,7 +63,8 @@ impl Edge {
         };
         let case = Case { trip, forward, rule, cache: &trip.running().caches[rule.cache.index()] };
         let (key, now) = (self.key(&case)?, Now::read());
-        let lookup = case.cache.lookup(&key, &case.request(), trip.running().cache_rule(trip.passed.route_id()), now);
+        let lookup =
+            case.cache.lookup(&key, &case.request(), trip.running().cache_rule(trip.passed.route_id()), now);
         trip.running().count_lookup(rule.cache, &lookup);
         match lookup {
             Lookup::Hit { entry, ttl } => {
@@ -260,7 +258,8 @@ impl Edge {
         let (fields, length) = answer_fields(case.trip, &open);
         let head = reply::head(case.trip, journey, client, open.head.status, fields, length)?;
         journey.answer.status = open.head.status.as_u16();
-        let bodiless = case.trip.request.method == Method::HEAD || length == Length::Known(0) || length == Length::None;
+        let bodiless =
+            case.trip.request.method == Method::HEAD || length == Length::Known(0) || length == Length::None;
         if let Err(error) = client.head(head, bodiless).await {
             tokio::spawn(keep(Arc::clone(&self.connector), open, guard));
             return Err(error.into());
@@ -297,7 +296,12 @@ impl Edge {
         let (edge, trip, forward) = (self.clone(), case.trip.clone(), case.forward.clone());
         tokio::spawn(async move {
             let Some(rule) = &trip.route().cache else { return };
-            let case = Case { trip: &trip, forward: &forward, rule, cache: &trip.running().caches[rule.cache.index()] };
+            let case = Case {
+                trip: &trip,
+                forward: &forward,
+                rule,
+                cache: &trip.running().caches[rule.cache.index()],
+            };
             // Its attempts are noted nowhere: the record belongs to the client that was answered.
             let fetched = edge.fetch(&case, guard, true, CacheStatus::default(), None, &mut Vec::new()).await;
             if let Ok(Fetched::Passing(open, guard, _)) = fetched {

@@ -52,7 +52,15 @@ impl Client {
     /// The client behind `session`, whose head has been read. A `limit` of 0 is no bound.
     pub(super) fn new(mut session: ServerSession) -> Self {
         let body_done = session.is_body_empty();
-        Self { session, replay: Some(BytesMut::new()), seen: 0, limit: 0, continues: false, body_done, written: 0 }
+        Self {
+            session,
+            replay: Some(BytesMut::new()),
+            seen: 0,
+            limit: 0,
+            continues: false,
+            body_done,
+            written: 0,
+        }
     }
 
     /// Bounds the body, and notes whether the client waits for `100 Continue` before it sends any.
@@ -112,7 +120,11 @@ impl Client {
     }
 
     /// Passes an interim answer on, where the protocol has them.
-    pub(super) async fn interim(&mut self, status: StatusCode, fields: &HeaderMap) -> Result<(), ClientError> {
+    pub(super) async fn interim(
+        &mut self,
+        status: StatusCode,
+        fields: &HeaderMap,
+    ) -> Result<(), ClientError> {
         // HTTP/1.0 knows none.
         if self.session.req_header().version == http::Version::HTTP_10 {
             return Ok(());

@@ -16,10 +16,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use pingora::{
-    ErrorType,
-    connectors::http::Connector,
-    http::RequestHeader,
-    protocols::http::client::HttpSession,
+    ErrorType, connectors::http::Connector, http::RequestHeader, protocols::http::client::HttpSession,
     upstreams::peer::HttpPeer,
 };
 use tokio::time::sleep_until;
@@ -28,7 +25,6 @@ use super::client::{Client, ClientError};
 use crate::{
     balance::{NoPeer, Picked, Tried},
     forward::{
-        peer::Wait,
         response::{self, Head},
         retry::{self, Failure, Verdict},
         upgrade::Websocket,
@@ -98,7 +94,8 @@ pub(super) async fn open(
     let mut unwanted: Option<(Answered, HttpPeer, Picked)> = None;
     let mut counted = 0;
     for _ in 0..ATTEMPTS {
-        let picked = match (call.upstream.pool.pick(call.client, &mut tried, Instant::now()), unwanted.take()) {
+        let picked = match (call.upstream.pool.pick(call.client, &mut tried, Instant::now()), unwanted.take())
+        {
             (Ok(picked), unwanted) => {
                 if let (Some((.., before)), Some(failure)) = (unwanted, last) {
                     blame(before, failure, &plan.retry, Instant::now());
@@ -106,7 +103,9 @@ pub(super) async fn open(
                 picked
             }
             // The last answer is an answer, whatever its status (nginx passes it on, too).
-            (Err(_), Some((answered, peer, before))) => return Ok(answered.open(&call, peer, before, deadline)),
+            (Err(_), Some((answered, peer, before))) => {
+                return Ok(answered.open(&call, peer, before, deadline));
+            }
             // The reason of the last peer says more than "all tried".
             (Err(none), None) => return Err(last.map_or(NoAnswer::NoPeer(none), NoAnswer::Failed)),
         };
@@ -119,7 +118,7 @@ pub(super) async fn open(
             status: None,
             outcome: "answered",
         };
-        let peer = call.upstream.dial.peer(picked.peer().endpoint().address, Wait::Stream);
+        let peer = call.upstream.dial.peer(picked.peer().endpoint().address);
         let heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline).await;
         let now = Instant::now();
         let (failure, answered) = match heads {
@@ -167,7 +166,10 @@ pub(super) async fn open(
         }
         last = Some(failure);
     }
-    Err(NoAnswer::Failed(last.unwrap_or(Failure::Reset)))
+    match unwanted {
+        Some((answered, peer, picked)) => Ok(answered.open(&call, peer, picked, deadline)),
+        None => Err(NoAnswer::Failed(last.unwrap_or(Failure::Reset))),
+    }
 }
 
 fn blame(picked: Picked, failure: Failure, retry: &weir_config::plan::Retry, now: Instant) {
@@ -278,7 +280,8 @@ async fn exchange_heads(
                 let raw = session.response_header().ok_or(Lost::Peer(Failure::BadAnswer))?;
                 let (status, version) = (raw.status, raw.version);
                 let mut head = PeerHead { status, headers: raw.headers.clone() };
-                let checked = checks.check(status.as_u16(), version, &mut head.headers, call.websocket.as_ref());
+                let checked =
+                    checks.check(status.as_u16(), version, &mut head.headers, call.websocket.as_ref());
                 match checked.map_err(|_| Lost::Peer(Failure::BadAnswer))? {
                     Head::Interim => pass_interim(client.as_deref_mut(), head).await?,
                     Head::Final | Head::Tunnel => return Ok((session, head, whole_request_sent)),
@@ -323,7 +326,9 @@ async fn from_client(client: Option<&mut Client>, request_done: bool) -> Event {
 /// `100 Continue` is ours to say (the client got it when its body was asked for); other interim answers pass.
 async fn pass_interim(client: Option<&mut Client>, head: PeerHead) -> Result<(), ClientError> {
     match client {
-        Some(client) if head.status != StatusCode::CONTINUE => client.interim(head.status, &head.headers).await,
+        Some(client) if head.status != StatusCode::CONTINUE => {
+            client.interim(head.status, &head.headers).await
+        }
         _ => Ok(()),
     }
 }
@@ -363,7 +368,9 @@ impl Open {
     /// Passes the rest of the answer on, while the rest of the request goes the other way.
     pub(super) async fn relay(&mut self, client: &mut Client) -> Result<(), Cut> {
         let mut request_done = !self.upgraded && (self.request_done || client.body_done());
-        if self.upgraded && let HttpSession::H1(session) = &mut self.session {
+        if self.upgraded
+            && let HttpSession::H1(session) = &mut self.session
+        {
             session.maybe_upgrade_body_writer();
         }
         loop {

@@ -40,7 +40,13 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        let head = self.request_head(trip, forward, &trip.request.method, trip.request.headers.clone(), Framing::AsTheClient)?;
+        let head = self.request_head(
+            trip,
+            forward,
+            &trip.request.method,
+            trip.request.headers.clone(),
+            Framing::AsTheClient,
+        )?;
         let call = self.call(trip, forward, head);
         let open = exchange::open(&self.connector, call, Some(client), &mut journey.attempts)
             .await
@@ -87,6 +93,7 @@ impl Edge {
         }
         // One canonical length or chunks, whatever the client wrote (RFC 9112 §6).
         let length = fields.remove(header::CONTENT_LENGTH);
+        fields.remove(header::TRANSFER_ENCODING);
         if framing == Framing::AsTheClient && request.has_body {
             match length {
                 Some(length) => fields.insert(header::CONTENT_LENGTH, length),
@@ -109,8 +116,10 @@ impl Edge {
     pub(super) fn target(&self, trip: &Trip, forward: &Forward) -> Result<String, Refusal> {
         match &forward.rewrite {
             None => Ok(trip.request.target()),
-            Some(template) => rewrite::target(template, &trip.passed.facts(&trip.request), trip.passed.params())
-                .map_err(|_| Refusal::Bad(BadRequest::BadTarget)),
+            Some(template) => {
+                rewrite::target(template, &trip.passed.facts(&trip.request), trip.passed.params())
+                    .map_err(|_| Refusal::Bad(BadRequest::BadTarget))
+            }
         }
     }
 
@@ -128,7 +137,8 @@ impl Edge {
         let (fields, length) = answer_fields(trip, &open);
         let head = reply::head(trip, journey, client, status, fields, length)?;
         journey.answer.status = status.as_u16();
-        let bodiless = length == Length::None || length == Length::Known(0) || trip.request.method == Method::HEAD;
+        let bodiless =
+            length == Length::None || length == Length::Known(0) || trip.request.method == Method::HEAD;
         let bodiless = bodiless && !open.is_upgraded();
         if let Err(error) = client.head(head, bodiless).await {
             return Err(error.into());
@@ -185,7 +195,9 @@ pub(super) fn answer_fields(trip: &Trip, open: &Open) -> (HeaderMap, Length) {
     let length = declared_length(&fields);
     hop_by_hop::clean_response(&mut fields, trip.request.websocket.as_ref().filter(|_| open.is_upgraded()));
     let length = match (status, length) {
-        (StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS, _) => Length::None,
+        (StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS, _) => {
+            Length::None
+        }
         (_, Some(length)) => Length::Known(length),
         (_, None) => Length::Unknown,
     };
@@ -209,4 +221,3 @@ pub(super) fn refusal_of(none: &NoAnswer) -> Refusal {
         NoAnswer::Client(ClientError::Bad(bad)) => Refusal::Bad(*bad),
     }
 }
-

@@ -25,7 +25,8 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        let location = route::answer::location(redirect, &trip.passed.facts(&trip.request), trip.passed.params());
+        let location =
+            route::answer::location(redirect, &trip.passed.facts(&trip.request), trip.passed.params());
         let mut fields = HeaderMap::new();
         fields.insert(header::LOCATION, location);
         self.whole(trip, client, journey, redirect.status, fields, Bytes::new()).await
@@ -46,20 +47,36 @@ impl Edge {
         self.whole(trip, client, journey, answer.status, fields, Bytes::from(body)).await
     }
 
-    pub(super) async fn file(&self, trip: &Trip, client: &mut Client, journey: &mut Journey) -> Result<(), Ended> {
+    pub(super) async fn file(
+        &self,
+        trip: &Trip,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> Result<(), Ended> {
         let request = &trip.request;
         let files = trip.running().files(trip.passed.route_id()).ok_or(Refusal::Internal)?;
         let mut answer = files
-            .open(&request.path, request.query.as_deref(), &request.method, &request.headers, SystemTime::now())
+            .open(
+                &request.path,
+                request.query.as_deref(),
+                &request.method,
+                &request.headers,
+                SystemTime::now(),
+            )
             .await;
         if answer.status == StatusCode::NOT_FOUND {
             return Err(Refusal::NoFile.into());
         }
         let length = match &answer.headers.get(header::CONTENT_LENGTH) {
-            Some(length) => length.to_str().ok().and_then(|length| length.parse().ok()).map_or(Length::None, Length::Known),
+            Some(length) => length
+                .to_str()
+                .ok()
+                .and_then(|length| length.parse().ok())
+                .map_or(Length::None, Length::Known),
             None => Length::None,
         };
-        let head = reply::head(trip, journey, client, answer.status, std::mem::take(&mut answer.headers), length)?;
+        let head =
+            reply::head(trip, journey, client, answer.status, std::mem::take(&mut answer.headers), length)?;
         journey.answer.status = answer.status.as_u16();
         client.head(head, answer.body.is_none()).await?;
         let Some(body) = answer.body else { return Ok(()) };

@@ -67,7 +67,14 @@ fn close_if_last(client: &mut Client, journey: &Journey) {
 }
 
 /// One framing, whatever the origin's was: a length, chunks, or the end of the connection for HTTP/1.0.
-fn frame(fields: &mut HeaderMap, client: &mut Client, method: &Method, version: Version, status: StatusCode, length: Length) {
+fn frame(
+    fields: &mut HeaderMap,
+    client: &mut Client,
+    method: &Method,
+    version: Version,
+    status: StatusCode,
+    length: Length,
+) {
     fields.remove(header::CONTENT_LENGTH);
     fields.remove(header::TRANSFER_ENCODING);
     match length {
@@ -83,7 +90,9 @@ fn frame(fields: &mut HeaderMap, client: &mut Client, method: &Method, version: 
         }
         Length::Unknown if method == Method::HEAD => {}
         Length::Unknown => match version {
-            Version::HTTP_11 => _ = fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
+            Version::HTTP_11 => {
+                _ = fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))
+            }
             Version::HTTP_10 => client.close_after(),
             _ => {}
         },
@@ -148,10 +157,13 @@ impl Edge {
             client.close_after();
         }
         let (mut fields, body) = refusal_parts(refusal);
-        if let Some(id) = journey.request.as_ref().and_then(|request| HeaderValue::try_from(&request.id).ok()) {
+        if let Some(id) = journey.request.as_ref().and_then(|request| HeaderValue::try_from(&request.id).ok())
+        {
             fields.insert(X_REQUEST_ID, id);
         }
-        if let Some(value) = journey.cache.as_ref().and_then(|status| HeaderValue::try_from(status.to_string()).ok()) {
+        if let Some(value) =
+            journey.cache.as_ref().and_then(|status| HeaderValue::try_from(status.to_string()).ok())
+        {
             fields.insert(CACHE_STATUS, value);
         }
         let Some(head) = assemble(said.status, &fields) else { return false };

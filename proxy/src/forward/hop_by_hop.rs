@@ -5,7 +5,7 @@
 //! Removal comes before the cache looks at the request, so that what varies an answer is what the origin saw.
 //!
 //! A request keeps its `Transfer-Encoding` here: the session that holds this head reads the body by it. Whoever writes
-//! the request for the origin frames it anew (Pingora's standard policy drops the field and chunks on its own).
+//! the request for the origin frames it anew.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,

@@ -3,9 +3,8 @@
 //! Always from a `SocketAddr` (a name would be resolved blocking, and unwrapped), always with every timeout set
 //! (Pingora's defaults are none at all).
 //!
-//! Pingora has one read timeout for the wait before the head and for the pauses inside of the body, where the plan has
-//! two. [`Wait`] says which of them matters: a hung peer must be left within `first_byte`, or no time remains for
-//! another one; a stream that both ends agreed on may pause for as long as either admits.
+//! The waits for an answer and between its reads are not set here: Pingora has one timeout for both, the plan has two, and
+//! the exchange keeps them itself.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -19,45 +18,31 @@ use pingora::{
 };
 use weir_config::plan::{Timeouts, Upstream};
 
-/// What a request waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wait {
-    /// An answer: no read takes longer than `first_byte`.
-    Answer,
-    /// A WebSocket or an event stream: no read takes longer than the larger of `first_byte` and `read`.
-    Stream,
-}
-
 /// How to connect to the peers of one upstream, prepared once for all of its requests.
 #[derive(Debug, Clone)]
 pub struct Dial {
     template: HttpPeer,
-    /// The read timeout of a [`Wait::Stream`].
-    stream: Duration,
 }
 
 impl Dial {
     /// The way to the peers of `upstream`.
     #[must_use]
     pub fn new(upstream: &Upstream) -> Self {
-        let Timeouts { connect, first_byte, read, write, .. } = upstream.timeouts;
+        let Timeouts { connect, write, .. } = upstream.timeouts;
         let idle = match upstream.keepalive {
             // Pingora's pool is shared by all upstreams and has no bound of its own for each: off or on is all there is.
             0 => Duration::ZERO,
             _ => upstream.keepalive_timeout,
         };
         let tls = upstream.tls.as_ref().map(|tls| (tls.name.as_str(), tls.verify));
-        Self::build(&upstream.name, tls, &Patience { connect, first_byte, read, write, idle })
+        Self::build(&upstream.name, tls, &Patience { connect, write, idle })
     }
 
-    /// The peer at `address`, for `ProxyHttp::upstream_peer`.
+    /// The peer at `address`.
     #[must_use]
-    pub fn peer(&self, address: SocketAddr, wait: Wait) -> HttpPeer {
+    pub fn peer(&self, address: SocketAddr) -> HttpPeer {
         let mut peer = self.template.clone();
         peer._address = address.into();
-        if wait == Wait::Stream {
-            peer.options.read_timeout = Some(self.stream);
-        }
         peer
     }
 
@@ -68,7 +53,6 @@ impl Dial {
         let options = &mut template.options;
         options.connection_timeout = Some(patience.connect);
         options.total_connection_timeout = Some(patience.connect);
-        options.read_timeout = Some(patience.first_byte);
         options.write_timeout = Some(patience.write);
         options.idle_timeout = Some(patience.idle);
         options.alpn = ALPN::H1;
@@ -76,7 +60,7 @@ impl Dial {
         let verify = tls.is_none_or(|(_, verify)| verify);
         options.verify_cert = verify;
         options.verify_hostname = verify;
-        Self { template, stream: patience.first_byte.max(patience.read) }
+        Self { template }
     }
 }
 
@@ -84,8 +68,6 @@ impl Dial {
 #[derive(Debug, Hash)]
 struct Patience {
     connect: Duration,
-    first_byte: Duration,
-    read: Duration,
     write: Duration,
     idle: Duration,
 }
@@ -106,8 +88,6 @@ mod tests {
 
     const PATIENCE: Patience = Patience {
         connect: Duration::from_secs(1),
-        first_byte: Duration::from_secs(2),
-        read: Duration::from_secs(3),
         write: Duration::from_secs(4),
         idle: Duration::from_secs(5),
     };
@@ -118,24 +98,16 @@ mod tests {
 
     #[test]
     fn every_timeout_is_set() {
-        let peer = Dial::build("api", None, &PATIENCE).peer(address(3001), Wait::Answer);
+        let peer = Dial::build("api", None, &PATIENCE).peer(address(3001));
         assert_eq!(peer.connection_timeout(), Some(PATIENCE.connect));
         assert_eq!(peer.total_connection_timeout(), Some(PATIENCE.connect));
-        assert_eq!(peer.options.read_timeout, Some(PATIENCE.first_byte));
         assert_eq!(peer.options.write_timeout, Some(PATIENCE.write));
         assert_eq!(peer.idle_timeout(), Some(PATIENCE.idle));
     }
 
     #[test]
-    fn a_hung_peer_is_left_early_and_a_stream_may_pause() {
-        let read = |wait| Dial::build("api", None, &PATIENCE).peer(address(1), wait).options.read_timeout;
-        assert_eq!(read(Wait::Answer), Some(PATIENCE.first_byte));
-        assert_eq!(read(Wait::Stream), Some(PATIENCE.read));
-    }
-
-    #[test]
     fn the_address_is_the_picked_one_and_http_1_is_spoken() {
-        let peer = Dial::build("api", None, &PATIENCE).peer(address(3001), Wait::Answer);
+        let peer = Dial::build("api", None, &PATIENCE).peer(address(3001));
         assert_eq!(peer.address().as_inet(), Some(&address(3001)));
         assert!(!peer.tls());
         assert_eq!(peer.options.alpn, ALPN::H1);
@@ -143,19 +115,17 @@ mod tests {
 
     #[test]
     fn tls_carries_the_name_and_verifies_unless_told_not_to() {
-        let strict =
-            Dial::build("api", Some(("origin.test", true)), &PATIENCE).peer(address(1), Wait::Answer);
+        let strict = Dial::build("api", Some(("origin.test", true)), &PATIENCE).peer(address(1));
         assert!(strict.tls() && strict.verify_cert() && strict.verify_hostname());
         assert_eq!(strict.sni(), "origin.test");
-        let lax = Dial::build("api", Some(("origin.test", false)), &PATIENCE).peer(address(1), Wait::Answer);
+        let lax = Dial::build("api", Some(("origin.test", false)), &PATIENCE).peer(address(1));
         assert!(lax.tls() && !lax.verify_cert() && !lax.verify_hostname());
     }
 
     #[test]
     fn connections_are_shared_only_within_one_upstream_as_it_is_now() {
-        let hash = |name, tls, patience: &Patience| {
-            Dial::build(name, tls, patience).peer(address(1), Wait::Answer).reuse_hash()
-        };
+        let hash =
+            |name, tls, patience: &Patience| Dial::build(name, tls, patience).peer(address(1)).reuse_hash();
         let api = hash("api", None, &PATIENCE);
         assert_eq!(
             api,
@@ -164,6 +134,6 @@ mod tests {
         );
         assert_ne!(api, hash("web", None, &PATIENCE));
         assert_ne!(api, hash("api", Some(("origin.test", true)), &PATIENCE));
-        assert_ne!(api, hash("api", None, &Patience { read: Duration::from_secs(9), ..PATIENCE }));
+        assert_ne!(api, hash("api", None, &Patience { write: Duration::from_secs(9), ..PATIENCE }));
     }
 }

@@ -40,7 +40,9 @@ impl AccessWriter {
         let sink = Sink::open(log.path.as_deref())?;
         let (lines, waiting) = sync_channel(log.queue.max(1));
         let path = log.path.clone();
-        std::thread::Builder::new().name("access-log".into()).spawn(move || write_all(waiting, sink, path))?;
+        std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || write_all(waiting, sink, path))?;
         Ok(Self { lines, format: log.format, dropped })
     }
 

@@ -1,6 +1,10 @@
 //! The origin as a source of sessions: one question over HTTP, to whichever peer the upstream's balance picks.
 
-use std::{net::{IpAddr, Ipv4Addr}, sync::Arc, time::Instant};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Instant,
+};
 
 use async_trait::async_trait;
 use http::StatusCode;
@@ -48,7 +52,8 @@ impl Ask for AskUpstream {
                 tls: self.upstream.tls.as_ref(),
             };
             let answer =
-                http_client::get(target, path, Some(token.expose()), plan.timeouts.first_byte, ANSWER_BYTES).await;
+                http_client::get(target, path, Some(token.expose()), plan.timeouts.first_byte, ANSWER_BYTES)
+                    .await;
             match answer {
                 Ok((StatusCode::OK, body)) => {
                     picked.succeeded();

@@ -5,11 +5,12 @@ use std::{num::NonZeroUsize, path::Path};
 /// The number of worker threads, at least one.
 #[must_use]
 pub fn count(configured: Option<usize>) -> usize {
-    configured.unwrap_or_else(|| {
-        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        cgroup_quota(Path::new("/sys/fs/cgroup")).map_or(cores, |quota| quota.min(cores))
-    })
-    .max(1)
+    configured
+        .unwrap_or_else(|| {
+            let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            cgroup_quota(Path::new("/sys/fs/cgroup")).map_or(cores, |quota| quota.min(cores))
+        })
+        .max(1)
 }
 
 /// Whole CPUs that the cgroup (v2, else v1) grants, rounded up: with half a CPU one thread still has to run.
@@ -44,13 +45,19 @@ mod tests {
     #[test]
     fn a_quota_of_one_and_a_half_cores_runs_two_threads() {
         assert_eq!(quota_of(&[("cpu.max", "150000 100000\n")]), Some(2));
-        assert_eq!(quota_of(&[("cpu/cpu.cfs_quota_us", "50000\n"), ("cpu/cpu.cfs_period_us", "100000\n")]), Some(1));
+        assert_eq!(
+            quota_of(&[("cpu/cpu.cfs_quota_us", "50000\n"), ("cpu/cpu.cfs_period_us", "100000\n")]),
+            Some(1)
+        );
     }
 
     #[test]
     fn no_quota_is_no_bound() {
         assert_eq!(quota_of(&[("cpu.max", "max 100000\n")]), None);
-        assert_eq!(quota_of(&[("cpu/cpu.cfs_quota_us", "-1\n"), ("cpu/cpu.cfs_period_us", "100000\n")]), None);
+        assert_eq!(
+            quota_of(&[("cpu/cpu.cfs_quota_us", "-1\n"), ("cpu/cpu.cfs_period_us", "100000\n")]),
+            None
+        );
         assert_eq!(quota_of(&[]), None);
     }
 

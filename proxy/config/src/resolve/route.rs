@@ -248,7 +248,7 @@ impl Resolver<'_> {
         }
     }
 
-    /// The first route that matches decides, so a later one that matches nothing else is never asked.
+    /// Of routes with the same host and path the first decides, so a later one that asks for no less is never asked.
     pub(super) fn routes_can_be_reached(&mut self, routes: &[plan::Route]) {
         if routes.is_empty() {
             let place = self.raw.routes.place().unwrap_or_default();
@@ -262,7 +262,9 @@ impl Resolver<'_> {
                 "`{}` is never reached: the route in line {} matches the same",
                 route.name, first.place.line
             );
-            self.report.warning(route.place, message).help("the first route that matches decides");
+            self.report
+                .warning(route.place, message)
+                .help("of routes with the same host and path the first one decides");
         }
     }
 
@@ -319,7 +321,7 @@ fn default_name(when: &Match) -> String {
 
 /// Whether everything that `second` matches is matched by `first`, as far as can be seen from equal words.
 fn covers(first: &Match, second: &Match) -> bool {
-    let hosts = first.hosts.is_empty() || first.hosts == second.hosts;
+    let hosts = first.hosts == second.hosts;
     let methods = first.methods.is_empty()
         || (!second.methods.is_empty() && second.methods.iter().all(|method| first.methods.contains(method)));
     hosts && methods && first.headers.is_empty() && path_text(&first.path) == path_text(&second.path)

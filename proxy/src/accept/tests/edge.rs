@@ -76,11 +76,7 @@ impl Service for Edge {
         .into()
     }
 
-    async fn serve(
-        &self,
-        session: ServerSession,
-        arrival: Arc<Arrival>,
-    ) -> Option<Stream> {
+    async fn serve(&self, session: ServerSession, arrival: Arc<Arrival>) -> Option<Stream> {
         let (_, stop) = tokio::sync::watch::channel(false);
         let reused = ARRIVAL.scope(arrival, self.proxy.process_new_http(session, &stop)).await;
         reused.map(|reused| reused.consume().0)

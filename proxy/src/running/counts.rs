@@ -1,0 +1,75 @@
+//! What the stages count, resolved once per plan so that a request only adds.
+
+use prometheus::IntCounter;
+use weir_config::{
+    Plan, plan,
+    plan::{CacheId, LimitId, SessionId},
+};
+
+use super::Running;
+use crate::{auth::Unavailable, cache::Lookup, metrics::Metrics};
+
+/// Counters of the stages, resolved once.
+#[derive(Debug)]
+pub(super) struct Counts {
+    limits: Vec<[IntCounter; 2]>,
+    sessions: Vec<[IntCounter; 3]>,
+    caches: Vec<[IntCounter; 4]>,
+    invalidations: IntCounter,
+}
+
+impl Counts {
+    pub(super) fn new(plan: &Plan, metrics: &Metrics) -> Self {
+        let families = metrics.families();
+        let verdicts = |limit: &plan::Limit| {
+            ["admitted", "refused"].map(|verdict| families.limits.with_label_values(&[&*limit.name, verdict]))
+        };
+        let results = |session: &plan::Session| {
+            ["valid", "unknown", "unavailable"]
+                .map(|result| families.sessions.with_label_values(&[&*session.name, result]))
+        };
+        let lookups = |cache: &plan::Cache| {
+            ["hit", "stale", "miss", "bypass"]
+                .map(|result| families.cache.with_label_values(&[&*cache.name, result]))
+        };
+        Self {
+            limits: plan.limits.iter().map(verdicts).collect(),
+            sessions: plan.sessions.iter().map(results).collect(),
+            caches: plan.caches.iter().map(lookups).collect(),
+            invalidations: families.invalidations.with_label_values::<&str>(&[]),
+        }
+    }
+}
+
+impl Running {
+    /// Counts a charge.
+    pub fn count_limit(&self, limit: LimitId, admitted: bool) {
+        self.counts.limits[limit.index()][usize::from(!admitted)].inc();
+    }
+
+    /// Counts a validation.
+    pub fn count_session<T>(&self, session: SessionId, result: &Result<Option<T>, Unavailable>) {
+        let which = match result {
+            Ok(Some(_)) => 0,
+            Ok(None) => 1,
+            Err(_) => 2,
+        };
+        self.counts.sessions[session.index()][which].inc();
+    }
+
+    /// Counts a look-up.
+    pub fn count_lookup(&self, cache: CacheId, lookup: &Lookup) {
+        let which = match lookup {
+            Lookup::Hit { .. } => 0,
+            Lookup::Stale { .. } => 1,
+            Lookup::Miss(_) | Lookup::OnlyIfCached => 2,
+            Lookup::Bypass(_) => 3,
+        };
+        self.counts.caches[cache.index()][which].inc();
+    }
+
+    /// Counts a tag invalidated by a write.
+    pub fn count_invalidation(&self) {
+        self.counts.invalidations.inc();
+    }
+}
