@@ -161,7 +161,8 @@ impl Service for Edge {
             snapshot.recorder.finish(&journey, None);
             return None;
         }
-        let mut client = Client::new(session);
+        let listener = snapshot.running.plan.listeners.get(journey.arrival.connection.listener);
+        let mut client = Client::new(session, listener.map(|listener| &listener.bounds));
         if journey.arrival.is_closing() {
             client.close_after();
         }
