@@ -172,7 +172,7 @@ impl Running {
             caches: caches.collect(),
             tags,
             upstreams,
-            routes: plan.routes.iter().map(|route| RouteParts::build(route)).collect::<Result<_, _>>()?,
+            routes: plan.routes.iter().map(RouteParts::build).collect::<Result<_, _>>()?,
             redis,
             counts: Counts::new(&plan, metrics),
             _probes: stop.drop_guard(),
