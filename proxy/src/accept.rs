@@ -51,6 +51,7 @@ use pingora::{
 };
 
 pub use self::bad::BadRequest;
+pub(crate) use self::gate::Pace;
 
 /// What serves the requests that pass, and words the refusals.
 #[async_trait]

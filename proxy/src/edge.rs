@@ -168,7 +168,8 @@ impl Service for Edge {
             snapshot.recorder.finish(&journey, None);
             return None;
         }
-        let mut client = Client::new(session);
+        let listener = snapshot.running.plan.listeners.get(journey.arrival.connection.listener);
+        let mut client = Client::new(session, listener.map(|listener| &listener.bounds));
         let ended = Box::pin(self.travel(&snapshot, &mut client, &mut journey)).await;
         let whole = match ended {
             Ok(()) => true,

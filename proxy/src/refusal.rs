@@ -97,7 +97,8 @@ impl Refusal {
             // 503, not 401: the caller may be right, we cannot tell; failing open would let anyone pass.
             Self::SessionsDown => said(503, "sessions_down", "sessions cannot be checked at the moment"),
             Self::NotCached => said(504, "not_cached", "not in the cache (RFC 9111 section 5.2.1.7)"),
-            Self::Hops => said(400, "hop_by_hop", "the request cannot be passed on"),
+            // Who tries to have our fields dropped gets no second try on this connection.
+            Self::Hops => Said { closes: true, ..said(400, "hop_by_hop", "the request cannot be passed on") },
             Self::NoPeer => said(502, "no_peer", "no server is available"),
             Self::PeersFull => said(503, "peers_full", "every server is busy"),
             Self::PeerFailed => said(502, "peer_failed", "the server's answer could not be used"),

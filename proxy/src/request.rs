@@ -98,6 +98,12 @@ impl RequestView {
         let authority =
             headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("").to_ascii_lowercase();
         let host = without_port(&authority).to_owned();
+        // The cache compares hosts without regard to case: so must the origin, or one client's spelling is another's answer.
+        if let Ok(host) = HeaderValue::try_from(&authority)
+            && headers.contains_key(header::HOST)
+        {
+            headers.insert(header::HOST, host);
+        }
         let fresh = fresh_id();
         let id = trace::request_id(&headers, is_trusted, fresh);
         let trace = Trace::follow(&headers, fresh, rand::rng().random());

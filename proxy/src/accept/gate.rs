@@ -75,7 +75,7 @@ impl Gate {
 
 /// How long a body made us wait, and for how much.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     received: u64,
     /// Only while we wanted bytes: a slow origin is not the client's fault.
     waited: Duration,
@@ -85,7 +85,7 @@ impl Pace {
     /// Notes bytes that came after so long a wait.
     ///
     /// Errors: [`BadRequest::BodyTimeout`] when the average after the first `body_timeout` is below `body_min_rate`.
-    pub(super) fn note(&mut self, bytes: usize, waited: Duration, bounds: &Bounds) -> Result<(), BadRequest> {
+    pub(crate) fn note(&mut self, bytes: usize, waited: Duration, bounds: &Bounds) -> Result<(), BadRequest> {
         self.received = self.received.saturating_add(bytes as u64);
         self.waited = self.waited.saturating_add(waited);
         let rate = bounds.body_min_rate.get();

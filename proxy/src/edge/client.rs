@@ -1,7 +1,7 @@
 //! The client's side of one exchange: its request body in chunks, kept for a replay while it is small, and whether it
 //! is still there.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
@@ -10,11 +10,12 @@ use pingora::{
     protocols::{Stream, http::ServerSession},
 };
 
-use weir_config::Plan;
+use tokio::time::timeout_at;
+use weir_config::{Plan, plan::Bounds};
 
 use super::reply::assemble;
 use crate::{
-    accept::{Arrival, BadRequest},
+    accept::{Arrival, BadRequest, Pace},
     forward::hop_by_hop,
     refusal::Refusal,
     request::RequestView,
@@ -46,12 +47,26 @@ pub(super) struct Client {
     continues: bool,
     body_done: bool,
     written: u64,
+    clock: Option<Box<Clock>>,
+}
+
+/// The clock of an HTTP/2 stream's body. HTTP/1 has its own at the socket; the front sees no streams.
+struct Clock {
+    bounds: Bounds,
+    pace: Pace,
+    /// Since when we want bytes; kept when a read is dropped and begun again.
+    since: Option<Instant>,
 }
 
 impl Client {
     /// The client behind `session`, whose head has been read. A `limit` of 0 is no bound.
-    pub(super) fn new(mut session: ServerSession) -> Self {
+    pub(super) fn new(mut session: ServerSession, bounds: Option<&Bounds>) -> Self {
         let body_done = session.is_body_empty();
+        let clock = bounds.filter(|_| session.is_http2()).map(|bounds| {
+            // A client that never opens its window would hold its answer in our memory.
+            session.set_write_timeout(Some(bounds.send_timeout));
+            Box::new(Clock { bounds: bounds.clone(), pace: Pace::default(), since: None })
+        });
         Self {
             session,
             replay: Some(BytesMut::new()),
@@ -60,6 +75,7 @@ impl Client {
             continues: false,
             body_done,
             written: 0,
+            clock,
         }
     }
 
@@ -67,6 +83,11 @@ impl Client {
     pub(super) fn expect_body(&mut self, limit: u64, continues: bool) {
         self.limit = limit;
         self.continues = continues && !self.body_done;
+    }
+
+    /// From here on the connection carries another protocol, which is no body: nothing bounds it, nothing is replayed.
+    pub(super) fn open_tunnel(&mut self) {
+        (self.limit, self.replay) = (0, None);
     }
 
     /// Whether the request has a body at all.
@@ -95,10 +116,17 @@ impl Client {
             self.session.write_continue_response().await.map_err(|_| ClientError::Left)?;
         }
         // A body that breaks a rule says so in [`Arrival::fault`], which words the answer.
-        let chunk = self.session.read_request_body().await.map_err(|_| ClientError::Left)?;
-        let Some(chunk) = chunk else {
-            self.body_done = true;
-            return Ok(None);
+        let chunk = loop {
+            match self.timed_read().await? {
+                // An empty DATA frame, or a chunk cut behind its size line. Written on, it would be the last chunk, and what
+                // follows the peer's next request.
+                Some(chunk) if chunk.is_empty() => {}
+                Some(chunk) => break chunk,
+                None => {
+                    self.body_done = true;
+                    return Ok(None);
+                }
+            }
         };
         self.seen += chunk.len() as u64;
         if self.limit > 0 && self.seen > self.limit {
@@ -109,6 +137,21 @@ impl Client {
             kept => *kept = None,
         }
         Ok(Some(chunk))
+    }
+
+    async fn timed_read(&mut self) -> Result<Option<Bytes>, ClientError> {
+        let read = self.session.read_request_body();
+        let Some(clock) = &mut self.clock else {
+            return read.await.map_err(|_| ClientError::Left);
+        };
+        let late = || ClientError::Bad(BadRequest::BodyTimeout);
+        let since = *clock.since.get_or_insert_with(Instant::now);
+        let read = timeout_at((since + clock.bounds.body_timeout).into(), read).await.map_err(|_| late())?;
+        let chunk = read.map_err(|_| ClientError::Left)?;
+        clock.since = None;
+        let bytes = chunk.as_ref().map_or(0, Bytes::len);
+        clock.pace.note(bytes, since.elapsed(), &clock.bounds).map_err(|_| late())?;
+        Ok(chunk)
     }
 
     /// Resolves when the client is gone; only after its body was read.
@@ -145,8 +188,11 @@ impl Client {
         result.map_err(|_| ClientError::Left)
     }
 
-    /// Writes a piece of the answer's body.
+    /// Writes a piece of the answer's body. An empty one is nothing: as a chunk it would end the answer.
     pub(super) async fn body(&mut self, bytes: Bytes) -> Result<(), ClientError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let length = bytes.len() as u64;
         self.session.write_response_body(bytes, false).await.map_err(|_| ClientError::Left)?;
         self.written += length;

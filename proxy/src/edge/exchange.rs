@@ -368,10 +368,11 @@ impl Open {
     /// Passes the rest of the answer on, while the rest of the request goes the other way.
     pub(super) async fn relay(&mut self, client: &mut Client) -> Result<(), Cut> {
         let mut request_done = !self.upgraded && (self.request_done || client.body_done());
-        if self.upgraded
-            && let HttpSession::H1(session) = &mut self.session
-        {
-            session.maybe_upgrade_body_writer();
+        if self.upgraded {
+            client.open_tunnel();
+            if let HttpSession::H1(session) = &mut self.session {
+                session.maybe_upgrade_body_writer();
+            }
         }
         loop {
             let silent = Instant::now() + self.read;

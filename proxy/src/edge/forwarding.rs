@@ -91,6 +91,11 @@ impl Edge {
             host.render(&facts, &mut value);
             fields.insert(header::HOST, HeaderValue::try_from(value).map_err(|_| Refusal::Hops)?);
         }
+        if !fields.contains_key(header::HOST) {
+            // HTTP/1.0 may come without; what we send is HTTP/1.1, which may not. The upstream's name, as nginx does.
+            let name = &running.upstreams[forward.upstream.index()].plan.name;
+            fields.insert(header::HOST, HeaderValue::try_from(&**name).map_err(|_| Refusal::Hops)?);
+        }
         // One canonical length or chunks, whatever the client wrote (RFC 9112 §6).
         let length = fields.remove(header::CONTENT_LENGTH);
         fields.remove(header::TRANSFER_ENCODING);

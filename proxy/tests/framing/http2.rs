@@ -1,0 +1,297 @@
+//! HTTP/2: streams and frames that hold on to us, and requests that HTTP/1 would misread.
+
+use std::{
+    future::poll_fn,
+    io::{Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use http::{Method, Request, Version};
+
+use super::{
+    harness::{Weir, config},
+    origin::Origin,
+};
+
+/// What a flood may leave behind in our memory, in KiB.
+const GROWTH: u64 = 16 << 10;
+
+async fn connect(weir: &Weir) -> SendRequest<Bytes> {
+    let tcp = tokio::net::TcpStream::connect(weir.address).await.unwrap();
+    let (sender, connection) = h2::client::handshake(tcp).await.unwrap();
+    tokio::spawn(connection);
+    sender.ready().await.unwrap()
+}
+
+fn request(method: Method, target: &str) -> Request<()> {
+    let uri = format!("http://a.test{target}");
+    Request::builder().version(Version::HTTP_2).method(method).uri(uri).body(()).unwrap()
+}
+
+async fn whole(response: ResponseFuture) -> Result<(u16, Bytes), h2::Error> {
+    let (head, mut body) = response.await?.into_parts();
+    let mut bytes = Vec::new();
+    while let Some(piece) = body.data().await {
+        let piece = piece?;
+        body.flow_control().release_capacity(piece.len())?;
+        bytes.extend_from_slice(&piece);
+    }
+    Ok((head.status.as_u16(), bytes.into()))
+}
+
+/// One frame, header and payload.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// GET /flood of a.test, in HPACK literals.
+fn head() -> Vec<u8> {
+    [&[0x82, 0x86, 0x04, 6][..], b"/flood", &[0x01, 6], b"a.test"].concat()
+}
+
+/// A connection that has said its preface.
+fn raw(weir: &Weir) -> TcpStream {
+    let mut socket = TcpStream::connect(weir.address).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    socket.write_all(&frame(4, 0, 0, &[])).unwrap();
+    socket
+}
+
+/// Whether the edge ends the connection, whatever it says before.
+fn is_dropped(socket: &mut TcpStream) -> bool {
+    let mut sink = [0; 16 << 10];
+    loop {
+        match socket.read(&mut sink) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_never_sends_its_body_is_cut_and_the_others_live() {
+    let origin = Origin::start();
+    let weir = Weir::start(&config(origin.address));
+    let mut sender = connect(&weir).await;
+    let (response, _body) = sender.send_request(request(Method::POST, "/slow"), false).unwrap();
+    let (drip, mut body) = sender.send_request(request(Method::POST, "/drip"), false).unwrap();
+    let dripping = tokio::spawn(async move {
+        // A byte now and then resets a clock between reads; the rate is what counts.
+        while body.send_data(Bytes::from_static(b"x"), false).is_ok() {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    });
+    let began = Instant::now();
+    let (status, _) = whole(response).await.unwrap();
+    assert_eq!(status, 408);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    let (status, _) = whole(drip).await.unwrap();
+    assert_eq!(status, 408);
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    let (good, _) = sender.send_request(request(Method::GET, "/good"), true).unwrap();
+    assert_eq!(whole(good).await.unwrap(), (200, Bytes::from_static(b"GET /good")));
+    dripping.abort();
+    weir.assert_sane();
+}
+
+/// Written on, an empty DATA frame would be the last chunk, and what follows it the peer's next request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_data_frame_does_not_end_the_body_for_the_origin() {
+    let origin = Origin::start();
+    let weir = Weir::start(&config(origin.address));
+    let mut sender = connect(&weir).await;
+    let (response, mut body) = sender.send_request(request(Method::POST, "/empty"), false).unwrap();
+    body.send_data(Bytes::new(), false).unwrap();
+    body.send_data(Bytes::from_static(b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"), false).unwrap();
+    body.send_data(Bytes::new(), false).unwrap();
+    body.send_data(Bytes::new(), true).unwrap();
+    assert_eq!(whole(response).await.unwrap().0, 200);
+    let seen = origin.seen();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert!(seen[0].ends_with("\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"), "{seen:?}");
+    origin.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_never_opens_its_window_is_cut() {
+    let origin = Origin::start();
+    let weir = Weir::start(&config(origin.address));
+    let body = "x".repeat(4 << 20);
+    origin.script(
+        "/large",
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()),
+        false,
+    );
+    let before = weir.memory();
+    let mut sender = connect(&weir).await;
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        let (response, _) = sender.send_request(request(Method::GET, "/large"), true).unwrap();
+        answers.push(response.await.unwrap());
+    }
+    let grown = weir.memory().saturating_sub(before);
+    println!("20 answers of 4 MiB that nobody reads: {grown} KiB");
+    assert!(grown < GROWTH, "{grown} KiB");
+    for answer in answers {
+        let mut body = answer.into_body();
+        let end = async {
+            // What was in the window comes, without any of it being released; then the reset.
+            while let Some(piece) = body.data().await {
+                if let Err(error) = piece {
+                    return Some(error);
+                }
+            }
+            None
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(8), end).await.expect("cut after send_timeout");
+        assert!(ended.is_some(), "a cut answer must not look whole");
+    }
+    weir.assert_sane();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_contradicts_the_authority_is_refused_alone() {
+    let origin = Origin::start();
+    let weir = Weir::start(&config(origin.address));
+    let mut sender = connect(&weir).await;
+    let mut evil = request(Method::GET, "/a");
+    evil.headers_mut().insert("host", "b.test".parse().unwrap());
+    let (response, _) = sender.send_request(evil, true).unwrap();
+    assert_eq!(whole(response).await.unwrap().0, 400);
+    for (name, value) in [("content_length", "5"), ("x", "a"), ("transfer_encoding", "chunked")] {
+        let mut odd = request(Method::GET, "/odd");
+        odd.headers_mut().insert(name, value.parse().unwrap());
+        let (response, _) = sender.send_request(odd, true).unwrap();
+        assert_eq!(whole(response).await.unwrap().0, if name == "x" { 200 } else { 400 }, "{name}");
+    }
+    assert_eq!(origin.seen().len(), 1);
+    origin.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_streams_at_once_each_get_their_own_answer() {
+    let origin = Origin::start();
+    let weir = Weir::start(&config(origin.address));
+    let mut sender = connect(&weir).await;
+    let mut running = Vec::new();
+    for nth in 0..500 {
+        poll_fn(|cx| sender.poll_ready(cx)).await.unwrap();
+        let (response, _) = sender.send_request(request(Method::GET, &format!("/n/{nth}")), true).unwrap();
+        running.push((nth, tokio::spawn(whole(response))));
+    }
+    for (nth, answer) in running {
+        let (status, body) = answer.await.unwrap().unwrap();
+        assert_eq!((status, body), (200, Bytes::from(format!("GET /n/{nth}"))));
+    }
+    origin.assert_clean();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn floods_are_dropped_while_a_good_client_is_served_and_memory_stays() {
+    let origin = Origin::start();
+    let weir = Weir::start(&config(origin.address));
+    let mut good = connect(&weir).await;
+    let (mut slowest, began) = (Duration::ZERO, weir.memory());
+    let id = |nth: u32| 2 * nth + 1;
+    // Our own hand-made head is one that arrives.
+    let mut one = raw(&weir);
+    one.write_all(&frame(1, 5, 1, &head())).unwrap();
+    let arrived = || origin.seen().iter().any(|request| request.starts_with("GET /flood HTTP/1.1\r\n"));
+    assert!(weir_testkit::wait_until(Duration::from_secs(5), arrived));
+    let reset = |nth| [frame(1, 5, id(nth), &head()), frame(3, 0, id(nth), &8_u32.to_be_bytes())].concat();
+    let floods: [(&str, Vec<u8>); 7] = [
+        ("rapid reset", (0..10_000).flat_map(reset).collect()),
+        // A window update of 0 makes us reset (CVE-2025-8671).
+        (
+            "made you reset",
+            (0..5_000)
+                .flat_map(|nth| [frame(1, 5, id(nth), &head()), frame(8, 0, id(nth), &[0; 4])].concat())
+                .collect(),
+        ),
+        (
+            "continuation",
+            [
+                frame(1, 1, 1, &head()),
+                frame(9, 0, 1, &[&[0x00, 1, b'x', 100][..], &[b'y'; 100]].concat()).repeat(50_000),
+            ]
+            .concat(),
+        ),
+        ("empty continuation", [frame(1, 1, 1, &head()), frame(9, 0, 1, &[]).repeat(200_000)].concat()),
+        ("ping", frame(6, 0, 0, &[0; 8]).repeat(100_000)),
+        ("settings", frame(4, 0, 0, &[0, 3, 0, 0, 0, 100]).repeat(100_000)),
+        (
+            "empty data",
+            [frame(1, 4, 1, &[&[0x83][..], &head()[1..]].concat()), frame(0, 0, 1, &[]).repeat(100_000)]
+                .concat(),
+        ),
+    ];
+    for (name, bytes) in floods {
+        origin.seen();
+        let before = weir.memory();
+        let mut socket = raw(&weir);
+        let flooding = tokio::task::spawn_blocking(move || {
+            let _ = socket.write_all(&bytes);
+            is_dropped(&mut socket)
+        });
+        while !flooding.is_finished() {
+            let asked = Instant::now();
+            poll_fn(|cx| good.poll_ready(cx)).await.unwrap();
+            let (response, _) = good.send_request(request(Method::GET, "/good"), true).unwrap();
+            assert_eq!(whole(response).await.unwrap().0, 200, "{name}");
+            slowest = slowest.max(asked.elapsed());
+        }
+        assert!(flooding.await.unwrap(), "{name}: not dropped");
+        let upstream = origin.seen().iter().filter(|request| request.contains(" /flood ")).count();
+        let grown = weir.memory().saturating_sub(before);
+        println!("{name}: {upstream} requests upstream, {grown} KiB");
+        assert!(upstream <= 120 && grown < GROWTH, "{name}: {upstream} requests, {grown} KiB");
+    }
+    println!("slowest good answer {slowest:?}, in all {} KiB", weir.memory().saturating_sub(began));
+    assert!(slowest < Duration::from_secs(1));
+    origin.assert_clean();
+    weir.assert_sane();
+}
+
+#[test]
+fn resets_that_each_cost_the_origin_a_request_are_cut_too() {
+    let origin = Origin::start();
+    let weir = Weir::start(&config(origin.address));
+    let mut socket = raw(&weir);
+    let mut arrived = 0;
+    for nth in 0..300 {
+        if socket.write_all(&frame(1, 5, 2 * nth + 1, &head())).is_err() {
+            break;
+        }
+        if weir_testkit::wait_until(Duration::from_millis(500), || !origin.seen().is_empty()) {
+            arrived += 1;
+        } else {
+            break;
+        }
+        let _ = socket.write_all(&frame(3, 0, 2 * nth + 1, &8_u32.to_be_bytes()));
+    }
+    println!("{arrived} requests arrived before the connection was dropped");
+    assert!((50..150).contains(&arrived), "{arrived}");
+    assert!(is_dropped(&mut socket));
+    weir.connect().is_served("after");
+}
+
+#[test]
+fn a_head_that_never_ends_is_dropped() {
+    let origin = Origin::start();
+    let weir = Weir::start(&config(origin.address));
+    let mut socket = raw(&weir);
+    socket.write_all(&frame(1, 1, 1, &head())).unwrap();
+    let began = Instant::now();
+    assert!(is_dropped(&mut socket));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
