@@ -192,6 +192,17 @@ async fn what_is_not_for_sharing_lets_nobody_queue_again_for_a_while() {
     cache.must_wait(plain("/"), later);
 }
 
+/// Once every hit on an entry that was stale from birth asked the origin behind it, because waiting was of no use.
+#[test]
+fn one_refreshes_behind_even_where_nobody_would_wait() {
+    let (cache, now) = (cache(), noon());
+    cache.must_fill(plain("/"), now).head(OK, &map(&[("cache-control", "no-store")]), &[], now);
+    let first = cache.refresh(plain("/"), now);
+    assert!(first.is_some() && cache.refresh(plain("/"), now).is_none());
+    drop(first);
+    assert!(cache.refresh(plain("/"), now).is_some(), "and another when it gave up");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pass_ends_when_the_answer_becomes_one_for_sharing() {
     let (cache, now) = (cache(), noon());
