@@ -118,8 +118,8 @@ impl Client {
         // A body that breaks a rule says so in [`Arrival::fault`], which words the answer.
         let chunk = loop {
             match self.timed_read().await? {
-                // An empty DATA frame, or a chunk cut behind its size line. Written on, it would be the last chunk, and what
-                // follows the peer's next request.
+                // An empty DATA frame, the end before trailers, or a chunk cut behind its size line. Written on, it would
+                // be the last chunk, and what follows the peer's next request.
                 Some(chunk) if chunk.is_empty() => {}
                 Some(chunk) => break chunk,
                 None => {

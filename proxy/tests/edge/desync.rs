@@ -132,3 +132,25 @@ fn a_fill_that_breaks_is_whole_for_nobody_and_somebody_fills_anew() {
     }
     assert_eq!(edge.get("/x").text(), "0123456789");
 }
+
+/// A body with trailers ended twice, and the second end was the origin's next request.
+#[test]
+fn a_body_with_trailers_ends_once() {
+    let origin = Origin::start(|request, wire| {
+        if request.target() == "/trailed" {
+            wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nx-t: 1\r\n\r\n");
+        } else {
+            wire.send(ok(request.target()));
+        }
+    });
+    let edge = Edge::before(&origin);
+    let mut client = edge.connect();
+    for path in ["/one", "/trailed", "/two", "/trailed", "/three"] {
+        let body = "transfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nx-t: 1\r\n\r\n";
+        let answer = client.send(format!("POST {path} HTTP/1.1\r\nhost: h\r\n{body}")).answer();
+        let expected = if path == "/trailed" { "hi" } else { path };
+        assert_eq!((answer.status, answer.text()), (200, expected.into()));
+    }
+    assert!(origin.seen().iter().all(|request| request.method() == "POST" && request.body == b"ab"));
+    assert_eq!((origin.count(), origin.accepted()), (5, 1));
+}
