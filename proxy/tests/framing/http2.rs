@@ -31,7 +31,12 @@ fn request(method: Method, target: &str) -> Request<()> {
     Request::builder().version(Version::HTTP_2).method(method).uri(uri).body(()).unwrap()
 }
 
+/// Status and body; waiting for longer than any deadline of the edge is a failure.
 async fn whole(response: ResponseFuture) -> Result<(u16, Bytes), h2::Error> {
+    tokio::time::timeout(Duration::from_secs(10), read_whole(response)).await.expect("an answer in time")
+}
+
+async fn read_whole(response: ResponseFuture) -> Result<(u16, Bytes), h2::Error> {
     let (head, mut body) = response.await?.into_parts();
     let mut bytes = Vec::new();
     while let Some(piece) = body.data().await {
