@@ -129,6 +129,13 @@ pub struct Arrival {
     stop: ShutdownWatch,
 }
 
+/// Breaks a connection inside of an answer that only its end would have ended: a FIN would say that the answer is whole.
+pub fn reset(stream: Stream) {
+    if let Ok(io) = stream.into_any().downcast::<io::FrontIo>() {
+        io.reset();
+    }
+}
+
 /// What the gate found wrong with a body, once.
 type Fault = OnceLock<BadRequest>;
 

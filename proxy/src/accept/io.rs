@@ -141,6 +141,14 @@ impl FrontIo {
         let _ = tokio::time::timeout(FAREWELL, AsyncWriteExt::shutdown(&mut self)).await;
     }
 
+    /// Breaks the connection: RST instead of FIN, and no lingering.
+    pub(super) fn reset(mut self) {
+        if let Some(tcp) = self.raw.tcp() {
+            let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+        }
+        self.broken = true;
+    }
+
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
         if self.eof {
             return Poll::Ready(Ok(0));

@@ -15,7 +15,7 @@ use weir_config::{Plan, plan::Bounds};
 
 use super::reply::assemble;
 use crate::{
-    accept::{Arrival, BadRequest, Pace},
+    accept::{self, Arrival, BadRequest, Pace},
     forward::hop_by_hop,
     refusal::Refusal,
     request::RequestView,
@@ -223,8 +223,13 @@ impl Client {
     }
 
     /// Drops the answer in the middle: the client must notice that it is not whole.
-    pub(super) async fn abort(mut self) {
-        self.session.shutdown().await;
+    pub(super) async fn abort(self) {
+        match self.session {
+            ServerSession::H1(session) if session.req_header().version == http::Version::HTTP_10 => {
+                accept::reset(session.into_inner());
+            }
+            mut session => session.shutdown().await,
+        }
     }
 
     /// Ends an answer that was written whole; gives the stream back when the next request may come on it.

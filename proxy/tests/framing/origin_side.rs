@@ -1,6 +1,8 @@
 //! What origins may answer. An answer is passed on whole, broken off, or replaced by 502; and whatever came behind it never
 //! reaches anybody, least of all the next client on the same connection.
 
+use std::io::{ErrorKind, Read};
+
 use super::{
     harness::{Answer, Weir, config},
     origin::Origin,
@@ -335,4 +337,25 @@ fn an_answer_to_head_has_no_body_whatever_the_origin_sends() {
         client.is_served("head");
     }
     origin.assert_clean();
+}
+
+/// Of an answer to HTTP/1.0 whose length nobody knew, only the way in which the connection ends tells a cut from the end.
+#[test]
+fn a_cut_answer_to_http_1_0_ends_with_a_reset_and_a_whole_one_does_not() {
+    let origin = Origin::start();
+    let weir = Weir::start(&config(origin.address));
+    origin.script("/cut", ok("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n"), true);
+    origin.script("/whole", ok("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n"), true);
+    for (target, is_cut) in [("/cut", true), ("/whole", false)] {
+        let mut client = weir.connect();
+        client.send(format!("GET {target} HTTP/1.0\r\nHost: a.test\r\n\r\n").as_bytes());
+        let mut bytes = Vec::new();
+        let end = client.socket().read_to_end(&mut bytes).map_err(|error| error.kind());
+        assert_eq!(
+            end.err(),
+            is_cut.then_some(ErrorKind::ConnectionReset),
+            "{target}: {}",
+            bytes.escape_ascii()
+        );
+    }
 }
