@@ -116,6 +116,10 @@ impl Seen {
         let (label, status) = (self.label, answer.status);
         self.promises
             .test(Promise::NoServerError, !status.is_server_error(), || format!("{label}: {status}"));
+        if status.is_server_error() {
+            // A fault of its own, which says nothing of limits.
+            return;
+        }
         self.promises.test(Promise::AbuseLimited, with.contains(&status.as_u16()), || {
             format!("a {label} got {status} {}", excerpt(&answer.body))
         });

@@ -233,10 +233,15 @@ impl Device {
         self.tally.writes += 1;
         self.page(None).await;
         if let Some(answer) = self.send(api::ITEM, api::item(&id)).await {
-            self.promises.test(Promise::FreshAfterWrite, answer.status == 404, || {
+            let (shown, gone) = (answer.status.is_success(), answer.status == 404);
+            self.promises.test(Promise::FreshAfterWrite, !shown, || {
                 format!("{}: {} for item {id}, whose deletion was confirmed", api::ITEM.label, answer.status)
             });
-            self.tally.fresh_reads += u64::from(answer.status == 404);
+            // What is neither says nothing of freshness, and is a fault of its own.
+            if !shown && !gone {
+                self.expect(api::ITEM, &answer);
+            }
+            self.tally.fresh_reads += u64::from(gone);
         }
     }
 
