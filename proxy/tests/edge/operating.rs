@@ -17,7 +17,12 @@ routes:
         edge.get(path);
     }
     // Counted when its last byte was written, which the client may see before the count.
-    until("all are counted", || edge.metric("weir_requests_total{route=\"-\",status=\"4xx\"}") == 1.0);
+    let counted = |route: &str, class: &str| {
+        edge.metric(&format!("weir_requests_total{{route=\"{route}\",status=\"{class}\"}}"))
+    };
+    until("all are counted", || {
+        (counted("pass", "2xx"), counted("fixed", "4xx"), counted("-", "4xx")) == (3.0, 1.0, 1.0)
+    });
     (origin, edge)
 }
 

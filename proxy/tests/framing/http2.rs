@@ -21,7 +21,9 @@ const GROWTH: u64 = 16 << 10;
 
 async fn connect(weir: &Weir) -> SendRequest<Bytes> {
     let tcp = tokio::net::TcpStream::connect(weir.address).await.unwrap();
-    let (sender, connection) = h2::client::handshake(tcp).await.unwrap();
+    // As hyper does: the edge's own bound is known only when its SETTINGS have come, and what is above is refused.
+    let mut client = h2::client::Builder::new();
+    let (sender, connection) = client.initial_max_send_streams(100).handshake(tcp).await.unwrap();
     tokio::spawn(connection);
     sender.ready().await.unwrap()
 }
