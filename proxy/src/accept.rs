@@ -75,8 +75,8 @@ pub struct Connection {
     pub local: SocketAddr,
     /// What TLS agreed on; `None` on plain connections.
     pub tls: Option<TlsInfo>,
-    /// The listener's position in the plan.
-    pub listener: usize,
+    /// The listener's address in the plan: what stays when a reload reorders the listeners.
+    pub listener: SocketAddr,
     /// When it was accepted.
     pub opened: Instant,
     requests: AtomicU64,

@@ -108,8 +108,7 @@ impl Edge {
             decide::decide(&snapshot.running, &request, Now::read()).await;
         (journey.route, journey.caller) = (route, caller);
         let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(verdict?) };
-        client
-            .expect_body(trip.body_limit(journey.arrival.connection.listener), trip.request.expects_continue);
+        client.expect_body(trip.body_limit(&journey.arrival), trip.request.expects_continue);
 
         // answered here, or looked up, balanced and forwarded.
         match trip.passed.action(trip.running()) {
@@ -135,10 +134,10 @@ impl Edge {
 
 impl Trip {
     /// The largest request body: the route's own bound, else the listener's; 0 is none.
-    fn body_limit(&self, listener: usize) -> u64 {
-        let listeners = &self.running().plan.listeners;
-        let own = listeners.get(listener).map_or(0, |listener| listener.bounds.body_bytes.get());
-        self.route().body_bytes.map_or(own, |bytes| bytes.get())
+    fn body_limit(&self, arrival: &Arrival) -> u64 {
+        let listener = self.running().plan.listener(arrival.connection.listener);
+        let own = self.route().body_bytes.or(listener.map(|listener| listener.bounds.body_bytes));
+        own.map_or(0, |bytes| bytes.get())
     }
 }
 
@@ -168,7 +167,7 @@ impl Service for Edge {
             snapshot.recorder.finish(&journey, None);
             return None;
         }
-        let listener = snapshot.running.plan.listeners.get(journey.arrival.connection.listener);
+        let listener = snapshot.running.plan.listener(journey.arrival.connection.listener);
         let mut client = Client::new(session, listener.map(|listener| &listener.bounds));
         let ended = Box::pin(self.travel(&snapshot, &mut client, &mut journey)).await;
         let whole = match ended {

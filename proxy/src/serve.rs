@@ -64,7 +64,7 @@ async fn run(source: Source, plan: Plan, threads: usize) -> Result<(), Box<dyn s
     let plan = Arc::clone(&first.running.plan);
     let state = State::new(source, first, metrics);
     let edge = Arc::new(Edge::new(Arc::clone(&state), PEER_CONNECTIONS));
-    let mut fronts = Fronts { edge, state: Arc::clone(&state), open: HashMap::new() };
+    let mut fronts = Fronts { edge, state: Arc::clone(&state), open: HashMap::new(), closing: Vec::new() };
     let prepared = fronts.prepare(&plan)?;
     let admin = match &plan.admin {
         Some(admin) => Some((listener::bind(admin.address)?, admin.allow.clone())),
@@ -138,6 +138,8 @@ struct Fronts {
     edge: Arc<Edge>,
     state: Arc<State>,
     open: HashMap<SocketAddr, Front>,
+    /// Closed by a reload, with requests that may still be in flight.
+    closing: Vec<JoinHandle<()>>,
 }
 
 struct Front {
@@ -148,7 +150,7 @@ struct Front {
 
 /// What a plan's listeners need, had before anything is changed.
 struct Prepared {
-    settings: Vec<(SocketAddr, usize, Settings)>,
+    settings: Vec<(SocketAddr, Settings)>,
     sockets: HashMap<SocketAddr, TcpListener>,
 }
 
@@ -156,7 +158,7 @@ impl Fronts {
     /// Binds what is new and reads every certificate.
     fn prepare(&self, plan: &Plan) -> Result<Prepared, CannotReload> {
         let mut prepared = Prepared { settings: Vec::new(), sockets: HashMap::new() };
-        for (index, wanted) in plan.listeners.iter().enumerate() {
+        for wanted in &plan.listeners {
             let named = |problem: &dyn std::fmt::Display| {
                 CannotReload::Listener(format!("listener {}: {problem}", wanted.address))
             };
@@ -169,32 +171,30 @@ impl Fronts {
                 let socket = listener::bind(wanted.address).map_err(|problem| named(&Chain(&problem)))?;
                 prepared.sockets.insert(wanted.address, socket);
             }
-            prepared.settings.push((wanted.address, index, settings));
+            prepared.settings.push((wanted.address, settings));
         }
         Ok(prepared)
     }
 
     /// Closes what is gone, changes what stays, opens what is new.
     fn put_in_force(&mut self, mut prepared: Prepared) {
-        let wanted: Vec<SocketAddr> = prepared.settings.iter().map(|(address, ..)| *address).collect();
-        self.open.retain(|address, front| {
-            let stays = wanted.contains(address);
-            if !stays {
-                front.stop.send_replace(true);
-                tracing::info!(%address, "listener closed");
-            }
-            stays
-        });
-        for (address, index, settings) in prepared.settings {
+        let wanted: Vec<SocketAddr> = prepared.settings.iter().map(|(address, _)| *address).collect();
+        self.closing.retain(|task| !task.is_finished());
+        for (address, front) in self.open.extract_if(|address, _| !wanted.contains(address)) {
+            front.stop.send_replace(true);
+            self.closing.push(front.task);
+            tracing::info!(%address, "listener closed");
+        }
+        for (address, settings) in prepared.settings {
             match (self.open.get(&address), prepared.sockets.remove(&address)) {
                 (Some(front), _) => front.listener.settings.store(Arc::new(settings)),
-                (None, Some(socket)) => self.begin(address, index, settings, socket),
+                (None, Some(socket)) => self.begin(address, settings, socket),
                 (None, None) => tracing::error!(%address, "a listener without a socket"),
             }
         }
     }
 
-    fn begin(&mut self, address: SocketAddr, index: usize, settings: Settings, socket: TcpListener) {
+    fn begin(&mut self, address: SocketAddr, settings: Settings, socket: TcpListener) {
         let scheme = if settings.tls.is_some() { "https" } else { "http" };
         let bound = socket.local_addr().unwrap_or(address);
         // For people, and for whoever asked for port 0.
@@ -203,7 +203,7 @@ impl Fronts {
         let counters = Arc::new(Counters::default());
         self.state.watch_listener(bound, Arc::clone(&counters));
         let listener = Arc::new(Listener {
-            index,
+            address,
             settings: ArcSwap::from_pointee(settings),
             service: Arc::clone(&self.edge),
             counters,
@@ -218,8 +218,8 @@ impl Fronts {
         for front in self.open.values() {
             front.stop.send_replace(true);
         }
-        for (_, front) in self.open {
-            let _ = front.task.await;
+        for task in self.open.into_values().map(|front| front.task).chain(self.closing) {
+            let _ = task.await;
         }
     }
 }

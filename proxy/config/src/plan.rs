@@ -48,6 +48,14 @@ pub struct Plan {
     pub shutdown: Shutdown,
 }
 
+impl Plan {
+    /// The listener at `address`, as it is written; none once a reload has closed it.
+    #[must_use]
+    pub fn listener(&self, address: SocketAddr) -> Option<&Listener> {
+        self.listeners.iter().find(|listener| listener.address == address)
+    }
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*

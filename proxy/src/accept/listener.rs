@@ -53,8 +53,8 @@ pub struct Settings {
 
 /// One listener as its tasks share it.
 pub struct Listener<S> {
-    /// Its position in the plan.
-    pub index: usize,
+    /// Its address in the plan, by which its words are found there.
+    pub address: SocketAddr,
     /// See there.
     pub settings: ArcSwap<Settings>,
     /// What serves the requests.
@@ -192,7 +192,7 @@ async fn connection<S: Service>(
             (Raw::Tls(Box::new(stream)), Some(info), speaks_http2)
         }
     };
-    let connection = Connection { peer, local, tls, listener: listener.index, opened, requests: 0.into() };
+    let connection = Connection { peer, local, tls, listener: listener.address, opened, requests: 0.into() };
     let io = Box::new(FrontIo::new(raw, settings.bounds.clone(), place));
     if speaks_http2 {
         Box::pin(http2::serve(io, Arc::new(connection), listener, stop)).await;

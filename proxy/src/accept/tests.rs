@@ -45,7 +45,7 @@ impl Front {
         let socket = bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = socket.local_addr().unwrap();
         let listener = Arc::new(Listener {
-            index: 0,
+            address,
             settings: ArcSwap::from_pointee(Settings { bounds: Arc::new(bounds), tls }),
             service: Arc::new(Edge::start().await),
             counters: Arc::new(Counters::default()),

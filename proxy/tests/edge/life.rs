@@ -61,6 +61,29 @@ fn listeners_come_and_go() {
 }
 
 #[test]
+fn a_listener_keeps_its_bounds_when_a_reload_moves_it_in_the_list() {
+    let (a, b) = (weir_testkit::free_port(), weir_testkit::free_port());
+    let narrow = format!("{{ address: 127.0.0.1:{a}, bounds: {{ body_bytes: 10 }} }}");
+    let wide = format!("{{ address: 127.0.0.1:{b}, bounds: {{ body_bytes: 1KiB }} }}");
+    let origin = Origin::named("x");
+    let with = |listeners: &str| {
+        format!(
+            "listeners: [{listeners}]\nupstreams: {{ api: {{ servers: [{}] }} }}\nroutes: [{{ match: /*, to: api }}]\n",
+            origin.address
+        )
+    };
+    let post = |port: u16| {
+        let head = "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 20\r\n\r\n";
+        let mut client = crate::support::Client::connect(([127, 0, 0, 1], port).into());
+        client.send(format!("{head}{}", "x".repeat(20))).answer().status
+    };
+    let edge = Edge::start(&with(&format!("{narrow}, {wide}")));
+    assert_eq!((post(a), post(b)), (413, 200));
+    edge.reload(&with(&format!("{wide}, {narrow}")));
+    assert_eq!((post(a), post(b)), (413, 200));
+}
+
+#[test]
 fn a_certificate_is_replaced_in_place() {
     let folder = tempfile::tempdir().unwrap();
     let first = certificate(folder.path(), "a", "a.test");
@@ -160,6 +183,21 @@ fn term_finishes_what_is_in_flight_and_ends_as_soon_as_it_is_done() {
     assert_eq!(edge.ended().code(), Some(0));
     assert!(opened.elapsed() < SOON.min(std::time::Duration::from_secs(20)), "not after the grace of 30 s");
     edge.record("target", "/");
+}
+
+#[test]
+fn a_listener_that_a_reload_closed_still_finishes_what_is_in_flight_at_the_end() {
+    let (gate, origin, mut edge, mut client) = in_flight();
+    let other = weir_testkit::free_port();
+    edge.reload(&format!(
+        "listeners: [127.0.0.1:{other}]\nupstreams: {{ api: {{ servers: [{}] }} }}\nroutes: [{{ match: /*, to: api }}]\n",
+        origin.address
+    ));
+    edge.signal("TERM");
+    until("it drains", || edge.admin("/ready").status == 503);
+    gate.open();
+    assert_eq!(client.answer().text(), "done");
+    assert_eq!(edge.ended().code(), Some(0));
 }
 
 #[test]
