@@ -1,28 +1,27 @@
-//! Looking up, filling, waiting and serving what is stale: the route's cache rule, step by step.
-//!
-//! One request of those that miss goes to the origin with the fill; once the head says the answer may be kept and how
-//! long it is, a task reads the rest and every client, the first one included, reads from the fill. So a client may
-//! leave or be slow without anyone else noticing. An answer of unknown length is passed on by the request that fetched
-//! it, which goes on filling when its client leaves.
+//! Looking up, waiting for a fill and serving what is stale: the route's cache rule, step by step. `fill.rs` brings what
+//! is missing.
 
-use std::{sync::Arc, time::Instant};
+mod fill;
 
-use http::{HeaderMap, Method, StatusCode, header};
+use std::sync::Arc;
+
+use http::Method;
 use weir_config::plan::{CacheRule, Forward};
 
+use self::fill::Fetched;
 use super::{
     Edge, Ended, Trip,
     client::Client,
-    exchange::{self, NoAnswer, Open},
-    forwarding::{Framing, answer_fields, refusal_of},
+    exchange::NoAnswer,
+    forwarding::{declared_length, refusal_of},
     reply::{self, Length},
 };
 use crate::{
     cache::{
-        self, Ask, Begin, Bypass, Cache, CacheStatus, Decision, Entry, FillGuard, Forwarded, Key, Lookup,
-        Now, Outcome, Reader, RequestHead, Staleness, Tag,
+        self, Ask, Begin, Bypass, Cache, CacheStatus, Entry, Forwarded, Key, Lookup, Now, Outcome, Reader,
+        RequestHead, Staleness, Tag,
     },
-    journey::{Attempt, Journey},
+    journey::Journey,
     refusal::Refusal,
 };
 
@@ -32,16 +31,6 @@ struct Case<'a> {
     forward: &'a Forward,
     rule: &'a CacheRule,
     cache: &'a Cache,
-}
-
-/// What a fetch for the cache brought.
-enum Fetched {
-    /// Something that is kept: read it from there.
-    Kept(Reader, CacheStatus),
-    /// An answer for this request alone, or one that is passed on while it is kept.
-    Passing(Box<Open>, Option<FillGuard>, CacheStatus),
-    /// No answer.
-    None(NoAnswer),
 }
 
 impl Edge {
@@ -175,144 +164,6 @@ impl Edge {
         }
     }
 
-    /// Asks the origin on behalf of a fill, and says what came of it.
-    async fn fetch(
-        &self,
-        case: &Case<'_>,
-        mut guard: FillGuard,
-        has_stale: bool,
-        mut status: CacheStatus,
-        mut client: Option<&mut Client>,
-        attempts: &mut Vec<Attempt>,
-    ) -> Result<Fetched, Ended> {
-        loop {
-            let mut fields = case.trip.request.headers.clone();
-            // The origin is asked for the whole; the client's conditions are answered from what comes.
-            for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_RANGE, header::RANGE] {
-                fields.remove(name);
-            }
-            if let Some(entry) = guard.stale() {
-                entry.head().validate(&mut fields);
-            }
-            let head = self.request_head(case.trip, case.forward, &Method::GET, fields, Framing::Nothing)?;
-            let call = self.call(case.trip, case.forward, head);
-            let opened = exchange::open(&self.connector, call, client.as_deref_mut(), attempts).await;
-            let open = match opened {
-                Ok(open) => open,
-                // The client's end is no news about the origin: the next waiter takes the fill over.
-                Err(NoAnswer::Client(error)) => return Ok(Fetched::None(NoAnswer::Client(error))),
-                Err(none) => {
-                    guard.origin_failed();
-                    return Ok(Fetched::None(none));
-                }
-            };
-            let (now, origin) = (Now::read(), open.head.status);
-            status.origin = Some(origin);
-            if origin.is_server_error() && has_stale {
-                guard.origin_failed();
-                open.done(&self.connector).await;
-                return Ok(Fetched::None(NoAnswer::Failed(crate::forward::retry::Failure::Status(origin))));
-            }
-            let tags = self.tags(case);
-            let (fields, length) = answer_fields(case.trip, &open);
-            if origin == StatusCode::NOT_MODIFIED && guard.stale().is_some() {
-                let confirmed = guard.not_modified(&fields, &tags, now);
-                open.done(&self.connector).await;
-                match confirmed {
-                    Ok(confirmed) => {
-                        status.stored = confirmed.refused.is_none();
-                        return Ok(Fetched::Kept(Reader::whole(confirmed.entry), status));
-                    }
-                    // It spoke of something else: asked again, for the whole.
-                    Err(_) => continue,
-                }
-            }
-            return Ok(match guard.head(origin, &with_length(fields, length), &tags, now) {
-                Decision::NotStored(reason) => {
-                    status.detail = Some(reason.word());
-                    Fetched::Passing(Box::new(open), None, status)
-                }
-                Decision::Store => {
-                    status.stored = true;
-                    match guard.reader() {
-                        Some(reader) => {
-                            tokio::spawn(keep(Arc::clone(&self.connector), open, guard));
-                            Fetched::Kept(reader, status)
-                        }
-                        None => Fetched::Passing(Box::new(open), Some(guard), status),
-                    }
-                }
-            });
-        }
-    }
-
-    /// Passes an answer of unknown length on while it is kept; keeps on when the client leaves.
-    async fn pass_and_keep(
-        &self,
-        case: &Case<'_>,
-        mut open: Open,
-        mut guard: FillGuard,
-        client: &mut Client,
-        journey: &mut Journey,
-    ) -> Result<(), Ended> {
-        let (fields, length) = answer_fields(case.trip, &open);
-        let head = reply::head(case.trip, journey, client, open.head.status, fields, length)?;
-        journey.answer.status = open.head.status.as_u16();
-        let bodiless =
-            case.trip.request.method == Method::HEAD || length == Length::Known(0) || length == Length::None;
-        if let Err(error) = client.head(head, bodiless).await {
-            tokio::spawn(keep(Arc::clone(&self.connector), open, guard));
-            return Err(error.into());
-        }
-        loop {
-            match open.chunk().await {
-                Ok(Some(chunk)) => {
-                    guard.write(&chunk);
-                    if !bodiless && client.body(chunk).await.is_err() {
-                        tokio::spawn(keep(Arc::clone(&self.connector), open, guard));
-                        return Err(Ended::Cut);
-                    }
-                }
-                Ok(None) => {
-                    // Whether it could be kept in the end changes nothing for this client.
-                    let _ = guard.finish();
-                    open.done(&self.connector).await;
-                    return Ok(());
-                }
-                Err(failure) => {
-                    journey.broke(failure.word());
-                    open.broke(Instant::now());
-                    return Err(Ended::Cut);
-                }
-            }
-        }
-    }
-
-    /// Fetches anew behind the back of a client that gets what is stale (RFC 5861 §3).
-    fn refresh_behind(&self, case: &Case<'_>, key: Key, entry: &Arc<Entry>) {
-        let ask = self.ask(case, key, Some(Arc::clone(entry)));
-        // Somebody else is at it already.
-        let Some(guard) = case.cache.refresh(ask, Now::read()) else { return };
-        let (edge, trip, forward) = (self.clone(), case.trip.clone(), case.forward.clone());
-        tokio::spawn(async move {
-            let Some(rule) = &trip.route().cache else { return };
-            let case = Case {
-                trip: &trip,
-                forward: &forward,
-                rule,
-                cache: &trip.running().caches[rule.cache.index()],
-            };
-            // Its attempts are noted nowhere: the record belongs to the client that was answered.
-            let fetched = edge.fetch(&case, guard, true, CacheStatus::default(), None, &mut Vec::new()).await;
-            if let Ok(Fetched::Passing(open, guard, _)) = fetched {
-                match guard {
-                    Some(guard) => keep(Arc::clone(&edge.connector), *open, guard).await,
-                    None => open.abandon().await,
-                }
-            }
-        });
-    }
-
     async fn serve_stale(
         &self,
         case: &Case<'_>,
@@ -335,7 +186,7 @@ impl Edge {
         journey: &mut Journey,
     ) -> Result<(), Ended> {
         let answer = cache::answer(reader.head(), reader.extent(), &case.request(), Now::read());
-        let length = match super::forwarding::declared_length(&answer.headers) {
+        let length = match declared_length(&answer.headers) {
             Some(length) => Length::Known(length),
             None => Length::None,
         };
@@ -407,30 +258,5 @@ impl<'a> Case<'a> {
     fn request(&self) -> RequestHead<'a> {
         let request = &self.trip.request;
         RequestHead { method: &request.method, headers: &request.headers, has_body: request.has_body }
-    }
-}
-
-/// The fields with the length by which the fill checks that the body is whole.
-fn with_length(mut fields: HeaderMap, length: Length) -> HeaderMap {
-    if let Length::Known(length) = length {
-        fields.insert(header::CONTENT_LENGTH, length.into());
-    }
-    fields
-}
-
-/// Reads the rest of an answer into its fill; whoever reads from that sees its end, or that it broke.
-async fn keep(connector: Arc<pingora::connectors::http::Connector>, mut open: Open, mut guard: FillGuard) {
-    loop {
-        match open.chunk().await {
-            Ok(Some(chunk)) => guard.write(&chunk),
-            Ok(None) => {
-                let _ = guard.finish();
-                return open.done(&connector).await;
-            }
-            Err(failure) => {
-                tracing::debug!(failure = failure.word(), "a fill broke");
-                return open.broke(Instant::now());
-            }
-        }
     }
 }

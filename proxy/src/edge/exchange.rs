@@ -1,17 +1,13 @@
 //! One exchange with an upstream: attempts at peers until one answers, then its answer, chunk by chunk.
 //!
-//! [`open`] picks a peer, connects, sends the request and waits for the head of the answer; it goes on to the next peer
-//! as the plan's `retry` says, and never after the client could have seen a byte. [`Open`] is what stands then: a
-//! connection with the rest of the answer on it. It belongs to the request that asked, or to a task that fills the
-//! cache, which is why it holds nothing of the client.
+//! [`open()`] picks a peer, connects, sends the request and waits for the head of the answer; it goes on to the next peer
+//! as the plan's `retry` says, and never after the client could have seen a byte. [`Open`] is what stands then.
 //!
 //! Why not `HttpProxy`: see DESIGN.md, "Why does the general lane not use pingora-proxy?".
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+mod open;
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -21,6 +17,7 @@ use pingora::{
 };
 use tokio::time::sleep_until;
 
+pub(super) use self::open::{Cut, Open};
 use super::client::{Client, ClientError};
 use crate::{
     balance::{NoPeer, Picked, Tried},
@@ -62,20 +59,6 @@ pub(super) enum NoAnswer {
 pub(super) struct PeerHead {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-}
-
-/// A connection on which the final head of an answer has been read.
-pub(super) struct Open {
-    session: HttpSession,
-    peer: HttpPeer,
-    picked: Picked,
-    pub(super) head: PeerHead,
-    /// Whether the whole request went out; otherwise the connection cannot be used again.
-    request_done: bool,
-    upgraded: bool,
-    read: Duration,
-    keepalive: Duration,
-    deadline: Option<Instant>,
 }
 
 /// Asks peers of the upstream until one answers, noting every attempt.
@@ -337,87 +320,5 @@ async fn at(by: Option<Instant>) {
     match by {
         Some(by) => sleep_until(by.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Why an answer ended before its end.
-#[derive(Debug)]
-pub(super) enum Cut {
-    /// The peer broke off, or was silent for too long.
-    Peer(Failure),
-    /// The client ended it.
-    Client(ClientError),
-}
-
-impl Open {
-    /// Whether the connection now carries another protocol.
-    pub(super) fn is_upgraded(&self) -> bool {
-        self.upgraded
-    }
-
-    /// The next chunk of the answer; `None` at its end.
-    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
-        let silent = Instant::now() + self.read;
-        let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
-        tokio::select! {
-            chunk = self.session.read_response_body() => chunk.map_err(|error| exchanging(&error)),
-            () = sleep_until(by.into()) => Err(Failure::ReadTimeout),
-        }
-    }
-
-    /// Passes the rest of the answer on, while the rest of the request goes the other way.
-    pub(super) async fn relay(&mut self, client: &mut Client) -> Result<(), Cut> {
-        let mut request_done = !self.upgraded && (self.request_done || client.body_done());
-        if self.upgraded {
-            client.open_tunnel();
-            if let HttpSession::H1(session) = &mut self.session {
-                session.maybe_upgrade_body_writer();
-            }
-        }
-        loop {
-            let silent = Instant::now() + self.read;
-            let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
-            tokio::select! {
-                chunk = self.session.read_response_body() => match chunk {
-                    Ok(Some(chunk)) => client.body(chunk).await.map_err(Cut::Client)?,
-                    Ok(None) => break,
-                    Err(error) => return Err(Cut::Peer(exchanging(&error))),
-                },
-                chunk = client.chunk(), if !request_done => match chunk {
-                    Ok(Some(chunk)) => {
-                        if self.session.write_request_body(chunk, false).await.is_err() {
-                            request_done = true;
-                        }
-                    }
-                    // Of a tunnel, either side may end it.
-                    Ok(None) if self.upgraded => break,
-                    Ok(None) => {
-                        self.request_done = self.session.finish_request_body().await.is_ok();
-                        request_done = true;
-                    }
-                    Err(error) => return Err(Cut::Client(error)),
-                },
-                () = sleep_until(by.into()) => return Err(Cut::Peer(Failure::ReadTimeout)),
-            }
-        }
-        Ok(())
-    }
-
-    /// The answer was read to its end: tells the pool so, and keeps the connection for the next request.
-    pub(super) async fn done(mut self, connector: &Connector) {
-        self.picked.succeeded();
-        if self.request_done && !self.upgraded && self.session.response_done() {
-            connector.release_http_session(self.session, &self.peer, Some(self.keepalive)).await;
-        }
-    }
-
-    /// The answer broke off, which counts against the peer.
-    pub(super) fn broke(self, now: Instant) {
-        self.picked.failed(now);
-    }
-
-    /// Nobody wants the rest of the answer.
-    pub(super) async fn abandon(mut self) {
-        self.session.shutdown().await;
     }
 }
