@@ -16,6 +16,7 @@
 //!
 //! - [`peer`]: an address with its parameters, and what outlives a reload.
 //! - `passive`: what outcomes of requests say.
+//! - `outlier`: what they say when peers are compared.
 //! - [`probe`]: what active checks say.
 //! - `round_robin`, `least_conn`, `ip_hash`: the methods.
 //! - [`resolve`]: the plan's servers → endpoints.
@@ -23,6 +24,7 @@
 mod ip_hash;
 mod least_conn;
 mod member;
+mod outlier;
 mod passive;
 pub mod peer;
 pub mod probe;
@@ -33,12 +35,20 @@ mod tried;
 #[cfg(test)]
 mod model;
 
-use std::{net::IpAddr, ops::Range, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
-use weir_config::plan::{Balance, Upstream};
+use weir_config::plan::{Balance, Outlier, Upstream};
 
-use self::member::Member;
+use self::{
+    member::Member,
+    outlier::{Rules, Season},
+};
 pub use self::{
     peer::{Endpoint, Peer},
     tried::Tried,
@@ -52,6 +62,8 @@ pub struct Pool {
     /// Primaries first, then backups.
     members: Mutex<Box<[Member]>>,
     primaries: usize,
+    /// When peers that do worse than others rest; taken after `members`.
+    outlier: Option<(Rules, Mutex<Season>)>,
 }
 
 /// Why no peer could be picked.
@@ -102,12 +114,22 @@ impl Pool {
     /// request that an old pool picked keeps counting; its outcome is told to the old pool alone.
     #[must_use]
     pub fn rebuild(old: Option<&Self>, upstream: &Upstream, endpoints: Vec<Endpoint>) -> Arc<Self> {
-        let pool = Self::build(old, Arc::clone(&upstream.name), upstream.balance, endpoints);
+        let mut pool = Self::build(old, Arc::clone(&upstream.name), upstream.balance, endpoints);
+        Arc::get_mut(&mut pool).expect("nobody else has it yet").watch(old, upstream.outlier.as_ref());
         if upstream.health.is_none() {
             // The checks that found a peer sick may be gone from the plan: nobody would ever bring it back.
             pool.members.lock().iter().for_each(|member| member.peer.set_healthy(true));
         }
         pool
+    }
+
+    /// Compares the peers by these rules; what is usual outlives a reload.
+    fn watch(&mut self, old: Option<&Self>, rules: Option<&Outlier>) {
+        let season = old.and_then(|old| old.outlier.as_ref()).map(|(_, season)| season.lock().clone());
+        self.outlier = rules.map(|rules| (Rules::from(rules), Mutex::new(season.unwrap_or_default())));
+        if self.outlier.is_none() {
+            self.members.get_mut().iter_mut().for_each(|member| member.vigil.pardon());
+        }
     }
 
     fn build(old: Option<&Self>, name: Arc<str>, balance: Balance, endpoints: Vec<Endpoint>) -> Arc<Self> {
@@ -124,7 +146,7 @@ impl Pool {
             endpoints.into_iter().partition(|endpoint| endpoint.backup);
         let count = primaries.len();
         let members = primaries.into_iter().chain(backups).map(&mut member).collect();
-        Arc::new(Self { name, balance, members: Mutex::new(members), primaries: count })
+        Arc::new(Self { name, balance, members: Mutex::new(members), primaries: count, outlier: None })
     }
 
     /// Picks the peer for the next attempt of a request from `client`, and notes it in `tried`.
@@ -134,6 +156,7 @@ impl Pool {
     /// Source: nginx `ngx_http_upstream_get_round_robin_peer` and its siblings.
     pub fn pick(self: &Arc<Self>, client: IpAddr, tried: &mut Tried, now: Instant) -> Result<Picked, NoPeer> {
         let mut members = self.members.lock();
+        self.compare(&mut members, tried, now);
         let chosen = if self.is_single(&members) {
             // Failures do not count where there is nobody else to ask (nginx `peers->single`).
             let member = &members[0];
@@ -153,9 +176,10 @@ impl Pool {
         let member = &mut members[index];
         member.standing.picked(member.peer.endpoint(), now);
         member.peer.begin();
+        let waits = Some(member.vigil.sent(now));
         tried.insert(index);
         tried.on_backups = index >= self.primaries;
-        Ok(Picked { pool: Arc::clone(self), peer: Arc::clone(&member.peer), index })
+        Ok(Picked { pool: Arc::clone(self), peer: Arc::clone(&member.peer), index, picked: now, waits })
     }
 
     /// As the plan calls it.
@@ -209,13 +233,61 @@ impl Pool {
             return NoPeer::Tried;
         }
         if up().all(|(_, member)| is_out(member)) {
-            members.iter_mut().for_each(|member| member.standing.pardon());
+            for member in members.iter_mut() {
+                member.standing.pardon();
+                member.vigil.pardon();
+            }
         }
         NoPeer::Out
     }
 
     fn is_single(&self, members: &[Member]) -> bool {
         self.primaries == 1 && members.len() == 1
+    }
+
+    /// Before a pick: ends a window that has passed, and marks who is to be avoided as long as somebody else is open.
+    fn compare(&self, members: &mut [Member], tried: &Tried, now: Instant) {
+        let Some((rules, season)) = &self.outlier else { return };
+        let mut season = season.lock();
+        if season.turns(rules, now) {
+            for (index, reason) in outlier::judge(members, rules, now) {
+                self.warn_of_ejection(&members[index], reason);
+            }
+        }
+        members.iter_mut().for_each(|member| member.avoided = false);
+        let suspect = |member: &Member| member.vigil.is_suspect(rules, &season, now);
+        let open = |(index, member): (usize, &Member)| member.is_open(index, tried, now) && !suspect(member);
+        if members.iter().any(suspect) && members.iter().enumerate().any(open) {
+            members.iter_mut().for_each(|member| member.avoided = suspect(member));
+        }
+    }
+
+    /// A request has waited as long as is suffered: ejects the peer if it is silent.
+    fn review(&self, index: usize, now: Instant) {
+        let Some((rules, season)) = &self.outlier else { return };
+        let mut members = self.members.lock();
+        if outlier::review(&mut members, index, rules, &season.lock(), now) {
+            members[index].peer.silent.notify_waiters();
+            self.warn_of_ejection(&members[index], outlier::Reason::Silence);
+        }
+    }
+
+    fn warn_of_ejection(&self, member: &Member, reason: outlier::Reason) {
+        let endpoint = member.peer.endpoint();
+        tracing::warn!(
+            upstream = %self.name,
+            peer = %endpoint.name,
+            address = %endpoint.address,
+            reason = reason.word(),
+            "peer is out because it does worse than the others"
+        );
+    }
+
+    fn heard(&self, index: usize, is_failure: bool, took: Option<Duration>, now: Instant) {
+        self.members.lock()[index].vigil.heard(is_failure, took, now);
+        if let (Some((_, season)), Some(took)) = (&self.outlier, took) {
+            season.lock().note(took);
+        }
     }
 
     fn failed(&self, index: usize, now: Instant) {
@@ -255,6 +327,9 @@ pub struct Picked {
     pool: Arc<Pool>,
     peer: Arc<Peer>,
     index: usize,
+    picked: Instant,
+    /// Its number among the requests that wait for a sign of life; `None` when it waits no longer, or has a body.
+    waits: Option<u64>,
 }
 
 impl Picked {
@@ -270,8 +345,51 @@ impl Picked {
         self.pool.name()
     }
 
+    /// The request has a body: how long its answer takes says nothing about the peer.
+    pub fn uploads(&mut self) {
+        if let Some(number) = self.waits.take() {
+            self.pool.members.lock()[self.index].vigil.gave_up(number);
+        }
+    }
+
+    /// Whether its answer is waited for as a sign of life.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.waits.is_some()
+    }
+
+    /// The head of an answer came, with a status that is a `failure` or not.
+    pub fn heard(&mut self, is_failure: bool, now: Instant) {
+        let took = self.waits.take().map(|_| now.saturating_duration_since(self.picked));
+        self.pool.heard(self.index, is_failure, took, now);
+    }
+
+    /// Resolves when the peer is found silent, so that whoever waits for it had better go elsewhere.
+    ///
+    /// Holds nothing of the request; never resolves where silence is no reason, or there is nobody else.
+    pub fn silence(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (pool, peer, index) = (Arc::clone(&self.pool), Arc::clone(&self.peer), self.index);
+        async move {
+            let pause =
+                pool.outlier.as_ref().map(|(rules, _)| rules.silence).filter(|pause| !pause.is_zero());
+            let Some(pause) = pause else { return std::future::pending().await };
+            let mut silent = std::pin::pin!(peer.silent.notified());
+            // From here on nothing that is told is missed.
+            silent.as_mut().enable();
+            loop {
+                tokio::select! {
+                    () = &mut silent => return,
+                    () = tokio::time::sleep(pause) => pool.review(index, Instant::now()),
+                }
+            }
+        }
+    }
+
     /// The attempt ended with an answer that counts as none of the failures.
-    pub fn succeeded(self) {
+    pub fn succeeded(mut self) {
+        if self.waits.is_some() {
+            self.heard(false, Instant::now());
+        }
         self.pool.succeeded(self.index);
     }
 
@@ -285,12 +403,16 @@ impl Picked {
 
     /// The attempt failed in a way that counts against the peer.
     pub fn failed(self, now: Instant) {
+        if self.waits.is_some() {
+            self.pool.members.lock()[self.index].vigil.failed();
+        }
         self.pool.failed(self.index, now);
     }
 }
 
 impl Drop for Picked {
     fn drop(&mut self) {
+        self.uploads();
         self.peer.end();
     }
 }

@@ -12,8 +12,10 @@
 //! - [`upgrade`]: the one upgrade there is, WebSocket.
 //! - [`response`]: which answers are refused.
 //! - [`retry`]: the next peer, or the end.
+//! - [`budget`]: how many requests may be repeated.
 //! - [`peer`]: a picked address as Pingora's type.
 
+pub mod budget;
 pub mod headers;
 pub mod hop_by_hop;
 mod list;

@@ -61,6 +61,8 @@ families! {
     refusals: counter "weir_refusals_total" ["reason"] "requests refused, by reason";
     /// Attempts at peers, by how they ended.
     attempts: counter "weir_attempts_total" ["upstream", "peer", "outcome"] "attempts at a peer, by how they ended";
+    /// Attempts after the first, and why there were not more.
+    retries: counter "weir_upstream_retries_total" ["upstream", "outcome"] "attempts after the first, by whether they were answered or failed, and failures that were not retried, by reason";
     /// From the pick of a peer to its answer's head.
     first_bytes: histogram "weir_attempt_first_byte_seconds" ["upstream"] "from the pick of a peer to the head of its answer, seconds";
     /// Whether a peer is asked.

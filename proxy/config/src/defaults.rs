@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use crate::{plan::Balance, units::Bytes};
+use crate::{
+    plan::{Balance, RetryOn},
+    units::{Bytes, Share},
+};
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -83,6 +86,29 @@ pub const HEALTH_STATUS: std::ops::RangeInclusive<u16> = 200..=399;
 pub const RETRY_TRIES: u32 = 3;
 /// Nobody waits longer than this for a first byte.
 pub const RETRY_TIMEOUT: Duration = seconds(60);
+/// nginx's `error timeout`, and answers that cannot be believed: of those the client has not seen a byte either.
+pub const RETRY_ON: [RetryOn; 3] = [RetryOn::Error, RetryOn::Timeout, RetryOn::InvalidHeader];
+/// As Finagle and Envoy: an outage of everything costs a fifth more requests, not three times as many.
+pub const RETRY_BUDGET: Share = Share::percent(20);
+/// As Finagle: at little load a share is less than one request, and one dead server of three fails a third of them.
+pub const RETRY_FLOOR: u32 = 10;
+
+/// Long enough for [`OUTLIER_REQUESTS`] at ten requests a second; as Envoy's `interval`.
+pub const OUTLIER_WINDOW: Duration = seconds(10);
+/// As Envoy's `success_rate_request_volume`: with fewer, chance condemns.
+pub const OUTLIER_REQUESTS: u32 = 100;
+/// More than a deployment's difference, less than an outage.
+pub const OUTLIER_ERRORS: Share = Share::percent(30);
+/// Machines of one kind differ by less; a disk that dies or a neighbour that steals the CPU by more.
+pub const OUTLIER_LATENCY: u32 = 5;
+/// Shorter pauses are a collector's or a checkpoint's, and pass by themselves.
+pub const OUTLIER_SILENCE: Duration = seconds(1);
+/// As nginx's `fail_timeout`; it grows by as much each time.
+pub const OUTLIER_EJECTION: Duration = FAIL_TIMEOUT;
+/// As Envoy's `max_ejection_time`.
+pub const OUTLIER_MAX_EJECTION: Duration = seconds(300);
+/// Half of the servers can be trusted to carry the load for a while; if more are worse than the median, the yardstick is wrong.
+pub const OUTLIER_MAX_EJECTED: Share = Share::percent(50);
 
 /// Two lost SYNs; nginx's 60 s would keep a client waiting for a machine that is gone.
 pub const CONNECT_TIMEOUT: Duration = seconds(5);

@@ -4,6 +4,8 @@
 //! but not built, so a plan that exists has passed every check (the only constructor is [`crate::load`]).
 //! Names point by index ([`UpstreamId`], [`CacheId`], …), so nothing is looked up by string while a request waits.
 
+pub mod protect;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
@@ -15,6 +17,8 @@ use crate::{
     template::Template,
     units::{Bytes, Quota},
 };
+
+pub use self::protect::*;
 
 /// Everything the edge needs to know, in the order a request meets it.
 #[derive(Debug, Clone)]
@@ -244,6 +248,8 @@ pub struct Upstream {
     pub health: Option<Health>,
     /// When a failed attempt goes to the next peer.
     pub retry: Retry,
+    /// When a peer that does worse than the others rests; `None` is never.
+    pub outlier: Option<Outlier>,
     /// How long each part of an exchange may take.
     pub timeouts: Timeouts,
     /// Idle connections kept for reuse, for each peer.
@@ -305,18 +311,6 @@ pub struct Health {
     pub rise: u32,
     /// Statuses that count as healthy, inclusive.
     pub status: std::ops::RangeInclusive<u16>,
-}
-
-/// When a failed attempt goes to the next peer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Retry {
-    /// Attempts in all, the first one included; 1 is no retry.
-    pub tries: u32,
-    /// From the first attempt's start; no attempt begins later.
-    pub timeout: Duration,
-    /// Answers that count as failures besides errors and timeouts.
-    pub statuses: Vec<u16>,
 }
 
 /// How long each part of an exchange with a peer may take.

@@ -5,11 +5,13 @@
 //! and are parsed by [`crate::resolve()`], so that a program (`weir-nginx`) can make a `Raw` as easily as an operator.
 
 pub mod edge;
+pub mod protect;
 pub mod route;
 pub mod upstream;
 pub mod word;
 
 pub use edge::*;
+pub use protect::*;
 pub use route::*;
 pub use upstream::*;
 pub use word::{FromShort, List, Named, Short, Switch, Word};

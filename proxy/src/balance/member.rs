@@ -2,13 +2,16 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{passive::Standing, peer::Peer, tried::Tried};
+use super::{outlier::Vigil, passive::Standing, peer::Peer, tried::Tried};
 
 /// One peer of a pool, with what balancing remembers of it.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) peer: Arc<Peer>,
     pub(super) standing: Standing,
+    pub(super) vigil: Vigil,
+    /// Suspect, for as long as somebody else is open: only true within a pick.
+    pub(super) avoided: bool,
     /// nginx `weight`: the share asked for.
     pub(super) weight: i64,
     /// nginx `effective_weight`: reduced by failures, regained one a pick.
@@ -20,12 +23,24 @@ pub(super) struct Member {
 impl Member {
     pub(super) fn new(peer: Arc<Peer>) -> Self {
         let weight = i64::from(peer.endpoint().weight.max(1));
-        Self { peer, standing: Standing::default(), weight, effective: weight, current: 0 }
+        Self {
+            peer,
+            standing: Standing::default(),
+            vigil: Vigil::default(),
+            avoided: false,
+            weight,
+            effective: weight,
+            current: 0,
+        }
     }
 
     /// The same peer in the pool that a reload builds: its standing stays, the turn order begins anew.
     pub(super) fn carried_over(&self) -> Self {
-        Self { standing: self.standing.clone(), ..Self::new(Arc::clone(&self.peer)) }
+        Self {
+            standing: self.standing.clone(),
+            vigil: self.vigil.clone(),
+            ..Self::new(Arc::clone(&self.peer))
+        }
     }
 
     /// Whether it may be asked at all: neither `down` nor found sick.
@@ -33,9 +48,9 @@ impl Member {
         !self.peer.endpoint().down && self.peer.is_healthy()
     }
 
-    /// Whether failures keep it out.
+    /// Whether failures keep it out, or that it did worse than others.
     pub(super) fn is_out(&self, now: Instant) -> bool {
-        self.standing.is_out(self.peer.endpoint(), now)
+        self.standing.is_out(self.peer.endpoint(), now) || self.vigil.is_ejected(now)
     }
 
     /// Whether it has all the requests it may have.
@@ -46,7 +61,7 @@ impl Member {
 
     /// Whether a request that has `tried` others may go to it, as member number `index`.
     pub(super) fn is_open(&self, index: usize, tried: &Tried, now: Instant) -> bool {
-        !tried.contains(index) && self.is_up() && !self.is_out(now) && !self.is_full()
+        !tried.contains(index) && self.is_up() && !self.avoided && !self.is_out(now) && !self.is_full()
     }
 
     /// Takes part in a round of smooth weighted round robin: is owed its effective weight, which it returns.

@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Notify;
+
 /// One resolved address of a plan's server, with the server's parameters.
 ///
 /// It is also the identity of a peer across reloads: equal endpoints are the same peer.
@@ -41,13 +43,15 @@ pub struct Peer {
     endpoint: Endpoint,
     active: AtomicU32,
     healthy: AtomicBool,
+    /// Told when it is found silent: whoever waits had better go elsewhere.
+    pub(in crate::balance) silent: Notify,
 }
 
 impl Peer {
     /// A peer that nobody asked yet; healthy until a check says otherwise.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, active: AtomicU32::new(0), healthy: AtomicBool::new(true) }
+        Self { endpoint, active: AtomicU32::new(0), healthy: AtomicBool::new(true), silent: Notify::new() }
     }
 
     /// Where it is, and its parameters.

@@ -23,7 +23,7 @@ use crate::{
     balance::{NoPeer, Picked, Tried},
     forward::{
         response::{self, Head},
-        retry::{self, Failure, Verdict},
+        retry::{self, Failure, Stop, Verdict},
         upgrade::Websocket,
     },
     journey::Attempt,
@@ -70,6 +70,7 @@ pub(super) async fn open(
 ) -> Result<Open, NoAnswer> {
     let plan = &call.upstream.plan;
     let started = Instant::now();
+    call.upstream.budget.deposit(started);
     let deadline = plan.timeouts.total.map(|total| started + total);
     let mut tried = Tried::default();
     let mut last: Option<Failure> = None;
@@ -77,21 +78,21 @@ pub(super) async fn open(
     let mut unwanted: Option<(Answered, HttpPeer, Picked)> = None;
     let mut counted = 0;
     for _ in 0..ATTEMPTS {
-        let picked = match (call.upstream.pool.pick(call.client, &mut tried, Instant::now()), unwanted.take())
-        {
-            (Ok(picked), unwanted) => {
-                if let (Some((.., before)), Some(failure)) = (unwanted, last) {
-                    blame(before, failure, &plan.retry, Instant::now());
+        let mut picked =
+            match (call.upstream.pool.pick(call.client, &mut tried, Instant::now()), unwanted.take()) {
+                (Ok(picked), unwanted) => {
+                    if let (Some((.., before)), Some(failure)) = (unwanted, last) {
+                        blame(before, failure, &plan.retry, Instant::now());
+                    }
+                    picked
                 }
-                picked
-            }
-            // The last answer is an answer, whatever its status (nginx passes it on, too).
-            (Err(_), Some((answered, peer, before))) => {
-                return Ok(answered.open(&call, peer, before, deadline));
-            }
-            // The reason of the last peer says more than "all tried".
-            (Err(none), None) => return Err(last.map_or(NoAnswer::NoPeer(none), NoAnswer::Failed)),
-        };
+                // The last answer is an answer, whatever its status (nginx passes it on, too).
+                (Err(_), Some((answered, peer, before))) => {
+                    return Ok(answered.open(&call, peer, before, deadline));
+                }
+                // The reason of the last peer says more than "all tried".
+                (Err(none), None) => return Err(last.map_or(NoAnswer::NoPeer(none), NoAnswer::Failed)),
+            };
         counted += 1;
         let began = Instant::now();
         let mut note = Attempt {
@@ -100,16 +101,38 @@ pub(super) async fn open(
             first_byte: None,
             status: None,
             outcome: "answered",
+            stopped: None,
         };
+        let progress = |client: Option<&Client>| retry::Progress {
+            method: &call.head.method,
+            attempts: counted,
+            started,
+            body: match client {
+                Some(client) if client.replay().is_none() => retry::Body::Gone,
+                _ => retry::Body::Held,
+            },
+            client: retry::Client::Waiting,
+        };
+        if client.as_deref_mut().is_some_and(Client::has_body) {
+            picked.uploads();
+        }
+        // Who cannot go elsewhere keeps waiting: the peer may yet answer.
+        let may_leave = picked.waits()
+            && retry::decide(Failure::Silent, &progress(client.as_deref()), &plan.retry, began)
+                == Verdict::Next;
         let peer = call.upstream.dial.peer(picked.peer().endpoint().address);
-        let heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline).await;
+        let heads = tokio::select! {
+            heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline) => heads,
+            () = silence(call.upstream, may_leave.then(|| picked.silence())) => Err(Lost::Peer(Failure::Silent)),
+        };
         let now = Instant::now();
         let (failure, answered) = match heads {
             Ok((session, head, request_done)) => {
                 let status = head.status;
+                picked.heard(status.is_server_error(), now);
                 (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
                 let answered = Answered { session, head, request_done };
-                if !plan.retry.statuses.contains(&status.as_u16()) {
+                if !plan.retry.is_failure(status.as_u16()) {
                     attempts.push(note);
                     return Ok(answered.open(&call, peer, picked, deadline));
                 }
@@ -123,18 +146,17 @@ pub(super) async fn open(
             Err(Lost::Peer(failure)) => (failure, None),
         };
         note.outcome = failure.word();
+        let mut verdict = retry::decide(failure, &progress(client.as_deref()), &plan.retry, now);
+        // A stale connection was no attempt, and a silent one has paid when it was given up.
+        let is_free = matches!(failure, Failure::ResetUnsent | Failure::Silent);
+        if verdict == Verdict::Next && !is_free && !call.upstream.budget.withdraw(&plan.retry, now) {
+            verdict = Verdict::Stop(Stop::Budget);
+        }
+        if let Verdict::Stop(stop) = verdict {
+            note.stopped = Some(stop.word());
+        }
         attempts.push(note);
-        let progress = retry::Progress {
-            method: &call.head.method,
-            attempts: counted,
-            started,
-            body: match &client {
-                Some(client) if client.replay().is_none() => retry::Body::Gone,
-                _ => retry::Body::Held,
-            },
-            client: retry::Client::Waiting,
-        };
-        match (retry::decide(failure, &progress, &plan.retry, now), answered) {
+        match (verdict, answered) {
             (Verdict::Stop(_), Some(answered)) => return Ok(answered.open(&call, peer, picked, deadline)),
             (Verdict::Stop(_), None) => {
                 blame(picked, failure, &plan.retry, now);
@@ -314,6 +336,17 @@ async fn pass_interim(client: Option<&mut Client>, head: PeerHead) -> Result<(),
         }
         _ => Ok(()),
     }
+}
+
+/// Resolves when the peer is found silent and the budget has room for going elsewhere.
+async fn silence(upstream: &Upstream, silence: Option<impl Future<Output = ()>>) {
+    if let Some(silence) = silence {
+        silence.await;
+        if upstream.budget.withdraw(&upstream.plan.retry, Instant::now()) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 async fn at(by: Option<Instant>) {

@@ -218,9 +218,9 @@ pub(super) fn refusal_of(none: &NoAnswer) -> Refusal {
     match none {
         NoAnswer::NoPeer(NoPeer::Full) => Refusal::PeersFull,
         NoAnswer::NoPeer(_) => Refusal::NoPeer,
-        NoAnswer::Failed(Failure::ConnectTimeout | Failure::FirstByteTimeout | Failure::ReadTimeout) => {
-            Refusal::PeerTimeout
-        }
+        NoAnswer::Failed(
+            Failure::ConnectTimeout | Failure::FirstByteTimeout | Failure::Silent | Failure::ReadTimeout,
+        ) => Refusal::PeerTimeout,
         NoAnswer::Failed(_) => Refusal::PeerFailed,
         NoAnswer::Client(ClientError::Left) => Refusal::ClientLeft,
         NoAnswer::Client(ClientError::Bad(bad)) => Refusal::Bad(*bad),

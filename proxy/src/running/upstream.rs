@@ -9,7 +9,7 @@ use weir_config::plan;
 use super::{CannotRun, Running};
 use crate::{
     balance::{Pool, probe, resolve},
-    forward::peer::Dial,
+    forward::{budget::Budget, peer::Dial},
     http_client::Tls,
 };
 
@@ -20,6 +20,8 @@ pub struct Upstream {
     pub plan: plan::Upstream,
     /// Whose turn it is.
     pub pool: Arc<Pool>,
+    /// How many requests may be repeated.
+    pub budget: Arc<Budget>,
     /// How requests connect.
     pub dial: Dial,
     /// How the edge's own questions connect, where the peers speak TLS.
@@ -52,7 +54,10 @@ impl Upstream {
                 tokio::spawn(watch);
             }
         }
-        Ok(Self { plan: plan.clone(), pool, dial: Dial::new(plan), tls })
+        // What was spent stays spent over a reload.
+        let budget =
+            before.map_or_else(|| Arc::new(Budget::new(Instant::now())), |old| Arc::clone(&old.budget));
+        Ok(Self { plan: plan.clone(), pool, budget, dial: Dial::new(plan), tls })
     }
 }
 

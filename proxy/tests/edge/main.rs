@@ -6,6 +6,7 @@ mod support;
 mod balancing;
 mod caching;
 mod desync;
+mod faults;
 mod forwarding;
 mod guards;
 mod life;

@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::word::{FromShort, List, Short, Word};
+use super::{
+    protect::{Outlier, Retry},
+    word::{FromShort, List, Short, Switch, Word},
+};
 use crate::{
     template::Template,
     units::{Bytes, Quota, Span},
@@ -21,6 +24,8 @@ pub struct Upstream {
     pub health: Word<Health>,
     /// When a failed attempt goes to the next server.
     pub retry: Word<Retry>,
+    /// Servers that do worse than the others rest for a while, or `off`.
+    pub outlier: Word<Short<Switch<Outlier>>>,
     /// How long each part of an exchange may take.
     pub timeouts: Word<Timeouts>,
     /// Idle connections kept for reuse, for each server. 0: none.
@@ -87,18 +92,6 @@ pub struct Health {
     pub rise: Word<u32>,
     /// Statuses that count as healthy: `200` or `200-399`.
     pub status: Word<String>,
-}
-
-/// When a failed attempt goes to the next server. Only requests that may safely be repeated do.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Retry {
-    /// Attempts in all, the first one included. 1: no retry.
-    pub tries: Word<u32>,
-    /// No attempt begins later than this after the first.
-    pub timeout: Word<Span>,
-    /// Answers that count as failures, besides errors and timeouts.
-    pub statuses: Word<List<u16>>,
 }
 
 /// How long each part of an exchange with a server may take.

@@ -30,6 +30,7 @@ impl Resolver<'_> {
             balance,
             health: raw.health.get().map(|health| self.health(health)),
             retry: self.retry(raw.retry.get().unwrap_or(&raw::Retry::default())),
+            outlier: self.outlier(&raw.outlier),
             timeouts: self.timeouts(raw.timeouts.get().unwrap_or(&raw::Timeouts::default())),
             keepalive: raw.keepalive.or(d::KEEPALIVE) as usize,
             keepalive_timeout: self.time(&raw.keepalive_timeout, d::KEEPALIVE_TIMEOUT),
@@ -127,23 +128,6 @@ impl Resolver<'_> {
                 problem.help("write `200` or `200-399`");
                 None
             }
-        }
-    }
-
-    fn retry(&mut self, raw: &raw::Retry) -> plan::Retry {
-        let mut statuses = Vec::new();
-        for (status, place) in raw.statuses.items() {
-            if !(400..600).contains(status) {
-                self.report
-                    .error(place, format!("{status} is no failure"))
-                    .help("from 400 to 599, such as 502 or 503");
-            }
-            statuses.push(*status);
-        }
-        plan::Retry {
-            tries: self.count(&raw.tries, d::RETRY_TRIES),
-            timeout: self.time(&raw.timeout, d::RETRY_TIMEOUT),
-            statuses,
         }
     }
 
