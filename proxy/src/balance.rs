@@ -116,6 +116,15 @@ impl Pool {
     pub fn rebuild(old: Option<&Self>, upstream: &Upstream, endpoints: Vec<Endpoint>) -> Arc<Self> {
         let mut pool = Self::build(old, Arc::clone(&upstream.name), upstream.balance, endpoints);
         Arc::get_mut(&mut pool).expect("nobody else has it yet").watch(old, upstream.outlier.as_ref());
+        if upstream.health.as_ref().is_some_and(|health| health.mandatory) {
+            // Who is new has yet to prove well.
+            let known: Vec<_> = old.map_or_else(Vec::new, |old| {
+                old.members.lock().iter().map(|member| Arc::as_ptr(&member.peer)).collect()
+            });
+            let members = pool.members.lock();
+            let new = members.iter().filter(|member| !known.contains(&Arc::as_ptr(&member.peer)));
+            new.for_each(|member| member.peer.set_healthy(false));
+        }
         if upstream.health.is_none() {
             // The checks that found a peer sick may be gone from the plan: nobody would ever bring it back.
             pool.members.lock().iter().for_each(|member| member.peer.set_healthy(true));

@@ -1,21 +1,24 @@
-//! The edge's own questions over HTTP/1.1: is this peer well (balance), whose is this token (auth).
+//! The edge's own questions over HTTP/1.1: is this peer well (balance), whose is this token (auth). [`grpc`] asks the
+//! first one in gRPC.
 //!
 //! A leaf beside the stages: one connection a question, GET only, one deadline for the whole of it and a bound on the
 //! answer. It leaves to others: pooling (a check that reuses a connection would not notice that no new one can be
 //! made), redirects, and what the answer means.
 
+pub mod grpc;
 mod tls;
 
 use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, header, response};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
+use tokio_rustls::client::TlsStream;
 
 pub use self::tls::{BadTls, Tls};
 
@@ -44,21 +47,27 @@ pub enum Failed {
     Connect(#[source] io::Error),
     /// The exchange broke or was not HTTP; the target's fault.
     #[error("the exchange broke")]
-    Exchange(#[from] hyper::Error),
+    Exchange(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The body broke off; the target's fault.
     #[error("the answer broke off")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The answer has a head, but more body than was asked for.
     #[error("the answer is longer than {limit} bytes")]
     TooLong {
-        /// The status it came with.
-        status: StatusCode,
+        /// The head it came with.
+        head: Box<response::Parts>,
         /// In bytes.
         limit: usize,
     },
     /// The deadline passed; the target's fault.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+}
+
+impl From<hyper::Error> for Failed {
+    fn from(error: hyper::Error) -> Self {
+        Self::Exchange(error.into())
+    }
 }
 
 /// Asks `target` with `GET path`, and reads the whole answer.
@@ -71,20 +80,43 @@ pub async fn get(
     bearer: Option<&str>,
     timeout: Duration,
     max_body: usize,
-) -> Result<(StatusCode, Bytes), Failed> {
+) -> Result<Response<Bytes>, Failed> {
     let question = question(target.host, path, bearer)?;
-    let answer = async {
-        let stream = TcpStream::connect(target.address).await.map_err(Failed::Connect)?;
-        stream.set_nodelay(true).map_err(Failed::Connect)?;
-        match target.tls {
-            None => exchange(stream, question, max_body).await,
-            Some(tls) => {
-                let stream = tls.connect(stream).await.map_err(Failed::Connect)?;
-                exchange(stream, question, max_body).await
-            }
+    within(timeout, async {
+        match connect(&target).await? {
+            Connected::Plain(stream) => exchange(stream, question, max_body).await,
+            Connected::Tls(stream) => exchange(stream, question, max_body).await,
         }
-    };
+    })
+    .await
+}
+
+/// Whether `target` accepts a connection, TLS included.
+///
+/// Errors: [`Failed`].
+pub async fn knock(target: Target<'_>, timeout: Duration) -> Result<(), Failed> {
+    within(timeout, async { connect(&target).await.map(drop) }).await
+}
+
+async fn within<T>(timeout: Duration, answer: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
     tokio::time::timeout(timeout, answer).await.unwrap_or(Err(Failed::Timeout(timeout)))
+}
+
+enum Connected {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+async fn connect(target: &Target<'_>) -> Result<Connected, Failed> {
+    let stream = TcpStream::connect(target.address).await.map_err(Failed::Connect)?;
+    stream.set_nodelay(true).map_err(Failed::Connect)?;
+    match target.tls {
+        None => Ok(Connected::Plain(stream)),
+        Some(tls) => {
+            let stream = tls.connect(stream).await.map_err(Failed::Connect)?;
+            Ok(Connected::Tls(Box::new(stream)))
+        }
+    }
 }
 
 fn question(host: &str, path: &str, bearer: Option<&str>) -> Result<Request<Empty<Bytes>>, http::Error> {
@@ -106,7 +138,7 @@ async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     question: Request<Empty<Bytes>>,
     max_body: usize,
-) -> Result<(StatusCode, Bytes), Failed> {
+) -> Result<Response<Bytes>, Failed> {
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(HEAD_BYTES)
         .handshake(TokioIo::new(stream))
@@ -115,9 +147,9 @@ async fn exchange(
     let mut answer = pin!(async {
         let (head, body) = sender.send_request(question).await?.into_parts();
         match Limited::new(body, max_body).collect().await {
-            Ok(body) => Ok((head.status, body.to_bytes())),
+            Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
             Err(error) if error.is::<LengthLimitError>() => {
-                Err(Failed::TooLong { status: head.status, limit: max_body })
+                Err(Failed::TooLong { head: Box::new(head), limit: max_body })
             }
             Err(error) => Err(Failed::Body(error)),
         }
@@ -133,6 +165,7 @@ async fn exchange(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use http::StatusCode;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
@@ -165,8 +198,8 @@ mod tests {
     #[tokio::test]
     async fn asks_with_host_and_token_and_returns_status_and_body() {
         let (address, asked) = answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
-        let (status, body) = get(plain(address), "/me?x=1", Some("secret"), PATIENCE, 100).await.unwrap();
-        assert_eq!((status, body.as_ref()), (StatusCode::OK, b"hi".as_slice()));
+        let answer = get(plain(address), "/me?x=1", Some("secret"), PATIENCE, 100).await.unwrap();
+        assert_eq!((answer.status(), answer.body().as_ref()), (StatusCode::OK, b"hi".as_slice()));
         let asked = asked.await.unwrap();
         assert!(asked.starts_with("GET /me?x=1 HTTP/1.1\r\nhost: api:3001\r\n"), "{asked}");
         assert!(asked.contains("authorization: Bearer secret\r\n"), "{asked}");
@@ -175,20 +208,20 @@ mod tests {
     #[tokio::test]
     async fn an_error_status_is_an_answer() {
         let (address, _) = answering("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(get(plain(address), "/", None, PATIENCE, 100).await.unwrap().0, 503);
+        assert_eq!(get(plain(address), "/", None, PATIENCE, 100).await.unwrap().status(), 503);
     }
 
     #[tokio::test]
     async fn a_body_until_close_is_read_whole() {
         let (address, _) = answering("HTTP/1.1 200 OK\r\n\r\nall of it").await;
-        assert_eq!(get(plain(address), "/", None, PATIENCE, 100).await.unwrap().1, "all of it");
+        assert_eq!(get(plain(address), "/", None, PATIENCE, 100).await.unwrap().body(), "all of it");
     }
 
     #[tokio::test]
     async fn a_longer_body_is_refused_but_its_status_told() {
         let (address, _) = answering("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlong").await;
         let failed = get(plain(address), "/", None, PATIENCE, 3).await.unwrap_err();
-        assert!(matches!(failed, Failed::TooLong { status: StatusCode::OK, limit: 3 }), "{failed:?}");
+        assert!(matches!(failed, Failed::TooLong { head, limit: 3 } if head.status == StatusCode::OK));
     }
 
     #[tokio::test]

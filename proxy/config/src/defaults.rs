@@ -73,6 +73,8 @@ pub const KEEPALIVE_TIMEOUT: Duration = seconds(60);
 pub const HEALTH_PATH: &str = "/health";
 /// As NGINX Plus.
 pub const HEALTH_INTERVAL: Duration = seconds(5);
+/// Enough that a fleet which starts together does not ask together for long.
+pub const HEALTH_JITTER: Share = Share::percent(10);
 /// A check that takes longer is no sign of health.
 pub const HEALTH_TIMEOUT: Duration = seconds(2);
 /// One failed check may be a lost packet, two are a pattern.

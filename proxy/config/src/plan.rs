@@ -295,24 +295,6 @@ pub struct Server {
     pub place: Place,
 }
 
-/// Active checks of an upstream's peers.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Health {
-    /// Asked with GET.
-    pub path: String,
-    /// Between two checks of a peer.
-    pub interval: Duration,
-    /// For one check.
-    pub timeout: Duration,
-    /// Failures in a row that take a peer out.
-    pub fall: u32,
-    /// Successes in a row that bring it back.
-    pub rise: u32,
-    /// Statuses that count as healthy, inclusive.
-    pub status: std::ops::RangeInclusive<u16>,
-}
-
 /// How long each part of an exchange with a peer may take.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -487,7 +469,7 @@ pub enum Segment {
     Parameter(String),
 }
 
-/// A condition on one request field.
+/// A condition on one field.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct HeaderMatch {
@@ -497,7 +479,7 @@ pub struct HeaderMatch {
     pub value: HeaderCondition,
 }
 
-/// What a request field must be.
+/// What a field must be.
 #[derive(Debug, Clone)]
 pub enum HeaderCondition {
     /// There, with any value.
@@ -508,6 +490,22 @@ pub enum HeaderCondition {
     Equals(String),
     /// One of its values matches.
     Matches(regex::Regex),
+}
+
+impl HeaderCondition {
+    /// Whether the field `name` of these is so.
+    #[must_use]
+    pub fn is_met(&self, name: &http::HeaderName, fields: &http::HeaderMap) -> bool {
+        let mut values = fields.get_all(name).iter();
+        match self {
+            Self::Present => values.next().is_some(),
+            Self::Absent => values.next().is_none(),
+            Self::Equals(expected) => values.any(|value| value == expected),
+            Self::Matches(regex) => {
+                values.filter_map(|value| value.to_str().ok()).any(|value| regex.is_match(value))
+            }
+        }
+    }
 }
 
 /// Who may pass by address; the most specific network wins, and `deny` wins a tie.

@@ -51,6 +51,14 @@ impl Tls {
         Ok(Self { connector: TlsConnector::from(Arc::new(config.with_no_client_auth())), name })
     }
 
+    /// The same, but agreeing on this protocol in the handshake (ALPN, RFC 7301).
+    #[must_use]
+    pub fn speaking(&self, protocol: &[u8]) -> Self {
+        let mut config = ClientConfig::clone(self.connector.config());
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Self { connector: TlsConnector::from(Arc::new(config)), name: self.name.clone() }
+    }
+
     pub(super) async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         self.connector.connect(self.name.clone(), stream).await
     }

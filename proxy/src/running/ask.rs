@@ -54,7 +54,7 @@ impl Ask for AskUpstream {
             let answer =
                 http_client::get(target, path, Some(token.expose()), plan.timeouts.first_byte, ANSWER_BYTES)
                     .await;
-            match answer {
+            match answer.map(|answer| (answer.status(), answer.into_body())) {
                 Ok((StatusCode::OK, body)) => {
                     picked.succeeded();
                     return String::from_utf8(body.to_vec()).map(Some).map_err(Unavailable::new);

@@ -46,7 +46,7 @@ impl Upstream {
         let pool = Pool::rebuild(before.map(|before| &*before.pool), plan, endpoints);
         let tls = plan.tls.as_ref().map(|tls| own_tls(plan, tls)).transpose()?;
         if let Some(health) = &plan.health {
-            let check = probe::Check::new(health, tls.clone());
+            let check = probe::Check::new(health, tls.as_ref());
             for sight in pool.sight(Instant::now()).into_iter().filter(|sight| !sight.peer.endpoint().down) {
                 let random = || rand::rng().random::<f64>();
                 let watch =

@@ -5,6 +5,7 @@ mod support;
 
 mod balancing;
 mod caching;
+mod checks;
 mod desync;
 mod faults;
 mod forwarding;

@@ -1,10 +1,11 @@
 //! How an upstream outlives its peers' failures, as planned.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::HeaderMatch;
 use crate::units::Share;
 
 /// When a failed attempt goes to the next peer.
@@ -88,6 +89,53 @@ impl Retry {
     pub fn is_failure(&self, status: u16) -> bool {
         self.on.iter().any(|on| on.is_status(status))
     }
+}
+
+/// Active checks of an upstream's peers.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Health {
+    /// What is asked, and what a healthy peer answers.
+    pub ask: CheckAsk,
+    /// Where; `None` is the peer's own port.
+    pub port: Option<u16>,
+    /// Whether by TLS.
+    pub tls: bool,
+    /// Between two checks of a peer.
+    pub interval: Duration,
+    /// How much of the interval a check may be early or late.
+    pub jitter: Share,
+    /// For one check.
+    pub timeout: Duration,
+    /// Failures in a row that take a peer out.
+    pub fall: u32,
+    /// Successes in a row that bring it back.
+    pub rise: u32,
+    /// Whether a new peer counts as sick until it has proved well.
+    pub mandatory: bool,
+}
+
+/// What a check asks.
+#[derive(Debug, Clone)]
+pub enum CheckAsk {
+    /// GET.
+    Http {
+        /// Asked for.
+        path: String,
+        /// Statuses of a healthy peer, inclusive; any of them.
+        status: Vec<RangeInclusive<u16>>,
+        /// What the fields of its answer are; all of them.
+        headers: Vec<HeaderMatch>,
+        /// What its body contains.
+        body: Option<String>,
+    },
+    /// A connection, and TLS when there is one.
+    Tcp,
+    /// `grpc.health.v1.Health/Check`.
+    Grpc {
+        /// Asked about; empty is the whole server.
+        service: String,
+    },
 }
 
 /// When a peer that does worse than the others rests.

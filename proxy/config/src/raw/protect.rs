@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::word::{List, Word};
+use super::{
+    route::HeaderCondition,
+    word::{List, Named, Word},
+};
 use crate::{
     plan::RetryOn,
     units::{Share, Span},
@@ -23,6 +26,53 @@ pub struct Retry {
     pub budget: Word<Share>,
     /// Retries for each second that the budget always has room for.
     pub floor: Word<u32>,
+}
+
+/// Active checks of an upstream's servers.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// How a server is asked.
+    #[serde(rename = "type")]
+    pub kind: Word<CheckType>,
+    /// Asked with GET.
+    pub path: Word<String>,
+    /// Asked about with gRPC; empty: the whole server.
+    pub service: Word<String>,
+    /// Asked at this port instead of the server's own.
+    pub port: Word<u16>,
+    /// Whether it is asked by TLS. Default: as requests are.
+    pub tls: Word<bool>,
+    /// Between two checks of a server.
+    pub interval: Word<Span>,
+    /// How much of the interval a check may be early or late.
+    pub jitter: Word<Share>,
+    /// For one check.
+    pub timeout: Word<Span>,
+    /// Failures in a row that take a server out.
+    pub fall: Word<u32>,
+    /// Successes in a row that bring it back.
+    pub rise: Word<u32>,
+    /// Statuses that count as healthy: `200` or `200-399`, any of them.
+    pub status: Word<List<String>>,
+    /// What the fields of the answer must be, all of them.
+    pub headers: Word<Named<HeaderCondition>>,
+    /// What the body must contain, within its first 64 KiB.
+    pub body: Word<String>,
+    /// Whether a new server is asked only after the checks have found it well.
+    pub mandatory: Word<bool>,
+}
+
+/// How a server is asked whether it is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckType {
+    /// GET.
+    Http,
+    /// A connection is enough.
+    Tcp,
+    /// `grpc.health.v1.Health/Check`.
+    Grpc,
 }
 
 /// When a server that does worse than the others rests for a while.

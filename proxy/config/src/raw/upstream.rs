@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    protect::{Outlier, Retry},
+    protect::{Health, Outlier, Retry},
     word::{FromShort, List, Short, Switch, Word},
 };
 use crate::{
@@ -74,24 +74,6 @@ impl FromShort for Server {
     fn from_short(text: &str) -> Result<Self, String> {
         Ok(Self { address: Word::new(text.to_owned()), ..Self::default() })
     }
-}
-
-/// Active checks of an upstream's servers.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Health {
-    /// Asked with GET.
-    pub path: Word<String>,
-    /// Between two checks of a server.
-    pub interval: Word<Span>,
-    /// For one check.
-    pub timeout: Word<Span>,
-    /// Failures in a row that take a server out.
-    pub fall: Word<u32>,
-    /// Successes in a row that bring it back.
-    pub rise: Word<u32>,
-    /// Statuses that count as healthy: `200` or `200-399`.
-    pub status: Word<String>,
 }
 
 /// How long each part of an exchange with a server may take.

@@ -1,12 +1,93 @@
-//! How an upstream outlives its servers' failures: retries, outliers.
+//! How an upstream outlives its servers' failures: checks, retries, outliers.
+
+use std::{ops::RangeInclusive, time::Duration};
 
 use super::Resolver;
 use crate::{
-    defaults as d, plan,
-    raw::{self, Short, Switch, Word},
+    defaults as d,
+    plan::{self, CheckAsk},
+    raw::{self, CheckType, Short, Switch, Word},
+    span::Place,
 };
 
 impl Resolver<'_> {
+    /// `tls`: whether requests go by TLS.
+    pub(super) fn health(&mut self, raw: &raw::Health, tls: bool) -> plan::Health {
+        let kind = raw.kind.or(CheckType::Http);
+        let words = [
+            (raw.path.place(), "path", CheckType::Http),
+            (raw.status.place(), "status", CheckType::Http),
+            (raw.headers.place(), "headers", CheckType::Http),
+            (raw.body.place(), "body", CheckType::Http),
+            (raw.service.place(), "service", CheckType::Grpc),
+        ];
+        for (place, word, of) in words {
+            if let Some(place) = place.filter(|_| kind != of) {
+                let problem =
+                    self.report.error(place, format!("`{word}` means nothing to this type of check"));
+                problem.help(match of {
+                    CheckType::Grpc => "it is for `type: grpc`",
+                    CheckType::Http | CheckType::Tcp => "it is for `type: http`",
+                });
+            }
+        }
+        if let Some((true, place)) = raw.tls.placed().filter(|_| !tls) {
+            let problem = self.report.error(place, "nothing says whom to expect behind TLS");
+            problem.help("give the upstream a `tls` with a `name`");
+        }
+        if let Some((0, place)) = raw.port.placed() {
+            self.report.error(place, "nobody listens on port 0");
+        }
+        let interval = self.time(&raw.interval, d::HEALTH_INTERVAL);
+        if interval < Duration::from_millis(100) {
+            let place = raw.interval.place().unwrap_or_default();
+            self.report.error(place, "checks more often than every 100ms are a load test");
+        }
+        plan::Health {
+            ask: match kind {
+                CheckType::Http => self.http_check(raw),
+                CheckType::Tcp => CheckAsk::Tcp,
+                CheckType::Grpc => CheckAsk::Grpc { service: raw.service.or(String::new()) },
+            },
+            port: raw.port.get().copied(),
+            tls: raw.tls.or(tls),
+            interval,
+            jitter: raw.jitter.or(d::HEALTH_JITTER),
+            timeout: self.time(&raw.timeout, d::HEALTH_TIMEOUT),
+            fall: self.count(&raw.fall, d::HEALTH_FALL),
+            rise: self.count(&raw.rise, d::HEALTH_RISE),
+            mandatory: raw.mandatory.or(false),
+        }
+    }
+
+    fn http_check(&mut self, raw: &raw::Health) -> CheckAsk {
+        let default = Word::new(d::HEALTH_PATH.to_owned());
+        let path = self.origin_path(if raw.path.is_absent() { &default } else { &raw.path });
+        let mut status: Vec<_> =
+            raw.status.items().filter_map(|(text, at)| self.statuses(text, at)).collect();
+        if status.is_empty() {
+            status.push(d::HEALTH_STATUS);
+        }
+        let headers =
+            raw.headers.entries().filter_map(|(name, is, at)| self.header_match(name, is, at)).collect();
+        CheckAsk::Http { path, status, headers, body: raw.body.get().cloned() }
+    }
+
+    /// `200` or `200-399`.
+    fn statuses(&mut self, text: &str, place: Place) -> Option<RangeInclusive<u16>> {
+        let status =
+            |text: &str| text.trim().parse::<u16>().ok().filter(|status| (100..600).contains(status));
+        let (from, to) = text.split_once('-').unwrap_or((text, text));
+        match (status(from), status(to)) {
+            (Some(from), Some(to)) if from <= to => Some(from..=to),
+            _ => {
+                let problem = self.report.error(place, format!("`{text}` is not a range of statuses"));
+                problem.help("write `200` or `200-399`");
+                None
+            }
+        }
+    }
+
     pub(super) fn retry(&mut self, raw: &raw::Retry) -> plan::Retry {
         let on = match raw.on.get() {
             Some(_) => raw.on.items().map(|(on, _)| *on).collect(),
