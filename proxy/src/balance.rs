@@ -18,9 +18,13 @@
 //! - `passive`: what outcomes of requests say.
 //! - `outlier`: what they say when peers are compared.
 //! - [`probe`]: what active checks say.
+//! - `gate`: what stands before the pool: `breaker`, `concurrency` and `queue`.
 //! - `round_robin`, `least_conn`, `ip_hash`: the methods.
 //! - [`resolve`]: the plan's servers → endpoints.
 
+mod breaker;
+mod concurrency;
+mod gate;
 mod ip_hash;
 mod least_conn;
 mod member;
@@ -28,6 +32,7 @@ mod outlier;
 mod passive;
 pub mod peer;
 pub mod probe;
+mod queue;
 pub mod resolve;
 mod round_robin;
 mod tried;
@@ -45,13 +50,16 @@ use std::{
 use parking_lot::Mutex;
 use weir_config::plan::{Balance, Outlier, Upstream};
 
-use self::{
-    member::Member,
-    outlier::{Rules, Season},
-};
 pub use self::{
+    breaker::Outcome,
+    gate::{Admitted, GateSight},
     peer::{Endpoint, Peer},
     tried::Tried,
+};
+use self::{
+    gate::Gate,
+    member::Member,
+    outlier::{Rules, Season},
 };
 
 /// One upstream: its peers and whose turn it is.
@@ -64,6 +72,7 @@ pub struct Pool {
     primaries: usize,
     /// When peers that do worse than others rest; taken after `members`.
     outlier: Option<(Rules, Mutex<Season>)>,
+    gate: Gate,
 }
 
 /// Why no peer could be picked.
@@ -81,6 +90,9 @@ pub enum NoPeer {
     /// The plan or the active checks take every peer out.
     #[error("every peer is down")]
     Down,
+    /// The circuit breaker leaves the upstream alone for so long.
+    #[error("the circuit breaker is open")]
+    Open(Duration),
 }
 
 impl NoPeer {
@@ -92,6 +104,7 @@ impl NoPeer {
             Self::Out => "peers_out",
             Self::Tried => "peers_tried",
             Self::Down => "peers_down",
+            Self::Open(_) => "circuit_open",
         }
     }
 }
@@ -115,7 +128,9 @@ impl Pool {
     #[must_use]
     pub fn rebuild(old: Option<&Self>, upstream: &Upstream, endpoints: Vec<Endpoint>) -> Arc<Self> {
         let mut pool = Self::build(old, Arc::clone(&upstream.name), upstream.balance, endpoints);
-        Arc::get_mut(&mut pool).expect("nobody else has it yet").watch(old, upstream.outlier.as_ref());
+        let fresh = Arc::get_mut(&mut pool).expect("nobody else has it yet");
+        fresh.watch(old, upstream.outlier.as_ref());
+        fresh.gate = Gate::new(upstream, old.map(|old| &old.gate));
         if upstream.health.as_ref().is_some_and(|health| health.mandatory) {
             // Who is new has yet to prove well.
             let known: Vec<_> = old.map_or_else(Vec::new, |old| {
@@ -155,7 +170,14 @@ impl Pool {
             endpoints.into_iter().partition(|endpoint| endpoint.backup);
         let count = primaries.len();
         let members = primaries.into_iter().chain(backups).map(&mut member).collect();
-        Arc::new(Self { name, balance, members: Mutex::new(members), primaries: count, outlier: None })
+        Arc::new(Self {
+            name,
+            balance,
+            members: Mutex::new(members),
+            primaries: count,
+            outlier: None,
+            gate: Gate::default(),
+        })
     }
 
     /// Picks the peer for the next attempt of a request from `client`, and notes it in `tried`.
@@ -165,6 +187,9 @@ impl Pool {
     /// Source: nginx `ngx_http_upstream_get_round_robin_peer` and its siblings.
     pub fn pick(self: &Arc<Self>, client: IpAddr, tried: &mut Tried, now: Instant) -> Result<Picked, NoPeer> {
         let mut members = self.members.lock();
+        if self.gate.is_full(|| under_way(&members)) {
+            return Err(NoPeer::Full);
+        }
         self.compare(&mut members, tried, now);
         let chosen = if self.is_single(&members) {
             // Failures do not count where there is nobody else to ask (nginx `peers->single`).
@@ -293,7 +318,12 @@ impl Pool {
     }
 
     fn heard(&self, index: usize, is_failure: bool, took: Option<Duration>, now: Instant) {
-        self.members.lock()[index].vigil.heard(is_failure, took, now);
+        let mut members = self.members.lock();
+        members[index].vigil.heard(is_failure, took, now);
+        if let Some(took) = took {
+            self.gate.heard(took, || under_way(&members), now);
+        }
+        drop(members);
         if let (Some((_, season)), Some(took)) = (&self.outlier, took) {
             season.lock().note(took);
         }
@@ -414,6 +444,7 @@ impl Picked {
     pub fn failed(self, now: Instant) {
         if self.waits.is_some() {
             self.pool.members.lock()[self.index].vigil.failed();
+            self.pool.gate.failed();
         }
         self.pool.failed(self.index, now);
     }
@@ -423,7 +454,13 @@ impl Drop for Picked {
     fn drop(&mut self) {
         self.uploads();
         self.peer.end();
+        self.pool.gate.freed();
     }
+}
+
+/// Requests under way at all of them.
+fn under_way(members: &[Member]) -> u32 {
+    members.iter().map(|member| member.peer.active()).sum()
 }
 
 #[cfg(test)]

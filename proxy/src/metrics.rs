@@ -67,6 +67,12 @@ families! {
     first_bytes: histogram "weir_attempt_first_byte_seconds" ["upstream"] "from the pick of a peer to the head of its answer, seconds";
     /// Whether a peer is asked.
     peer_up: gauge "weir_peer_up" ["upstream", "peer"] "1 while the peer is asked, 0 while it is out";
+    /// Whether the circuit breaker refuses.
+    circuit_open: gauge "weir_circuit_open" ["upstream"] "1 while the circuit breaker refuses requests to the upstream";
+    /// What the concurrency limit admits.
+    concurrency: gauge "weir_concurrency_limit" ["upstream"] "requests at once that the upstream gets";
+    /// Requests in the queue.
+    queued: gauge "weir_queued_requests" ["upstream"] "requests that wait for a place at a peer";
     /// Look-ups, by what came of them.
     cache: counter "weir_cache_requests_total" ["cache", "result"] "requests that a cache rule applied to, by result";
     /// What a cache holds.

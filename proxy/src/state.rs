@@ -142,6 +142,16 @@ impl State {
         }
         let now = std::time::Instant::now();
         for upstream in &running.upstreams {
+            let (gate, label) = (upstream.pool.gate(now), [&*upstream.plan.name]);
+            if let Some(open) = gate.open {
+                families.circuit_open.with_label_values(&label).set(i64::from(open));
+            }
+            if let Some(limit) = gate.limit {
+                families.concurrency.with_label_values(&label).set(i64::from(limit));
+            }
+            if let Some(waiting) = gate.waiting {
+                families.queued.with_label_values(&label).set(number(waiting));
+            }
             for sight in upstream.pool.sight(now) {
                 let up = !sight.out && sight.peer.is_healthy() && !sight.peer.endpoint().down;
                 let labels = [&*upstream.plan.name, &*sight.peer.endpoint().name];

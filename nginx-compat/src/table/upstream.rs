@@ -18,7 +18,7 @@ pub(super) const ROWS: &[Row] = &[
     once("keepalive_requests", UPSTREAM, ONE, Ignored("a connection is kept as long as its peer keeps it")),
     once("keepalive_time", UPSTREAM, ONE, Ignored("a connection is kept as long as its peer keeps it")),
     once("zone", UPSTREAM, ONE_OR_TWO, Ignored("all threads share one state already")),
-    once("queue", UPSTREAM, ONE_OR_TWO, Refused("requests do not queue for a peer: raise max_conns or add a server")),
+    once("queue", UPSTREAM, ONE_OR_TWO, Means),
     once("resolver", UPSTREAM, SOME, Ignored("names are resolved by the system's resolver")),
     once("resolver_timeout", UPSTREAM, ONE, Ignored("names are resolved by the system's resolver")),
     once("state", UPSTREAM, ONE, Refused("list the servers in the file and reload")),

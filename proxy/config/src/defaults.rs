@@ -112,6 +112,29 @@ pub const OUTLIER_MAX_EJECTION: Duration = seconds(300);
 /// Half of the servers can be trusted to carry the load for a while; if more are worse than the median, the yardstick is wrong.
 pub const OUTLIER_MAX_EJECTED: Share = Share::percent(50);
 
+/// As Envoy's outlier window.
+pub const BREAKER_WINDOW: Duration = seconds(10);
+/// As Hystrix: with fewer, chance opens it.
+pub const BREAKER_REQUESTS: u32 = 20;
+/// As Hystrix: when every other request fails, those that succeed are luck.
+pub const BREAKER_FAILURES: Share = Share::percent(50);
+/// No such bound: one route that always fails would close all the others.
+pub const BREAKER_CONSECUTIVE: u32 = 0;
+/// As Hystrix: long enough to breathe, short enough that nobody calls.
+pub const BREAKER_OPEN: Duration = seconds(5);
+/// One may be lucky, three in a row are back.
+pub const BREAKER_PROBES: u32 = 3;
+/// What the smallest server of ten threads serves.
+pub const CONCURRENCY_MIN: u32 = 10;
+/// As Envoy's `max_concurrency_limit`.
+pub const CONCURRENCY_MAX: u32 = 1000;
+/// As Envoy's `min_rtt_calc_params.interval`.
+pub const CONCURRENCY_PROBE: Duration = seconds(60);
+/// As many as [`KEEPALIVE`] connections serve in half a second, at about 10 ms.
+pub const QUEUE_LENGTH: u32 = 1024;
+/// nginx's 60 s outlive whoever waits: a client that has given up is served all the same.
+pub const QUEUE_TIMEOUT: Duration = seconds(5);
+
 /// Two lost SYNs; nginx's 60 s would keep a client waiting for a machine that is gone.
 pub const CONNECT_TIMEOUT: Duration = seconds(5);
 /// Half of nginx's `proxy_read_timeout`: there must be time left for another peer within [`RETRY_TIMEOUT`].

@@ -250,6 +250,12 @@ pub struct Upstream {
     pub retry: Retry,
     /// When a peer that does worse than the others rests; `None` is never.
     pub outlier: Option<Outlier>,
+    /// When the upstream is left alone; `None` is never.
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// How many requests at once it gets; `None` is no bound but the peers' own.
+    pub concurrency: Option<Concurrency>,
+    /// Where requests wait while every peer is full; `None` refuses them at once.
+    pub queue: Option<Queue>,
     /// How long each part of an exchange may take.
     pub timeouts: Timeouts,
     /// Idle connections kept for reuse, for each peer.

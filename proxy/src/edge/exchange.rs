@@ -20,7 +20,7 @@ use tokio::time::sleep_until;
 pub(super) use self::open::{Cut, Open};
 use super::client::{Client, ClientError};
 use crate::{
-    balance::{NoPeer, Picked, Tried},
+    balance::{NoPeer, Outcome, Picked, Tried},
     forward::{
         response::{self, Head},
         retry::{self, Failure, Stop, Verdict},
@@ -61,8 +61,44 @@ pub(super) struct PeerHead {
     pub(super) headers: HeaderMap,
 }
 
-/// Asks peers of the upstream until one answers, noting every attempt.
+/// Asks peers of the upstream until one answers, noting every attempt, unless its circuit breaker is open.
 pub(super) async fn open(
+    connector: &Connector,
+    call: Call<'_>,
+    client: Option<&mut Client>,
+    attempts: &mut Vec<Attempt>,
+) -> Result<Open, NoAnswer> {
+    let admitted = call.upstream.pool.admit(Instant::now()).map_err(NoAnswer::NoPeer)?;
+    let opened = ask_peers(connector, call, client, attempts).await;
+    let outcome = match &opened {
+        Ok(open) if open.head.status.is_server_error() => Outcome::Failed,
+        Ok(_) => Outcome::Succeeded,
+        // That none could be asked says nothing new about them, and neither does the client.
+        Err(NoAnswer::Client(_) | NoAnswer::NoPeer(_)) => Outcome::Unknown,
+        Err(NoAnswer::Failed(_)) => Outcome::Failed,
+    };
+    admitted.done(outcome, Instant::now());
+    opened
+}
+
+/// Picks a peer for the next attempt. The first one waits for its turn where there is a queue.
+async fn pick(
+    call: &Call<'_>,
+    client: Option<&mut Client>,
+    tried: &mut Tried,
+) -> Result<Result<Picked, NoPeer>, NoAnswer> {
+    let pool = &call.upstream.pool;
+    if tried.count() > 0 {
+        return Ok(pool.pick(call.client, tried, Instant::now()));
+    }
+    tokio::select! {
+        biased;
+        picked = pool.pick_in_turn(call.client, tried) => Ok(picked),
+        _ = from_client(client, true) => Err(NoAnswer::Client(ClientError::Left)),
+    }
+}
+
+async fn ask_peers(
     connector: &Connector,
     call: Call<'_>,
     mut client: Option<&mut Client>,
@@ -78,21 +114,20 @@ pub(super) async fn open(
     let mut unwanted: Option<(Answered, HttpPeer, Picked)> = None;
     let mut counted = 0;
     for _ in 0..ATTEMPTS {
-        let mut picked =
-            match (call.upstream.pool.pick(call.client, &mut tried, Instant::now()), unwanted.take()) {
-                (Ok(picked), unwanted) => {
-                    if let (Some((.., before)), Some(failure)) = (unwanted, last) {
-                        blame(before, failure, &plan.retry, Instant::now());
-                    }
-                    picked
+        let mut picked = match (pick(&call, client.as_deref_mut(), &mut tried).await?, unwanted.take()) {
+            (Ok(picked), unwanted) => {
+                if let (Some((.., before)), Some(failure)) = (unwanted, last) {
+                    blame(before, failure, &plan.retry, Instant::now());
                 }
-                // The last answer is an answer, whatever its status (nginx passes it on, too).
-                (Err(_), Some((answered, peer, before))) => {
-                    return Ok(answered.open(&call, peer, before, deadline));
-                }
-                // The reason of the last peer says more than "all tried".
-                (Err(none), None) => return Err(last.map_or(NoAnswer::NoPeer(none), NoAnswer::Failed)),
-            };
+                picked
+            }
+            // The last answer is an answer, whatever its status (nginx passes it on, too).
+            (Err(_), Some((answered, peer, before))) => {
+                return Ok(answered.open(&call, peer, before, deadline));
+            }
+            // The reason of the last peer says more than "all tried".
+            (Err(none), None) => return Err(last.map_or(NoAnswer::NoPeer(none), NoAnswer::Failed)),
+        };
         counted += 1;
         let began = Instant::now();
         let mut note = Attempt {

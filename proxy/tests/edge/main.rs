@@ -12,6 +12,7 @@ mod forwarding;
 mod guards;
 mod life;
 mod operating;
+mod protection;
 mod protocols;
 
 mod refreshing;

@@ -159,3 +159,43 @@ pub struct Outlier {
     /// Peers that may rest at once for errors or latency.
     pub max_ejected: Share,
 }
+
+/// When an upstream that fails is left alone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct CircuitBreaker {
+    /// How long requests are counted.
+    pub window: Duration,
+    /// Requests in the window; fewer prove nothing.
+    pub requests: u32,
+    /// The share of them that failed.
+    pub failures: Share,
+    /// Or so many failures in a row; 0 is no bound.
+    pub consecutive: u32,
+    /// How long it is left alone.
+    pub open: Duration,
+    /// Requests at once that are let through then, and successes that end it.
+    pub probes: u32,
+}
+
+/// How many requests at once an upstream gets.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Concurrency {
+    /// At least.
+    pub min: u32,
+    /// At most.
+    pub max: u32,
+    /// How often the latency of an idle upstream is measured.
+    pub probe: Duration,
+}
+
+/// How requests wait for a place at a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Queue {
+    /// Requests that may wait.
+    pub length: usize,
+    /// How long one waits.
+    pub timeout: Duration,
+}

@@ -96,3 +96,43 @@ pub struct Outlier {
     /// Servers that may rest at once for errors or latency; at least one.
     pub max_ejected: Word<Share>,
 }
+
+/// When an upstream that fails is left alone.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CircuitBreaker {
+    /// How long requests are counted.
+    pub window: Word<Span>,
+    /// Requests in the window; fewer prove nothing.
+    pub requests: Word<u32>,
+    /// The share of them that failed (5xx, or no answer).
+    pub failures: Word<Share>,
+    /// Or so many failures in a row. 0: never.
+    pub consecutive: Word<u32>,
+    /// How long it is left alone.
+    pub open: Word<Span>,
+    /// Requests at once that are let through then; as many successes end it.
+    pub probes: Word<u32>,
+}
+
+/// How many requests at once an upstream gets.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Concurrency {
+    /// At least; also what the latency of an idle upstream is measured with.
+    pub min: Word<u32>,
+    /// At most.
+    pub max: Word<u32>,
+    /// How often that is measured.
+    pub probe: Word<Span>,
+}
+
+/// How requests wait for a place at a server.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Queue {
+    /// Requests that may wait.
+    pub length: Word<u32>,
+    /// How long one waits.
+    pub timeout: Word<Span>,
+}

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    protect::{Health, Outlier, Retry},
+    protect::{CircuitBreaker, Concurrency, Health, Outlier, Queue, Retry},
     word::{FromShort, List, Short, Switch, Word},
 };
 use crate::{
@@ -26,6 +26,12 @@ pub struct Upstream {
     pub retry: Word<Retry>,
     /// Servers that do worse than the others rest for a while, or `off`.
     pub outlier: Word<Short<Switch<Outlier>>>,
+    /// An upstream that fails is left alone for a while.
+    pub circuit_breaker: Word<CircuitBreaker>,
+    /// Requests at once follow the upstream's latency.
+    pub concurrency: Word<Concurrency>,
+    /// Requests wait for a place at a server.
+    pub queue: Word<Queue>,
     /// How long each part of an exchange may take.
     pub timeouts: Word<Timeouts>,
     /// Idle connections kept for reuse, for each server. 0: none.

@@ -1,4 +1,4 @@
-//! How an upstream outlives its servers' failures: checks, retries, outliers.
+//! How an upstream outlives its servers' failures: checks, retries, outliers, breaker, queue.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -124,5 +124,34 @@ impl Resolver<'_> {
             max_ejection,
             max_ejected: raw.max_ejected.or(d::OUTLIER_MAX_EJECTED),
         })
+    }
+    pub(super) fn circuit_breaker(&mut self, raw: &raw::CircuitBreaker) -> plan::CircuitBreaker {
+        if let Some((share, place)) = raw.failures.placed().filter(|(share, _)| share.fraction() <= 0.0) {
+            self.report.error(place, format!("at {share} failures it would open by every success"));
+        }
+        plan::CircuitBreaker {
+            window: self.time(&raw.window, d::BREAKER_WINDOW),
+            requests: self.count(&raw.requests, d::BREAKER_REQUESTS),
+            failures: raw.failures.or(d::BREAKER_FAILURES),
+            consecutive: raw.consecutive.or(d::BREAKER_CONSECUTIVE),
+            open: self.time(&raw.open, d::BREAKER_OPEN),
+            probes: self.count(&raw.probes, d::BREAKER_PROBES),
+        }
+    }
+
+    pub(super) fn concurrency(&mut self, raw: &raw::Concurrency) -> plan::Concurrency {
+        let min = self.count(&raw.min, d::CONCURRENCY_MIN);
+        let max = self.count(&raw.max, d::CONCURRENCY_MAX.max(min));
+        if let Some(place) = raw.max.place().filter(|_| max < min) {
+            self.report.error(place, format!("`max` is less than `min` ({min})"));
+        }
+        plan::Concurrency { min, max, probe: self.time(&raw.probe, d::CONCURRENCY_PROBE) }
+    }
+
+    pub(super) fn queue(&mut self, raw: &raw::Queue) -> plan::Queue {
+        plan::Queue {
+            length: self.count(&raw.length, d::QUEUE_LENGTH) as usize,
+            timeout: self.time(&raw.timeout, d::QUEUE_TIMEOUT),
+        }
     }
 }
