@@ -13,10 +13,12 @@
 //! - [`response`]: which answers are refused.
 //! - [`retry`]: the next peer, or the end.
 //! - [`budget`]: how many requests may be repeated.
+//! - [`hedge`]: a second peer for a slow answer.
 //! - [`peer`]: a picked address as Pingora's type.
 
 pub mod budget;
 pub mod headers;
+pub mod hedge;
 pub mod hop_by_hop;
 mod list;
 pub mod peer;

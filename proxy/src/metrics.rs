@@ -63,6 +63,8 @@ families! {
     attempts: counter "weir_attempts_total" ["upstream", "peer", "outcome"] "attempts at a peer, by how they ended";
     /// Attempts after the first, and why there were not more.
     retries: counter "weir_upstream_retries_total" ["upstream", "outcome"] "attempts after the first, by whether they were answered or failed, and failures that were not retried, by reason";
+    /// Second peers asked for a slow answer, by who was first.
+    hedges: counter "weir_upstream_hedges_total" ["upstream", "outcome"] "attempts made while the first was silent, by whether they won or lost";
     /// From the pick of a peer to its answer's head.
     first_bytes: histogram "weir_attempt_first_byte_seconds" ["upstream"] "from the pick of a peer to the head of its answer, seconds";
     /// Whether a peer is asked.

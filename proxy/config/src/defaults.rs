@@ -135,6 +135,11 @@ pub const QUEUE_LENGTH: u32 = 1024;
 /// nginx's 60 s outlive whoever waits: a client that has given up is served all the same.
 pub const QUEUE_TIMEOUT: Duration = seconds(5);
 
+/// As "The Tail at Scale" (Dean and Barroso, 2013): one request of twenty is late enough.
+pub const HEDGE_QUANTILE: Share = Share::percent(95);
+/// Twice what the quantile alone would ask for; when more are late, it is load, and more requests make it worse.
+pub const HEDGE_SHARE: Share = Share::percent(10);
+
 /// Two lost SYNs; nginx's 60 s would keep a client waiting for a machine that is gone.
 pub const CONNECT_TIMEOUT: Duration = seconds(5);
 /// Half of nginx's `proxy_read_timeout`: there must be time left for another peer within [`RETRY_TIMEOUT`].

@@ -256,6 +256,8 @@ pub struct Upstream {
     pub concurrency: Option<Concurrency>,
     /// Where requests wait while every peer is full; `None` refuses them at once.
     pub queue: Option<Queue>,
+    /// When a second peer is asked while the first is silent; `None` is never.
+    pub hedge: Option<Hedge>,
     /// How long each part of an exchange may take.
     pub timeouts: Timeouts,
     /// Idle connections kept for reuse, for each peer.

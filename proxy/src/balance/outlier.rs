@@ -180,13 +180,6 @@ impl Vigil {
         self.until.is_some_and(|until| now < until || self.waiting > 0)
     }
 
-    /// Whether somebody else should be asked, if there is anybody.
-    pub(super) fn is_suspect(&self, rules: &Rules, season: &Season, now: Instant) -> bool {
-        let Some(patience) = season.patience(rules) else { return false };
-        let most = season.usual.most().unwrap_or(patience);
-        self.is_silent((most * 4).max(SUSPICION).min(patience), now)
-    }
-
     /// Forgets that it was ejected.
     pub(super) fn pardon(&mut self) {
         self.until = None;
@@ -197,7 +190,8 @@ impl Vigil {
         self.signs += 1;
     }
 
-    fn is_silent(&self, for_so_long: Duration, now: Instant) -> bool {
+    /// Whether several requests wait, and the first of them for so long.
+    pub(super) fn is_silent(&self, for_so_long: Duration, now: Instant) -> bool {
         let several = if self.until.is_some() { 1 } else { SEVERAL };
         self.waiting >= several
             && self.since.is_some_and(|since| now.saturating_duration_since(since) >= for_so_long)
@@ -212,9 +206,15 @@ impl Vigil {
 
 impl Season {
     /// How long a silence is suffered; `None` while nobody knows what is usual, or when silence is no reason.
-    pub(super) fn patience(&self, rules: &Rules) -> Option<Duration> {
+    fn patience(&self, rules: &Rules) -> Option<Duration> {
         let most = self.usual.most().filter(|_| !rules.silence.is_zero())?;
         Some(rules.silence.max(most.saturating_mul(10)))
+    }
+
+    /// After how long a silence somebody else should be asked, if there is anybody.
+    pub(super) fn suspicion(&self, rules: &Rules) -> Option<Duration> {
+        let (patience, most) = self.patience(rules).zip(self.usual.most())?;
+        Some(most.saturating_mul(4).max(SUSPICION).min(patience))
     }
 
     /// An answer took so long to begin.
@@ -241,9 +241,11 @@ pub(super) fn review(
     season: &Season,
     now: Instant,
 ) -> bool {
-    let Some(patience) = season.patience(rules) else { return false };
+    let Some((patience, suspicion)) = season.patience(rules).zip(season.suspicion(rules)) else {
+        return false;
+    };
     let lives =
-        |other: &Member| other.is_up() && !other.is_out(now) && !other.vigil.is_suspect(rules, season, now);
+        |other: &Member| other.is_up() && !other.is_out(now) && !other.vigil.is_silent(suspicion, now);
     let has_others = members.iter().enumerate().any(|(at, other)| at != index && lives(other));
     let vigil = &mut members[index].vigil;
     let silent = has_others && vigil.is_silent(patience, now);

@@ -5,6 +5,7 @@
 //!
 //! Why not `HttpProxy`: see DESIGN.md, "Why does the general lane not use pingora-proxy?".
 
+mod hedge;
 mod open;
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
@@ -17,6 +18,7 @@ use pingora::{
 };
 use tokio::time::sleep_until;
 
+use self::hedge::{Rival, rival};
 pub(super) use self::open::{Cut, Open};
 use super::client::{Client, ClientError};
 use crate::{
@@ -107,6 +109,9 @@ async fn ask_peers(
     let plan = &call.upstream.plan;
     let started = Instant::now();
     call.upstream.budget.deposit(started);
+    if let Some(hedge) = &call.upstream.hedge {
+        hedge.begins(started);
+    }
     let deadline = plan.timeouts.total.map(|total| started + total);
     let mut tried = Tried::default();
     let mut last: Option<Failure> = None;
@@ -136,6 +141,7 @@ async fn ask_peers(
             first_byte: None,
             status: None,
             outcome: "answered",
+            hedge: false,
             stopped: None,
         };
         let progress = |client: Option<&Client>| retry::Progress {
@@ -156,15 +162,32 @@ async fn ask_peers(
             && retry::decide(Failure::Silent, &progress(client.as_deref()), &plan.retry, began)
                 == Verdict::Next;
         let peer = call.upstream.dial.peer(picked.peer().endpoint().address);
+        let hedge = call.upstream.hedge.as_deref().filter(|_| may_hedge(&call, &picked, counted));
+        let mut hedged = None;
+        let rival = hedge
+            .map(|hedge| Box::pin(rival(connector, &call, hedge, &mut tried, deadline, began, &mut hedged)));
         let heads = tokio::select! {
-            heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline) => heads,
-            () = silence(call.upstream, may_leave.then(|| picked.silence())) => Err(Lost::Peer(Failure::Silent)),
+            heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline) => Ok(heads),
+            () = silence(call.upstream, may_leave.then(|| picked.silence())) => Ok(Err(Lost::Peer(Failure::Silent))),
+            rival = when(rival) => Err(rival),
+        };
+        attempts.extend(hedged);
+        let heads = match heads {
+            Ok(heads) => heads,
+            Err(Rival { answered, peer, picked }) => {
+                note.outcome = "hedge_lost";
+                attempts.insert(attempts.len() - 1, note);
+                return Ok(answered.open(&call, peer, picked, deadline));
+            }
         };
         let now = Instant::now();
         let (failure, answered) = match heads {
             Ok((session, head, request_done)) => {
                 let status = head.status;
                 picked.heard(status.is_server_error(), now);
+                if let Some(hedge) = &call.upstream.hedge {
+                    hedge.answered(now - began);
+                }
                 (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
                 let answered = Answered { session, head, request_done };
                 if !plan.retry.is_failure(status.as_u16()) {
@@ -184,7 +207,7 @@ async fn ask_peers(
         let mut verdict = retry::decide(failure, &progress(client.as_deref()), &plan.retry, now);
         // A stale connection was no attempt, and a silent one has paid when it was given up.
         let is_free = matches!(failure, Failure::ResetUnsent | Failure::Silent);
-        if verdict == Verdict::Next && !is_free && !call.upstream.budget.withdraw(&plan.retry, now) {
+        if verdict == Verdict::Next && !is_free && !may_repeat(call.upstream, now) {
             verdict = Verdict::Stop(Stop::Budget);
         }
         if let Verdict::Stop(stop) = verdict {
@@ -210,6 +233,11 @@ async fn ask_peers(
         Some((answered, peer, picked)) => Ok(answered.open(&call, peer, picked, deadline)),
         None => Err(NoAnswer::Failed(last.unwrap_or(Failure::Reset))),
     }
+}
+
+/// Only the first attempt, of a request without body that may be asked twice.
+fn may_hedge(call: &Call<'_>, picked: &Picked, attempt: u32) -> bool {
+    attempt == 1 && picked.waits() && call.head.method.is_idempotent() && call.websocket.is_none()
 }
 
 fn blame(picked: Picked, failure: Failure, retry: &weir_config::plan::Retry, now: Instant) {
@@ -373,11 +401,24 @@ async fn pass_interim(client: Option<&mut Client>, head: PeerHead) -> Result<(),
     }
 }
 
+/// Whether the budget has room for one more retry, which is taken.
+fn may_repeat(upstream: &Upstream, now: Instant) -> bool {
+    let retry = &upstream.plan.retry;
+    upstream.budget.withdraw(retry.budget, retry.floor, now)
+}
+
+async fn when<T>(happens: Option<impl Future<Output = T>>) -> T {
+    match happens {
+        Some(happens) => happens.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Resolves when the peer is found silent and the budget has room for going elsewhere.
 async fn silence(upstream: &Upstream, silence: Option<impl Future<Output = ()>>) {
     if let Some(silence) = silence {
         silence.await;
-        if upstream.budget.withdraw(&upstream.plan.retry, Instant::now()) {
+        if may_repeat(upstream, Instant::now()) {
             return;
         }
     }

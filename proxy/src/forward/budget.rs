@@ -9,7 +9,7 @@
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use weir_config::plan::Retry;
+use weir_config::units::Share;
 
 /// Seconds that are remembered.
 const SECONDS: usize = 10;
@@ -51,12 +51,9 @@ impl Budget {
 
     /// Takes one retry out of the budget; false when none is left.
     ///
-    /// Units: `retry.budget` of the requests of the last ten seconds, and `retry.floor` for each of these seconds.
-    pub fn withdraw(&self, retry: &Retry, now: Instant) -> bool {
-        self.take(retry.budget.fraction(), retry.floor, now)
-    }
-
-    fn take(&self, share: f64, floor: u32, now: Instant) -> bool {
+    /// Units: `share` of the requests of the last ten seconds, and `floor` for each of these seconds; the whole is no bound.
+    pub fn withdraw(&self, share: Share, floor: u32, now: Instant) -> bool {
+        let share = share.fraction();
         let mut window = self.window.lock();
         window.at(now.saturating_duration_since(self.began).as_secs());
         let sum = |of: fn(&Count) -> u32| window.counts.iter().map(|count| f64::from(of(count))).sum::<f64>();
@@ -92,8 +89,8 @@ mod tests {
 
     use super::*;
 
-    fn withdrawn(budget: &Budget, share: f64, floor: u32, now: Instant) -> usize {
-        (0..10_000).take_while(|_| budget.take(share, floor, now)).count()
+    fn withdrawn(budget: &Budget, percent: u8, floor: u32, now: Instant) -> usize {
+        (0..10_000).take_while(|_| budget.withdraw(Share::percent(percent), floor, now)).count()
     }
 
     #[test]
@@ -101,22 +98,22 @@ mod tests {
         let start = Instant::now();
         let budget = Budget::new(start);
         (0..1000).for_each(|_| budget.deposit(start));
-        assert_eq!(withdrawn(&budget, 0.2, 0, start), 200);
+        assert_eq!(withdrawn(&budget, 20, 0, start), 200);
         budget.deposit(start);
-        assert!(!budget.take(0.2, 0, start), "one request earns a fifth of a retry");
+        assert!(!budget.withdraw(Share::percent(20), 0, start), "one request earns a fifth of a retry");
     }
 
     #[test]
     fn the_floor_holds_without_any_request() {
         let start = Instant::now();
-        assert_eq!(withdrawn(&Budget::new(start), 0.2, 3, start), 30);
-        assert_eq!(withdrawn(&Budget::new(start), 0.2, 0, start), 0);
+        assert_eq!(withdrawn(&Budget::new(start), 20, 3, start), 30);
+        assert_eq!(withdrawn(&Budget::new(start), 20, 0, start), 0);
     }
 
     #[test]
     fn the_whole_is_no_bound() {
         let start = Instant::now();
-        assert_eq!(withdrawn(&Budget::new(start), 1.0, 0, start), 10_000);
+        assert_eq!(withdrawn(&Budget::new(start), 100, 0, start), 10_000);
     }
 
     #[test]
@@ -125,13 +122,13 @@ mod tests {
         let budget = Budget::new(start);
         let at = |seconds| start + Duration::from_secs(seconds);
         (0..100).for_each(|_| budget.deposit(at(0)));
-        assert_eq!(withdrawn(&budget, 0.2, 0, at(9)), 20);
-        assert_eq!(withdrawn(&budget, 0.2, 0, at(10)), 0, "the requests are forgotten first");
+        assert_eq!(withdrawn(&budget, 20, 0, at(9)), 20);
+        assert_eq!(withdrawn(&budget, 20, 0, at(10)), 0, "the requests are forgotten first");
         (0..100).for_each(|_| budget.deposit(at(18)));
-        assert_eq!(withdrawn(&budget, 0.2, 0, at(18)), 0, "their retries are not");
-        assert_eq!(withdrawn(&budget, 0.2, 0, at(19)), 20);
+        assert_eq!(withdrawn(&budget, 20, 0, at(18)), 0, "their retries are not");
+        assert_eq!(withdrawn(&budget, 20, 0, at(19)), 20);
         assert_eq!(
-            withdrawn(&budget, 0.2, 1, at(1_000_000)),
+            withdrawn(&budget, 20, 1, at(1_000_000)),
             10,
             "after a long pause nothing is left but the floor"
         );
@@ -143,6 +140,6 @@ mod tests {
         let budget = Budget::new(start);
         budget.deposit(start + Duration::from_secs(5));
         (0..9).for_each(|_| budget.deposit(start));
-        assert_eq!(withdrawn(&budget, 0.2, 0, start), 2);
+        assert_eq!(withdrawn(&budget, 20, 0, start), 2);
     }
 }

@@ -9,7 +9,7 @@ use weir_config::plan;
 use super::{CannotRun, Running};
 use crate::{
     balance::{Pool, probe, resolve},
-    forward::{budget::Budget, peer::Dial},
+    forward::{budget::Budget, hedge::Hedge, peer::Dial},
     http_client::Tls,
 };
 
@@ -22,6 +22,8 @@ pub struct Upstream {
     pub pool: Arc<Pool>,
     /// How many requests may be repeated.
     pub budget: Arc<Budget>,
+    /// When a second peer is asked for a slow answer.
+    pub hedge: Option<Arc<Hedge>>,
     /// How requests connect.
     pub dial: Dial,
     /// How the edge's own questions connect, where the peers speak TLS.
@@ -57,7 +59,12 @@ impl Upstream {
         // What was spent stays spent over a reload.
         let budget =
             before.map_or_else(|| Arc::new(Budget::new(Instant::now())), |old| Arc::clone(&old.budget));
-        Ok(Self { plan: plan.clone(), pool, budget, dial: Dial::new(plan), tls })
+        let hedge = plan.hedge.as_ref().map(|rules| {
+            let same = before.filter(|old| old.plan.hedge.as_ref() == Some(rules));
+            let same = same.and_then(|old| old.hedge.as_ref());
+            same.map_or_else(|| Arc::new(Hedge::new(rules, Instant::now())), Arc::clone)
+        });
+        Ok(Self { plan: plan.clone(), pool, budget, hedge, dial: Dial::new(plan), tls })
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Answer, Client, Edge, Origin, get, ok, until};
+use crate::support::{Answer, Client, Edge, Gate, Origin, Request, Wire, get, ok, until};
 
 /// An edge before these peers; tests that are not about it wait no longer than they must.
 fn edge(peers: &[SocketAddr], rest: &str) -> Edge {
@@ -298,4 +298,42 @@ fn a_peer_that_fails_more_than_the_others_rests() {
     until("it rests", || edge.metric(&up) == 0.0);
     load.end();
     assert!((0..9).all(|_| edge.get("/").status == 200));
+}
+
+#[test]
+fn a_slow_answer_is_asked_of_a_second_peer_and_the_sooner_one_counts() {
+    let gate = Arc::new(Gate::default());
+    let (slow, release) = (Arc::<AtomicBool>::default(), Arc::clone(&gate));
+    let is_slow = Arc::clone(&slow);
+    let script = move |name: &'static str| {
+        let (is_slow, release) = (Arc::clone(&is_slow), Arc::clone(&release));
+        move |request: &Request, wire: &mut Wire| {
+            // The first to be asked is late, whoever it is.
+            if request.target() == "/late" && is_slow.swap(false, Ordering::SeqCst) {
+                release.pass();
+            }
+            wire.send(ok(name));
+        }
+    };
+    let (a, b) = (Origin::start(script("a")), Origin::start(script("b")));
+    let edge = edge(&[a.address, b.address], "    hedge: { share: 100% }");
+    for _ in 0..150 {
+        assert_eq!(edge.get("/").status, 200);
+    }
+    slow.store(true, Ordering::SeqCst);
+    assert_eq!(edge.get("/late").status, 200, "while the gate is closed");
+    let count = |path: &str| {
+        let seen = [a.seen(), b.seen()].concat();
+        seen.iter().filter(|request| request.target() == path).count()
+    };
+    assert_eq!(count("/late"), 2);
+    until("it is counted", || {
+        edge.metric("weir_upstream_hedges_total{outcome=\"won\",upstream=\"api\"}") >= 1.0
+    });
+    slow.store(true, Ordering::SeqCst);
+    let mut post = edge.connect();
+    post.send("POST /late HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n");
+    until("it is asked", || count("/late") == 3);
+    gate.open();
+    assert_eq!((post.answer().status, count("/late")), (200, 3), "never twice");
 }

@@ -199,3 +199,13 @@ pub struct Queue {
     /// How long one waits.
     pub timeout: Duration,
 }
+
+/// When a second peer is asked while the first is silent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Hedge {
+    /// The share of answers that come sooner.
+    pub quantile: Share,
+    /// Hedged requests as a share of recent ones.
+    pub share: Share,
+}

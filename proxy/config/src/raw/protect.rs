@@ -136,3 +136,13 @@ pub struct Queue {
     /// How long one waits.
     pub timeout: Word<Span>,
 }
+
+/// When a second server is asked while the first is still silent. Only requests without body that may safely be repeated.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hedge {
+    /// The share of answers that come sooner.
+    pub quantile: Word<Share>,
+    /// Hedged requests as a share of the requests of the last ten seconds.
+    pub share: Word<Share>,
+}

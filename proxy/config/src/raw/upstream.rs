@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    protect::{CircuitBreaker, Concurrency, Health, Outlier, Queue, Retry},
+    protect::{CircuitBreaker, Concurrency, Health, Hedge, Outlier, Queue, Retry},
     word::{FromShort, List, Short, Switch, Word},
 };
 use crate::{
@@ -32,6 +32,8 @@ pub struct Upstream {
     pub concurrency: Word<Concurrency>,
     /// Requests wait for a place at a server.
     pub queue: Word<Queue>,
+    /// A slow answer is asked of a second server, too.
+    pub hedge: Word<Hedge>,
     /// How long each part of an exchange may take.
     pub timeouts: Word<Timeouts>,
     /// Idle connections kept for reuse, for each server. 0: none.

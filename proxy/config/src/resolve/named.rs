@@ -32,6 +32,7 @@ impl Resolver<'_> {
             circuit_breaker: raw.circuit_breaker.get().map(|breaker| self.circuit_breaker(breaker)),
             concurrency: raw.concurrency.get().map(|concurrency| self.concurrency(concurrency)),
             queue: raw.queue.get().map(|queue| self.queue(queue)),
+            hedge: raw.hedge.get().map(|hedge| self.hedge(hedge)),
             timeouts: self.timeouts(raw.timeouts.get().unwrap_or(&raw::Timeouts::default())),
             keepalive: raw.keepalive.or(d::KEEPALIVE) as usize,
             keepalive_timeout: self.time(&raw.keepalive_timeout, d::KEEPALIVE_TIMEOUT),

@@ -154,4 +154,12 @@ impl Resolver<'_> {
             timeout: self.time(&raw.timeout, d::QUEUE_TIMEOUT),
         }
     }
+    pub(super) fn hedge(&mut self, raw: &raw::Hedge) -> plan::Hedge {
+        let quantile = raw.quantile.or(d::HEDGE_QUANTILE);
+        if let Some(place) = raw.quantile.place().filter(|_| !(0.5..1.0).contains(&quantile.fraction())) {
+            let problem = self.report.error(place, format!("{quantile} is no measure of a slow answer"));
+            problem.help("from 50% to 99%");
+        }
+        plan::Hedge { quantile, share: raw.share.or(d::HEDGE_SHARE) }
+    }
 }
