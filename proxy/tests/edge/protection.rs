@@ -124,8 +124,8 @@ fn no_more_requests_are_under_way_than_the_limit_admits() {
         origin.address
     ));
     let mut clients: Vec<_> = (0..8).map(|_| asking(&edge, "/", "192.0.2.1")).collect();
-    until("the others wait", || queued(&edge) == 5.0);
-    assert_eq!((origin.count(), edge.metric("weir_concurrency_limit{upstream=\"api\"}")), (3, 3.0));
+    until("three are there and the others wait", || (origin.count(), queued(&edge)) == (3, 5.0));
+    assert_eq!(edge.metric("weir_concurrency_limit{upstream=\"api\"}"), 3.0);
     gate.open();
     let began = Instant::now();
     clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
