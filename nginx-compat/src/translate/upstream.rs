@@ -75,7 +75,8 @@ impl<'a> Translator<'a, '_> {
                 }
             },
         };
-        self.ledger.approximated(directive, "503 instead of 502 when it is full or late, and clients take turns");
+        self.ledger
+            .approximated(directive, "503 instead of 502 when it is full or late, and clients take turns");
         Some(Queue { length: Word::new(length), timeout: Word::new(timeout) })
     }
 

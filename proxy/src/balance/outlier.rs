@@ -13,7 +13,7 @@
 //!
 //! Cold start: nobody is judged before [`ENOUGH`] answers of the upstream say what is usual. Silence ejects any number of
 //! peers but never the last that gives signs of life; errors and latency at most `max_ejected`. When all are out, `Pool`
-//! pardons them. Requests with a body take no part in the silence: who says how long an upload takes.
+//! pardons them. A request with a body waits only once that was sent: who says how long an upload takes.
 //!
 //! Source: Envoy's outlier detection for windows, growth and cap; RFC 6298 §2 for what is usual.
 

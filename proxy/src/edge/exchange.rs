@@ -166,9 +166,10 @@ async fn ask_peers(
         let mut hedged = None;
         let rival = hedge
             .map(|hedge| Box::pin(rival(connector, &call, hedge, &mut tried, deadline, began, &mut hedged)));
+        let silence = silence(call.upstream, may_leave.then(|| picked.silence()));
         let heads = tokio::select! {
-            heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline) => Ok(heads),
-            () = silence(call.upstream, may_leave.then(|| picked.silence())) => Ok(Err(Lost::Peer(Failure::Silent))),
+            heads = exchange_heads(connector, &call, &peer, &mut picked, client.as_deref_mut(), deadline) => Ok(heads),
+            () = silence => Ok(Err(Lost::Peer(Failure::Silent))),
             rival = when(rival) => Err(rival),
         };
         attempts.extend(hedged);
@@ -302,6 +303,7 @@ async fn exchange_heads(
     connector: &Connector,
     call: &Call<'_>,
     peer: &HttpPeer,
+    picked: &mut Picked,
     mut client: Option<&mut Client>,
     deadline: Option<Instant>,
 ) -> Result<(HttpSession, PeerHead, bool), Lost> {
@@ -331,6 +333,7 @@ async fn exchange_heads(
     };
     if request_done {
         session.finish_request_body().await.map_err(broken)?;
+        picked.uploaded(Instant::now());
     }
     let mut first_byte_by = request_done.then(|| Instant::now() + timeouts.first_byte);
     let mut whole_request_sent = request_done;
@@ -366,6 +369,7 @@ async fn exchange_heads(
             Event::Chunk(Ok(None)) => {
                 whole_request_sent = session.finish_request_body().await.is_ok();
                 request_done = true;
+                picked.uploaded(Instant::now());
                 first_byte_by = Some(Instant::now() + timeouts.first_byte);
             }
             Event::Left => return Err(ClientError::Left.into()),

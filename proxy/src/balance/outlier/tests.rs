@@ -146,13 +146,23 @@ fn requests_whose_clients_left_are_no_silence() {
 }
 
 #[test]
-fn uploads_are_no_silence() {
+fn uploads_are_no_silence_until_they_are_done() {
     let start = Instant::now();
     let pool = warm(3, start);
-    let (_, mut waiting) = with_hung(&pool, "a", 30, start);
-    waiting.iter_mut().for_each(Picked::uploads);
-    pool.review(waiting[0].index, start + seconds(20));
+    let mut waiting: Vec<_> = (0..15).map(|_| pick(&pool, start)).collect();
+    let (mut hung, others): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut waiting).into_iter().partition(|picked| name(picked) == "a");
+    others.into_iter().for_each(Picked::succeeded);
+    hung.iter_mut().for_each(Picked::uploads);
+    pool.review(hung[0].index, start + seconds(20));
     assert_eq!(out(&pool, start + seconds(20)), "");
+
+    let done = start + seconds(20);
+    hung.iter_mut().for_each(|picked| picked.uploaded(done));
+    pool.review(hung[0].index, done + millis(999));
+    assert_eq!(out(&pool, done + millis(999)), "");
+    pool.review(hung[0].index, done + seconds(1));
+    assert_eq!(out(&pool, done + seconds(1)), "a");
 }
 
 #[test]

@@ -65,7 +65,7 @@ async fn second_peer(
     });
     let (peer, retry) =
         (call.upstream.dial.peer(picked.peer().endpoint().address), &call.upstream.plan.retry);
-    let heads = exchange_heads(connector, call, &peer, None, deadline).await;
+    let heads = exchange_heads(connector, call, &peer, &mut picked, None, deadline).await;
     let now = Instant::now();
     let answered = match heads {
         Ok((session, head, request_done)) => Answered { session, head, request_done },
