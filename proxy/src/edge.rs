@@ -16,7 +16,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::{
-    connectors::{ConnectorOptions, http::Connector},
+    connectors::{ConnectorOptions, TransportConnector},
     protocols::{Stream, http::ServerSession},
 };
 use weir_config::plan::Action;
@@ -37,7 +37,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Edge {
     state: Arc<State>,
-    connector: Arc<Connector>,
+    connector: Arc<TransportConnector>,
 }
 
 /// What every step of one journey reads: the state it began with, the request, and the proof that it passed.
@@ -87,7 +87,7 @@ impl Edge {
     /// The lane over `state`; keeps up to `keepalive` idle connections to peers in all.
     #[must_use]
     pub fn new(state: Arc<State>, keepalive: usize) -> Self {
-        Self { state, connector: Arc::new(Connector::new(Some(ConnectorOptions::new(keepalive)))) }
+        Self { state, connector: Arc::new(TransportConnector::new(Some(ConnectorOptions::new(keepalive)))) }
     }
 
     async fn travel(

@@ -1,8 +1,8 @@
 //! Forward: what is said to the origin, what of its answer is believed, and when a failed attempt goes to the next peer.
 //!
-//! On the path it stands after balance, which picked the peer, and before record. All of it but [`peer`] is pure:
-//! functions over `http`'s heads, called by `edge`. It leaves to others: bodies and waits (the exchange's), who the
-//! client is (accept), which route's fields are set (they come rendered), and what the client hears (refusal).
+//! On the path it stands after balance, which picked the peer, and before record. All of it but [`http1`]
+//! and [`peer`] is pure: functions over `http`'s heads, called by `edge`. It leaves to others: waits (the exchange's), who
+//! the client is (accept), which route's fields are set (they come rendered), and what the client hears (refusal).
 //!
 //! Clients *and* origins are untrusted: a head is cleaned in both directions before anyone else reads it.
 //!
@@ -10,12 +10,14 @@
 //! - [`headers`]: what the origin is told about the client.
 //! - [`trace`]: the request's id and its place in a trace.
 //! - [`upgrade`]: the one upgrade there is, WebSocket.
+//! - [`http1`]: a request written and an answer read, on any stream.
 //! - [`response`]: which answers are refused.
 //! - [`retry`]: the next peer, or the end.
 //! - [`peer`]: a picked address as Pingora's type.
 
 pub mod headers;
 pub mod hop_by_hop;
+pub mod http1;
 mod list;
 pub mod peer;
 pub mod response;

@@ -16,8 +16,9 @@ use self::fields::Fields;
 use super::{
     bad::BadRequest,
     rewrite,
-    target::{self, Target, is_token},
+    target::{self, Target},
 };
+use crate::chunked::is_token;
 
 /// A head that passed.
 #[derive(Debug, Clone, PartialEq, Eq)]

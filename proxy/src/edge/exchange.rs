@@ -7,21 +7,24 @@
 
 mod open;
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
-use pingora::{
-    ErrorType, connectors::http::Connector, http::RequestHeader, protocols::http::client::HttpSession,
-    upstreams::peer::HttpPeer,
-};
-use tokio::time::sleep_until;
+use http::{HeaderMap, Method, StatusCode};
+use pingora::{ErrorType, connectors::TransportConnector, protocols::Stream, upstreams::peer::HttpPeer};
+use tokio::time::{sleep_until, timeout};
 
 pub(super) use self::open::{Cut, Open};
 use super::client::{Client, ClientError};
 use crate::{
     balance::{NoPeer, Picked, Tried},
     forward::{
+        http1::{self, Connection},
         response::{self, Head},
         retry::{self, Failure, Verdict},
         upgrade::Websocket,
@@ -33,12 +36,20 @@ use crate::{
 /// Attempts for one request, stale connections included: a peer that restarted leaves many of those behind.
 const ATTEMPTS: usize = 16;
 
+/// The head of a request as the peer gets it.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    pub(super) target: String,
+    pub(super) headers: HeaderMap,
+}
+
 /// What is asked of an upstream.
 pub(super) struct Call<'a> {
     pub(super) upstream: &'a Arc<Upstream>,
     pub(super) client: IpAddr,
     /// The request as the peer gets it, body framing included.
-    pub(super) head: RequestHeader,
+    pub(super) head: Request,
     /// The WebSocket handshake that is being passed on.
     pub(super) websocket: Option<Websocket>,
 }
@@ -63,7 +74,7 @@ pub(super) struct PeerHead {
 
 /// Asks peers of the upstream until one answers, noting every attempt.
 pub(super) async fn open(
-    connector: &Connector,
+    connector: &TransportConnector,
     call: Call<'_>,
     mut client: Option<&mut Client>,
     attempts: &mut Vec<Attempt>,
@@ -105,10 +116,10 @@ pub(super) async fn open(
         let heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline).await;
         let now = Instant::now();
         let (failure, answered) = match heads {
-            Ok((session, head, request_done)) => {
+            Ok((connection, head, request_done)) => {
                 let status = head.status;
                 (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
-                let answered = Answered { session, head, request_done };
+                let answered = Answered { connection, head, request_done };
                 if !plan.retry.statuses.contains(&status.as_u16()) {
                     attempts.push(note);
                     return Ok(answered.open(&call, peer, picked, deadline));
@@ -162,7 +173,7 @@ fn blame(picked: Picked, failure: Failure, retry: &weir_config::plan::Retry, now
 }
 
 struct Answered {
-    session: HttpSession,
+    connection: Connection<Stream>,
     head: PeerHead,
     request_done: bool,
 }
@@ -172,13 +183,14 @@ impl Answered {
         let plan = &call.upstream.plan;
         Open {
             upgraded: self.head.status == StatusCode::SWITCHING_PROTOCOLS,
-            session: self.session,
+            connection: self.connection,
             peer,
             picked,
             head: self.head,
             request_done: self.request_done,
             read: plan.timeouts.read,
-            keepalive: plan.keepalive_timeout,
+            write: plan.timeouts.write,
+            keepalive: (plan.keepalive > 0).then_some(plan.keepalive_timeout),
             deadline,
         }
     }
@@ -203,83 +215,89 @@ fn connecting(error: &pingora::Error) -> Failure {
     }
 }
 
-/// The exchange broke: which way.
-fn exchanging(error: &pingora::Error) -> Failure {
-    match error.etype() {
-        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Failure::BadAnswer,
-        ErrorType::ReadTimedout => Failure::ReadTimeout,
-        _ => Failure::Reset,
+/// A write to a peer, which may take so long.
+async fn within(limit: Duration, write: impl Future<Output = io::Result<()>>) -> Result<(), Failure> {
+    match timeout(limit, write).await {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(Failure::Reset),
     }
 }
 
 /// Connects, sends the request, and waits for the head of its answer, while the client's body goes out.
 async fn exchange_heads(
-    connector: &Connector,
+    connector: &TransportConnector,
     call: &Call<'_>,
     peer: &HttpPeer,
     mut client: Option<&mut Client>,
     deadline: Option<Instant>,
-) -> Result<(HttpSession, PeerHead, bool), Lost> {
+) -> Result<(Connection<Stream>, PeerHead, bool), Lost> {
     let timeouts = &call.upstream.plan.timeouts;
-    let (mut session, reused) =
-        connector.get_http_session(peer).await.map_err(|error| Lost::Peer(connecting(&error)))?;
-    // Our own deadlines bound every wait below; a second clock inside would only blur which of them struck.
-    session.set_read_timeout(None);
-    session.set_write_timeout(Some(timeouts.write));
+    let (stream, reused) =
+        connector.get_stream(peer).await.map_err(|error| Lost::Peer(connecting(&error)))?;
+    let mut connection = Connection::new(stream);
 
-    let resendable = call.head.method.is_idempotent();
-    let broken = |error: Box<pingora::Error>| match exchanging(&error) {
+    let resendable = reused && call.head.method.is_idempotent();
+    let broken = |failure: Failure, has_heard: bool| match failure {
         // The peer closed a kept connection as our request crossed it: nobody failed, and it may be sent again.
-        Failure::Reset if reused && resendable => Lost::Peer(Failure::ResetUnsent),
+        Failure::Reset if resendable && !has_heard => Lost::Peer(Failure::ResetUnsent),
         failure => Lost::Peer(failure),
     };
-    session.write_request_header(Box::new(call.head.clone())).await.map_err(broken)?;
-    let mut request_done = match client.as_deref_mut() {
-        None => true,
-        Some(client) => {
-            // An earlier attempt may have read part of the body, or all of it.
-            if let Some(kept) = client.replay().filter(|kept| !kept.is_empty()) {
-                session.write_request_body(kept, false).await.map_err(broken)?;
-            }
-            client.body_done()
-        }
-    };
-    if request_done {
-        session.finish_request_body().await.map_err(broken)?;
-    }
+    connection.request(&call.head.method, &call.head.target, &call.head.headers);
+    // An earlier attempt may have read part of the body, or all of it.
+    let kept = client.as_deref().and_then(Client::replay).unwrap_or_default();
+    let mut request_done = client.as_deref().is_none_or(Client::body_done);
+    within(timeouts.write, async {
+        connection.write(&kept).await?;
+        if request_done { connection.finish().await } else { connection.flush().await }
+    })
+    .await
+    .map_err(|failure| broken(failure, false))?;
     let mut first_byte_by = request_done.then(|| Instant::now() + timeouts.first_byte);
     let mut whole_request_sent = request_done;
     let mut checks = response::Answer::default();
     loop {
         let by = [first_byte_by, deadline].into_iter().flatten().min();
         let event = tokio::select! {
-            read = session.read_response_header() => Event::Head(read),
+            read = connection.head() => Event::Head(read),
             event = from_client(client.as_deref_mut(), request_done) => event,
             () = at(by) => return Err(Lost::Peer(Failure::FirstByteTimeout)),
         };
         match event {
-            Event::Head(Err(error)) => return Err(broken(error)),
-            Event::Head(Ok(())) => {
-                let raw = session.response_header().ok_or(Lost::Peer(Failure::BadAnswer))?;
-                let (status, version) = (raw.status, raw.version);
-                let mut head = PeerHead { status, headers: raw.headers.clone() };
-                let checked =
-                    checks.check(status.as_u16(), version, &mut head.headers, call.websocket.as_ref());
+            Event::Head(Err(failure)) => return Err(broken(failure, connection.has_heard())),
+            Event::Head(Ok(raw)) => {
+                let mut head = PeerHead { status: raw.status, headers: raw.headers };
+                let checked = checks.check(
+                    raw.status.as_u16(),
+                    raw.version,
+                    &mut head.headers,
+                    call.websocket.as_ref(),
+                );
                 match checked.map_err(|_| Lost::Peer(Failure::BadAnswer))? {
                     Head::Interim => pass_interim(client.as_deref_mut(), head).await?,
-                    Head::Final | Head::Tunnel => return Ok((session, head, whole_request_sent)),
+                    Head::Final => {
+                        connection.expect_body(&call.head.method, head.status, &head.headers);
+                        return Ok((connection, head, whole_request_sent));
+                    }
+                    Head::Tunnel => {
+                        connection.open_tunnel();
+                        return Ok((connection, head, whole_request_sent));
+                    }
                 }
             }
             Event::Chunk(Err(error)) => return Err(error.into()),
             Event::Chunk(Ok(Some(chunk))) => {
                 // A peer that stops reading may still answer (413, say): what it says is worth more than our error.
-                if session.write_request_body(chunk, false).await.is_err() {
+                let sent = within(timeouts.write, async {
+                    connection.write(&chunk).await?;
+                    connection.flush().await
+                });
+                if sent.await.is_err() {
                     (request_done, whole_request_sent) = (true, false);
                     first_byte_by = Some(Instant::now() + timeouts.first_byte);
                 }
             }
             Event::Chunk(Ok(None)) => {
-                whole_request_sent = session.finish_request_body().await.is_ok();
+                whole_request_sent = within(timeouts.write, connection.finish()).await.is_ok();
                 request_done = true;
                 first_byte_by = Some(Instant::now() + timeouts.first_byte);
             }
@@ -289,7 +307,7 @@ async fn exchange_heads(
 }
 
 enum Event {
-    Head(pingora::Result<()>),
+    Head(Result<http1::Head, Failure>),
     Chunk(Result<Option<Bytes>, ClientError>),
     Left,
 }

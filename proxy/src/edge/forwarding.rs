@@ -3,13 +3,12 @@
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use pingora::http::RequestHeader;
 use weir_config::plan::Forward;
 
 use super::{
     Edge, Ended, Trip,
     client::{Client, ClientError},
-    exchange::{self, Call, Cut, NoAnswer, Open},
+    exchange::{self, Call, Cut, NoAnswer, Open, Request},
     reply::{self, Length},
 };
 use crate::{
@@ -54,7 +53,7 @@ impl Edge {
         self.pass_back(trip, forward, open, client, journey).await
     }
 
-    pub(super) fn call<'a>(&self, trip: &'a Trip, forward: &Forward, head: RequestHeader) -> Call<'a> {
+    pub(super) fn call<'a>(&self, trip: &'a Trip, forward: &Forward, head: Request) -> Call<'a> {
         let running = trip.running();
         let upstream = &running.upstreams[forward.upstream.index()];
         Call { upstream, client: trip.request.client, head, websocket: trip.request.websocket.clone() }
@@ -68,7 +67,7 @@ impl Edge {
         method: &Method,
         mut fields: HeaderMap,
         framing: Framing,
-    ) -> Result<RequestHeader, Refusal> {
+    ) -> Result<Request, Refusal> {
         let (running, request) = (trip.running(), &trip.request);
         let facts = trip.passed.facts(request);
         let configured: Vec<_> = trip
@@ -108,13 +107,7 @@ impl Edge {
             // RFC 9110 §8.6: a length of 0 says that nothing was meant to follow.
             fields.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
         }
-        let target = self.target(trip, forward)?;
-        let mut head = RequestHeader::build(method.clone(), target.as_bytes(), Some(fields.len()))
-            .map_err(|_| Refusal::Internal)?;
-        for (name, value) in &fields {
-            head.append_header(name.clone(), value.clone()).map_err(|_| Refusal::Internal)?;
-        }
-        Ok(head)
+        Ok(Request { method: method.clone(), target: self.target(trip, forward)?, headers: fields })
     }
 
     /// What the peer is asked for.
@@ -150,7 +143,7 @@ impl Edge {
         }
         match open.relay(client).await {
             Ok(()) => {
-                open.done(&self.connector).await;
+                open.done(&self.connector);
                 Ok(())
             }
             Err(Cut::Peer(failure)) => {

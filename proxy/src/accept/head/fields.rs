@@ -2,7 +2,8 @@
 
 use http::Version;
 
-use super::{BadRequest, Framing, is_token};
+use super::{BadRequest, Framing};
+use crate::chunked::is_token;
 
 /// The fields in their order, with what the front needs of them.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Instant};
 
 use http::{HeaderMap, Method, StatusCode, header};
-use pingora::connectors::http::Connector;
+use pingora::connectors::TransportConnector;
 
 use super::Case;
 use crate::{
@@ -69,14 +69,14 @@ impl Edge {
             status.origin = Some(origin);
             if origin.is_server_error() && has_stale {
                 guard.origin_failed();
-                open.done(&self.connector).await;
+                open.done(&self.connector);
                 return Ok(Fetched::None(NoAnswer::Failed(Failure::Status(origin))));
             }
             let tags = self.tags(case);
             let (fields, length) = answer_fields(case.trip, &open);
             if origin == StatusCode::NOT_MODIFIED && guard.stale().is_some() {
                 let confirmed = guard.not_modified(&fields, &tags, now);
-                open.done(&self.connector).await;
+                open.done(&self.connector);
                 match confirmed {
                     Ok(confirmed) => {
                         status.stored = confirmed.refused.is_none();
@@ -135,7 +135,7 @@ impl Edge {
                 Ok(None) => {
                     // Whether it could be kept in the end changes nothing for this client.
                     let _ = guard.finish();
-                    open.done(&self.connector).await;
+                    open.done(&self.connector);
                     return Ok(());
                 }
                 Err(failure) => {
@@ -182,13 +182,13 @@ fn with_length(mut fields: HeaderMap, length: Length) -> HeaderMap {
 }
 
 /// Reads the rest of an answer into its fill; whoever reads from that sees its end, or that it broke.
-async fn keep(connector: Arc<Connector>, mut open: Open, mut guard: FillGuard) {
+async fn keep(connector: Arc<TransportConnector>, mut open: Open, mut guard: FillGuard) {
     loop {
         match open.chunk().await {
             Ok(Some(chunk)) => guard.write(&chunk),
             Ok(None) => {
                 let _ = guard.finish();
-                return open.done(&connector).await;
+                return open.done(&connector);
             }
             Err(failure) => {
                 tracing::debug!(failure = failure.word(), "a fill broke");

@@ -4,19 +4,23 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pingora::{connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer};
+use pingora::{
+    connectors::TransportConnector,
+    protocols::Stream,
+    upstreams::peer::{HttpPeer, Peer},
+};
 use tokio::time::sleep_until;
 
-use super::{PeerHead, exchanging};
+use super::{PeerHead, within};
 use crate::{
     balance::Picked,
     edge::client::{Client, ClientError},
-    forward::retry::Failure,
+    forward::{http1::Connection, retry::Failure},
 };
 
 /// A connection on which the final head of an answer has been read.
 pub(in crate::edge) struct Open {
-    pub(super) session: HttpSession,
+    pub(super) connection: Connection<Stream>,
     pub(super) peer: HttpPeer,
     pub(super) picked: Picked,
     pub(in crate::edge) head: PeerHead,
@@ -24,7 +28,9 @@ pub(in crate::edge) struct Open {
     pub(super) request_done: bool,
     pub(super) upgraded: bool,
     pub(super) read: Duration,
-    pub(super) keepalive: Duration,
+    pub(super) write: Duration,
+    /// How long the connection may then be idle; `None` closes it.
+    pub(super) keepalive: Option<Duration>,
     pub(super) deadline: Option<Instant>,
 }
 
@@ -48,7 +54,7 @@ impl Open {
         let silent = Instant::now() + self.read;
         let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
         tokio::select! {
-            chunk = self.session.read_response_body() => chunk.map_err(|error| exchanging(&error)),
+            chunk = self.connection.body() => chunk,
             () = sleep_until(by.into()) => Err(Failure::ReadTimeout),
         }
     }
@@ -58,29 +64,29 @@ impl Open {
         let mut request_done = !self.upgraded && (self.request_done || client.body_done());
         if self.upgraded {
             client.open_tunnel();
-            if let HttpSession::H1(session) = &mut self.session {
-                session.maybe_upgrade_body_writer();
-            }
         }
         loop {
             let silent = Instant::now() + self.read;
             let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
             tokio::select! {
-                chunk = self.session.read_response_body() => match chunk {
-                    Ok(Some(chunk)) => client.body(chunk).await.map_err(Cut::Client)?,
-                    Ok(None) => break,
-                    Err(error) => return Err(Cut::Peer(exchanging(&error))),
+                chunk = self.connection.body() => match chunk.map_err(Cut::Peer)? {
+                    Some(chunk) => client.body(chunk).await.map_err(Cut::Client)?,
+                    None => break,
                 },
                 chunk = client.chunk(), if !request_done => match chunk {
                     Ok(Some(chunk)) => {
-                        if self.session.write_request_body(chunk, false).await.is_err() {
+                        let sent = within(self.write, async {
+                            self.connection.write(&chunk).await?;
+                            self.connection.flush().await
+                        });
+                        if sent.await.is_err() {
                             request_done = true;
                         }
                     }
                     // Of a tunnel, either side may end it.
                     Ok(None) if self.upgraded => break,
                     Ok(None) => {
-                        self.request_done = self.session.finish_request_body().await.is_ok();
+                        self.request_done = within(self.write, self.connection.finish()).await.is_ok();
                         request_done = true;
                     }
                     Err(error) => return Err(Cut::Client(error)),
@@ -92,10 +98,14 @@ impl Open {
     }
 
     /// The answer was read to its end: tells the pool so, and keeps the connection for the next request.
-    pub(in crate::edge) async fn done(mut self, connector: &Connector) {
+    pub(in crate::edge) fn done(self, connector: &TransportConnector) {
         self.picked.succeeded();
-        if self.request_done && !self.upgraded && self.session.response_done() {
-            connector.release_http_session(self.session, &self.peer, Some(self.keepalive)).await;
+        if self.request_done
+            && !self.upgraded
+            && self.keepalive.is_some()
+            && let Some(stream) = self.connection.into_reusable()
+        {
+            connector.release_stream(stream, self.peer.reuse_hash(), self.keepalive);
         }
     }
 
@@ -105,7 +115,7 @@ impl Open {
     }
 
     /// Nobody wants the rest of the answer.
-    pub(in crate::edge) async fn abandon(mut self) {
-        self.session.shutdown().await;
+    pub(in crate::edge) async fn abandon(self) {
+        let _ = tokio::io::AsyncWriteExt::shutdown(&mut self.connection.into_stream()).await;
     }
 }
