@@ -9,13 +9,17 @@
 //! - [`hop_by_hop`]: what belongs to one connection ends here.
 //! - [`headers`]: what the origin is told about the client.
 //! - [`trace`]: the request's id and its place in a trace.
+//! - [`http2`]: the same head for a peer that speaks HTTP/2.
+//! - [`grpc`]: what a gRPC client hears when the answer is ours.
 //! - [`upgrade`]: the one upgrade there is, WebSocket.
 //! - [`response`]: which answers are refused.
 //! - [`retry`]: the next peer, or the end.
 //! - [`peer`]: a picked address as Pingora's type.
 
+pub mod grpc;
 pub mod headers;
 pub mod hop_by_hop;
+pub mod http2;
 mod list;
 pub mod peer;
 pub mod response;

@@ -51,6 +51,8 @@ pub struct RequestView {
     pub has_body: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
+    /// Whether the client takes trailers; only HTTP/2 carries them here.
+    pub trailers: bool,
     /// A valid WebSocket handshake.
     pub websocket: Option<Websocket>,
     /// The client, behind trusted hops.
@@ -88,6 +90,7 @@ impl RequestView {
         let is_trusted = plan.clients.trusted.iter().any(|net| net.contains(&peer));
         let client = client::client(peer, &headers, &plan.clients);
         let websocket = Websocket::recognise(method, version, &headers);
+        let trailers = version == Version::HTTP_2 && hop_by_hop::takes_trailers(&headers);
         let identity = plan.identity.as_ref().map(|identity| &identity.header);
         hop_by_hop::clean_request(&mut headers, websocket.as_ref(), identity).map_err(|_| Refusal::Hops)?;
         let expects_continue = headers.remove(header::EXPECT).is_some() && version == Version::HTTP_11;
@@ -118,6 +121,7 @@ impl RequestView {
             headers,
             has_body,
             expects_continue,
+            trailers,
             websocket,
             client,
             peer,

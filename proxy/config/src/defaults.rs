@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use crate::{plan::Balance, units::Bytes};
+use crate::{
+    plan::{Balance, Protocol},
+    units::Bytes,
+};
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -65,6 +68,9 @@ pub const FAIL_TIMEOUT: Duration = seconds(10);
 pub const KEEPALIVE: u32 = 128;
 /// As nginx's `keepalive_timeout` in `upstream`; shorter than most servers', which would close under our hands.
 pub const KEEPALIVE_TIMEOUT: Duration = seconds(60);
+
+/// What every server speaks; HTTP/2 to it is asked for.
+pub const PROTOCOL: Protocol = Protocol::Http1;
 
 /// What an origin of ours, and most others, answer.
 pub const HEALTH_PATH: &str = "/health";

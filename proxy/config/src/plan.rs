@@ -252,8 +252,21 @@ pub struct Upstream {
     pub keepalive_timeout: Duration,
     /// TLS to the peers, with the name to verify.
     pub tls: Option<UpstreamTls>,
+    /// What is spoken to the peers.
+    pub protocol: Protocol,
     /// Where it was written.
     pub place: Place,
+}
+
+/// What is spoken to the peers of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 over TLS where the peer chooses it (ALPN, RFC 7301), else HTTP/1.1; there is TLS.
+    H2,
+    /// HTTP/2 in plain text by prior knowledge (RFC 9113 §3.3); there is no TLS.
+    H2c,
 }
 
 /// How a peer is chosen.

@@ -8,6 +8,7 @@ mod address;
 mod edge;
 mod named;
 mod path;
+mod protocol;
 mod route;
 
 use std::{collections::HashSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};

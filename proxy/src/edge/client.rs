@@ -199,6 +199,12 @@ impl Client {
         Ok(())
     }
 
+    /// Ends the answer with trailers, where the client's protocol has them for us; elsewhere they are dropped, as they may
+    /// be (RFC 9110 §6.5.1).
+    pub(super) async fn trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {
+        self.session.write_response_trailers(trailers).await.map_err(|_| ClientError::Left)
+    }
+
     /// The connection ends with this answer.
     pub(super) fn close_after(&mut self) {
         self.session.set_keepalive(None);

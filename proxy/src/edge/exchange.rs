@@ -12,16 +12,18 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use pingora::{
-    ErrorType, connectors::http::Connector, http::RequestHeader, protocols::http::client::HttpSession,
-    upstreams::peer::HttpPeer,
+    ErrorType, RetryType, connectors::http::Connector, http::RequestHeader,
+    protocols::http::client::HttpSession, upstreams::peer::HttpPeer,
 };
 use tokio::time::sleep_until;
 
 pub(super) use self::open::{Cut, Open};
 use super::client::{Client, ClientError};
 use crate::{
+    accept::BadRequest,
     balance::{NoPeer, Picked, Tried},
     forward::{
+        http2,
         response::{self, Head},
         retry::{self, Failure, Verdict},
         upgrade::Websocket,
@@ -41,6 +43,8 @@ pub(super) struct Call<'a> {
     pub(super) head: RequestHeader,
     /// The WebSocket handshake that is being passed on.
     pub(super) websocket: Option<Websocket>,
+    /// Whether the client takes trailers.
+    pub(super) trailers: bool,
 }
 
 /// Why no answer came.
@@ -101,7 +105,8 @@ pub(super) async fn open(
             status: None,
             outcome: "answered",
         };
-        let peer = call.upstream.dial.peer(picked.peer().endpoint().address);
+        let (dial, address) = (&call.upstream.dial, picked.peer().endpoint().address);
+        let peer = if call.websocket.is_some() { dial.upgrading(address) } else { dial.peer(address) };
         let heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline).await;
         let now = Instant::now();
         let (failure, answered) = match heads {
@@ -203,11 +208,21 @@ fn connecting(error: &pingora::Error) -> Failure {
     }
 }
 
+/// The head for a peer that speaks HTTP/2; `None` where there is no such head.
+fn http2_head(call: &Call<'_>) -> Option<RequestHeader> {
+    let target = std::str::from_utf8(call.head.raw_path()).ok()?;
+    let scheme = if call.upstream.plan.tls.is_some() { "https" } else { "http" };
+    let head = http2::request(&call.head.method, target, &call.head.headers, scheme, call.trailers);
+    head.ok().map(RequestHeader::from)
+}
+
 /// The exchange broke: which way.
 fn exchanging(error: &pingora::Error) -> Failure {
     match error.etype() {
         ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Failure::BadAnswer,
         ErrorType::ReadTimedout => Failure::ReadTimeout,
+        // GOAWAY or REFUSED_STREAM: the peer says that it did not look at this request (RFC 9113 §8.7).
+        ErrorType::H2Error if matches!(error.retry, RetryType::Decided(true)) => Failure::ResetUnsent,
         _ => Failure::Reset,
     }
 }
@@ -229,21 +244,31 @@ async fn exchange_heads(
 
     let resendable = call.head.method.is_idempotent();
     let broken = |error: Box<pingora::Error>| match exchanging(&error) {
+        // The peer wants HTTP/1.1 for this (RFC 9113 §7): it gets that from now on.
+        _ if *error.etype() == ErrorType::H2Downgrade => {
+            connector.prefer_h1(peer);
+            Lost::Peer(Failure::ResetUnsent)
+        }
         // The peer closed a kept connection as our request crossed it: nobody failed, and it may be sent again.
         Failure::Reset if reused && resendable => Lost::Peer(Failure::ResetUnsent),
         failure => Lost::Peer(failure),
     };
-    session.write_request_header(Box::new(call.head.clone())).await.map_err(broken)?;
-    let mut request_done = match client.as_deref_mut() {
-        None => true,
-        Some(client) => {
-            // An earlier attempt may have read part of the body, or all of it.
-            if let Some(kept) = client.replay().filter(|kept| !kept.is_empty()) {
-                session.write_request_body(kept, false).await.map_err(broken)?;
-            }
-            client.body_done()
+    // An earlier attempt may have read part of the body, or all of it.
+    let kept = client.as_deref().and_then(Client::replay).filter(|kept| !kept.is_empty());
+    let mut request_done = client.as_deref().is_none_or(Client::body_done);
+    let is_bodiless = request_done && kept.is_none();
+    match &mut session {
+        HttpSession::H2(session) => {
+            let head = http2_head(call).ok_or(ClientError::Bad(BadRequest::BadTarget))?;
+            // It is only queued here: what fails was never sent.
+            let queued = session.write_request_header(Box::new(head), is_bodiless);
+            queued.map_err(|_| Lost::Peer(Failure::ResetUnsent))?;
         }
-    };
+        session => session.write_request_header(Box::new(call.head.clone())).await.map_err(broken)?,
+    }
+    if let Some(kept) = kept {
+        session.write_request_body(kept, false).await.map_err(broken)?;
+    }
     if request_done {
         session.finish_request_body().await.map_err(broken)?;
     }

@@ -57,7 +57,13 @@ impl Edge {
     pub(super) fn call<'a>(&self, trip: &'a Trip, forward: &Forward, head: RequestHeader) -> Call<'a> {
         let running = trip.running();
         let upstream = &running.upstreams[forward.upstream.index()];
-        Call { upstream, client: trip.request.client, head, websocket: trip.request.websocket.clone() }
+        Call {
+            upstream,
+            client: trip.request.client,
+            head,
+            websocket: trip.request.websocket.clone(),
+            trailers: trip.request.trailers,
+        }
     }
 
     /// The request as the peer gets it: one target, our own account of the client, one framing.
@@ -204,6 +210,8 @@ pub(super) fn answer_fields(trip: &Trip, open: &Open) -> (HeaderMap, Length) {
             Length::None
         }
         (_, Some(length)) => Length::Known(length),
+        // HTTP/2 says the end with the head; gRPC calls such an answer "trailers only" and wants it as it is.
+        (_, None) if open.is_over() => Length::None,
         (_, None) => Length::Unknown,
     };
     (fields, length)

@@ -5,7 +5,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, head
 use pingora::http::ResponseHeader;
 
 use super::{Edge, Ended, Trip, client::Client};
-use crate::{cache::TAG_FIELDS, forward::trace::X_REQUEST_ID, journey::Journey, refusal::Refusal};
+use crate::{
+    cache::TAG_FIELDS,
+    forward::{grpc, trace::X_REQUEST_ID},
+    journey::Journey,
+    refusal::Refusal,
+};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -156,7 +161,12 @@ impl Edge {
         if said.closes {
             client.close_after();
         }
-        let (mut fields, body) = refusal_parts(refusal);
+        let (mut fields, mut body) = refusal_parts(refusal);
+        if journey.request.as_ref().is_some_and(|request| grpc::is_call(&request.headers)) {
+            grpc::say(&mut fields, said.status, said.sentence);
+            fields.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+            body.clear();
+        }
         if let Some(id) = journey.request.as_ref().and_then(|request| HeaderValue::try_from(&request.id).ok())
         {
             fields.insert(X_REQUEST_ID, id);
@@ -167,7 +177,7 @@ impl Edge {
             fields.insert(CACHE_STATUS, value);
         }
         let Some(head) = assemble(said.status, &fields) else { return false };
-        let bodiless = client.is_head();
+        let bodiless = client.is_head() || body.is_empty();
         if client.head(head, bodiless).await.is_err() {
             return false;
         }

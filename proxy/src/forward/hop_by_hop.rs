@@ -36,7 +36,7 @@ const STANDARD: [HeaderName; 6] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
-    // No trailers are forwarded, so none are announced and none asked for.
+    // Said anew where the next hop carries trailers.
     header::TE,
     header::TRAILER,
     UPGRADE,
@@ -122,6 +122,19 @@ pub fn clean_response(headers: &mut HeaderMap, websocket: Option<&Websocket>) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
+}
+
+/// Whether a request's `TE` says that trailers are read and not thrown away (RFC 9110 §10.1.4).
+#[must_use]
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    list::elements(headers, header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Cleans the trailers of an answer: what frames, routes or modifies a message comes before its body or not at all.
+///
+/// Source: RFC 9110 §6.5.1.
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    remove(trailers, STANDARD.iter().chain(&PROTECTED));
 }
 
 fn nominated(headers: &HeaderMap) -> Result<Vec<HeaderName>, Refused> {

@@ -8,6 +8,7 @@ mod caching;
 mod desync;
 mod forwarding;
 mod guards;
+mod http2_origins;
 mod life;
 mod operating;
 mod protocols;

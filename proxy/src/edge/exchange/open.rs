@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora::{connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer};
 use tokio::time::sleep_until;
 
@@ -11,7 +12,7 @@ use super::{PeerHead, exchanging};
 use crate::{
     balance::Picked,
     edge::client::{Client, ClientError},
-    forward::retry::Failure,
+    forward::{hop_by_hop, retry::Failure},
 };
 
 /// A connection on which the final head of an answer has been read.
@@ -43,6 +44,11 @@ impl Open {
         self.upgraded
     }
 
+    /// Whether the answer was its head alone, as only HTTP/2 can tell.
+    pub(in crate::edge) fn is_over(&self) -> bool {
+        matches!(&self.session, HttpSession::H2(session) if session.response_finished())
+    }
+
     /// The next chunk of the answer; `None` at its end.
     pub(in crate::edge) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         let silent = Instant::now() + self.read;
@@ -68,7 +74,12 @@ impl Open {
             tokio::select! {
                 chunk = self.session.read_response_body() => match chunk {
                     Ok(Some(chunk)) => client.body(chunk).await.map_err(Cut::Client)?,
-                    Ok(None) => break,
+                    Ok(None) => {
+                        if let Some(trailers) = self.trailers().await.map_err(Cut::Peer)? {
+                            client.trailers(trailers).await.map_err(Cut::Client)?;
+                        }
+                        break;
+                    }
                     Err(error) => return Err(Cut::Peer(exchanging(&error))),
                 },
                 chunk = client.chunk(), if !request_done => match chunk {
@@ -91,10 +102,23 @@ impl Open {
         Ok(())
     }
 
+    /// What follows the body; only HTTP/2 peers' trailers are to be had.
+    async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
+        let HttpSession::H2(session) = &mut self.session else { return Ok(None) };
+        let trailers = tokio::time::timeout(self.read, session.read_trailers()).await;
+        let trailers = trailers.map_err(|_| Failure::ReadTimeout)?.map_err(|error| exchanging(&error))?;
+        Ok(trailers.map(|mut trailers| {
+            hop_by_hop::clean_trailers(&mut trailers);
+            trailers
+        }))
+    }
+
     /// The answer was read to its end: tells the pool so, and keeps the connection for the next request.
     pub(in crate::edge) async fn done(mut self, connector: &Connector) {
         self.picked.succeeded();
-        if self.request_done && !self.upgraded && self.session.response_done() {
+        // An HTTP/2 connection goes back whatever became of this one stream on it.
+        let is_clean = self.request_done && !self.upgraded && self.session.response_done();
+        if is_clean || matches!(self.session, HttpSession::H2(_)) {
             connector.release_http_session(self.session, &self.peer, Some(self.keepalive)).await;
         }
     }
