@@ -19,13 +19,14 @@ use pingora::{
     connectors::{ConnectorOptions, http::Connector},
     protocols::{Stream, http::ServerSession},
 };
-use weir_config::plan::Action;
+use weir_config::plan::{Action, Forward};
 
 use self::client::{Client, ClientError};
 use crate::{
     accept::{Arrival, BadRequest, Service},
     cache::Now,
     decide::{self, Decision, Passed},
+    forward::upgrade::Upgrade,
     journey::Journey,
     refusal::Refusal,
     request::RequestView,
@@ -133,6 +134,13 @@ impl Edge {
 }
 
 impl Trip {
+    /// The upgrade that is passed on: one that was asked for, and that the route takes.
+    fn upgrade(&self, forward: &Forward) -> Option<&Upgrade> {
+        let upgrade = self.request.upgrade.as_ref()?;
+        let name = upgrade.name();
+        forward.upgrades.iter().any(|known| *known == name).then_some(upgrade)
+    }
+
     /// The largest request body: the route's own bound, else the listener's; 0 is none.
     fn body_limit(&self, arrival: &Arrival) -> u64 {
         let listener = self.running().plan.listener(arrival.connection.listener);

@@ -11,7 +11,7 @@
 //! - [`trace`]: the request's id and its place in a trace.
 //! - [`http2`]: the same head for a peer that speaks HTTP/2.
 //! - [`grpc`]: what a gRPC client hears when the answer is ours.
-//! - [`upgrade`]: the one upgrade there is, WebSocket.
+//! - [`upgrade`]: upgrades to another protocol.
 //! - [`response`]: which answers are refused.
 //! - [`retry`]: the next peer, or the end.
 //! - [`peer`]: a picked address as Pingora's type.

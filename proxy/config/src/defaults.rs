@@ -120,6 +120,9 @@ pub const CACHE_LOCK_TIMEOUT: Duration = seconds(5);
 /// Staleness is asked for: only the operator knows what may be old.
 pub const STALE: Duration = Duration::ZERO;
 
+/// The one that browsers speak, and whose handshake nobody completes by accident.
+pub const UPGRADE: &str = "websocket";
+
 /// Temporary: a wrong 301 stays in browsers for years.
 pub const REDIRECT_STATUS: u16 = 302;
 /// Found.

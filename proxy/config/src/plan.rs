@@ -596,6 +596,8 @@ pub struct Forward {
     pub rewrite: Option<Template>,
     /// `Host` for the origin; `None` passes the client's on.
     pub host: Option<Template>,
+    /// Protocols that a client may switch to, in lower case.
+    pub upgrades: Vec<String>,
 }
 
 /// To another address.

@@ -42,10 +42,11 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        let Some(rule) = &trip.route().cache else {
+        let upgrades = trip.upgrade(forward).is_some();
+        let Some(rule) = trip.route().cache.as_ref().filter(|_| !upgrades) else {
             journey.cache = Some(CacheStatus {
                 forwarded: Some(Forwarded::Bypass),
-                detail: Some("no-rule"),
+                detail: Some(if upgrades { "upgrade" } else { "no-rule" }),
                 ..CacheStatus::default()
             });
             return self.forward(trip, forward, client, journey).await;

@@ -26,7 +26,7 @@ use crate::{
         http2,
         response::{self, Head},
         retry::{self, Failure, Verdict},
-        upgrade::Websocket,
+        upgrade::Upgrade,
     },
     journey::Attempt,
     running::Upstream,
@@ -41,8 +41,8 @@ pub(super) struct Call<'a> {
     pub(super) client: IpAddr,
     /// The request as the peer gets it, body framing included.
     pub(super) head: RequestHeader,
-    /// The WebSocket handshake that is being passed on.
-    pub(super) websocket: Option<Websocket>,
+    /// The upgrade that is being passed on.
+    pub(super) upgrade: Option<Upgrade>,
     /// Whether the client takes trailers.
     pub(super) trailers: bool,
 }
@@ -106,7 +106,7 @@ pub(super) async fn open(
             outcome: "answered",
         };
         let (dial, address) = (&call.upstream.dial, picked.peer().endpoint().address);
-        let peer = if call.websocket.is_some() { dial.upgrading(address) } else { dial.peer(address) };
+        let peer = if call.upgrade.is_some() { dial.upgrading(address) } else { dial.peer(address) };
         let heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline).await;
         let now = Instant::now();
         let (failure, answered) = match heads {
@@ -289,7 +289,7 @@ async fn exchange_heads(
                 let (status, version) = (raw.status, raw.version);
                 let mut head = PeerHead { status, headers: raw.headers.clone() };
                 let checked =
-                    checks.check(status.as_u16(), version, &mut head.headers, call.websocket.as_ref());
+                    checks.check(status.as_u16(), version, &mut head.headers, call.upgrade.as_ref());
                 match checked.map_err(|_| Lost::Peer(Failure::BadAnswer))? {
                     Head::Interim => pass_interim(client.as_deref_mut(), head).await?,
                     Head::Final | Head::Tunnel => return Ok((session, head, whole_request_sent)),

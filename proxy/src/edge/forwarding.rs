@@ -61,7 +61,7 @@ impl Edge {
             upstream,
             client: trip.request.client,
             head,
-            websocket: trip.request.websocket.clone(),
+            upgrade: trip.upgrade(forward).cloned(),
             trailers: trip.request.trailers,
         }
     }
@@ -113,6 +113,9 @@ impl Edge {
         } else if matches!(*method, Method::POST | Method::PUT | Method::PATCH) {
             // RFC 9110 §8.6: a length of 0 says that nothing was meant to follow.
             fields.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+        }
+        if let Some(upgrade) = trip.upgrade(forward).filter(|_| framing == Framing::AsTheClient) {
+            upgrade.write(&mut fields);
         }
         let target = self.target(trip, forward)?;
         let mut head = RequestHeader::build(method.clone(), target.as_bytes(), Some(fields.len()))
@@ -204,7 +207,7 @@ pub(super) fn answer_fields(trip: &Trip, open: &Open) -> (HeaderMap, Length) {
     let status = open.head.status;
     let mut fields = open.head.headers.clone();
     let length = declared_length(&fields);
-    hop_by_hop::clean_response(&mut fields, trip.request.websocket.as_ref().filter(|_| open.is_upgraded()));
+    hop_by_hop::clean_response(&mut fields, trip.request.upgrade.as_ref().filter(|_| open.is_upgraded()));
     let length = match (status, length) {
         (StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS, _) => {
             Length::None

@@ -40,6 +40,8 @@ pub struct Route {
     pub rewrite: Word<Template>,
     /// `Host` for the upstream. Default: the client's.
     pub host: Word<Template>,
+    /// Protocols that a client may switch to through this route. Default: `websocket`.
+    pub upgrade: Word<List<String>>,
     /// Sends the client elsewhere.
     pub redirect: Word<Redirect>,
     /// A fixed answer.

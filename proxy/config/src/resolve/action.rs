@@ -32,8 +32,12 @@ impl Resolver<'_> {
         for (second, at) in written {
             self.report.error(at, format!("a route does one thing: `{first}` or `{second}`"));
         }
-        let only_forwarded =
-            [("rewrite", raw.rewrite.place()), ("host", raw.host.place()), ("cache", raw.cache.place())];
+        let only_forwarded = [
+            ("rewrite", raw.rewrite.place()),
+            ("host", raw.host.place()),
+            ("cache", raw.cache.place()),
+            ("upgrade", raw.upgrade.place()),
+        ];
         for (key, at) in only_forwarded.into_iter().filter_map(|(key, at)| at.map(|at| (key, at))) {
             if first != "to" {
                 self.report.error(at, format!("`{key}` goes with `to`, not with `{first}`"));
@@ -69,6 +73,7 @@ impl Resolver<'_> {
             upstream,
             rewrite: raw.rewrite.get().cloned(),
             host: raw.host.get().cloned(),
+            upgrades: self.upgrades(&raw.upgrade),
         }))
     }
 
