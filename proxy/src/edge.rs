@@ -6,6 +6,7 @@
 
 mod caching;
 mod client;
+mod error_page;
 mod exchange;
 mod forwarding;
 mod local;
@@ -121,13 +122,19 @@ impl Edge {
     }
 
     /// Answers with a refusal, if the client can still hear one. A bad body takes its own status.
-    async fn refuse(&self, refusal: Refusal, client: &mut Client, journey: &mut Journey) -> bool {
+    async fn refuse(
+        &self,
+        running: &Running,
+        refusal: Refusal,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> bool {
         let refusal = match journey.arrival.fault() {
             Some(fault) => Refusal::Bad(fault),
             None => refusal,
         };
-        let heard = self.say(&refusal, client, journey).await;
         journey.answer.status = refusal.said().status.as_u16();
+        let heard = self.say(running, &refusal, client, journey).await;
         journey.refusal = Some(refusal);
         heard
     }
@@ -180,7 +187,9 @@ impl Service for Edge {
         let ended = Box::pin(self.travel(&snapshot, &mut client, &mut journey)).await;
         let whole = match ended {
             Ok(()) => true,
-            Err(Ended::Refused(refusal)) => self.refuse(refusal, &mut client, &mut journey).await,
+            Err(Ended::Refused(refusal)) => {
+                self.refuse(&snapshot.running, refusal, &mut client, &mut journey).await
+            }
             Err(Ended::Cut) => false,
         };
         journey.answer.complete = whole;

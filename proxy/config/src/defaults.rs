@@ -129,6 +129,8 @@ pub const REDIRECT_STATUS: u16 = 302;
 pub const ANSWER_STATUS: u16 = 200;
 /// Safe to show as it is.
 pub const ANSWER_TYPE: &str = "text/plain; charset=utf-8";
+/// People read it, in a browser.
+pub const ERROR_PAGE_TYPE: &str = "text/html; charset=utf-8";
 /// As nginx.
 pub const FILES_INDEX: &str = "index.html";
 

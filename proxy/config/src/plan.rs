@@ -457,6 +457,10 @@ pub struct Route {
     pub action: Action,
     /// Largest request body; overrides the listener's. 0 is no bound.
     pub body_bytes: Option<Bytes>,
+    /// What is shown for errors; the first that names the status.
+    pub error_pages: Vec<ErrorPage>,
+    /// Whether they stand for the origin's errors too.
+    pub intercept_errors: bool,
     /// Where it was written.
     pub place: Place,
 }
@@ -584,6 +588,31 @@ pub enum Action {
     Answer(Answer),
     /// Files of a folder.
     Files(Files),
+}
+
+/// What is shown for an error.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ErrorPage {
+    /// For which, 400 to 599.
+    pub statuses: Vec<u16>,
+    /// The status the client gets instead; a redirect has its own.
+    pub shown_as: Option<http::StatusCode>,
+    /// The `Content-Type`, where there is a body.
+    pub content_type: String,
+    /// What it is.
+    pub page: Page,
+}
+
+/// An error page's content.
+#[derive(Debug, Clone)]
+pub enum Page {
+    /// A text; knows nothing of the path's parameters.
+    Body(Template),
+    /// A file, read at start and reload.
+    File(PathBuf),
+    /// Another address.
+    Redirect(Redirect),
 }
 
 /// To an upstream.

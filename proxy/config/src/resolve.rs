@@ -6,6 +6,7 @@
 mod action;
 mod address;
 mod edge;
+mod error_page;
 mod named;
 mod path;
 mod protocol;

@@ -187,6 +187,10 @@ impl Edge {
         journey: &mut Journey,
     ) -> Result<(), Ended> {
         let answer = cache::answer(reader.head(), reader.extent(), &case.request(), Now::read());
+        if let Some(shown) = self.intercept(case.trip, answer.status, &answer.headers, client, journey).await
+        {
+            return shown;
+        }
         let length = match declared_length(&answer.headers) {
             Some(length) => Length::Known(length),
             None => Length::None,

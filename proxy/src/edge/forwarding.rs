@@ -16,7 +16,7 @@ use crate::{
     accept::BadRequest,
     balance::NoPeer,
     cache::{self, Purge, Tag},
-    forward::{headers, hop_by_hop, retry::Failure},
+    forward::{headers, hop_by_hop},
     journey::Journey,
     refusal::Refusal,
     route::rewrite,
@@ -147,6 +147,10 @@ impl Edge {
         journey: &mut Journey,
     ) -> Result<(), Ended> {
         let status = open.head.status;
+        if let Some(shown) = self.intercept(trip, status, &open.head.headers, client, journey).await {
+            open.abandon().await;
+            return shown;
+        }
         self.invalidate(trip, forward, status, &open.head.headers);
         let (fields, length) = answer_fields(trip, &open);
         let head = reply::head(trip, journey, client, status, fields, length)?;
@@ -229,10 +233,10 @@ pub(super) fn refusal_of(none: &NoAnswer) -> Refusal {
     match none {
         NoAnswer::NoPeer(NoPeer::Full) => Refusal::PeersFull,
         NoAnswer::NoPeer(_) => Refusal::NoPeer,
-        NoAnswer::Failed(Failure::ConnectTimeout | Failure::FirstByteTimeout | Failure::ReadTimeout) => {
-            Refusal::PeerTimeout
+        NoAnswer::Failed(failure) if failure.status() == StatusCode::GATEWAY_TIMEOUT => {
+            Refusal::PeerTimeout(*failure)
         }
-        NoAnswer::Failed(_) => Refusal::PeerFailed,
+        NoAnswer::Failed(failure) => Refusal::PeerFailed(*failure),
         NoAnswer::Client(ClientError::Left) => Refusal::ClientLeft,
         NoAnswer::Client(ClientError::Bad(bad)) => Refusal::Bad(*bad),
     }

@@ -6,6 +6,7 @@ mod support;
 mod balancing;
 mod caching;
 mod desync;
+mod errors;
 mod forwarding;
 mod guards;
 mod http2_origins;

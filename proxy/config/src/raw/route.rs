@@ -42,6 +42,10 @@ pub struct Route {
     pub host: Word<Template>,
     /// Protocols that a client may switch to through this route. Default: `websocket`.
     pub upgrade: Word<List<String>>,
+    /// What is shown instead of a short JSON text when the answer is an error of ours.
+    pub error_pages: Word<List<ErrorPage>>,
+    /// Whether `error_pages` also stand for the origin's errors. Default: false.
+    pub intercept_errors: Word<bool>,
     /// Sends the client elsewhere.
     pub redirect: Word<Redirect>,
     /// A fixed answer.
@@ -167,4 +171,24 @@ pub struct Files {
     pub index: Word<String>,
     /// The `Cache-Control` of what is served.
     pub cache_control: Word<String>,
+}
+
+/// What is shown for an error: one of `body`, `file` and `redirect`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ErrorPage {
+    /// For which errors, 400 to 599.
+    pub status: Word<List<u16>>,
+    /// The status that the client gets instead.
+    #[serde(rename = "as")]
+    pub shown_as: Word<u16>,
+    /// The `Content-Type`. Default: `text/html; charset=utf-8`.
+    #[serde(rename = "type")]
+    pub content_type: Word<String>,
+    /// The page.
+    pub body: Word<Template>,
+    /// A file that holds the page, read at start and reload; 1MiB at most.
+    pub file: Word<String>,
+    /// Where the client is sent.
+    pub redirect: Word<Redirect>,
 }

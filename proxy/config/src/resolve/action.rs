@@ -46,7 +46,8 @@ impl Resolver<'_> {
         match first {
             "to" => self.forward(raw, scope),
             "redirect" => {
-                raw.redirect.placed().and_then(|(redirect, place)| self.redirect(redirect, scope, place))
+                let (redirect, place) = raw.redirect.placed()?;
+                self.redirect_to(redirect, scope, place).map(Action::Redirect)
             }
             "answer" => raw.answer.get().map(|answer| self.answer(answer, scope)),
             _ => raw.files.placed().and_then(|(files, place)| self.files(files, when, place)),
@@ -77,7 +78,12 @@ impl Resolver<'_> {
         }))
     }
 
-    fn redirect(&mut self, raw: &raw::Redirect, scope: &Scope, place: Place) -> Option<Action> {
+    pub(super) fn redirect_to(
+        &mut self,
+        raw: &raw::Redirect,
+        scope: &Scope,
+        place: Place,
+    ) -> Option<plan::Redirect> {
         let status = raw.status.or(d::REDIRECT_STATUS);
         if let Some(at) = raw.status.place().filter(|_| !matches!(status, 301 | 302 | 303 | 307 | 308)) {
             self.report
@@ -87,7 +93,7 @@ impl Resolver<'_> {
         let (location, at) = self.required(&raw.location, "location", place)?;
         self.check(location, at, scope);
         let status = http::StatusCode::from_u16(status).ok()?;
-        Some(Action::Redirect(plan::Redirect { status, location: location.clone() }))
+        Some(plan::Redirect { status, location: location.clone() })
     }
 
     fn answer(&mut self, raw: &raw::Answer, scope: &Scope) -> Action {
@@ -122,7 +128,7 @@ impl Resolver<'_> {
         }))
     }
 
-    fn header_value(&mut self, text: &str, place: Place) {
+    pub(super) fn header_value(&mut self, text: &str, place: Place) {
         if http::HeaderValue::from_str(text).is_err() {
             self.report.error(place, "a header's value has no line breaks or control characters");
         }

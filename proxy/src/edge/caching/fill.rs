@@ -114,6 +114,11 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
+        let shown = self.intercept(case.trip, open.head.status, &open.head.headers, client, journey).await;
+        if let Some(shown) = shown {
+            tokio::spawn(keep(Arc::clone(&self.connector), open, guard));
+            return shown;
+        }
         let (fields, length) = answer_fields(case.trip, &open);
         let head = reply::head(case.trip, journey, client, open.head.status, fields, length)?;
         journey.answer.status = open.head.status.as_u16();
