@@ -27,7 +27,7 @@ use crate::{
     accept::{Arrival, BadRequest, Service},
     cache::Now,
     decide::{self, Decision, Passed},
-    forward::upgrade::Upgrade,
+    forward::{limit_rate::Pace, upgrade::Upgrade},
     journey::Journey,
     refusal::Refusal,
     request::RequestView,
@@ -111,6 +111,9 @@ impl Edge {
         (journey.route, journey.caller) = (route, caller);
         let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(verdict?) };
         client.expect_body(trip.body_limit(&journey.arrival), trip.request.expects_continue);
+        if let Some(limit) = &trip.route().limit_rate {
+            client.limit_rate(Pace { per_second: limit.per_second.get(), after: limit.after.get() });
+        }
 
         // answered here, or looked up, balanced and forwarded.
         match trip.passed.action(trip.running()) {

@@ -11,6 +11,7 @@
 //! - [`trace`]: the request's id and its place in a trace.
 //! - [`http2`]: the same head for a peer that speaks HTTP/2.
 //! - [`grpc`]: what a gRPC client hears when the answer is ours.
+//! - [`limit_rate`]: how fast an answer goes.
 //! - [`upgrade`]: upgrades to another protocol.
 //! - [`response`]: which answers are refused.
 //! - [`retry`]: the next peer, or the end.
@@ -20,6 +21,7 @@ pub mod grpc;
 pub mod headers;
 pub mod hop_by_hop;
 pub mod http2;
+pub mod limit_rate;
 mod list;
 pub mod peer;
 pub mod response;

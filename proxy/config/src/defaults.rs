@@ -123,6 +123,13 @@ pub const STALE: Duration = Duration::ZERO;
 /// The one that browsers speak, and whose handshake nobody completes by accident.
 pub const UPGRADE: &str = "websocket";
 
+/// A body streams: nobody waits for its end who does not need it. nginx gathers, on disk beyond 16 KiB.
+pub const REQUEST_BUFFER: Bytes = Bytes::new(0);
+/// As nginx's `proxy_buffers` in all: most answers leave their server at once, and a thousand slow readers cost 64 MiB.
+pub const RESPONSE_BUFFER: Bytes = Bytes::new(64 << 10);
+/// More than this for each request under way is another program's task.
+pub const BUFFER_MAX: Bytes = Bytes::new(16 << 20);
+
 /// Temporary: a wrong 301 stays in browsers for years.
 pub const REDIRECT_STATUS: u16 = 302;
 /// Found.

@@ -461,6 +461,8 @@ pub struct Route {
     pub error_pages: Vec<ErrorPage>,
     /// Whether they stand for the origin's errors too.
     pub intercept_errors: bool,
+    /// How fast one answer may go; `None` is no bound.
+    pub limit_rate: Option<LimitRate>,
     /// Where it was written.
     pub place: Place,
 }
@@ -590,6 +592,16 @@ pub enum Action {
     Files(Files),
 }
 
+/// How fast one answer may go to its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitRate {
+    /// Bytes of body a second, at least 1.
+    pub per_second: Bytes,
+    /// Bytes that go before at any speed.
+    pub after: Bytes,
+}
+
 /// What is shown for an error.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -627,6 +639,10 @@ pub struct Forward {
     pub host: Option<Template>,
     /// Protocols that a client may switch to, in lower case.
     pub upgrades: Vec<String>,
+    /// How much of a request's body is gathered before a peer is asked; a longer one streams from there.
+    pub request_buffer: Bytes,
+    /// How much of an answer is read before its client takes it.
+    pub response_buffer: Bytes,
 }
 
 /// To another address.

@@ -5,6 +5,7 @@
 
 mod action;
 mod address;
+mod bandwidth;
 mod edge;
 mod error_page;
 mod named;

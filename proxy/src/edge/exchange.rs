@@ -5,6 +5,7 @@
 //!
 //! Why not `HttpProxy`: see DESIGN.md, "Why does the general lane not use pingora-proxy?".
 
+mod ahead;
 mod open;
 
 use std::{net::IpAddr, sync::Arc, time::Instant};

@@ -1,7 +1,5 @@
 //! Forwarding one request: the head for the peer, the exchange, and the answer as it comes.
 
-use std::time::Instant;
-
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use pingora::http::RequestHeader;
 use weir_config::plan::Forward;
@@ -16,7 +14,7 @@ use crate::{
     accept::BadRequest,
     balance::NoPeer,
     cache::{self, Purge, Tag},
-    forward::{headers, hop_by_hop},
+    forward::{grpc, headers, hop_by_hop},
     journey::Journey,
     refusal::Refusal,
     route::rewrite,
@@ -40,6 +38,10 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
+        // A call may wait for answers before it says more: gathered, neither side would ever go on.
+        if !grpc::is_call(&trip.request.headers) {
+            client.gather(forward.request_buffer.len()).await?;
+        }
         let head = self.request_head(
             trip,
             forward,
@@ -142,7 +144,7 @@ impl Edge {
         &self,
         trip: &Trip,
         forward: &Forward,
-        mut open: Open,
+        open: Open,
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
@@ -161,24 +163,14 @@ impl Edge {
         if let Err(error) = client.head(head, bodiless).await {
             return Err(error.into());
         }
-        match open.relay(client).await {
-            Ok(()) => {
-                open.done(&self.connector).await;
-                Ok(())
+        open.relay(&self.connector, client, forward.response_buffer.len()).await.map_err(|cut| {
+            match cut {
+                Cut::Peer(failure) => journey.broke(failure.word()),
+                Cut::Client(ClientError::Left) => journey.refusal = Some(Refusal::ClientLeft),
+                Cut::Client(ClientError::Bad(bad)) => journey.refusal = Some(Refusal::Bad(bad)),
             }
-            Err(Cut::Peer(failure)) => {
-                journey.broke(failure.word());
-                open.broke(Instant::now());
-                Err(Ended::Cut)
-            }
-            Err(Cut::Client(error)) => {
-                journey.refusal = Some(match error {
-                    ClientError::Left => Refusal::ClientLeft,
-                    ClientError::Bad(bad) => Refusal::Bad(bad),
-                });
-                Err(Ended::Cut)
-            }
-        }
+            Ended::Cut
+        })
     }
 
     /// Forgets a session that a successful answer ended, and purges what a successful unsafe request made obsolete, both

@@ -46,6 +46,14 @@ pub struct Route {
     pub error_pages: Word<List<ErrorPage>>,
     /// Whether `error_pages` also stand for the origin's errors. Default: false.
     pub intercept_errors: Word<bool>,
+    /// Bytes a second of one answer's body. 0: no bound.
+    pub limit_rate: Word<Bytes>,
+    /// How much of a body goes before `limit_rate` counts.
+    pub limit_rate_after: Word<Bytes>,
+    /// How much of a request's body is gathered before a server is asked. 0: none.
+    pub request_buffer: Word<Bytes>,
+    /// How much of an answer is read before its client takes it. 0: nothing.
+    pub response_buffer: Word<Bytes>,
     /// Sends the client elsewhere.
     pub redirect: Word<Redirect>,
     /// A fixed answer.

@@ -37,6 +37,8 @@ impl Resolver<'_> {
             ("host", raw.host.place()),
             ("cache", raw.cache.place()),
             ("upgrade", raw.upgrade.place()),
+            ("request_buffer", raw.request_buffer.place()),
+            ("response_buffer", raw.response_buffer.place()),
         ];
         for (key, at) in only_forwarded.into_iter().filter_map(|(key, at)| at.map(|at| (key, at))) {
             if first != "to" {
@@ -75,6 +77,8 @@ impl Resolver<'_> {
             rewrite: raw.rewrite.get().cloned(),
             host: raw.host.get().cloned(),
             upgrades: self.upgrades(&raw.upgrade),
+            request_buffer: self.buffer(&raw.request_buffer, d::REQUEST_BUFFER),
+            response_buffer: self.buffer(&raw.response_buffer, d::RESPONSE_BUFFER),
         }))
     }
 

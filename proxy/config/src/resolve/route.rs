@@ -82,6 +82,7 @@ impl Resolver<'_> {
             body_bytes: raw.body_bytes.get().copied(),
             error_pages,
             intercept_errors: raw.intercept_errors.or(false),
+            limit_rate: self.limit_rate(raw),
             place,
         })
     }

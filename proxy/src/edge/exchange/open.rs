@@ -8,7 +8,7 @@ use http::HeaderMap;
 use pingora::{connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer};
 use tokio::time::sleep_until;
 
-use super::{PeerHead, exchanging};
+use super::{PeerHead, ahead, exchanging};
 use crate::{
     balance::Picked,
     edge::client::{Client, ClientError},
@@ -38,6 +38,14 @@ pub(in crate::edge) enum Cut {
     Client(ClientError),
 }
 
+/// What is left of an exchange.
+enum Way {
+    /// Nothing.
+    Over,
+    /// The answer alone.
+    Answer,
+}
+
 impl Open {
     /// Whether the connection now carries another protocol.
     pub(in crate::edge) fn is_upgraded(&self) -> bool {
@@ -59,8 +67,30 @@ impl Open {
         }
     }
 
-    /// Passes the rest of the answer on, while the rest of the request goes the other way.
-    pub(in crate::edge) async fn relay(&mut self, client: &mut Client) -> Result<(), Cut> {
+    /// Passes the rest of the answer on, up to `ahead` bytes of it before the client takes them; the rest of the request
+    /// goes the other way until it has ended. Tells the pool how it went.
+    pub(in crate::edge) async fn relay(
+        mut self,
+        connector: &Connector,
+        client: &mut Client,
+        ahead: usize,
+    ) -> Result<(), Cut> {
+        match self.both_ways(client).await {
+            Ok(Way::Answer) => ahead::pass(self, connector, client, ahead).await,
+            Ok(Way::Over) => {
+                self.done(connector).await;
+                Ok(())
+            }
+            Err(Cut::Peer(failure)) => {
+                self.broke(Instant::now());
+                Err(Cut::Peer(failure))
+            }
+            Err(cut) => Err(cut),
+        }
+    }
+
+    /// While the request is not at its end, or the connection is a tunnel: each side waits for the other.
+    async fn both_ways(&mut self, client: &mut Client) -> Result<Way, Cut> {
         let mut request_done = !self.upgraded && (self.request_done || client.body_done());
         if self.upgraded {
             client.open_tunnel();
@@ -68,7 +98,7 @@ impl Open {
                 session.maybe_upgrade_body_writer();
             }
         }
-        loop {
+        while !request_done {
             let silent = Instant::now() + self.read;
             let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
             tokio::select! {
@@ -78,18 +108,18 @@ impl Open {
                         if let Some(trailers) = self.trailers().await.map_err(Cut::Peer)? {
                             client.trailers(trailers).await.map_err(Cut::Client)?;
                         }
-                        break;
+                        return Ok(Way::Over);
                     }
                     Err(error) => return Err(Cut::Peer(exchanging(&error))),
                 },
-                chunk = client.chunk(), if !request_done => match chunk {
+                chunk = client.chunk() => match chunk {
                     Ok(Some(chunk)) => {
                         if self.session.write_request_body(chunk, false).await.is_err() {
                             request_done = true;
                         }
                     }
                     // Of a tunnel, either side may end it.
-                    Ok(None) if self.upgraded => break,
+                    Ok(None) if self.upgraded => return Ok(Way::Over),
                     Ok(None) => {
                         self.request_done = self.session.finish_request_body().await.is_ok();
                         request_done = true;
@@ -99,11 +129,11 @@ impl Open {
                 () = sleep_until(by.into()) => return Err(Cut::Peer(Failure::ReadTimeout)),
             }
         }
-        Ok(())
+        Ok(Way::Answer)
     }
 
     /// What follows the body; only HTTP/2 peers' trailers are to be had.
-    async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
+    pub(super) async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
         let HttpSession::H2(session) = &mut self.session else { return Ok(None) };
         let trailers = tokio::time::timeout(self.read, session.read_trailers()).await;
         let trailers = trailers.map_err(|_| Failure::ReadTimeout)?.map_err(|error| exchanging(&error))?;
