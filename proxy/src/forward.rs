@@ -9,15 +9,21 @@
 //! - [`hop_by_hop`]: what belongs to one connection ends here.
 //! - [`headers`]: what the origin is told about the client.
 //! - [`trace`]: the request's id and its place in a trace.
-//! - [`upgrade`]: the one upgrade there is, WebSocket.
 //! - [`http1`]: a request written and an answer read, on any stream.
+//! - [`http2`]: the same head for a peer that speaks HTTP/2.
+//! - [`grpc`]: what a gRPC client hears when the answer is ours.
+//! - [`limit_rate`]: how fast an answer goes.
+//! - [`upgrade`]: upgrades to another protocol.
 //! - [`response`]: which answers are refused.
 //! - [`retry`]: the next peer, or the end.
 //! - [`peer`]: a picked address as Pingora's type.
 
+pub mod grpc;
 pub mod headers;
 pub mod hop_by_hop;
 pub mod http1;
+pub mod http2;
+pub mod limit_rate;
 mod list;
 pub mod peer;
 pub mod response;

@@ -22,7 +22,7 @@ use crate::{
         headers::Hop,
         hop_by_hop,
         trace::{self, Trace},
-        upgrade::Websocket,
+        upgrade::Upgrade,
     },
     refusal::Refusal,
     route::{Params, path::Path},
@@ -51,8 +51,10 @@ pub struct RequestView {
     pub has_body: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// A valid WebSocket handshake.
-    pub websocket: Option<Websocket>,
+    /// Whether the client takes trailers; only HTTP/2 carries them here.
+    pub trailers: bool,
+    /// The other protocol it asks for; the route says whether that is passed on.
+    pub upgrade: Option<Upgrade>,
     /// The client, behind trusted hops.
     pub client: IpAddr,
     /// Who connected to us.
@@ -87,9 +89,10 @@ impl RequestView {
         let peer = arrival.connection.peer.ip().to_canonical();
         let is_trusted = plan.clients.trusted.iter().any(|net| net.contains(&peer));
         let client = client::client(peer, &headers, &plan.clients);
-        let websocket = Websocket::recognise(method, version, &headers);
+        let upgrade = Upgrade::recognise(method, version, &headers);
+        let trailers = version == Version::HTTP_2 && hop_by_hop::takes_trailers(&headers);
         let identity = plan.identity.as_ref().map(|identity| &identity.header);
-        hop_by_hop::clean_request(&mut headers, websocket.as_ref(), identity).map_err(|_| Refusal::Hops)?;
+        hop_by_hop::clean_request(&mut headers, identity).map_err(|_| Refusal::Hops)?;
         let expects_continue = headers.remove(header::EXPECT).is_some() && version == Version::HTTP_11;
         if let Some(identity) = identity {
             headers.remove(identity);
@@ -118,7 +121,8 @@ impl RequestView {
             headers,
             has_body,
             expects_continue,
-            websocket,
+            trailers,
+            upgrade,
             client,
             peer,
             is_trusted,

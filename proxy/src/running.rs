@@ -5,6 +5,7 @@
 
 mod ask;
 mod counts;
+mod error_pages;
 mod upstream;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use http::StatusCode;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use weir_config::{
@@ -21,13 +23,15 @@ use weir_config::{
     template::{Template, Variable},
 };
 
+pub use self::error_pages::Shown;
 pub use self::upstream::Upstream;
-use self::{ask::AskUpstream, counts::Counts};
+use self::{ask::AskUpstream, counts::Counts, error_pages::ErrorPages};
 use crate::{
     auth::{Sessions, Source, Unavailable, access::Access, identity::Signer, source::RedisSource},
     cache::{Cache, Rule, Tags},
     limit::Limits,
     metrics::Metrics,
+    request::Facts,
     route::{Router, files::Files},
 };
 
@@ -63,6 +67,7 @@ struct RouteParts {
     access: Option<Access>,
     files: Option<Files>,
     cache: Rule,
+    error_pages: ErrorPages,
 }
 
 /// Why a plan could not be brought to life; the operator's to mend.
@@ -189,6 +194,12 @@ impl Running {
         self.routes[route.index()].files.as_ref()
     }
 
+    /// What a route shows for an error with this status instead of what would be said, if it has a page for that.
+    #[must_use]
+    pub fn error_page(&self, route: RouteId, status: StatusCode, facts: &Facts<'_>) -> Option<Shown> {
+        self.routes[route.index()].error_pages.show(&self.plan.routes[route.index()], status, facts)
+    }
+
     /// How answers of a route may be kept.
     #[must_use]
     pub fn cache_rule(&self, route: RouteId) -> &Rule {
@@ -272,6 +283,7 @@ impl RouteParts {
             cache: route.cache.as_ref().map_or_else(Rule::origin_alone, |rule| {
                 Rule::new(rule, rule.key.as_ref().is_some_and(names_caller))
             }),
+            error_pages: ErrorPages::read(route),
         })
     }
 }

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use crate::{plan::Balance, units::Bytes};
+use crate::{
+    plan::{Balance, Protocol},
+    units::Bytes,
+};
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -66,6 +69,9 @@ pub const KEEPALIVE: u32 = 128;
 /// As nginx's `keepalive_timeout` in `upstream`; shorter than most servers', which would close under our hands.
 pub const KEEPALIVE_TIMEOUT: Duration = seconds(60);
 
+/// What every server speaks; HTTP/2 to it is asked for.
+pub const PROTOCOL: Protocol = Protocol::Http1;
+
 /// What an origin of ours, and most others, answer.
 pub const HEALTH_PATH: &str = "/health";
 /// As NGINX Plus.
@@ -114,12 +120,24 @@ pub const CACHE_LOCK_TIMEOUT: Duration = seconds(5);
 /// Staleness is asked for: only the operator knows what may be old.
 pub const STALE: Duration = Duration::ZERO;
 
+/// The one that browsers speak, and whose handshake nobody completes by accident.
+pub const UPGRADE: &str = "websocket";
+
+/// A body streams: nobody waits for its end who does not need it. nginx gathers, on disk beyond 16 KiB.
+pub const REQUEST_BUFFER: Bytes = Bytes::new(0);
+/// As nginx's `proxy_buffers` in all: most answers leave their server at once, and a thousand slow readers cost 64 MiB.
+pub const RESPONSE_BUFFER: Bytes = Bytes::new(64 << 10);
+/// More than this for each request under way is another program's task.
+pub const BUFFER_MAX: Bytes = Bytes::new(16 << 20);
+
 /// Temporary: a wrong 301 stays in browsers for years.
 pub const REDIRECT_STATUS: u16 = 302;
 /// Found.
 pub const ANSWER_STATUS: u16 = 200;
 /// Safe to show as it is.
 pub const ANSWER_TYPE: &str = "text/plain; charset=utf-8";
+/// People read it, in a browser.
+pub const ERROR_PAGE_TYPE: &str = "text/html; charset=utf-8";
 /// As nginx.
 pub const FILES_INDEX: &str = "index.html";
 

@@ -252,8 +252,21 @@ pub struct Upstream {
     pub keepalive_timeout: Duration,
     /// TLS to the peers, with the name to verify.
     pub tls: Option<UpstreamTls>,
+    /// What is spoken to the peers.
+    pub protocol: Protocol,
     /// Where it was written.
     pub place: Place,
+}
+
+/// What is spoken to the peers of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 over TLS where the peer chooses it (ALPN, RFC 7301), else HTTP/1.1; there is TLS.
+    H2,
+    /// HTTP/2 in plain text by prior knowledge (RFC 9113 §3.3); there is no TLS.
+    H2c,
 }
 
 /// How a peer is chosen.
@@ -444,6 +457,12 @@ pub struct Route {
     pub action: Action,
     /// Largest request body; overrides the listener's. 0 is no bound.
     pub body_bytes: Option<Bytes>,
+    /// What is shown for errors; the first that names the status.
+    pub error_pages: Vec<ErrorPage>,
+    /// Whether they stand for the origin's errors too.
+    pub intercept_errors: bool,
+    /// How fast one answer may go; `None` is no bound.
+    pub limit_rate: Option<LimitRate>,
     /// Where it was written.
     pub place: Place,
 }
@@ -573,6 +592,41 @@ pub enum Action {
     Files(Files),
 }
 
+/// How fast one answer may go to its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitRate {
+    /// Bytes of body a second, at least 1.
+    pub per_second: Bytes,
+    /// Bytes that go before at any speed.
+    pub after: Bytes,
+}
+
+/// What is shown for an error.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ErrorPage {
+    /// For which, 400 to 599.
+    pub statuses: Vec<u16>,
+    /// The status the client gets instead; a redirect has its own.
+    pub shown_as: Option<http::StatusCode>,
+    /// The `Content-Type`, where there is a body.
+    pub content_type: String,
+    /// What it is.
+    pub page: Page,
+}
+
+/// An error page's content.
+#[derive(Debug, Clone)]
+pub enum Page {
+    /// A text; knows nothing of the path's parameters.
+    Body(Template),
+    /// A file, read at start and reload.
+    File(PathBuf),
+    /// Another address.
+    Redirect(Redirect),
+}
+
 /// To an upstream.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -583,6 +637,12 @@ pub struct Forward {
     pub rewrite: Option<Template>,
     /// `Host` for the origin; `None` passes the client's on.
     pub host: Option<Template>,
+    /// Protocols that a client may switch to, in lower case.
+    pub upgrades: Vec<String>,
+    /// How much of a request's body is gathered before a peer is asked; a longer one streams from there.
+    pub request_buffer: Bytes,
+    /// How much of an answer is read before its client takes it.
+    pub response_buffer: Bytes,
 }
 
 /// To another address.

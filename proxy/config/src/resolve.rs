@@ -5,9 +5,12 @@
 
 mod action;
 mod address;
+mod bandwidth;
 mod edge;
+mod error_page;
 mod named;
 mod path;
+mod protocol;
 mod route;
 
 use std::{collections::HashSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};

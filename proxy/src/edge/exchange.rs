@@ -5,29 +5,30 @@
 //!
 //! Why not `HttpProxy`: see DESIGN.md, "Why does the general lane not use pingora-proxy?".
 
+mod ahead;
 mod open;
+mod session;
 
-use std::{
-    io,
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use pingora::{ErrorType, connectors::TransportConnector, protocols::Stream, upstreams::peer::HttpPeer};
-use tokio::time::{sleep_until, timeout};
+use pingora::upstreams::peer::HttpPeer;
+use tokio::time::sleep_until;
 
-pub(super) use self::open::{Cut, Open};
+use self::session::Session;
+pub(super) use self::{
+    open::{Cut, Open},
+    session::Connectors,
+};
 use super::client::{Client, ClientError};
 use crate::{
     balance::{NoPeer, Picked, Tried},
     forward::{
-        http1::{self, Connection},
+        http1,
         response::{self, Head},
         retry::{self, Failure, Verdict},
-        upgrade::Websocket,
+        upgrade::Upgrade,
     },
     journey::Attempt,
     running::Upstream,
@@ -42,6 +43,10 @@ pub(super) struct Request {
     pub(super) method: Method,
     pub(super) target: String,
     pub(super) headers: HeaderMap,
+    /// For a peer that speaks HTTP/2.
+    pub(super) scheme: &'static str,
+    /// Whether the client takes trailers.
+    pub(super) trailers: bool,
 }
 
 /// What is asked of an upstream.
@@ -50,8 +55,8 @@ pub(super) struct Call<'a> {
     pub(super) client: IpAddr,
     /// The request as the peer gets it, body framing included.
     pub(super) head: Request,
-    /// The WebSocket handshake that is being passed on.
-    pub(super) websocket: Option<Websocket>,
+    /// The upgrade that is being passed on.
+    pub(super) upgrade: Option<Upgrade>,
 }
 
 /// Why no answer came.
@@ -74,7 +79,7 @@ pub(super) struct PeerHead {
 
 /// Asks peers of the upstream until one answers, noting every attempt.
 pub(super) async fn open(
-    connector: &TransportConnector,
+    connectors: &Connectors,
     call: Call<'_>,
     mut client: Option<&mut Client>,
     attempts: &mut Vec<Attempt>,
@@ -112,14 +117,15 @@ pub(super) async fn open(
             status: None,
             outcome: "answered",
         };
-        let peer = call.upstream.dial.peer(picked.peer().endpoint().address);
-        let heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline).await;
+        let (dial, address) = (&call.upstream.dial, picked.peer().endpoint().address);
+        let peer = if call.upgrade.is_some() { dial.upgrading(address) } else { dial.peer(address) };
+        let heads = exchange_heads(connectors, &call, &peer, client.as_deref_mut(), deadline).await;
         let now = Instant::now();
         let (failure, answered) = match heads {
-            Ok((connection, head, request_done)) => {
+            Ok((session, head, request_done)) => {
                 let status = head.status;
                 (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
-                let answered = Answered { connection, head, request_done };
+                let answered = Answered { session, head, request_done };
                 if !plan.retry.statuses.contains(&status.as_u16()) {
                     attempts.push(note);
                     return Ok(answered.open(&call, peer, picked, deadline));
@@ -173,7 +179,7 @@ fn blame(picked: Picked, failure: Failure, retry: &weir_config::plan::Retry, now
 }
 
 struct Answered {
-    connection: Connection<Stream>,
+    session: Session,
     head: PeerHead,
     request_done: bool,
 }
@@ -183,7 +189,7 @@ impl Answered {
         let plan = &call.upstream.plan;
         Open {
             upgraded: self.head.status == StatusCode::SWITCHING_PROTOCOLS,
-            connection: self.connection,
+            session: self.session,
             peer,
             picked,
             head: self.head,
@@ -207,97 +213,68 @@ impl From<ClientError> for Lost {
     }
 }
 
-/// No connection: which kind of none.
-fn connecting(error: &pingora::Error) -> Failure {
-    match error.etype() {
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
-        _ => Failure::Connect,
-    }
-}
-
-/// A write to a peer, which may take so long.
-async fn within(limit: Duration, write: impl Future<Output = io::Result<()>>) -> Result<(), Failure> {
-    match timeout(limit, write).await {
-        Ok(Ok(())) => Ok(()),
-        _ => Err(Failure::Reset),
-    }
-}
-
 /// Connects, sends the request, and waits for the head of its answer, while the client's body goes out.
 async fn exchange_heads(
-    connector: &TransportConnector,
+    connectors: &Connectors,
     call: &Call<'_>,
     peer: &HttpPeer,
     mut client: Option<&mut Client>,
     deadline: Option<Instant>,
-) -> Result<(Connection<Stream>, PeerHead, bool), Lost> {
+) -> Result<(Session, PeerHead, bool), Lost> {
     let timeouts = &call.upstream.plan.timeouts;
-    let (stream, reused) =
-        connector.get_stream(peer).await.map_err(|error| Lost::Peer(connecting(&error)))?;
-    let mut connection = Connection::new(stream);
-
+    let (mut session, reused) = connectors.connect(peer).await.map_err(Lost::Peer)?;
     let resendable = reused && call.head.method.is_idempotent();
     let broken = |failure: Failure, has_heard: bool| match failure {
         // The peer closed a kept connection as our request crossed it: nobody failed, and it may be sent again.
         Failure::Reset if resendable && !has_heard => Lost::Peer(Failure::ResetUnsent),
         failure => Lost::Peer(failure),
     };
-    connection.request(&call.head.method, &call.head.target, &call.head.headers);
     // An earlier attempt may have read part of the body, or all of it.
-    let kept = client.as_deref().and_then(Client::replay).unwrap_or_default();
+    let held = client.as_deref().and_then(Client::replay).unwrap_or_default();
     let mut request_done = client.as_deref().is_none_or(Client::body_done);
-    within(timeouts.write, async {
-        connection.write(&kept).await?;
-        if request_done { connection.finish().await } else { connection.flush().await }
-    })
-    .await
-    .map_err(|failure| broken(failure, false))?;
+    let sent = session.send(&call.head, held, request_done, timeouts.write).await;
+    sent.map_err(|lost| match lost {
+        Lost::Peer(failure) => broken(failure, false),
+        lost => lost,
+    })?;
     let mut first_byte_by = request_done.then(|| Instant::now() + timeouts.first_byte);
     let mut whole_request_sent = request_done;
     let mut checks = response::Answer::default();
     loop {
         let by = [first_byte_by, deadline].into_iter().flatten().min();
         let event = tokio::select! {
-            read = connection.head() => Event::Head(read),
+            read = session.head(connectors, peer) => Event::Head(read),
             event = from_client(client.as_deref_mut(), request_done) => event,
             () = at(by) => return Err(Lost::Peer(Failure::FirstByteTimeout)),
         };
         match event {
-            Event::Head(Err(failure)) => return Err(broken(failure, connection.has_heard())),
+            Event::Head(Err(failure)) => return Err(broken(failure, session.has_heard())),
             Event::Head(Ok(raw)) => {
                 let mut head = PeerHead { status: raw.status, headers: raw.headers };
-                let checked = checks.check(
-                    raw.status.as_u16(),
-                    raw.version,
-                    &mut head.headers,
-                    call.websocket.as_ref(),
-                );
+                let checked =
+                    checks.check(raw.status.as_u16(), raw.version, &mut head.headers, call.upgrade.as_ref());
                 match checked.map_err(|_| Lost::Peer(Failure::BadAnswer))? {
                     Head::Interim => pass_interim(client.as_deref_mut(), head).await?,
                     Head::Final => {
-                        connection.expect_body(&call.head.method, head.status, &head.headers);
-                        return Ok((connection, head, whole_request_sent));
+                        session.expect_body(&call.head, head.status, &head.headers);
+                        return Ok((session, head, whole_request_sent));
                     }
                     Head::Tunnel => {
-                        connection.open_tunnel();
-                        return Ok((connection, head, whole_request_sent));
+                        session.open_tunnel();
+                        return Ok((session, head, whole_request_sent));
                     }
                 }
             }
             Event::Chunk(Err(error)) => return Err(error.into()),
             Event::Chunk(Ok(Some(chunk))) => {
                 // A peer that stops reading may still answer (413, say): what it says is worth more than our error.
-                let sent = within(timeouts.write, async {
-                    connection.write(&chunk).await?;
-                    connection.flush().await
-                });
-                if sent.await.is_err() {
+                if session.write(chunk, timeouts.write).await.is_err() {
                     (request_done, whole_request_sent) = (true, false);
                     first_byte_by = Some(Instant::now() + timeouts.first_byte);
                 }
             }
             Event::Chunk(Ok(None)) => {
-                whole_request_sent = within(timeouts.write, connection.finish()).await.is_ok();
+                whole_request_sent = session.finish(timeouts.write).await.is_ok();
                 request_done = true;
                 first_byte_by = Some(Instant::now() + timeouts.first_byte);
             }

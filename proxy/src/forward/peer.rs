@@ -16,7 +16,20 @@ use pingora::{
     protocols::ALPN,
     upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
 };
-use weir_config::plan::{Timeouts, Upstream};
+use weir_config::plan::{Protocol, Timeouts, Upstream};
+
+/// Streams at once on one HTTP/2 connection to a peer, unless it takes fewer: what a browser's connection to us may have.
+const STREAMS: usize = 100;
+
+/// How far a peer may run ahead of a client that reads slowly. 64 MiB a second at a distance of 2 ms; a hundred slow readers
+/// hold 12.5 MiB (Pingora's default would be 8 MiB for each).
+const STREAM_WINDOW: u32 = 128 << 10;
+
+/// All the streams' windows: with less, a few slow readers would stop every other answer on their connection.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
+
+/// A connection whose peer vanished without a word would get every new request; it is asked so often whether it lives.
+const PING: Duration = Duration::from_secs(15);
 
 /// How to connect to the peers of one upstream, prepared once for all of its requests.
 #[derive(Debug, Clone)]
@@ -35,7 +48,17 @@ impl Dial {
             _ => upstream.keepalive_timeout,
         };
         let tls = upstream.tls.as_ref().map(|tls| (tls.name.as_str(), tls.verify));
-        Self::build(&upstream.name, tls, &Patience { connect, write, idle })
+        Self::build(&upstream.name, tls, upstream.protocol, &Patience { connect, write, idle })
+    }
+
+    /// The same, in HTTP/1.1 where TLS lets us choose: only that has upgrades.
+    #[must_use]
+    pub fn upgrading(&self, address: SocketAddr) -> HttpPeer {
+        let mut peer = self.peer(address);
+        if peer.is_tls() {
+            peer.options.alpn = ALPN::H1;
+        }
+        peer
     }
 
     /// The peer at `address`.
@@ -46,16 +69,24 @@ impl Dial {
         peer
     }
 
-    fn build(name: &str, tls: Option<(&str, bool)>, patience: &Patience) -> Self {
+    fn build(name: &str, tls: Option<(&str, bool)>, protocol: Protocol, patience: &Patience) -> Self {
         let sni = tls.map_or("", |(name, _)| name).to_owned();
         let mut template = HttpPeer::new(SocketAddr::from(([0, 0, 0, 0], 0)), tls.is_some(), sni);
-        template.group_key = group_key(name, tls, patience);
+        template.group_key = group_key(name, tls, protocol, patience);
         let options = &mut template.options;
         options.connection_timeout = Some(patience.connect);
         options.total_connection_timeout = Some(patience.connect);
         options.write_timeout = Some(patience.write);
         options.idle_timeout = Some(patience.idle);
-        options.alpn = ALPN::H1;
+        options.alpn = match protocol {
+            Protocol::Http1 => ALPN::H1,
+            Protocol::H2 => ALPN::H2H1,
+            Protocol::H2c => ALPN::H2,
+        };
+        options.max_h2_streams = STREAMS;
+        options.h2_stream_window_size = Some(STREAM_WINDOW);
+        options.h2_connection_window_size = Some(CONNECTION_WINDOW);
+        options.h2_ping_interval = Some(PING);
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy::standard();
         let verify = tls.is_none_or(|(_, verify)| verify);
         options.verify_cert = verify;
@@ -74,9 +105,9 @@ struct Patience {
 
 /// Keeps connections of one upstream from being reused by another, or by the same one after a reload that changed how
 /// it connects: Pingora's own hash knows neither.
-fn group_key(name: &str, tls: Option<(&str, bool)>, patience: &Patience) -> u64 {
+fn group_key(name: &str, tls: Option<(&str, bool)>, protocol: Protocol, patience: &Patience) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (name, tls, patience).hash(&mut hasher);
+    (name, tls, protocol, patience).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -98,7 +129,7 @@ mod tests {
 
     #[test]
     fn every_timeout_is_set() {
-        let peer = Dial::build("api", None, &PATIENCE).peer(address(3001));
+        let peer = Dial::build("api", None, Protocol::Http1, &PATIENCE).peer(address(3001));
         assert_eq!(peer.connection_timeout(), Some(PATIENCE.connect));
         assert_eq!(peer.total_connection_timeout(), Some(PATIENCE.connect));
         assert_eq!(peer.options.write_timeout, Some(PATIENCE.write));
@@ -107,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_address_is_the_picked_one_and_http_1_is_spoken() {
-        let peer = Dial::build("api", None, &PATIENCE).peer(address(3001));
+        let peer = Dial::build("api", None, Protocol::Http1, &PATIENCE).peer(address(3001));
         assert_eq!(peer.address().as_inet(), Some(&address(3001)));
         assert!(!peer.tls());
         assert_eq!(peer.options.alpn, ALPN::H1);
@@ -115,17 +146,31 @@ mod tests {
 
     #[test]
     fn tls_carries_the_name_and_verifies_unless_told_not_to() {
-        let strict = Dial::build("api", Some(("origin.test", true)), &PATIENCE).peer(address(1));
+        let strict =
+            Dial::build("api", Some(("origin.test", true)), Protocol::Http1, &PATIENCE).peer(address(1));
         assert!(strict.tls() && strict.verify_cert() && strict.verify_hostname());
         assert_eq!(strict.sni(), "origin.test");
-        let lax = Dial::build("api", Some(("origin.test", false)), &PATIENCE).peer(address(1));
+        let lax =
+            Dial::build("api", Some(("origin.test", false)), Protocol::Http1, &PATIENCE).peer(address(1));
         assert!(lax.tls() && !lax.verify_cert() && !lax.verify_hostname());
     }
 
     #[test]
+    fn http_2_is_offered_in_tls_and_known_without_it() {
+        let dial = |tls, protocol| Dial::build("api", tls, protocol, &PATIENCE);
+        let tls = dial(Some(("origin.test", true)), Protocol::H2);
+        assert_eq!(tls.peer(address(1)).options.alpn, ALPN::H2H1);
+        assert_eq!(tls.upgrading(address(1)).options.alpn, ALPN::H1, "an upgrade needs HTTP/1.1");
+        let plain = dial(None, Protocol::H2c);
+        assert_eq!(plain.peer(address(1)).options.alpn, ALPN::H2);
+        assert_eq!(plain.upgrading(address(1)).options.alpn, ALPN::H2, "it knows nothing else");
+    }
+
+    #[test]
     fn connections_are_shared_only_within_one_upstream_as_it_is_now() {
-        let hash =
-            |name, tls, patience: &Patience| Dial::build(name, tls, patience).peer(address(1)).reuse_hash();
+        let hash = |name, tls, patience: &Patience| {
+            Dial::build(name, tls, Protocol::Http1, patience).peer(address(1)).reuse_hash()
+        };
         let api = hash("api", None, &PATIENCE);
         assert_eq!(
             api,

@@ -29,6 +29,20 @@ pub struct Upstream {
     pub keepalive_timeout: Word<Span>,
     /// TLS to the servers.
     pub tls: Word<UpstreamTls>,
+    /// What is spoken to the servers: `http1`, `h2` (over TLS, by ALPN) or `h2c` (in plain text, without asking first).
+    pub protocol: Word<Protocol>,
+}
+
+/// What is spoken to the servers of an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 over TLS where the server chooses it, else HTTP/1.1.
+    H2,
+    /// HTTP/2 in plain text, by prior knowledge.
+    H2c,
 }
 
 /// How a server is chosen.

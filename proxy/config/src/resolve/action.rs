@@ -32,8 +32,14 @@ impl Resolver<'_> {
         for (second, at) in written {
             self.report.error(at, format!("a route does one thing: `{first}` or `{second}`"));
         }
-        let only_forwarded =
-            [("rewrite", raw.rewrite.place()), ("host", raw.host.place()), ("cache", raw.cache.place())];
+        let only_forwarded = [
+            ("rewrite", raw.rewrite.place()),
+            ("host", raw.host.place()),
+            ("cache", raw.cache.place()),
+            ("upgrade", raw.upgrade.place()),
+            ("request_buffer", raw.request_buffer.place()),
+            ("response_buffer", raw.response_buffer.place()),
+        ];
         for (key, at) in only_forwarded.into_iter().filter_map(|(key, at)| at.map(|at| (key, at))) {
             if first != "to" {
                 self.report.error(at, format!("`{key}` goes with `to`, not with `{first}`"));
@@ -42,7 +48,8 @@ impl Resolver<'_> {
         match first {
             "to" => self.forward(raw, scope),
             "redirect" => {
-                raw.redirect.placed().and_then(|(redirect, place)| self.redirect(redirect, scope, place))
+                let (redirect, place) = raw.redirect.placed()?;
+                self.redirect_to(redirect, scope, place).map(Action::Redirect)
             }
             "answer" => raw.answer.get().map(|answer| self.answer(answer, scope)),
             _ => raw.files.placed().and_then(|(files, place)| self.files(files, when, place)),
@@ -69,10 +76,18 @@ impl Resolver<'_> {
             upstream,
             rewrite: raw.rewrite.get().cloned(),
             host: raw.host.get().cloned(),
+            upgrades: self.upgrades(&raw.upgrade),
+            request_buffer: self.buffer(&raw.request_buffer, d::REQUEST_BUFFER),
+            response_buffer: self.buffer(&raw.response_buffer, d::RESPONSE_BUFFER),
         }))
     }
 
-    fn redirect(&mut self, raw: &raw::Redirect, scope: &Scope, place: Place) -> Option<Action> {
+    pub(super) fn redirect_to(
+        &mut self,
+        raw: &raw::Redirect,
+        scope: &Scope,
+        place: Place,
+    ) -> Option<plan::Redirect> {
         let status = raw.status.or(d::REDIRECT_STATUS);
         if let Some(at) = raw.status.place().filter(|_| !matches!(status, 301 | 302 | 303 | 307 | 308)) {
             self.report
@@ -82,7 +97,7 @@ impl Resolver<'_> {
         let (location, at) = self.required(&raw.location, "location", place)?;
         self.check(location, at, scope);
         let status = http::StatusCode::from_u16(status).ok()?;
-        Some(Action::Redirect(plan::Redirect { status, location: location.clone() }))
+        Some(plan::Redirect { status, location: location.clone() })
     }
 
     fn answer(&mut self, raw: &raw::Answer, scope: &Scope) -> Action {
@@ -117,7 +132,7 @@ impl Resolver<'_> {
         }))
     }
 
-    fn header_value(&mut self, text: &str, place: Place) {
+    pub(super) fn header_value(&mut self, text: &str, place: Place) {
         if http::HeaderValue::from_str(text).is_err() {
             self.report.error(place, "a header's value has no line breaks or control characters");
         }

@@ -34,6 +34,7 @@ impl Resolver<'_> {
             keepalive: raw.keepalive.or(d::KEEPALIVE) as usize,
             keepalive_timeout: self.time(&raw.keepalive_timeout, d::KEEPALIVE_TIMEOUT),
             tls: raw.tls.get().map(|tls| self.upstream_tls(tls, &servers)),
+            protocol: self.protocol(raw),
             servers,
             place,
         }

@@ -4,23 +4,20 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pingora::{
-    connectors::TransportConnector,
-    protocols::Stream,
-    upstreams::peer::{HttpPeer, Peer},
-};
+use http::HeaderMap;
+use pingora::upstreams::peer::HttpPeer;
 use tokio::time::sleep_until;
 
-use super::{PeerHead, within};
+use super::{Connectors, PeerHead, ahead, session::Session};
 use crate::{
     balance::Picked,
     edge::client::{Client, ClientError},
-    forward::{http1::Connection, retry::Failure},
+    forward::{hop_by_hop, retry::Failure},
 };
 
 /// A connection on which the final head of an answer has been read.
 pub(in crate::edge) struct Open {
-    pub(super) connection: Connection<Stream>,
+    pub(super) session: Session,
     pub(super) peer: HttpPeer,
     pub(super) picked: Picked,
     pub(in crate::edge) head: PeerHead,
@@ -43,10 +40,23 @@ pub(in crate::edge) enum Cut {
     Client(ClientError),
 }
 
+/// What is left of an exchange.
+enum Way {
+    /// Nothing.
+    Over,
+    /// The answer alone.
+    Answer,
+}
+
 impl Open {
     /// Whether the connection now carries another protocol.
     pub(in crate::edge) fn is_upgraded(&self) -> bool {
         self.upgraded
+    }
+
+    /// Whether the answer was its head alone, as only HTTP/2 can tell.
+    pub(in crate::edge) fn is_over(&self) -> bool {
+        self.session.is_over()
     }
 
     /// The next chunk of the answer; `None` at its end.
@@ -54,39 +64,62 @@ impl Open {
         let silent = Instant::now() + self.read;
         let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
         tokio::select! {
-            chunk = self.connection.body() => chunk,
+            chunk = self.session.body() => chunk,
             () = sleep_until(by.into()) => Err(Failure::ReadTimeout),
         }
     }
 
-    /// Passes the rest of the answer on, while the rest of the request goes the other way.
-    pub(in crate::edge) async fn relay(&mut self, client: &mut Client) -> Result<(), Cut> {
+    /// Passes the rest of the answer on, up to `ahead` bytes of it before the client takes them; the rest of the request
+    /// goes the other way until it has ended. Tells the pool how it went.
+    pub(in crate::edge) async fn relay(
+        mut self,
+        connectors: &Connectors,
+        client: &mut Client,
+        ahead: usize,
+    ) -> Result<(), Cut> {
+        match self.both_ways(client).await {
+            Ok(Way::Answer) => ahead::pass(self, connectors, client, ahead).await,
+            Ok(Way::Over) => {
+                self.done(connectors).await;
+                Ok(())
+            }
+            Err(Cut::Peer(failure)) => {
+                self.broke(Instant::now());
+                Err(Cut::Peer(failure))
+            }
+            Err(cut) => Err(cut),
+        }
+    }
+
+    /// While the request is not at its end, or the connection is a tunnel: each side waits for the other.
+    async fn both_ways(&mut self, client: &mut Client) -> Result<Way, Cut> {
         let mut request_done = !self.upgraded && (self.request_done || client.body_done());
         if self.upgraded {
             client.open_tunnel();
         }
-        loop {
+        while !request_done {
             let silent = Instant::now() + self.read;
             let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
             tokio::select! {
-                chunk = self.connection.body() => match chunk.map_err(Cut::Peer)? {
+                chunk = self.session.body() => match chunk.map_err(Cut::Peer)? {
                     Some(chunk) => client.body(chunk).await.map_err(Cut::Client)?,
-                    None => break,
+                    None => {
+                        if let Some(trailers) = self.trailers().await.map_err(Cut::Peer)? {
+                            client.trailers(trailers).await.map_err(Cut::Client)?;
+                        }
+                        return Ok(Way::Over);
+                    }
                 },
-                chunk = client.chunk(), if !request_done => match chunk {
+                chunk = client.chunk() => match chunk {
                     Ok(Some(chunk)) => {
-                        let sent = within(self.write, async {
-                            self.connection.write(&chunk).await?;
-                            self.connection.flush().await
-                        });
-                        if sent.await.is_err() {
+                        if self.session.write(chunk, self.write).await.is_err() {
                             request_done = true;
                         }
                     }
                     // Of a tunnel, either side may end it.
-                    Ok(None) if self.upgraded => break,
+                    Ok(None) if self.upgraded => return Ok(Way::Over),
                     Ok(None) => {
-                        self.request_done = within(self.write, self.connection.finish()).await.is_ok();
+                        self.request_done = self.session.finish(self.write).await.is_ok();
                         request_done = true;
                     }
                     Err(error) => return Err(Cut::Client(error)),
@@ -94,18 +127,25 @@ impl Open {
                 () = sleep_until(by.into()) => return Err(Cut::Peer(Failure::ReadTimeout)),
             }
         }
-        Ok(())
+        Ok(Way::Answer)
+    }
+
+    /// What follows the body; only HTTP/2 peers' trailers are to be had.
+    pub(super) async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
+        let trailers = tokio::time::timeout(self.read, self.session.trailers()).await;
+        let trailers = trailers.map_err(|_| Failure::ReadTimeout)??;
+        Ok(trailers.map(|mut trailers| {
+            hop_by_hop::clean_trailers(&mut trailers);
+            trailers
+        }))
     }
 
     /// The answer was read to its end: tells the pool so, and keeps the connection for the next request.
-    pub(in crate::edge) fn done(self, connector: &TransportConnector) {
+    pub(in crate::edge) async fn done(self, connectors: &Connectors) {
         self.picked.succeeded();
-        if self.request_done
-            && !self.upgraded
-            && self.keepalive.is_some()
-            && let Some(stream) = self.connection.into_reusable()
-        {
-            connector.release_stream(stream, self.peer.reuse_hash(), self.keepalive);
+        if let Some(idle) = self.keepalive {
+            let clean = self.request_done && !self.upgraded;
+            connectors.release(self.session, &self.peer, clean, idle).await;
         }
     }
 
@@ -116,6 +156,6 @@ impl Open {
 
     /// Nobody wants the rest of the answer.
     pub(in crate::edge) async fn abandon(self) {
-        let _ = tokio::io::AsyncWriteExt::shutdown(&mut self.connection.into_stream()).await;
+        self.session.shutdown().await;
     }
 }

@@ -1,0 +1,288 @@
+//! A connection to a peer with one exchange on it, whatever protocol it speaks.
+//!
+//! HTTP/1.1 is ours ([`http1`]). Where a peer may speak HTTP/2, Pingora finds out in the handshake and multiplexes; its own
+//! HTTP/1.1 serves those peers that turn out not to.
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use pingora::{
+    ErrorType, RetryType,
+    connectors::{ConnectorOptions, TransportConnector, http::Connector},
+    http::RequestHeader,
+    protocols::{ALPN, Stream, http::client::HttpSession},
+    upstreams::peer::{HttpPeer, Peer},
+};
+use tokio::{io::AsyncWriteExt, time::timeout};
+
+use super::{Lost, Request};
+use crate::{
+    accept::BadRequest,
+    edge::client::ClientError,
+    forward::{
+        http1::{self, Connection},
+        http2,
+        retry::Failure,
+    },
+};
+
+/// Connects to peers, and keeps what may be used again.
+pub(in crate::edge) struct Connectors {
+    http1: TransportConnector,
+    negotiated: Connector,
+}
+
+impl Connectors {
+    /// Keeps up to `idle` connections in all.
+    pub(in crate::edge) fn new(idle: usize) -> Self {
+        let options = || Some(ConnectorOptions::new(idle));
+        Self { http1: TransportConnector::new(options()), negotiated: Connector::new(options()) }
+    }
+
+    /// A connection to `peer`, and whether it was used before.
+    pub(super) async fn connect(&self, peer: &HttpPeer) -> Result<(Session, bool), Failure> {
+        let failed = |error: Box<pingora::Error>| match error.etype() {
+            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
+            _ => Failure::Connect,
+        };
+        if matches!(peer.options.alpn, ALPN::H1) {
+            let (stream, reused) = self.http1.get_stream(peer).await.map_err(failed)?;
+            return Ok((Session::Http1(Connection::new(stream)), reused));
+        }
+        let (mut session, reused) = self.negotiated.get_http_session(peer).await.map_err(failed)?;
+        // Our own deadlines bound every wait; a second clock inside would only blur which of them struck.
+        session.set_read_timeout(None);
+        session.set_write_timeout(None);
+        Ok((Session::Negotiated(Box::new(session)), reused))
+    }
+
+    /// Keeps the connection for the next request, if it may be used; `clean` says that this exchange is over, on both
+    /// sides.
+    pub(super) async fn release(&self, session: Session, peer: &HttpPeer, clean: bool, idle: Duration) {
+        match session {
+            Session::Http1(connection) => {
+                if let Some(stream) = connection.into_reusable().filter(|_| clean) {
+                    self.http1.release_stream(stream, peer.reuse_hash(), Some(idle));
+                }
+            }
+            Session::Negotiated(mut session) => {
+                // An HTTP/2 connection goes back whatever became of this one stream on it.
+                let is_shared = matches!(*session, HttpSession::H2(_));
+                if is_shared || clean && session.response_done() {
+                    self.negotiated.release_http_session(*session, peer, Some(idle)).await;
+                }
+            }
+        }
+    }
+
+    /// The peer wants HTTP/1.1 (RFC 9113 §7): it gets that from now on.
+    fn prefer_http1(&self, peer: &HttpPeer) {
+        self.negotiated.prefer_h1(peer);
+    }
+}
+
+/// See the head of this file.
+pub(super) enum Session {
+    Http1(Connection<Stream>),
+    Negotiated(Box<HttpSession>),
+}
+
+/// A write to a peer, which may take so long.
+async fn within<T, E>(limit: Duration, write: impl Future<Output = Result<T, E>>) -> Result<T, Option<E>> {
+    timeout(limit, write).await.map_err(|_| None)?.map_err(Some)
+}
+
+fn broken(_: Option<io::Error>) -> Failure {
+    Failure::Reset
+}
+
+fn exchanging(error: &pingora::Error) -> Failure {
+    match error.etype() {
+        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Failure::BadAnswer,
+        // GOAWAY or REFUSED_STREAM: the peer says that it did not look at this request (RFC 9113 §8.7).
+        ErrorType::H2Error if matches!(error.retry, RetryType::Decided(true)) => Failure::ResetUnsent,
+        ErrorType::H2Downgrade => Failure::ResetUnsent,
+        _ => Failure::Reset,
+    }
+}
+
+fn negotiated(error: Option<Box<pingora::Error>>) -> Failure {
+    error.map_or(Failure::Reset, |error| exchanging(&error))
+}
+
+impl Session {
+    /// Sends the head and what is held of the body; `done` when that is all of it.
+    pub(super) async fn send(
+        &mut self,
+        request: &Request,
+        held: Bytes,
+        done: bool,
+        limit: Duration,
+    ) -> Result<(), Lost> {
+        let sent = match self {
+            Self::Http1(connection) => {
+                connection.request(&request.method, &request.target, &request.headers);
+                let send = async {
+                    connection.write(&held).await?;
+                    if done { connection.finish().await } else { connection.flush().await }
+                };
+                within(limit, send).await.map_err(broken)
+            }
+            Self::Negotiated(session) => {
+                match &mut **session {
+                    HttpSession::H2(session) => {
+                        let head = request.http2().ok_or(ClientError::Bad(BadRequest::BadTarget))?;
+                        let bodiless = done && held.is_empty();
+                        // It is only queued here: what fails was never sent.
+                        let queued = session.write_request_header(Box::new(head), bodiless);
+                        queued.map_err(|_| Lost::Peer(Failure::ResetUnsent))?;
+                    }
+                    session => {
+                        let head = request.http1().ok_or(ClientError::Bad(BadRequest::BadTarget))?;
+                        let sent = within(limit, session.write_request_header(Box::new(head))).await;
+                        sent.map_err(|error| Lost::Peer(negotiated(error)))?;
+                    }
+                }
+                let send = async {
+                    if !held.is_empty() {
+                        session.write_request_body(held, false).await?;
+                    }
+                    if done { session.finish_request_body().await } else { Ok(()) }
+                };
+                within(limit, send).await.map_err(negotiated)
+            }
+        };
+        sent.map_err(Lost::Peer)
+    }
+
+    /// Sends a piece of the request's body, or of a tunnel.
+    pub(super) async fn write(&mut self, piece: Bytes, limit: Duration) -> Result<(), Failure> {
+        match self {
+            Self::Http1(connection) => {
+                let send = async {
+                    connection.write(&piece).await?;
+                    connection.flush().await
+                };
+                within(limit, send).await.map_err(broken)
+            }
+            Self::Negotiated(session) => {
+                within(limit, session.write_request_body(piece, false)).await.map_err(negotiated)
+            }
+        }
+    }
+
+    /// Ends the request's body.
+    pub(super) async fn finish(&mut self, limit: Duration) -> Result<(), Failure> {
+        match self {
+            Self::Http1(connection) => within(limit, connection.finish()).await.map_err(broken),
+            Self::Negotiated(session) => {
+                within(limit, session.finish_request_body()).await.map_err(negotiated)
+            }
+        }
+    }
+
+    /// The next head of the answer. May be dropped and begun again.
+    pub(super) async fn head(
+        &mut self,
+        connectors: &Connectors,
+        peer: &HttpPeer,
+    ) -> Result<http1::Head, Failure> {
+        match self {
+            Self::Http1(connection) => connection.head().await,
+            Self::Negotiated(session) => {
+                if let Err(error) = session.read_response_header().await {
+                    if *error.etype() == ErrorType::H2Downgrade {
+                        connectors.prefer_http1(peer);
+                    }
+                    return Err(exchanging(&error));
+                }
+                let head = session.response_header().ok_or(Failure::BadAnswer)?;
+                Ok(http1::Head { status: head.status, version: head.version, headers: head.headers.clone() })
+            }
+        }
+    }
+
+    /// Whether a byte of an answer came; only known of HTTP/1.1.
+    pub(super) fn has_heard(&self) -> bool {
+        matches!(self, Self::Http1(connection) if connection.has_heard())
+    }
+
+    /// Says how the answer's body ends, its final head having been checked.
+    pub(super) fn expect_body(&mut self, request: &Request, status: StatusCode, headers: &HeaderMap) {
+        if let Self::Http1(connection) = self {
+            connection.expect_body(&request.method, status, headers);
+        }
+    }
+
+    /// From here on both directions carry another protocol.
+    pub(super) fn open_tunnel(&mut self) {
+        match self {
+            Self::Http1(connection) => connection.open_tunnel(),
+            Self::Negotiated(session) => {
+                if let HttpSession::H1(session) = &mut **session {
+                    session.maybe_upgrade_body_writer();
+                }
+            }
+        }
+    }
+
+    /// Whether the answer was its head alone, as only HTTP/2 can tell.
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            Self::Http1(_) => false,
+            Self::Negotiated(session) => {
+                matches!(&**session, HttpSession::H2(session) if session.response_finished())
+            }
+        }
+    }
+
+    /// The next piece of the answer's body; `None` at its end. May be dropped and begun again.
+    pub(super) async fn body(&mut self) -> Result<Option<Bytes>, Failure> {
+        match self {
+            Self::Http1(connection) => connection.body().await,
+            Self::Negotiated(session) => {
+                session.read_response_body().await.map_err(|error| exchanging(&error))
+            }
+        }
+    }
+
+    /// What follows the body; only HTTP/2 peers' trailers are to be had.
+    pub(super) async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
+        match self {
+            Self::Negotiated(session) => match &mut **session {
+                HttpSession::H2(session) => session.read_trailers().await.map_err(|error| exchanging(&error)),
+                _ => Ok(None),
+            },
+            Self::Http1(_) => Ok(None),
+        }
+    }
+
+    /// Ends the connection, or the stream of a connection.
+    pub(super) async fn shutdown(self) {
+        match self {
+            Self::Http1(connection) => {
+                let _ = connection.into_stream().shutdown().await;
+            }
+            Self::Negotiated(mut session) => session.shutdown().await,
+        }
+    }
+}
+
+impl Request {
+    /// For a peer that speaks HTTP/2; `None` where there is no such head.
+    fn http2(&self) -> Option<RequestHeader> {
+        let head = http2::request(&self.method, &self.target, &self.headers, self.scheme, self.trailers);
+        head.ok().map(RequestHeader::from)
+    }
+
+    /// For Pingora's HTTP/1.1.
+    fn http1(&self) -> Option<RequestHeader> {
+        let (method, target) = (self.method.clone(), self.target.as_bytes());
+        let mut head = RequestHeader::build(method, target, Some(self.headers.len())).ok()?;
+        for (name, value) in &self.headers {
+            head.append_header(name.clone(), value.clone()).ok()?;
+        }
+        Some(head)
+    }
+}
