@@ -85,6 +85,7 @@ async fn run(source: Source, plan: Plan, threads: usize) -> Result<(), Box<dyn s
 }
 
 async fn reload(state: &Arc<State>, fronts: &mut Fronts) {
+    let _alone = state.changing().await;
     let next = async {
         let next = state.prepare().await?;
         let prepared = fronts.prepare(&next.running.plan)?;

@@ -71,14 +71,13 @@ pub(super) async fn open(
     let plan = &call.upstream.plan;
     let started = Instant::now();
     let deadline = plan.timeouts.total.map(|total| started + total);
-    let mut tried = Tried::default();
+    let (pool, mut tried) = (call.upstream.pool(), Tried::default());
     let mut last: Option<Failure> = None;
     // An answer whose status sends us on, until there is somebody to go on to.
     let mut unwanted: Option<(Answered, HttpPeer, Picked)> = None;
     let mut counted = 0;
     for _ in 0..ATTEMPTS {
-        let picked = match (call.upstream.pool.pick(call.client, &mut tried, Instant::now()), unwanted.take())
-        {
+        let picked = match (pool.pick(call.client, &mut tried, Instant::now()), unwanted.take()) {
             (Ok(picked), unwanted) => {
                 if let (Some((.., before)), Some(failure)) = (unwanted, last) {
                     blame(before, failure, &plan.retry, Instant::now());
@@ -101,7 +100,7 @@ pub(super) async fn open(
             status: None,
             outcome: "answered",
         };
-        let peer = call.upstream.dial.peer(picked.peer().endpoint().address);
+        let peer = call.upstream.dial.peer(&picked.peer().endpoint().address);
         let heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline).await;
         let now = Instant::now();
         let (failure, answered) = match heads {
@@ -178,7 +177,7 @@ impl Answered {
             head: self.head,
             request_done: self.request_done,
             read: plan.timeouts.read,
-            keepalive: plan.keepalive_timeout,
+            keepalive: plan.keepalive.idle_timeout,
             deadline,
         }
     }

@@ -9,6 +9,7 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
+    os::unix,
     time::Duration,
 };
 
@@ -17,6 +18,8 @@ use pingora::{
     upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy},
 };
 use weir_config::plan::{Timeouts, Upstream};
+
+use crate::http_client::Address;
 
 /// How to connect to the peers of one upstream, prepared once for all of its requests.
 #[derive(Debug, Clone)]
@@ -29,10 +32,10 @@ impl Dial {
     #[must_use]
     pub fn new(upstream: &Upstream) -> Self {
         let Timeouts { connect, write, .. } = upstream.timeouts;
-        let idle = match upstream.keepalive {
+        let idle = match upstream.keepalive.idle {
             // Pingora's pool is shared by all upstreams and has no bound of its own for each: off or on is all there is.
             0 => Duration::ZERO,
-            _ => upstream.keepalive_timeout,
+            _ => upstream.keepalive.idle_timeout,
         };
         let tls = upstream.tls.as_ref().map(|tls| (tls.name.as_str(), tls.verify));
         Self::build(&upstream.name, tls, &Patience { connect, write, idle })
@@ -40,9 +43,16 @@ impl Dial {
 
     /// The peer at `address`.
     #[must_use]
-    pub fn peer(&self, address: SocketAddr) -> HttpPeer {
+    pub fn peer(&self, address: &Address) -> HttpPeer {
         let mut peer = self.template.clone();
-        peer._address = address.into();
+        peer._address = match address {
+            Address::Inet(address) => (*address).into(),
+            Address::Unix(path) => match unix::net::SocketAddr::from_pathname(path) {
+                Ok(socket) => pingora::protocols::l4::socket::SocketAddr::Unix(socket),
+                // The plan takes no path that is too long; an address that nobody has fails as the socket would.
+                Err(_) => SocketAddr::from(([0, 0, 0, 0], 0)).into(),
+            },
+        };
         peer
     }
 
@@ -92,13 +102,13 @@ mod tests {
         idle: Duration::from_secs(5),
     };
 
-    fn address(port: u16) -> SocketAddr {
+    fn address(port: u16) -> Address {
         ([127, 0, 0, 1], port).into()
     }
 
     #[test]
     fn every_timeout_is_set() {
-        let peer = Dial::build("api", None, &PATIENCE).peer(address(3001));
+        let peer = Dial::build("api", None, &PATIENCE).peer(&address(3001));
         assert_eq!(peer.connection_timeout(), Some(PATIENCE.connect));
         assert_eq!(peer.total_connection_timeout(), Some(PATIENCE.connect));
         assert_eq!(peer.options.write_timeout, Some(PATIENCE.write));
@@ -107,25 +117,25 @@ mod tests {
 
     #[test]
     fn the_address_is_the_picked_one_and_http_1_is_spoken() {
-        let peer = Dial::build("api", None, &PATIENCE).peer(address(3001));
-        assert_eq!(peer.address().as_inet(), Some(&address(3001)));
+        let peer = Dial::build("api", None, &PATIENCE).peer(&address(3001));
+        assert_eq!(peer.address().as_inet(), address(3001).inet().as_ref());
         assert!(!peer.tls());
         assert_eq!(peer.options.alpn, ALPN::H1);
     }
 
     #[test]
     fn tls_carries_the_name_and_verifies_unless_told_not_to() {
-        let strict = Dial::build("api", Some(("origin.test", true)), &PATIENCE).peer(address(1));
+        let strict = Dial::build("api", Some(("origin.test", true)), &PATIENCE).peer(&address(1));
         assert!(strict.tls() && strict.verify_cert() && strict.verify_hostname());
         assert_eq!(strict.sni(), "origin.test");
-        let lax = Dial::build("api", Some(("origin.test", false)), &PATIENCE).peer(address(1));
+        let lax = Dial::build("api", Some(("origin.test", false)), &PATIENCE).peer(&address(1));
         assert!(lax.tls() && !lax.verify_cert() && !lax.verify_hostname());
     }
 
     #[test]
     fn connections_are_shared_only_within_one_upstream_as_it_is_now() {
         let hash =
-            |name, tls, patience: &Patience| Dial::build(name, tls, patience).peer(address(1)).reuse_hash();
+            |name, tls, patience: &Patience| Dial::build(name, tls, patience).peer(&address(1)).reuse_hash();
         let api = hash("api", None, &PATIENCE);
         assert_eq!(
             api,

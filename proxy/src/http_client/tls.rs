@@ -8,7 +8,7 @@ use rustls::{
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// How to speak TLS to one upstream.
@@ -51,7 +51,10 @@ impl Tls {
         Ok(Self { connector: TlsConnector::from(Arc::new(config.with_no_client_auth())), name })
     }
 
-    pub(super) async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+    ) -> io::Result<TlsStream<S>> {
         self.connector.connect(self.name.clone(), stream).await
     }
 }
@@ -126,7 +129,7 @@ mod tests {
             roots.add(certificate).unwrap();
         }
         let tls = Tls::new(name, verify.then(|| Arc::new(roots))).unwrap();
-        tls.connect(TcpStream::connect(address).await?).await.map(drop)
+        tls.connect(tokio::net::TcpStream::connect(address).await?).await.map(drop)
     }
 
     #[tokio::test]

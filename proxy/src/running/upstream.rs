@@ -1,14 +1,13 @@
 //! One upstream, alive: its peers, how requests connect to them, and the checks that watch them.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use rand::Rng;
 use tokio_util::sync::CancellationToken;
 use weir_config::plan;
 
-use super::{CannotRun, Running};
+use super::{CannotRun, Running, roster::Roster};
 use crate::{
-    balance::{Pool, probe, resolve},
+    balance::{Pool, names::Names, probe::Check},
     forward::peer::Dial,
     http_client::Tls,
 };
@@ -18,8 +17,8 @@ use crate::{
 pub struct Upstream {
     /// As planned.
     pub plan: plan::Upstream,
-    /// Whose turn it is.
-    pub pool: Arc<Pool>,
+    /// Who serves.
+    pub roster: Arc<Roster>,
     /// How requests connect.
     pub dial: Dial,
     /// How the edge's own questions connect, where the peers speak TLS.
@@ -30,29 +29,25 @@ impl Upstream {
     pub(super) async fn build(
         plan: &plan::Upstream,
         old: Option<&Running>,
+        names: &Arc<Names>,
         stop: &CancellationToken,
     ) -> Result<Self, CannotRun> {
-        let endpoints = resolve::resolve(plan).await.map_err(|problems| CannotRun::Unresolved {
-            upstream: Arc::clone(&plan.name),
-            problems: problems
-                .iter()
-                .map(|problem| format!("{} (at {}): {}", problem.name, problem.place, problem.source))
-                .collect::<Vec<_>>()
-                .join("; "),
-        })?;
-        let before = old.and_then(|old| old.upstreams.iter().find(|other| other.plan.name == plan.name));
-        let pool = Pool::rebuild(before.map(|before| &*before.pool), plan, endpoints);
         let tls = plan.tls.as_ref().map(|tls| own_tls(plan, tls)).transpose()?;
-        if let Some(health) = &plan.health {
-            let check = probe::Check::new(health, tls.clone());
-            for sight in pool.sight(Instant::now()).into_iter().filter(|sight| !sight.peer.endpoint().down) {
-                let random = || rand::rng().random::<f64>();
-                let watch =
-                    probe::watch(Arc::clone(&plan.name), sight.peer, check.clone(), stop.clone(), random);
-                tokio::spawn(watch);
-            }
-        }
-        Ok(Self { plan: plan.clone(), pool, dial: Dial::new(plan), tls })
+        let check = plan.health.as_ref().map(|health| Check::new(health, tls.clone()));
+        let before = old.and_then(|old| old.upstreams.iter().find(|other| other.plan.name == plan.name));
+        let roster =
+            Roster::build(plan, before.map(|before| &*before.roster), check, Arc::clone(names), stop);
+        let roster = roster.await.map_err(|problems| CannotRun::Unresolved {
+            upstream: Arc::clone(&plan.name),
+            problems: problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        })?;
+        Ok(Self { plan: plan.clone(), roster, dial: Dial::new(plan), tls })
+    }
+
+    /// Whose turn it is: the generation that is in force, to be kept for all attempts of a request.
+    #[must_use]
+    pub fn pool(&self) -> Arc<Pool> {
+        self.roster.pool()
     }
 }
 
