@@ -167,7 +167,11 @@ impl Fronts {
                 let certificates = Certificates::of(tls).map_err(|problem| named(&problem))?;
                 Tls::new(certificates, tls.http2).map(Arc::new).map_err(|problem| named(&problem))
             });
-            let settings = Settings { bounds: Arc::new(bounds(plan, wanted)), tls: tls.transpose()? };
+            let settings = Settings {
+                bounds: Arc::new(bounds(plan, wanted)),
+                tls: tls.transpose()?,
+                hops: wanted.proxy_protocol.then(|| plan.clients.trusted.as_slice().into()),
+            };
             if !self.open.contains_key(&wanted.address) {
                 let socket = listener::bind(wanted.address).map_err(|problem| named(&Chain(&problem)))?;
                 prepared.sockets.insert(wanted.address, socket);
