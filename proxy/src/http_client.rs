@@ -5,6 +5,7 @@
 //! made), redirects, and what the answer means.
 
 mod address;
+mod files;
 mod tls;
 
 use std::{io, pin::pin, time::Duration};
@@ -20,6 +21,7 @@ use tokio::{
 
 pub use self::{
     address::Address,
+    files::{BadFile, Files},
     tls::{BadTls, Tls},
 };
 

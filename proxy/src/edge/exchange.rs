@@ -5,6 +5,7 @@
 //!
 //! Why not `HttpProxy`: see DESIGN.md, "Why does the general lane not use pingora-proxy?".
 
+mod line;
 mod open;
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
@@ -22,6 +23,8 @@ use super::client::{Client, ClientError};
 use crate::{
     balance::{NoPeer, Picked, Tried},
     forward::{
+        idle::Past,
+        proxy_protocol::Ends,
         response::{self, Head},
         retry::{self, Failure, Verdict},
         upgrade::Websocket,
@@ -37,6 +40,8 @@ const ATTEMPTS: usize = 16;
 pub(super) struct Call<'a> {
     pub(super) upstream: &'a Arc<Upstream>,
     pub(super) client: IpAddr,
+    /// What the peer hears of the client's connection, where it wants to.
+    pub(super) ends: Ends,
     /// The request as the peer gets it, body framing included.
     pub(super) head: RequestHeader,
     /// The WebSocket handshake that is being passed on.
@@ -100,14 +105,14 @@ pub(super) async fn open(
             status: None,
             outcome: "answered",
         };
-        let peer = call.upstream.dial.peer(&picked.peer().endpoint().address);
+        let peer = call.upstream.dial.peer(&picked.peer().endpoint().address, call.ends);
         let heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline).await;
         let now = Instant::now();
         let (failure, answered) = match heads {
-            Ok((session, head, request_done)) => {
+            Ok(((session, past), head, request_done)) => {
                 let status = head.status;
                 (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
-                let answered = Answered { session, head, request_done };
+                let answered = Answered { session, past, head, request_done };
                 if !plan.retry.statuses.contains(&status.as_u16()) {
                     attempts.push(note);
                     return Ok(answered.open(&call, peer, picked, deadline));
@@ -162,6 +167,7 @@ fn blame(picked: Picked, failure: Failure, retry: &weir_config::plan::Retry, now
 
 struct Answered {
     session: HttpSession,
+    past: Past,
     head: PeerHead,
     request_done: bool,
 }
@@ -172,12 +178,13 @@ impl Answered {
         Open {
             upgraded: self.head.status == StatusCode::SWITCHING_PROTOCOLS,
             session: self.session,
+            past: self.past,
+            upstream: Arc::clone(call.upstream),
             peer,
             picked,
             head: self.head,
             request_done: self.request_done,
             read: plan.timeouts.read,
-            keepalive: plan.keepalive.idle_timeout,
             deadline,
         }
     }
@@ -191,14 +198,6 @@ enum Lost {
 impl From<ClientError> for Lost {
     fn from(error: ClientError) -> Self {
         Self::Client(error)
-    }
-}
-
-/// No connection: which kind of none.
-fn connecting(error: &pingora::Error) -> Failure {
-    match error.etype() {
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
-        _ => Failure::Connect,
     }
 }
 
@@ -218,10 +217,10 @@ async fn exchange_heads(
     peer: &HttpPeer,
     mut client: Option<&mut Client>,
     deadline: Option<Instant>,
-) -> Result<(HttpSession, PeerHead, bool), Lost> {
+) -> Result<((HttpSession, Past), PeerHead, bool), Lost> {
     let timeouts = &call.upstream.plan.timeouts;
-    let (mut session, reused) =
-        connector.get_http_session(peer).await.map_err(|error| Lost::Peer(connecting(&error)))?;
+    let (mut session, past) = line::connect(connector, call.upstream, peer).await.map_err(Lost::Peer)?;
+    let (reused, past) = (past.is_some(), past.unwrap_or_else(|| Past::none(Instant::now())));
     // Our own deadlines bound every wait below; a second clock inside would only blur which of them struck.
     session.set_read_timeout(None);
     session.set_write_timeout(Some(timeouts.write));
@@ -266,7 +265,7 @@ async fn exchange_heads(
                     checks.check(status.as_u16(), version, &mut head.headers, call.websocket.as_ref());
                 match checked.map_err(|_| Lost::Peer(Failure::BadAnswer))? {
                     Head::Interim => pass_interim(client.as_deref_mut(), head).await?,
-                    Head::Final | Head::Tunnel => return Ok((session, head, whole_request_sent)),
+                    Head::Final | Head::Tunnel => return Ok(((session, past), head, whole_request_sent)),
                 }
             }
             Event::Chunk(Err(error)) => return Err(error.into()),

@@ -57,7 +57,8 @@ impl Edge {
     pub(super) fn call<'a>(&self, trip: &'a Trip, forward: &Forward, head: RequestHeader) -> Call<'a> {
         let running = trip.running();
         let upstream = &running.upstreams[forward.upstream.index()];
-        Call { upstream, client: trip.request.client, head, websocket: trip.request.websocket.clone() }
+        let (client, ends) = (trip.request.client, trip.request.ends);
+        Call { upstream, client, ends, head, websocket: trip.request.websocket.clone() }
     }
 
     /// The request as the peer gets it: one target, our own account of the client, one framing.

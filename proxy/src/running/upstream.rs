@@ -8,8 +8,11 @@ use weir_config::plan;
 use super::{CannotRun, Running, roster::Roster};
 use crate::{
     balance::{Pool, names::Names, probe::Check},
-    forward::peer::Dial,
-    http_client::Tls,
+    forward::{
+        idle::{self, Idle},
+        peer::{Dial, Line},
+    },
+    http_client::{Files, Tls},
 };
 
 /// One upstream, alive.
@@ -21,6 +24,8 @@ pub struct Upstream {
     pub roster: Arc<Roster>,
     /// How requests connect.
     pub dial: Dial,
+    /// Connections that nobody uses now.
+    pub idle: Arc<Idle<Line>>,
     /// How the edge's own questions connect, where the peers speak TLS.
     pub tls: Option<Tls>,
 }
@@ -32,7 +37,11 @@ impl Upstream {
         names: &Arc<Names>,
         stop: &CancellationToken,
     ) -> Result<Self, CannotRun> {
-        let tls = plan.tls.as_ref().map(|tls| own_tls(plan, tls)).transpose()?;
+        let unusable = |problem: String| CannotRun::Tls { upstream: Arc::clone(&plan.name), problem };
+        let files = plan.tls.as_ref().map(Files::read).transpose();
+        let files = files.map_err(|problem| unusable(problem.to_string()))?;
+        let tls = plan.tls.as_ref().zip(files.as_ref()).map(|(tls, files)| Tls::new(tls, files)).transpose();
+        let tls = tls.map_err(|problem| unusable(problem.to_string()))?;
         let check = plan.health.as_ref().map(|health| Check::new(health, tls.clone()));
         let before = old.and_then(|old| old.upstreams.iter().find(|other| other.plan.name == plan.name));
         let roster =
@@ -41,7 +50,15 @@ impl Upstream {
             upstream: Arc::clone(&plan.name),
             problems: problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         })?;
-        Ok(Self { plan: plan.clone(), roster, dial: Dial::new(plan), tls })
+        let digest = files.map_or(0, |files| files.digest());
+        let dial = Dial::new(plan, digest, before.map(|before| &before.dial)).await.map_err(unusable)?;
+        let idle =
+            idle::carried_over(before.map(|before| &before.idle), &plan.keepalive).unwrap_or_else(|| {
+                let idle = Arc::new(Idle::new(plan.keepalive.clone()));
+                tokio::spawn(idle::watch(Arc::downgrade(&idle)));
+                idle
+            });
+        Ok(Self { plan: plan.clone(), roster, dial, idle, tls })
     }
 
     /// Whose turn it is: the generation that is in force, to be kept for all attempts of a request.
@@ -49,16 +66,4 @@ impl Upstream {
     pub fn pool(&self) -> Arc<Pool> {
         self.roster.pool()
     }
-}
-
-/// TLS for the edge's own questions, as strict as the plan wants requests to be.
-fn own_tls(plan: &plan::Upstream, tls: &plan::UpstreamTls) -> Result<Tls, CannotRun> {
-    let roots = tls.verify.then(|| {
-        let mut roots = rustls::RootCertStore::empty();
-        // What the system holds and cannot be read is the system's affair; an empty store verifies nobody.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().unwrap_or_default());
-        Arc::new(roots)
-    });
-    Tls::new(&tls.name, roots)
-        .map_err(|problem| CannotRun::Tls { upstream: Arc::clone(&plan.name), problem: problem.to_string() })
 }

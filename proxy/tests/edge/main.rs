@@ -6,6 +6,7 @@ mod support;
 mod balancing;
 mod caching;
 mod changing;
+mod connections;
 mod desync;
 mod forwarding;
 mod guards;

@@ -1,22 +1,29 @@
 //! An answer from its head to its end: a connection with the rest of it on it. It belongs to the request that asked,
 //! or to a task that fills the cache, which is why it holds nothing of the client.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use pingora::{connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer};
 use tokio::time::sleep_until;
 
-use super::{PeerHead, exchanging};
+use super::{PeerHead, exchanging, line};
 use crate::{
     balance::Picked,
     edge::client::{Client, ClientError},
-    forward::retry::Failure,
+    forward::{idle::Past, retry::Failure},
+    running::Upstream,
 };
 
 /// A connection on which the final head of an answer has been read.
 pub(in crate::edge) struct Open {
     pub(super) session: HttpSession,
+    /// What its connection has been through before.
+    pub(super) past: Past,
+    pub(super) upstream: Arc<Upstream>,
     pub(super) peer: HttpPeer,
     pub(super) picked: Picked,
     pub(in crate::edge) head: PeerHead,
@@ -24,7 +31,6 @@ pub(in crate::edge) struct Open {
     pub(super) request_done: bool,
     pub(super) upgraded: bool,
     pub(super) read: Duration,
-    pub(super) keepalive: Duration,
     pub(super) deadline: Option<Instant>,
 }
 
@@ -95,7 +101,7 @@ impl Open {
     pub(in crate::edge) async fn done(mut self, connector: &Connector) {
         self.picked.succeeded();
         if self.request_done && !self.upgraded && self.session.response_done() {
-            connector.release_http_session(self.session, &self.peer, Some(self.keepalive)).await;
+            line::give_back(connector, &self.upstream, &self.peer, self.session, self.past).await;
         }
     }
 
