@@ -18,11 +18,15 @@
 //! - `passive`: what outcomes of requests say.
 //! - [`probe`]: what active checks say.
 //! - `round_robin`, `least_conn`, `ip_hash`: the methods.
-//! - [`resolve`]: the plan's servers → endpoints.
+//! - [`resolve`]: the plan's servers → endpoints; [`names`]: what the name servers say.
+//!
+//! Peers come and go by generations: whoever holds a pool builds the next one from it ([`Pool::rebuild`]) and names it
+//! its successor. Requests that an older generation picked tell their outcome to the newest one, if their peer stayed.
 
 mod ip_hash;
 mod least_conn;
 mod member;
+pub mod names;
 mod passive;
 pub mod peer;
 pub mod probe;
@@ -33,7 +37,12 @@ mod tried;
 #[cfg(test)]
 mod model;
 
-use std::{net::IpAddr, ops::Range, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    ops::Range,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use parking_lot::Mutex;
 use weir_config::plan::{Balance, Upstream};
@@ -52,6 +61,8 @@ pub struct Pool {
     /// Primaries first, then backups.
     members: Mutex<Box<[Member]>>,
     primaries: usize,
+    /// The generation that took its place.
+    successor: OnceLock<Arc<Self>>,
 }
 
 /// Why no peer could be picked.
@@ -95,11 +106,19 @@ pub struct Sight {
     pub out: bool,
 }
 
+impl Sight {
+    /// Whether new requests go to it.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        let endpoint = self.peer.endpoint();
+        !self.out && self.peer.is_healthy() && !endpoint.down && !endpoint.drain
+    }
+}
+
 impl Pool {
     /// The pool of `upstream` with these endpoints (from [`resolve::resolve`]).
     ///
-    /// Peers that `old` has with the same endpoint are carried over: requests in flight, failures and health. A
-    /// request that an old pool picked keeps counting; its outcome is told to the old pool alone.
+    /// Peers that `old` has under the same name and address are carried over: requests in flight, failures and health.
     #[must_use]
     pub fn rebuild(old: Option<&Self>, upstream: &Upstream, endpoints: Vec<Endpoint>) -> Arc<Self> {
         let pool = Self::build(old, Arc::clone(&upstream.name), upstream.balance, endpoints);
@@ -111,20 +130,21 @@ impl Pool {
     }
 
     fn build(old: Option<&Self>, name: Arc<str>, balance: Balance, endpoints: Vec<Endpoint>) -> Arc<Self> {
-        let mut kept: Vec<Member> =
-            old.map_or_else(Vec::new, |old| old.members.lock().iter().map(Member::carried_over).collect());
-        let mut member = |endpoint: Endpoint| {
-            let same = kept.iter().position(|member| *member.peer.endpoint() == endpoint);
-            match same {
-                Some(index) => kept.swap_remove(index),
+        let before = old.map(|old| old.members.lock());
+        let mut left: Vec<&Member> = before.iter().flat_map(|members| members.iter()).collect();
+        let member = |endpoint: Endpoint| {
+            // Each once: a server that is listed twice is two peers.
+            match left.iter().position(|member| member.peer.endpoint().is_same_peer(&endpoint)) {
+                Some(index) => left.swap_remove(index).carried_over(endpoint),
                 None => Member::new(Arc::new(Peer::new(endpoint))),
             }
         };
         let (backups, primaries): (Vec<_>, Vec<_>) =
             endpoints.into_iter().partition(|endpoint| endpoint.backup);
         let count = primaries.len();
-        let members = primaries.into_iter().chain(backups).map(&mut member).collect();
-        Arc::new(Self { name, balance, members: Mutex::new(members), primaries: count })
+        let members = primaries.into_iter().chain(backups).map(member).collect();
+        let successor = OnceLock::new();
+        Arc::new(Self { name, balance, members: Mutex::new(members), primaries: count, successor })
     }
 
     /// Picks the peer for the next attempt of a request from `client`, and notes it in `tried`.
@@ -156,6 +176,13 @@ impl Pool {
         tried.insert(index);
         tried.on_backups = index >= self.primaries;
         Ok(Picked { pool: Arc::clone(self), peer: Arc::clone(&member.peer), index })
+    }
+
+    /// From now on outcomes belong to `next`, as far as it has their peers. Only the first call counts.
+    pub fn succeeded_by(self: &Arc<Self>, next: &Arc<Self>) {
+        if !Arc::ptr_eq(self, next) {
+            let _ = self.successor.set(Arc::clone(next));
+        }
     }
 
     /// As the plan calls it.
@@ -212,6 +239,16 @@ impl Pool {
             members.iter_mut().for_each(|member| member.standing.pardon());
         }
         NoPeer::Out
+    }
+
+    /// The newest generation and the place of `peer` in it, which was picked here at `index`; `None` when it is gone.
+    fn newest(self: &Arc<Self>, peer: &Peer, index: usize) -> Option<(&Arc<Self>, usize)> {
+        let Some(mut newest) = self.successor.get() else { return Some((self, index)) };
+        while let Some(next) = newest.successor.get() {
+            newest = next;
+        }
+        let index = newest.members.lock().iter().position(|member| member.peer.is(peer))?;
+        Some((newest, index))
     }
 
     fn is_single(&self, members: &[Member]) -> bool {
@@ -272,7 +309,9 @@ impl Picked {
 
     /// The attempt ended with an answer that counts as none of the failures.
     pub fn succeeded(self) {
-        self.pool.succeeded(self.index);
+        if let Some((pool, index)) = self.pool.newest(&self.peer, self.index) {
+            pool.succeeded(index);
+        }
     }
 
     /// The kept-alive connection was closed before anything was sent on it: this says nothing about the peer, and the
@@ -285,7 +324,9 @@ impl Picked {
 
     /// The attempt failed in a way that counts against the peer.
     pub fn failed(self, now: Instant) {
-        self.pool.failed(self.index, now);
+        if let Some((pool, index)) = self.pool.newest(&self.peer, self.index) {
+            pool.failed(index, now);
+        }
     }
 }
 

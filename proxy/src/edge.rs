@@ -19,14 +19,12 @@ use bytes::Bytes;
 use pingora::protocols::{Stream, http::ServerSession};
 use weir_config::plan::{Action, Forward};
 
-use self::{
-    client::{Client, ClientError},
-    exchange::Connectors,
-};
+use self::client::{Client, ClientError};
 use crate::{
     accept::{Arrival, BadRequest, Service},
     cache::Now,
     decide::{self, Decision, Passed},
+    forward::peer::Connectors,
     forward::{limit_rate::Pace, upgrade::Upgrade},
     journey::Journey,
     refusal::Refusal,

@@ -17,6 +17,8 @@
 //! - [`response`]: which answers are refused.
 //! - [`retry`]: the next peer, or the end.
 //! - [`peer`]: a picked address as Pingora's type.
+//! - [`idle`]: connections that nobody uses now.
+//! - [`proxy_protocol`]: the client's address, said to the peer before everything else.
 
 pub mod grpc;
 pub mod headers;
@@ -24,8 +26,10 @@ pub mod hop_by_hop;
 pub mod http1;
 pub mod http2;
 pub mod limit_rate;
+pub mod idle;
 mod list;
 pub mod peer;
+pub mod proxy_protocol;
 pub mod response;
 pub mod retry;
 pub mod trace;

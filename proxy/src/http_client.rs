@@ -4,9 +4,11 @@
 //! answer. It leaves to others: pooling (a check that reuses a connection would not notice that no new one can be
 //! made), redirects, and what the answer means.
 
+mod address;
+mod files;
 mod tls;
 
-use std::{io, net::SocketAddr, pin::pin, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
@@ -14,10 +16,14 @@ use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
 };
 
-pub use self::tls::{BadTls, Tls};
+pub use self::{
+    address::Address,
+    files::{BadFile, Files},
+    tls::{BadTls, Tls},
+};
 
 /// The head of an answer; whoever needs more is not answering our question.
 const HEAD_BYTES: usize = 16 << 10;
@@ -26,7 +32,7 @@ const HEAD_BYTES: usize = 16 << 10;
 #[derive(Debug, Clone)]
 pub struct Target<'a> {
     /// Where to connect.
-    pub address: SocketAddr,
+    pub address: &'a Address,
     /// The `Host` of the question.
     pub host: &'a str,
     /// TLS, when the target speaks it.
@@ -74,17 +80,34 @@ pub async fn get(
 ) -> Result<(StatusCode, Bytes), Failed> {
     let question = question(target.host, path, bearer)?;
     let answer = async {
-        let stream = TcpStream::connect(target.address).await.map_err(Failed::Connect)?;
-        stream.set_nodelay(true).map_err(Failed::Connect)?;
-        match target.tls {
-            None => exchange(stream, question, max_body).await,
-            Some(tls) => {
-                let stream = tls.connect(stream).await.map_err(Failed::Connect)?;
-                exchange(stream, question, max_body).await
+        match target.address {
+            Address::Inet(address) => {
+                let stream = TcpStream::connect(address).await.map_err(Failed::Connect)?;
+                stream.set_nodelay(true).map_err(Failed::Connect)?;
+                ask(stream, target.tls, question, max_body).await
+            }
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(Failed::Connect)?;
+                ask(stream, target.tls, question, max_body).await
             }
         }
     };
     tokio::time::timeout(timeout, answer).await.unwrap_or(Err(Failed::Timeout(timeout)))
+}
+
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    tls: Option<&Tls>,
+    question: Request<Empty<Bytes>>,
+    max_body: usize,
+) -> Result<(StatusCode, Bytes), Failed> {
+    match tls {
+        None => exchange(stream, question, max_body).await,
+        Some(tls) => {
+            let stream = tls.connect(stream).await.map_err(Failed::Connect)?;
+            exchange(stream, question, max_body).await
+        }
+    }
 }
 
 fn question(host: &str, path: &str, bearer: Option<&str>) -> Result<Request<Empty<Bytes>>, http::Error> {
@@ -143,9 +166,9 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(5);
 
     /// A server that answers one connection with these bytes, and returns what it was asked.
-    async fn answering(bytes: &'static str) -> (SocketAddr, tokio::task::JoinHandle<String>) {
+    async fn answering(bytes: &'static str) -> (Address, tokio::task::JoinHandle<String>) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = listener.local_addr().unwrap().into();
         let asked = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut asked = Vec::new();
@@ -158,14 +181,14 @@ mod tests {
         (address, asked)
     }
 
-    fn plain(address: SocketAddr) -> Target<'static> {
+    fn plain(address: &Address) -> Target<'_> {
         Target { address, host: "api:3001", tls: None }
     }
 
     #[tokio::test]
     async fn asks_with_host_and_token_and_returns_status_and_body() {
         let (address, asked) = answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
-        let (status, body) = get(plain(address), "/me?x=1", Some("secret"), PATIENCE, 100).await.unwrap();
+        let (status, body) = get(plain(&address), "/me?x=1", Some("secret"), PATIENCE, 100).await.unwrap();
         assert_eq!((status, body.as_ref()), (StatusCode::OK, b"hi".as_slice()));
         let asked = asked.await.unwrap();
         assert!(asked.starts_with("GET /me?x=1 HTTP/1.1\r\nhost: api:3001\r\n"), "{asked}");
@@ -175,33 +198,33 @@ mod tests {
     #[tokio::test]
     async fn an_error_status_is_an_answer() {
         let (address, _) = answering("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(get(plain(address), "/", None, PATIENCE, 100).await.unwrap().0, 503);
+        assert_eq!(get(plain(&address), "/", None, PATIENCE, 100).await.unwrap().0, 503);
     }
 
     #[tokio::test]
     async fn a_body_until_close_is_read_whole() {
         let (address, _) = answering("HTTP/1.1 200 OK\r\n\r\nall of it").await;
-        assert_eq!(get(plain(address), "/", None, PATIENCE, 100).await.unwrap().1, "all of it");
+        assert_eq!(get(plain(&address), "/", None, PATIENCE, 100).await.unwrap().1, "all of it");
     }
 
     #[tokio::test]
     async fn a_longer_body_is_refused_but_its_status_told() {
         let (address, _) = answering("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlong").await;
-        let failed = get(plain(address), "/", None, PATIENCE, 3).await.unwrap_err();
+        let failed = get(plain(&address), "/", None, PATIENCE, 3).await.unwrap_err();
         assert!(matches!(failed, Failed::TooLong { status: StatusCode::OK, limit: 3 }), "{failed:?}");
     }
 
     #[tokio::test]
     async fn a_truncated_body_is_no_answer() {
         let (address, _) = answering("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort").await;
-        let failed = get(plain(address), "/", None, PATIENCE, 100).await.unwrap_err();
+        let failed = get(plain(&address), "/", None, PATIENCE, 100).await.unwrap_err();
         assert!(matches!(failed, Failed::Body(_)), "{failed:?}");
     }
 
     #[tokio::test]
     async fn what_is_not_http_is_no_answer() {
         let (address, _) = answering("SSH-2.0-x\r\n").await;
-        let failed = get(plain(address), "/", None, PATIENCE, 100).await.unwrap_err();
+        let failed = get(plain(&address), "/", None, PATIENCE, 100).await.unwrap_err();
         assert!(matches!(failed, Failed::Exchange(_)), "{failed:?}");
     }
 
@@ -209,27 +232,29 @@ mod tests {
     async fn an_endless_head_is_no_answer() {
         let head = format!("HTTP/1.1 200 OK\r\nx: {}", "a".repeat(HEAD_BYTES));
         let (address, _) = answering(head.leak()).await;
-        let failed = get(plain(address), "/", None, PATIENCE, 100).await.unwrap_err();
+        let failed = get(plain(&address), "/", None, PATIENCE, 100).await.unwrap_err();
         assert!(matches!(failed, Failed::Exchange(_)), "{failed:?}");
     }
 
     #[tokio::test]
     async fn a_closed_port_is_a_connect_failure() {
-        let address = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
-        let failed = get(plain(address), "/", None, PATIENCE, 100).await.unwrap_err();
+        let address = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap().into();
+        let failed = get(plain(&address), "/", None, PATIENCE, 100).await.unwrap_err();
         assert!(matches!(failed, Failed::Connect(_)), "{failed:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_at_the_timeout() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let failed = get(plain(listener.local_addr().unwrap()), "/", None, PATIENCE, 100).await.unwrap_err();
+        let address = listener.local_addr().unwrap().into();
+        let failed = get(plain(&address), "/", None, PATIENCE, 100).await.unwrap_err();
         assert!(matches!(failed, Failed::Timeout(PATIENCE)), "{failed:?}");
     }
 
     #[tokio::test]
     async fn a_path_or_token_that_would_split_the_request_is_refused() {
-        let target = plain(([127, 0, 0, 1], 1).into());
+        let nobody = Address::from(([127, 0, 0, 1], 1));
+        let target = plain(&nobody);
         let split = get(target.clone(), "/\r\nx: y", None, PATIENCE, 100).await.unwrap_err();
         assert!(matches!(split, Failed::Question(_)));
         let split = get(target, "/", Some("a\r\nx: y"), PATIENCE, 100).await.unwrap_err();

@@ -5,7 +5,10 @@
 //! the identity field) and parsed; nobody behind it looks at the client's own bytes again. So a route, a limit, a cache
 //! key and the origin cannot disagree about what was asked.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
 
 use http::{HeaderMap, HeaderValue, Method, Version, header};
 use rand::Rng;
@@ -21,6 +24,7 @@ use crate::{
     forward::{
         headers::Hop,
         hop_by_hop,
+        proxy_protocol::Ends,
         trace::{self, Trace},
         upgrade::Upgrade,
     },
@@ -63,6 +67,8 @@ pub struct RequestView {
     pub is_trusted: bool,
     /// The port that was connected to.
     pub port: u16,
+    /// What peers hear of the client's connection before they hear the request, where they want to.
+    pub ends: Ends,
     /// Its name in logs here and at the origin.
     pub id: String,
     /// Its place in a trace.
@@ -127,6 +133,14 @@ impl RequestView {
             peer,
             is_trusted,
             port: arrival.connection.local.port(),
+            ends: Ends {
+                // Behind hops that forward for it, nobody knows the client's port.
+                client: SocketAddr::new(
+                    client,
+                    if client == peer { arrival.connection.peer.port() } else { 0 },
+                ),
+                local: arrival.connection.local,
+            },
             id: id.to_str().unwrap_or_default().to_owned(),
             trace,
         })

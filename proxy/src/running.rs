@@ -6,6 +6,7 @@
 mod ask;
 mod counts;
 mod error_pages;
+mod roster;
 mod upstream;
 
 use std::{
@@ -23,11 +24,15 @@ use weir_config::{
     template::{Template, Variable},
 };
 
-pub use self::error_pages::Shown;
-pub use self::upstream::Upstream;
 use self::{ask::AskUpstream, counts::Counts, error_pages::ErrorPages};
+pub use self::{
+    error_pages::Shown,
+    roster::{CannotChange, Roster},
+    upstream::Upstream,
+};
 use crate::{
     auth::{Sessions, Source, Unavailable, access::Access, identity::Signer, source::RedisSource},
+    balance::names::Names,
     cache::{Cache, Rule, Tags},
     limit::Limits,
     metrics::Metrics,
@@ -57,8 +62,8 @@ pub struct Running {
     routes: Vec<RouteParts>,
     redis: Option<ConnectionManager>,
     counts: Counts,
-    /// Ends the active checks of this generation.
-    _probes: DropGuard,
+    /// Ends the active checks and look-ups of this generation.
+    watching: DropGuard,
 }
 
 /// What of a route had to be built.
@@ -84,6 +89,9 @@ pub enum CannotRun {
     /// Redis' address was refused by its client.
     #[error("redis: {0}")]
     Redis(#[from] redis::RedisError),
+    /// The system does not say who resolves names.
+    #[error("resolver: {0}; name some with `resolver: {{ addresses: [...] }}`")]
+    Resolver(#[from] hickory_resolver::net::NetError),
     /// A folder to serve that is not there.
     #[error("route {route} (at {place}): the folder {root} cannot be served: {problem}")]
     Files {
@@ -115,10 +123,11 @@ impl Running {
         let now = Instant::now();
         let stop = CancellationToken::new();
         // From here on, so that checks end also when something below cannot be had.
-        let probes = stop.clone().drop_guard();
+        let watching = stop.clone().drop_guard();
+        let names = Arc::new(Names::new(&plan.resolver)?);
         let mut upstreams = Vec::with_capacity(plan.upstreams.len());
         for upstream in &plan.upstreams {
-            upstreams.push(Arc::new(Upstream::build(upstream, old, &stop).await?));
+            upstreams.push(Arc::new(Upstream::build(upstream, old, &names, &stop).await?));
         }
         let redis = plan.redis.as_ref().map(connect).transpose()?;
         let sessions = plan
@@ -159,7 +168,7 @@ impl Running {
             routes: plan.routes.iter().map(RouteParts::build).collect::<Result<_, _>>()?,
             redis,
             counts: Counts::new(&plan, metrics),
-            _probes: probes,
+            watching,
             plan,
         })
     }
@@ -180,6 +189,16 @@ impl Running {
         let kept = self.caches[position].clone();
         kept.set_budget(cache.memory.len(), cache.entry_bytes.len());
         Some(kept)
+    }
+
+    /// This generation is in force no more: nobody is watched for it, and what its requests learn of peers is `next`'s.
+    pub fn succeeded_by(&self, next: &Self) {
+        self.watching.token().cancel();
+        for old in &self.upstreams {
+            if let Some(new) = next.upstreams.iter().find(|new| new.plan.name == old.plan.name) {
+                old.roster.succeeded_by(&new.roster);
+            }
+        }
     }
 
     /// The networks of a route, if it names any.
@@ -229,9 +248,8 @@ impl Running {
     pub fn peers_up(&self) -> Vec<(Arc<str>, usize, usize)> {
         let now = Instant::now();
         let count = |upstream: &Arc<Upstream>| {
-            let sight = upstream.pool.sight(now);
-            let up =
-                sight.iter().filter(|peer| !peer.out && peer.peer.is_healthy() && !peer.peer.endpoint().down);
+            let sight = upstream.pool().sight(now);
+            let up = sight.iter().filter(|peer| peer.is_asked());
             (Arc::clone(&upstream.plan.name), up.count(), sight.len())
         };
         self.upstreams.iter().map(count).collect()

@@ -85,6 +85,7 @@ async fn run(source: Source, plan: Plan, threads: usize) -> Result<(), Box<dyn s
 }
 
 async fn reload(state: &Arc<State>, fronts: &mut Fronts) {
+    let _alone = state.changing().await;
     let next = async {
         let next = state.prepare().await?;
         let prepared = fronts.prepare(&next.running.plan)?;
@@ -166,7 +167,11 @@ impl Fronts {
                 let certificates = Certificates::of(tls).map_err(|problem| named(&problem))?;
                 Tls::new(certificates, tls.http2).map(Arc::new).map_err(|problem| named(&problem))
             });
-            let settings = Settings { bounds: Arc::new(bounds(plan, wanted)), tls: tls.transpose()? };
+            let settings = Settings {
+                bounds: Arc::new(bounds(plan, wanted)),
+                tls: tls.transpose()?,
+                hops: wanted.proxy_protocol.then(|| plan.clients.trusted.as_slice().into()),
+            };
             if !self.open.contains_key(&wanted.address) {
                 let socket = listener::bind(wanted.address).map_err(|problem| named(&Chain(&problem)))?;
                 prepared.sockets.insert(wanted.address, socket);

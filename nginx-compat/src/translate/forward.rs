@@ -198,7 +198,8 @@ impl<'a> Translator<'a, '_> {
             self.ledger.exact(directive);
         }
         // Without a word, nginx verifies nobody.
-        UpstreamTls { name: Word::new(name), verify: Word::new(scope.is_on("proxy_ssl_verify")) }
+        let verify = Word::new(scope.is_on("proxy_ssl_verify"));
+        UpstreamTls { name: Word::new(name), verify, ..UpstreamTls::default() }
     }
 
     /// `proxy_set_header`: `Host` and fields for the origin.

@@ -91,7 +91,7 @@ impl<'a> Translator<'a, '_> {
             let there = self.listeners.iter().position(|it| it.address.get() == Some(&address));
             let position = there.unwrap_or_else(|| {
                 let bounds = Word::new(self.bounds(scope));
-                self.listeners.push(Listener { address: Word::new(address), tls: Word::Absent, bounds });
+                self.listeners.push(Listener { address: Word::new(address), bounds, ..Listener::default() });
                 self.listeners.len() - 1
             });
             if listen.ssl {

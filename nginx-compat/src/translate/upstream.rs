@@ -1,6 +1,6 @@
 //! `upstream` blocks → groups of servers, and the groups that a bare `proxy_pass http://host:port` implies.
 
-use weir_config::raw::{Balance, Server, Short, Upstream, Word};
+use weir_config::raw::{Balance, Keepalive, Server, Short, Upstream, Word};
 
 use super::{Translator, forward::Tuning, list, maybe};
 use crate::{
@@ -39,21 +39,31 @@ impl<'a> Translator<'a, '_> {
         }
         let servers: Vec<Server> =
             written.into_iter().filter_map(|server| self.server_of(server, balance)).collect();
-        let keepalive = scope.own("keepalive").and_then(|keepalive| {
-            let count = self.value(keepalive, number)?;
-            self.ledger.approximated(keepalive, "so many for each server, not for each worker");
-            Some(count)
-        });
-        let timeout = self.said(&scope, "keepalive_timeout", span);
+        let keepalive = self.keepalive(&scope);
         let tries = servers.iter().filter(|server| server.down.get() != Some(&true)).count();
         let base = Upstream {
             balance: maybe(balance),
             servers: list(servers.into_iter().map(Short)),
-            keepalive: maybe(keepalive),
-            keepalive_timeout: maybe(timeout),
+            keepalive: maybe(keepalive.map(Short)),
             ..Upstream::default()
         };
         Group { block, base, tries: u32::try_from(tries).unwrap_or(u32::MAX).max(1) }
+    }
+
+    /// Without any of these words ours are nginx's: they are its defaults.
+    fn keepalive(&mut self, scope: &Scope<'a>) -> Option<Keepalive> {
+        let idle = scope.own("keepalive").and_then(|keepalive| {
+            let count = self.value(keepalive, number)?;
+            self.ledger.approximated(keepalive, "so many in all, not for each worker");
+            Some(count)
+        });
+        let keepalive = Keepalive {
+            idle: maybe(idle),
+            requests: maybe(self.said(scope, "keepalive_requests", number).map(u64::from)),
+            time: maybe(self.said(scope, "keepalive_time", span)),
+            idle_timeout: maybe(self.said(scope, "keepalive_timeout", span)),
+        };
+        (keepalive != Keepalive::default()).then_some(keepalive)
     }
 
     /// How a server is chosen; `None` is round robin.

@@ -19,9 +19,10 @@ use crate::{
 };
 
 /// Words that other programs use for our keys: a key of the left is answered with the word on the right.
-const ELSEWHERE: [(&str, &str); 18] = [
+const ELSEWHERE: [(&str, &str); 19] = [
     ("backend", "to"),
     ("host", "hosts"),
+    ("keepalive_timeout", "keepalive"),
     ("key_file", "key"),
     ("listen", "listeners"),
     ("location", "match"),

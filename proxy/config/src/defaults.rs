@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::{
-    plan::{Balance, Protocol},
+    plan::{Balance, Protocol, TlsVersion},
     units::Bytes,
 };
 
@@ -66,11 +66,19 @@ pub const MAX_FAILS: u32 = 1;
 pub const FAIL_TIMEOUT: Duration = seconds(10);
 /// Ten thousand requests a second of ten milliseconds keep a hundred connections busy.
 pub const KEEPALIVE: u32 = 128;
+/// As nginx: memory that an origin keeps for a connection is freed now and then.
+pub const KEEPALIVE_REQUESTS: u64 = 1000;
+/// As nginx: connections follow a change of the network, and of balancers in between, within the hour.
+pub const KEEPALIVE_TIME: Duration = seconds(3600);
 /// As nginx's `keepalive_timeout` in `upstream`; shorter than most servers', which would close under our hands.
 pub const KEEPALIVE_TIMEOUT: Duration = seconds(60);
 
 /// What every server speaks; HTTP/2 to it is asked for.
 pub const PROTOCOL: Protocol = Protocol::Http1;
+/// Everything newer than 2008; 1.0 and 1.1 are not built in at all.
+pub const UPSTREAM_TLS_MIN: TlsVersion = TlsVersion::V12;
+/// As the system's resolver (`options timeout:5`); nginx waits for 30 s, during which nothing new is learnt.
+pub const RESOLVER_TIMEOUT: Duration = seconds(5);
 
 /// What an origin of ours, and most others, answer.
 pub const HEALTH_PATH: &str = "/health";

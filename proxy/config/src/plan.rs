@@ -32,6 +32,8 @@ pub struct Plan {
     pub redis: Option<Redis>,
     /// The signed header that tells the origin who the caller is.
     pub identity: Option<Identity>,
+    /// Who is asked for the addresses of servers that are looked up again.
+    pub resolver: Resolver,
     /// Named groups of peers; [`UpstreamId`] is an index.
     pub upstreams: Vec<Upstream>,
     /// Named session sources; [`SessionId`] is an index.
@@ -90,6 +92,8 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Bounds on what one connection may ask of us.
     pub bounds: Bounds,
+    /// Whether every connection begins with a PROXY header, from one of `clients.trusted`.
+    pub proxy_protocol: bool,
     /// Where it was written.
     pub place: Place,
 }
@@ -246,14 +250,16 @@ pub struct Upstream {
     pub retry: Retry,
     /// How long each part of an exchange may take.
     pub timeouts: Timeouts,
-    /// Idle connections kept for reuse, for each peer.
-    pub keepalive: usize,
-    /// How long an idle connection is kept.
-    pub keepalive_timeout: Duration,
+    /// Connections kept for reuse.
+    pub keepalive: Keepalive,
     /// TLS to the peers, with the name to verify.
     pub tls: Option<UpstreamTls>,
     /// What is spoken to the peers.
     pub protocol: Protocol,
+    /// Tells the peers each client's address.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// The local address to connect from; port 0 is any.
+    pub bind: Option<SocketAddr>,
     /// Where it was written.
     pub place: Place,
 }
@@ -267,6 +273,41 @@ pub enum Protocol {
     H2,
     /// HTTP/2 in plain text by prior knowledge (RFC 9113 §3.3); there is no TLS.
     H2c,
+}
+
+/// Connections to peers kept for reuse.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Keepalive {
+    /// Idle connections kept, for all peers of the upstream together; 0 keeps none.
+    pub idle: usize,
+    /// Requests that one connection may carry; 0 is no bound.
+    pub requests: u64,
+    /// How old a connection may become before it is not used again.
+    pub time: Duration,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+}
+
+/// The version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// Who is asked for the addresses of servers that are looked up again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Resolver {
+    /// Name servers; none: the system's.
+    pub addresses: Vec<SocketAddr>,
+    /// How long an answer is believed, instead of its own time to live.
+    pub valid: Option<Duration>,
+    /// For one question.
+    pub timeout: Duration,
 }
 
 /// How a peer is chosen.
@@ -284,7 +325,7 @@ pub enum Balance {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Server {
-    /// `host:port`, resolved at start; or an address and port.
+    /// `host:port`, resolved at start; or an address and port; or `unix:` and a path; a bare host with `service`.
     pub address: String,
     /// Share relative to the others; 1 by default.
     pub weight: u32,
@@ -298,6 +339,12 @@ pub struct Server {
     pub backup: bool,
     /// Never asked.
     pub down: bool,
+    /// Gets no new clients.
+    pub drain: bool,
+    /// Whether the name is looked up again whenever its answer expires.
+    pub resolve: bool,
+    /// The name whose SRV records tell the peers: `_http._tcp.api.internal`.
+    pub service: Option<String>,
     /// Where it was written.
     pub place: Place,
 }
@@ -356,6 +403,21 @@ pub struct UpstreamTls {
     pub name: String,
     /// Whether the certificate is checked.
     pub verify: bool,
+    /// The authorities to believe, a PEM file; `None` believes the system's. Read again at a reload.
+    pub ca: Option<PathBuf>,
+    /// What we show when asked. Read again at a reload.
+    pub certificate: Option<Certificate>,
+    /// The oldest version spoken.
+    pub min_version: TlsVersion,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    V12,
+    /// RFC 8446.
+    V13,
 }
 
 /// Where session tokens come from, and where they are looked up.

@@ -35,6 +35,8 @@ pub struct Raw {
     pub redis: Word<Redis>,
     /// The signed header that tells the origin who the caller is.
     pub identity: Word<Identity>,
+    /// Who is asked for the addresses of servers that `resolve`. Default: whom the system asks.
+    pub resolver: Word<Resolver>,
     /// Groups of servers, by name.
     pub upstreams: Word<Named<Upstream>>,
     /// Sources of sessions, by name.

@@ -11,6 +11,7 @@ mod error_page;
 mod named;
 mod path;
 mod protocol;
+mod peers;
 mod route;
 
 use std::{collections::HashSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -18,7 +19,7 @@ use std::{collections::HashSet, net::SocketAddr, path::Path, sync::Arc, time::Du
 use crate::{
     Outside, defaults,
     plan::{self, Action, Plan},
-    raw::{Named, Raw, Word},
+    raw::{self, Named, Raw, Word},
     report::Report,
     secret::Secret,
     span::Place,
@@ -36,6 +37,7 @@ pub(crate) fn resolve(raw: &Raw, outside: &dyn Outside, report: &mut Report) -> 
         clients: resolver.clients(),
         redis: resolver.redis(),
         identity: resolver.identity(),
+        resolver: resolver.resolver(),
         upstreams: resolver.upstreams(),
         sessions: resolver.sessions(),
         limits: resolver.limits(),
@@ -52,6 +54,18 @@ pub(crate) fn resolve(raw: &Raw, outside: &dyn Outside, report: &mut Report) -> 
         resolver.names_are_used(&plan);
     }
     plan
+}
+
+/// Resolves the servers of an upstream as they would be after a change while running.
+pub(crate) fn servers(
+    raw: &raw::Upstream,
+    name: &str,
+    balance: plan::Balance,
+    report: &mut Report,
+) -> Vec<plan::Server> {
+    let whole = Raw::default();
+    let mut resolver = Resolver { raw: &whole, outside: &|_: &str| None, report, names: Names::of(&whole) };
+    resolver.servers(name, raw, balance, Place::default())
 }
 
 struct Resolver<'a> {

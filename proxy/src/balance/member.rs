@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Instant};
 
-use super::{passive::Standing, peer::Peer, tried::Tried};
+use super::{
+    passive::Standing,
+    peer::{Endpoint, Peer},
+    tried::Tried,
+};
 
 /// One peer of a pool, with what balancing remembers of it.
 #[derive(Debug)]
@@ -23,14 +27,20 @@ impl Member {
         Self { peer, standing: Standing::default(), weight, effective: weight, current: 0 }
     }
 
-    /// The same peer in the pool that a reload builds: its standing stays, the turn order begins anew.
-    pub(super) fn carried_over(&self) -> Self {
-        Self { standing: self.standing.clone(), ..Self::new(Arc::clone(&self.peer)) }
+    /// The same peer in the pool that a reload or a change builds: its standing stays, the turn order begins anew.
+    pub(super) fn carried_over(&self, endpoint: Endpoint) -> Self {
+        let peer = if *self.peer.endpoint() == endpoint {
+            Arc::clone(&self.peer)
+        } else {
+            Arc::new(self.peer.altered(endpoint))
+        };
+        Self { standing: self.standing.clone(), ..Self::new(peer) }
     }
 
-    /// Whether it may be asked at all: neither `down` nor found sick.
+    /// Whether it may be asked at all: neither `down` nor draining nor found sick.
     pub(super) fn is_up(&self) -> bool {
-        !self.peer.endpoint().down && self.peer.is_healthy()
+        let endpoint = self.peer.endpoint();
+        !endpoint.down && !endpoint.drain && self.peer.is_healthy()
     }
 
     /// Whether failures keep it out.

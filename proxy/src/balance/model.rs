@@ -252,6 +252,7 @@ proptest! {
             fail_timeout: Duration::from_secs(server.fail_timeout.unsigned_abs()),
             backup: server.backup,
             down: server.down,
+            drain: false,
         };
         let pool = Pool::build(None, "s".into(), method, servers.iter().map(endpoint).collect());
         let mut model = Model::new(method, &servers);

@@ -53,7 +53,7 @@ impl Check {
     /// Asks `peer` once; the reason when it is not well.
     async fn ask(&self, peer: &Peer) -> Result<(), Sick> {
         let endpoint = peer.endpoint();
-        let target = Target { address: endpoint.address, host: &endpoint.name, tls: self.tls.as_ref() };
+        let target = Target { address: &endpoint.address, host: &endpoint.name, tls: self.tls.as_ref() };
         let answer = http_client::get(target, &self.path, None, self.timeout, BODY_BYTES).await;
         let status = match answer {
             Ok((status, _)) | Err(Failed::TooLong { status, .. }) => status.as_u16(),
@@ -179,13 +179,14 @@ mod tests {
     fn peer(address: std::net::SocketAddr) -> Arc<Peer> {
         Arc::new(Peer::new(Endpoint {
             name: "api:1".into(),
-            address,
+            address: address.into(),
             weight: 1,
             max_conns: 0,
             max_fails: 1,
             fail_timeout: Duration::from_secs(10),
             backup: false,
             down: false,
+            drain: false,
         }))
     }
 

@@ -18,6 +18,7 @@ fn server(name: &str) -> Endpoint {
         fail_timeout: Duration::from_secs(10),
         backup: false,
         down: false,
+        drain: false,
     }
 }
 
@@ -281,12 +282,48 @@ fn a_reload_keeps_what_is_known_of_peers_that_stay() {
 }
 
 #[test]
-fn a_reload_forgets_a_peer_whose_parameters_changed() {
+fn a_change_of_parameters_keeps_what_is_known_of_the_peer() {
     let now = Instant::now();
     let old = round_robin(vec![server("a"), server("b")]);
-    pick(&old, now).unwrap().failed(now);
-    let new = Pool::build(Some(&old), "api".into(), Balance::RoundRobin, vec![weighted("a", 2), server("b")]);
-    assert!(!new.sight(now)[0].out);
+    let held = pick(&old, now).unwrap();
+    assert_eq!(name(&held), "a");
+    old.sight(now)[1].peer.set_healthy(false);
+    let endpoints = vec![weighted("a", 2), weighted("b", 3)];
+    let new = Pool::build(Some(&old), "api".into(), Balance::RoundRobin, endpoints);
+    let sight = new.sight(now);
+    assert_eq!((sight[0].peer.active(), sight[0].peer.endpoint().weight), (1, 2));
+    assert!(!sight[1].peer.is_healthy());
+    drop(held);
+    assert_eq!(sight[0].peer.active(), 0);
+}
+
+#[test]
+fn the_outcome_of_an_old_request_is_told_to_the_newest_generation() {
+    let now = Instant::now();
+    let first = round_robin(vec![server("a"), server("b")]);
+    let (a, b) = (pick(&first, now).unwrap(), pick(&first, now).unwrap());
+    let second = Pool::build(Some(&first), "api".into(), Balance::RoundRobin, vec![server("c"), server("a")]);
+    first.succeeded_by(&second);
+    let endpoints = vec![server("d"), server("c"), server("a")];
+    let third = Pool::build(Some(&second), "api".into(), Balance::RoundRobin, endpoints);
+    second.succeeded_by(&third);
+    a.failed(now);
+    b.failed(now);
+    let out: Vec<_> = third
+        .sight(now)
+        .into_iter()
+        .filter(|it| it.out)
+        .map(|it| it.peer.endpoint().name.to_string())
+        .collect();
+    assert_eq!(out, ["a"], "b is gone, and nobody else is blamed for it");
+}
+
+#[test]
+fn a_draining_peer_gets_nobody_new_and_an_empty_pool_has_nobody() {
+    let now = Instant::now();
+    let pool = round_robin(vec![Endpoint { drain: true, ..server("a") }, server("b")]);
+    assert_eq!(sequence(&pool, 3, now), "b b b");
+    assert_eq!(pick(&round_robin(Vec::new()), now).unwrap_err(), NoPeer::Down);
 }
 
 #[test]

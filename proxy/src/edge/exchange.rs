@@ -16,16 +16,16 @@ use http::{HeaderMap, Method, StatusCode};
 use pingora::upstreams::peer::HttpPeer;
 use tokio::time::sleep_until;
 
+pub(super) use self::open::{Cut, Open};
 use self::session::Session;
-pub(super) use self::{
-    open::{Cut, Open},
-    session::Connectors,
-};
 use super::client::{Client, ClientError};
 use crate::{
     balance::{NoPeer, Picked, Tried},
     forward::{
         http1,
+        idle::Past,
+        peer::Connectors,
+        proxy_protocol::Ends,
         response::{self, Head},
         retry::{self, Failure, Verdict},
         upgrade::Upgrade,
@@ -53,6 +53,8 @@ pub(super) struct Request {
 pub(super) struct Call<'a> {
     pub(super) upstream: &'a Arc<Upstream>,
     pub(super) client: IpAddr,
+    /// What the peer hears of the client's connection, where it wants to.
+    pub(super) ends: Ends,
     /// The request as the peer gets it, body framing included.
     pub(super) head: Request,
     /// The upgrade that is being passed on.
@@ -87,14 +89,13 @@ pub(super) async fn open(
     let plan = &call.upstream.plan;
     let started = Instant::now();
     let deadline = plan.timeouts.total.map(|total| started + total);
-    let mut tried = Tried::default();
+    let (pool, mut tried) = (call.upstream.pool(), Tried::default());
     let mut last: Option<Failure> = None;
     // An answer whose status sends us on, until there is somebody to go on to.
     let mut unwanted: Option<(Answered, HttpPeer, Picked)> = None;
     let mut counted = 0;
     for _ in 0..ATTEMPTS {
-        let picked = match (call.upstream.pool.pick(call.client, &mut tried, Instant::now()), unwanted.take())
-        {
+        let picked = match (pool.pick(call.client, &mut tried, Instant::now()), unwanted.take()) {
             (Ok(picked), unwanted) => {
                 if let (Some((.., before)), Some(failure)) = (unwanted, last) {
                     blame(before, failure, &plan.retry, Instant::now());
@@ -117,15 +118,18 @@ pub(super) async fn open(
             status: None,
             outcome: "answered",
         };
-        let (dial, address) = (&call.upstream.dial, picked.peer().endpoint().address);
-        let peer = if call.upgrade.is_some() { dial.upgrading(address) } else { dial.peer(address) };
+        let (dial, address) = (&call.upstream.dial, &picked.peer().endpoint().address);
+        let peer = match call.upgrade {
+            Some(_) => dial.upgrading(address, call.ends),
+            None => dial.peer(address, call.ends),
+        };
         let heads = exchange_heads(connectors, &call, &peer, client.as_deref_mut(), deadline).await;
         let now = Instant::now();
         let (failure, answered) = match heads {
-            Ok((session, head, request_done)) => {
+            Ok(((session, past), head, request_done)) => {
                 let status = head.status;
                 (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
-                let answered = Answered { session, head, request_done };
+                let answered = Answered { session, past, head, request_done };
                 if !plan.retry.statuses.contains(&status.as_u16()) {
                     attempts.push(note);
                     return Ok(answered.open(&call, peer, picked, deadline));
@@ -180,6 +184,7 @@ fn blame(picked: Picked, failure: Failure, retry: &weir_config::plan::Retry, now
 
 struct Answered {
     session: Session,
+    past: Past,
     head: PeerHead,
     request_done: bool,
 }
@@ -190,13 +195,14 @@ impl Answered {
         Open {
             upgraded: self.head.status == StatusCode::SWITCHING_PROTOCOLS,
             session: self.session,
+            past: self.past,
+            upstream: Arc::clone(call.upstream),
             peer,
             picked,
             head: self.head,
             request_done: self.request_done,
             read: plan.timeouts.read,
             write: plan.timeouts.write,
-            keepalive: (plan.keepalive > 0).then_some(plan.keepalive_timeout),
             deadline,
         }
     }
@@ -220,10 +226,11 @@ async fn exchange_heads(
     peer: &HttpPeer,
     mut client: Option<&mut Client>,
     deadline: Option<Instant>,
-) -> Result<(Session, PeerHead, bool), Lost> {
+) -> Result<((Session, Past), PeerHead, bool), Lost> {
     let timeouts = &call.upstream.plan.timeouts;
-    let (mut session, reused) = connectors.connect(peer).await.map_err(Lost::Peer)?;
-    let resendable = reused && call.head.method.is_idempotent();
+    let (mut session, past) = session::connect(connectors, call.upstream, peer).await.map_err(Lost::Peer)?;
+    let resendable = past.is_some() && call.head.method.is_idempotent();
+    let past = past.unwrap_or_else(|| Past::none(Instant::now()));
     let broken = |failure: Failure, has_heard: bool| match failure {
         // The peer closed a kept connection as our request crossed it: nobody failed, and it may be sent again.
         Failure::Reset if resendable && !has_heard => Lost::Peer(Failure::ResetUnsent),
@@ -239,11 +246,12 @@ async fn exchange_heads(
     })?;
     let mut first_byte_by = request_done.then(|| Instant::now() + timeouts.first_byte);
     let mut whole_request_sent = request_done;
+    let connector = call.upstream.dial.connectors(connectors);
     let mut checks = response::Answer::default();
     loop {
         let by = [first_byte_by, deadline].into_iter().flatten().min();
         let event = tokio::select! {
-            read = session.head(connectors, peer) => Event::Head(read),
+            read = session.head(&connector.negotiated, peer) => Event::Head(read),
             event = from_client(client.as_deref_mut(), request_done) => event,
             () = at(by) => return Err(Lost::Peer(Failure::FirstByteTimeout)),
         };
@@ -257,11 +265,11 @@ async fn exchange_heads(
                     Head::Interim => pass_interim(client.as_deref_mut(), head).await?,
                     Head::Final => {
                         session.expect_body(&call.head, head.status, &head.headers);
-                        return Ok((session, head, whole_request_sent));
+                        return Ok(((session, past), head, whole_request_sent));
                     }
                     Head::Tunnel => {
                         session.open_tunnel();
-                        return Ok((session, head, whole_request_sent));
+                        return Ok(((session, past), head, whole_request_sent));
                     }
                 }
             }

@@ -58,7 +58,8 @@ impl Edge {
     pub(super) fn call<'a>(&self, trip: &'a Trip, forward: &Forward, head: Request) -> Call<'a> {
         let running = trip.running();
         let upstream = &running.upstreams[forward.upstream.index()];
-        Call { upstream, client: trip.request.client, head, upgrade: trip.upgrade(forward).cloned() }
+        let (client, ends) = (trip.request.client, trip.request.ends);
+        Call { upstream, client, ends, head, upgrade: trip.upgrade(forward).cloned() }
     }
 
     /// The request as the peer gets it: one target, our own account of the client, one framing.

@@ -38,16 +38,17 @@ impl Ask for AskUpstream {
         let plan = &self.upstream.plan;
         let mut tried = Tried::default();
         let mut last = Unavailable::new("no peer could be asked");
+        let pool = self.upstream.pool();
         for _ in 0..plan.retry.tries.max(1) {
             // The question is the edge's own: with ip_hash it has one place to go, as a client has.
             let own = IpAddr::V4(Ipv4Addr::LOCALHOST);
-            let picked = match self.upstream.pool.pick(own, &mut tried, Instant::now()) {
+            let picked = match pool.pick(own, &mut tried, Instant::now()) {
                 Ok(picked) => picked,
                 Err(none) => return Err(if tried.count() == 0 { Unavailable::new(none) } else { last }),
             };
             let endpoint = Arc::clone(picked.peer());
             let target = Target {
-                address: endpoint.endpoint().address,
+                address: &endpoint.endpoint().address,
                 host: &endpoint.endpoint().name,
                 tls: self.upstream.tls.as_ref(),
             };

@@ -1,16 +1,18 @@
 //! One upstream, alive: its peers, how requests connect to them, and the checks that watch them.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
-use rand::Rng;
 use tokio_util::sync::CancellationToken;
 use weir_config::plan;
 
-use super::{CannotRun, Running};
+use super::{CannotRun, Running, roster::Roster};
 use crate::{
-    balance::{Pool, probe, resolve},
-    forward::peer::Dial,
-    http_client::Tls,
+    balance::{Pool, names::Names, probe::Check},
+    forward::{
+        idle::{self, Idle},
+        peer::{Dial, Line},
+    },
+    http_client::{Files, Tls},
 };
 
 /// One upstream, alive.
@@ -18,10 +20,12 @@ use crate::{
 pub struct Upstream {
     /// As planned.
     pub plan: plan::Upstream,
-    /// Whose turn it is.
-    pub pool: Arc<Pool>,
+    /// Who serves.
+    pub roster: Arc<Roster>,
     /// How requests connect.
     pub dial: Dial,
+    /// Connections that nobody uses now.
+    pub idle: Arc<Idle<Line>>,
     /// How the edge's own questions connect, where the peers speak TLS.
     pub tls: Option<Tls>,
 }
@@ -30,40 +34,36 @@ impl Upstream {
     pub(super) async fn build(
         plan: &plan::Upstream,
         old: Option<&Running>,
+        names: &Arc<Names>,
         stop: &CancellationToken,
     ) -> Result<Self, CannotRun> {
-        let endpoints = resolve::resolve(plan).await.map_err(|problems| CannotRun::Unresolved {
-            upstream: Arc::clone(&plan.name),
-            problems: problems
-                .iter()
-                .map(|problem| format!("{} (at {}): {}", problem.name, problem.place, problem.source))
-                .collect::<Vec<_>>()
-                .join("; "),
-        })?;
+        let unusable = |problem: String| CannotRun::Tls { upstream: Arc::clone(&plan.name), problem };
+        let files = plan.tls.as_ref().map(Files::read).transpose();
+        let files = files.map_err(|problem| unusable(problem.to_string()))?;
+        let tls = plan.tls.as_ref().zip(files.as_ref()).map(|(tls, files)| Tls::new(tls, files)).transpose();
+        let tls = tls.map_err(|problem| unusable(problem.to_string()))?;
+        let check = plan.health.as_ref().map(|health| Check::new(health, tls.clone()));
         let before = old.and_then(|old| old.upstreams.iter().find(|other| other.plan.name == plan.name));
-        let pool = Pool::rebuild(before.map(|before| &*before.pool), plan, endpoints);
-        let tls = plan.tls.as_ref().map(|tls| own_tls(plan, tls)).transpose()?;
-        if let Some(health) = &plan.health {
-            let check = probe::Check::new(health, tls.clone());
-            for sight in pool.sight(Instant::now()).into_iter().filter(|sight| !sight.peer.endpoint().down) {
-                let random = || rand::rng().random::<f64>();
-                let watch =
-                    probe::watch(Arc::clone(&plan.name), sight.peer, check.clone(), stop.clone(), random);
-                tokio::spawn(watch);
-            }
-        }
-        Ok(Self { plan: plan.clone(), pool, dial: Dial::new(plan), tls })
+        let roster =
+            Roster::build(plan, before.map(|before| &*before.roster), check, Arc::clone(names), stop);
+        let roster = roster.await.map_err(|problems| CannotRun::Unresolved {
+            upstream: Arc::clone(&plan.name),
+            problems: problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+        })?;
+        let digest = files.map_or(0, |files| files.digest());
+        let dial = Dial::new(plan, digest, before.map(|before| &before.dial)).await.map_err(unusable)?;
+        let idle =
+            idle::carried_over(before.map(|before| &before.idle), &plan.keepalive).unwrap_or_else(|| {
+                let idle = Arc::new(Idle::new(plan.keepalive.clone()));
+                tokio::spawn(idle::watch(Arc::downgrade(&idle)));
+                idle
+            });
+        Ok(Self { plan: plan.clone(), roster, dial, idle, tls })
     }
-}
 
-/// TLS for the edge's own questions, as strict as the plan wants requests to be.
-fn own_tls(plan: &plan::Upstream, tls: &plan::UpstreamTls) -> Result<Tls, CannotRun> {
-    let roots = tls.verify.then(|| {
-        let mut roots = rustls::RootCertStore::empty();
-        // What the system holds and cannot be read is the system's affair; an empty store verifies nobody.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().unwrap_or_default());
-        Arc::new(roots)
-    });
-    Tls::new(&tls.name, roots)
-        .map_err(|problem| CannotRun::Tls { upstream: Arc::clone(&plan.name), problem: problem.to_string() })
+    /// Whose turn it is: the generation that is in force, to be kept for all attempts of a request.
+    #[must_use]
+    pub fn pool(&self) -> Arc<Pool> {
+        self.roster.pool()
+    }
 }

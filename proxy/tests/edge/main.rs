@@ -5,6 +5,8 @@ mod support;
 
 mod balancing;
 mod caching;
+mod changing;
+mod connections;
 mod desync;
 mod errors;
 mod forwarding;

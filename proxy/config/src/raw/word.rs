@@ -327,7 +327,7 @@ impl<T: JsonSchema + FromShort> JsonSchema for Short<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let long = generator.subschema_for::<T>();
-        json_schema!({ "anyOf": [{ "type": ["string", "boolean"], "description": T::SHORT_FORM }, long] })
+        json_schema!({ "anyOf": [{ "type": ["string", "boolean", "integer"], "description": T::SHORT_FORM }, long] })
     }
 }
 

@@ -31,16 +31,20 @@ impl Resolver<'_> {
             health: raw.health.get().map(|health| self.health(health)),
             retry: self.retry(raw.retry.get().unwrap_or(&raw::Retry::default())),
             timeouts: self.timeouts(raw.timeouts.get().unwrap_or(&raw::Timeouts::default())),
-            keepalive: raw.keepalive.or(d::KEEPALIVE) as usize,
-            keepalive_timeout: self.time(&raw.keepalive_timeout, d::KEEPALIVE_TIMEOUT),
-            tls: raw.tls.get().map(|tls| self.upstream_tls(tls, &servers)),
+            keepalive: self.keepalive(raw.keepalive.get().map_or(&raw::Keepalive::default(), |it| &it.0)),
+            tls: raw.tls.placed().map(|(tls, place)| self.upstream_tls(tls, &servers, place)),
+            proxy_protocol: raw.proxy_protocol.get().map(|version| match version {
+                raw::ProxyProtocol::V1 => plan::ProxyProtocol::V1,
+                raw::ProxyProtocol::V2 => plan::ProxyProtocol::V2,
+            }),
+            bind: self.bind(&raw.bind, &servers),
             protocol: self.protocol(raw),
             servers,
             place,
         }
     }
 
-    fn servers(
+    pub(super) fn servers(
         &mut self,
         name: &str,
         raw: &raw::Upstream,
@@ -65,8 +69,9 @@ impl Resolver<'_> {
         if matches!(raw.servers, Word::Wrong(_)) || !all_read {
             return servers;
         }
-        if !servers.iter().any(|server| !server.down) {
-            let none = if servers.is_empty() { "no servers" } else { "only servers that are `down`" };
+        if !servers.iter().any(|server| !server.down && !server.drain) {
+            let none =
+                if servers.is_empty() { "no servers" } else { "only servers that are `down` or `drain`" };
             self.report.error(place, format!("upstream `{name}` has {none}"));
         } else if !servers.iter().any(|server| !server.backup) {
             self.report.error(place, format!("upstream `{name}` has only servers that are `backup`"));
@@ -82,7 +87,7 @@ impl Resolver<'_> {
         let fail_timeout = self.time(&raw.fail_timeout, d::FAIL_TIMEOUT);
         let (address, at) = self.required(&raw.address, "address", place)?;
         let at = if at == Place::default() { place } else { at };
-        let address = self.server_address(address, at)?;
+        let (address, service) = self.server_name(raw, address, at)?;
         Some(plan::Server {
             address,
             weight: raw.weight.or(d::WEIGHT),
@@ -91,6 +96,9 @@ impl Resolver<'_> {
             fail_timeout,
             backup: raw.backup.or(false),
             down: raw.down.or(false),
+            drain: raw.drain.or(false),
+            resolve: raw.resolve.or(false),
+            service,
             place,
         })
     }
@@ -156,19 +164,6 @@ impl Resolver<'_> {
             write: self.time(&raw.write, d::WRITE_TIMEOUT),
             total: raw.total.get().map(|span| span.get()).filter(|total| !total.is_zero()),
         }
-    }
-
-    fn upstream_tls(&mut self, raw: &raw::UpstreamTls, servers: &[plan::Server]) -> plan::UpstreamTls {
-        let host = |server: &plan::Server| server.address.rsplit_once(':').map(|(host, _)| host.to_owned());
-        let verify = raw.verify.or(true);
-        if let Some(place) = raw.verify.place().filter(|_| !verify) {
-            let problem = self
-                .report
-                .warning(place, "without a check of the certificate anybody can pose as the server");
-            problem.help("give the `name` that the certificate carries instead");
-        }
-        let name = raw.name.get().cloned().or_else(|| servers.first().and_then(host)).unwrap_or_default();
-        plan::UpstreamTls { name, verify }
     }
 
     /// A path to ask an origin for.

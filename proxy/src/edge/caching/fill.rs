@@ -14,11 +14,11 @@ use crate::{
     edge::{
         Edge, Ended,
         client::Client,
-        exchange::{self, Connectors, NoAnswer, Open},
+        exchange::{self, NoAnswer, Open},
         forwarding::{Framing, answer_fields},
         reply::{self, Length},
     },
-    forward::retry::Failure,
+    forward::{peer::Connectors, retry::Failure},
     journey::{Attempt, Journey},
 };
 

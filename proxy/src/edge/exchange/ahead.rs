@@ -7,13 +7,10 @@ use std::{collections::VecDeque, pin::pin, time::Instant};
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{
-    Connectors,
-    open::{Cut, Open},
-};
+use super::open::{Cut, Open};
 use crate::{
     edge::client::{Client, ClientError},
-    forward::retry::Failure,
+    forward::{peer::Connectors, retry::Failure},
 };
 
 /// What was read and not yet written.

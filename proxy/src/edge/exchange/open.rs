@@ -1,23 +1,33 @@
 //! An answer from its head to its end: a connection with the rest of it on it. It belongs to the request that asked,
 //! or to a task that fills the cache, which is why it holds nothing of the client.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::time::sleep_until;
 
-use super::{Connectors, PeerHead, ahead, session::Session};
+use super::{
+    PeerHead, ahead,
+    session::{self, Session},
+};
 use crate::{
     balance::Picked,
     edge::client::{Client, ClientError},
-    forward::{hop_by_hop, retry::Failure},
+    forward::{hop_by_hop, idle::Past, peer::Connectors, retry::Failure},
+    running::Upstream,
 };
 
 /// A connection on which the final head of an answer has been read.
 pub(in crate::edge) struct Open {
     pub(super) session: Session,
+    /// What its connection has been through before.
+    pub(super) past: Past,
+    pub(super) upstream: Arc<Upstream>,
     pub(super) peer: HttpPeer,
     pub(super) picked: Picked,
     pub(in crate::edge) head: PeerHead,
@@ -26,8 +36,6 @@ pub(in crate::edge) struct Open {
     pub(super) upgraded: bool,
     pub(super) read: Duration,
     pub(super) write: Duration,
-    /// How long the connection may then be idle; `None` closes it.
-    pub(super) keepalive: Option<Duration>,
     pub(super) deadline: Option<Instant>,
 }
 
@@ -143,10 +151,8 @@ impl Open {
     /// The answer was read to its end: tells the pool so, and keeps the connection for the next request.
     pub(in crate::edge) async fn done(self, connectors: &Connectors) {
         self.picked.succeeded();
-        if let Some(idle) = self.keepalive {
-            let clean = self.request_done && !self.upgraded;
-            connectors.release(self.session, &self.peer, clean, idle).await;
-        }
+        let clean = self.request_done && !self.upgraded;
+        session::give_back(connectors, &self.upstream, &self.peer, (self.session, self.past), clean).await;
     }
 
     /// The answer broke off, which counts against the peer.

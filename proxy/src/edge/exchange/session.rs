@@ -3,16 +3,19 @@
 //! HTTP/1.1 is ours ([`http1`]). Where a peer may speak HTTP/2, Pingora finds out in the handshake and multiplexes; its own
 //! HTTP/1.1 serves those peers that turn out not to.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use pingora::{
     ErrorType, RetryType,
-    connectors::{ConnectorOptions, TransportConnector, http::Connector},
+    connectors::http::Connector,
     http::RequestHeader,
     protocols::{ALPN, Stream, http::client::HttpSession},
-    upstreams::peer::{HttpPeer, Peer},
+    upstreams::peer::HttpPeer,
 };
 use tokio::{io::AsyncWriteExt, time::timeout};
 
@@ -23,62 +26,72 @@ use crate::{
     forward::{
         http1::{self, Connection},
         http2,
+        idle::Past,
+        peer::{Connectors, Dial, Line},
         retry::Failure,
     },
+    running::Upstream,
 };
 
-/// Connects to peers, and keeps what may be used again.
-pub(in crate::edge) struct Connectors {
-    http1: TransportConnector,
-    negotiated: Connector,
+/// A connection to `peer`, and what it has been through; `None` if it has just been opened.
+pub(super) async fn connect(
+    shared: &Connectors,
+    upstream: &Upstream,
+    peer: &HttpPeer,
+) -> Result<(Session, Option<Past>), Failure> {
+    if let Some((line, past)) = upstream.idle.take(Dial::key(peer), Instant::now()) {
+        return Ok((Session::Http1(Connection::new(line.0)), Some(past)));
+    }
+    let failed = |error: Box<pingora::Error>| match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
+        _ => Failure::Connect,
+    };
+    let connectors = upstream.dial.connectors(shared);
+    if matches!(peer.options.alpn, ALPN::H1) {
+        let stream = connectors.http1.new_stream(peer).await.map_err(failed)?;
+        let tls = stream.get_ssl_digest();
+        if !upstream.dial.accepts(tls.as_ref().map(|tls| &*tls.version)) {
+            return Err(Failure::Connect);
+        }
+        return Ok((Session::Http1(Connection::new(stream)), None));
+    }
+    let (mut session, reused) = connectors.negotiated.get_http_session(peer).await.map_err(failed)?;
+    let tls = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
+    if !upstream.dial.accepts(tls.map(|tls| &*tls.version)) {
+        return Err(Failure::Connect);
+    }
+    // Our own deadlines bound every wait; a second clock inside would only blur which of them struck.
+    session.set_read_timeout(None);
+    session.set_write_timeout(None);
+    Ok((Session::Negotiated(Box::new(session)), reused.then(|| Past::none(Instant::now()))))
 }
 
-impl Connectors {
-    /// Keeps up to `idle` connections in all.
-    pub(in crate::edge) fn new(idle: usize) -> Self {
-        let options = || Some(ConnectorOptions::new(idle));
-        Self { http1: TransportConnector::new(options()), negotiated: Connector::new(options()) }
-    }
-
-    /// A connection to `peer`, and whether it was used before.
-    pub(super) async fn connect(&self, peer: &HttpPeer) -> Result<(Session, bool), Failure> {
-        let failed = |error: Box<pingora::Error>| match error.etype() {
-            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
-            _ => Failure::Connect,
-        };
-        if matches!(peer.options.alpn, ALPN::H1) {
-            let (stream, reused) = self.http1.get_stream(peer).await.map_err(failed)?;
-            return Ok((Session::Http1(Connection::new(stream)), reused));
-        }
-        let (mut session, reused) = self.negotiated.get_http_session(peer).await.map_err(failed)?;
-        // Our own deadlines bound every wait; a second clock inside would only blur which of them struck.
-        session.set_read_timeout(None);
-        session.set_write_timeout(None);
-        Ok((Session::Negotiated(Box::new(session)), reused))
-    }
-
-    /// Keeps the connection for the next request, if it may be used; `clean` says that this exchange is over, on both
-    /// sides.
-    pub(super) async fn release(&self, session: Session, peer: &HttpPeer, clean: bool, idle: Duration) {
-        match session {
-            Session::Http1(connection) => {
-                if let Some(stream) = connection.into_reusable().filter(|_| clean) {
-                    self.http1.release_stream(stream, peer.reuse_hash(), Some(idle));
-                }
+/// Keeps a connection for the next request, if its bounds and its peer allow that; `clean` says that this exchange is
+/// over, on both sides.
+pub(super) async fn give_back(
+    shared: &Connectors,
+    upstream: &Upstream,
+    peer: &HttpPeer,
+    (session, past): (Session, Past),
+    clean: bool,
+) {
+    let stream = match session {
+        Session::Http1(connection) => connection.into_reusable(),
+        Session::Negotiated(session) => match *session {
+            HttpSession::H1(mut session) => {
+                session.respect_keepalive();
+                if session.is_body_done() { session.reuse().await } else { None }
             }
-            Session::Negotiated(mut session) => {
-                // An HTTP/2 connection goes back whatever became of this one stream on it.
-                let is_shared = matches!(*session, HttpSession::H2(_));
-                if is_shared || clean && session.response_done() {
-                    self.negotiated.release_http_session(*session, peer, Some(idle)).await;
-                }
+            // An HTTP/2 connection goes back whatever became of this one stream on it.
+            shared_one => {
+                let idle = Some(upstream.plan.keepalive.idle_timeout);
+                let connector = &upstream.dial.connectors(shared).negotiated;
+                return connector.release_http_session(shared_one, peer, idle).await;
             }
-        }
-    }
-
-    /// The peer wants HTTP/1.1 (RFC 9113 §7): it gets that from now on.
-    fn prefer_http1(&self, peer: &HttpPeer) {
-        self.negotiated.prefer_h1(peer);
+        },
+    };
+    if let Some(stream) = stream.filter(|_| clean) {
+        upstream.idle.put(Dial::key(peer), Line(stream), past, Instant::now());
     }
 }
 
@@ -185,7 +198,7 @@ impl Session {
     /// The next head of the answer. May be dropped and begun again.
     pub(super) async fn head(
         &mut self,
-        connectors: &Connectors,
+        connector: &Connector,
         peer: &HttpPeer,
     ) -> Result<http1::Head, Failure> {
         match self {
@@ -193,7 +206,8 @@ impl Session {
             Self::Negotiated(session) => {
                 if let Err(error) = session.read_response_header().await {
                     if *error.etype() == ErrorType::H2Downgrade {
-                        connectors.prefer_http1(peer);
+                        // The peer wants HTTP/1.1 (RFC 9113 §7): it gets that from now on.
+                        connector.prefer_h1(peer);
                     }
                     return Err(exchanging(&error));
                 }
