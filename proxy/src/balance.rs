@@ -17,38 +17,61 @@
 //! - [`peer`]: an address with its parameters, and what outlives a reload.
 //! - `passive`: what outcomes of requests say.
 //! - [`probe`]: what active checks say.
-//! - `round_robin`, `least_conn`, `ip_hash`: the methods.
+//! - `round_robin`, `least_conn`, `least_time`, `ip_hash`, `hash`, `ring`, `random`: the methods.
+//! - [`Asker`]: what of a request they depend on.
+//! - `slow_start`: how a share grows when its peer is back.
+//! - [`sticky`]: what brings the requests of a session to its peer.
 //! - [`resolve`]: the plan's servers → endpoints.
 
+mod asker;
+mod hash;
 mod ip_hash;
 mod least_conn;
+mod least_time;
+mod load;
 mod member;
 mod passive;
 pub mod peer;
 pub mod probe;
+mod random;
 pub mod resolve;
+mod ring;
 mod round_robin;
+mod slow_start;
+pub mod sticky;
 mod tried;
 
 #[cfg(test)]
+mod choosing_tests;
+#[cfg(test)]
 mod model;
 
-use std::{net::IpAddr, ops::Range, sync::Arc, time::Instant};
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
-use weir_config::plan::{Balance, Upstream};
+use weir_config::plan::{Balance, Spread, Upstream, WhenAllDown};
 
-use self::member::Member;
 pub use self::{
+    asker::Asker,
     peer::{Endpoint, Peer},
     tried::Tried,
 };
+use self::{member::Member, ring::Ring};
 
 /// One upstream: its peers and whose turn it is.
 #[derive(Debug)]
 pub struct Pool {
     name: Arc<str>,
     balance: Balance,
+    when_all_down: WhenAllDown,
+    /// With `hash … consistent`.
+    ring: Option<Ring>,
+    /// Whether shares grow back slowly.
+    slow_start: bool,
     /// Primaries first, then backups.
     members: Mutex<Box<[Member]>>,
     primaries: usize,
@@ -102,7 +125,8 @@ impl Pool {
     /// request that an old pool picked keeps counting; its outcome is told to the old pool alone.
     #[must_use]
     pub fn rebuild(old: Option<&Self>, upstream: &Upstream, endpoints: Vec<Endpoint>) -> Arc<Self> {
-        let pool = Self::build(old, Arc::clone(&upstream.name), upstream.balance, endpoints);
+        let (name, balance) = (Arc::clone(&upstream.name), upstream.balance.clone());
+        let pool = Self::build(old, name, balance, upstream.when_all_down, endpoints);
         if upstream.health.is_none() {
             // The checks that found a peer sick may be gone from the plan: nobody would ever bring it back.
             pool.members.lock().iter().for_each(|member| member.peer.set_healthy(true));
@@ -110,7 +134,14 @@ impl Pool {
         pool
     }
 
-    fn build(old: Option<&Self>, name: Arc<str>, balance: Balance, endpoints: Vec<Endpoint>) -> Arc<Self> {
+    fn build(
+        old: Option<&Self>,
+        name: Arc<str>,
+        balance: Balance,
+        when_all_down: WhenAllDown,
+        endpoints: Vec<Endpoint>,
+    ) -> Arc<Self> {
+        let slow_start = endpoints.iter().any(|endpoint| !endpoint.slow_start.is_zero());
         let mut kept: Vec<Member> =
             old.map_or_else(Vec::new, |old| old.members.lock().iter().map(Member::carried_over).collect());
         let mut member = |endpoint: Endpoint| {
@@ -123,31 +154,40 @@ impl Pool {
         let (backups, primaries): (Vec<_>, Vec<_>) =
             endpoints.into_iter().partition(|endpoint| endpoint.backup);
         let count = primaries.len();
-        let members = primaries.into_iter().chain(backups).map(&mut member).collect();
-        Arc::new(Self { name, balance, members: Mutex::new(members), primaries: count })
+        let members: Box<[Member]> = primaries.into_iter().chain(backups).map(&mut member).collect();
+        let on_ring = matches!(balance, Balance::Hash { spread: Spread::Ring { .. }, .. });
+        let ring = on_ring.then(|| Ring::new(&members[..count]));
+        let members = Mutex::new(members);
+        Arc::new(Self { name, balance, when_all_down, ring, slow_start, members, primaries: count })
     }
 
-    /// Picks the peer for the next attempt of a request from `client`, and notes it in `tried`.
+    /// Picks the peer for the next attempt of `asker`'s request, and notes it in `tried`.
     ///
-    /// Shape:  primaries by the upstream's method; backups, by the same method, when no primary is open.
+    /// Shape:  primaries by the upstream's method, that of the request's session first; backups, by the same method,
+    ///         when no primary is open; anybody with `fail_open`, when nobody is.
     /// Errors: [`NoPeer`] with the reason; [`NoPeer::Out`] has pardoned the peers if all of the upstream's were out.
     /// Source: nginx `ngx_http_upstream_get_round_robin_peer` and its siblings.
-    pub fn pick(self: &Arc<Self>, client: IpAddr, tried: &mut Tried, now: Instant) -> Result<Picked, NoPeer> {
+    pub fn pick(self: &Arc<Self>, asker: &Asker, tried: &mut Tried, now: Instant) -> Result<Picked, NoPeer> {
         let mut members = self.members.lock();
+        if self.slow_start {
+            members.iter_mut().for_each(|member| member.notice_health(now));
+        }
         let chosen = if self.is_single(&members) {
             // Failures do not count where there is nobody else to ask (nginx `peers->single`).
             let member = &members[0];
-            (member.is_up() && !member.is_full() && !tried.contains(0)).then_some(0)
+            let is_its = asker.route.as_ref() == Some(&member.peer.endpoint().route);
+            let is_up = member.is_up() || is_its && member.is_up_for_its_session();
+            (is_up && !member.is_full() && !tried.contains(0)).then_some(0)
         } else {
             let backups = self.primaries..members.len();
             let primary = if tried.on_backups {
                 None
             } else {
-                self.choose(&mut members, 0..self.primaries, client, tried, now)
+                self.choose(&mut members, 0..self.primaries, asker, tried, now)
             };
-            primary.or_else(|| self.choose(&mut members, backups, client, tried, now))
+            primary.or_else(|| self.choose(&mut members, backups, asker, tried, now))
         };
-        let Some(index) = chosen else {
+        let Some(index) = chosen.or_else(|| self.choose_anyone(&mut members, tried, now)) else {
             return Err(self.refuse(&mut members, tried, now));
         };
         let member = &mut members[index];
@@ -155,7 +195,8 @@ impl Pool {
         member.peer.begin();
         tried.insert(index);
         tried.on_backups = index >= self.primaries;
-        Ok(Picked { pool: Arc::clone(self), peer: Arc::clone(&member.peer), index })
+        let (pool, peer) = (Arc::clone(self), Arc::clone(&member.peer));
+        Ok(Picked { pool, peer, index, began: now, header: None })
     }
 
     /// As the plan calls it.
@@ -181,17 +222,51 @@ impl Pool {
         &self,
         members: &mut [Member],
         group: Range<usize>,
-        client: IpAddr,
+        asker: &Asker,
         tried: &mut Tried,
         now: Instant,
     ) -> Option<usize> {
-        match self.balance {
-            Balance::RoundRobin => round_robin::choose(members, group, tried, now),
-            Balance::LeastConn => least_conn::choose(members, group, tried, now),
-            // The hash belongs to the primaries: nginx knows no backups beside it, and its walk must not depend on them.
-            Balance::IpHash if group.start == 0 => ip_hash::choose(members, group, client, tried, now),
-            Balance::IpHash => round_robin::choose(members, group, tried, now),
+        if let Some(index) = its_session(members, group.clone(), asker, tried, now) {
+            if self.balance == Balance::RoundRobin {
+                round_robin::stick(members, group, index, tried, now);
+            }
+            return Some(index);
         }
+        // Hashes and lots belong to the primaries: nginx knows no backups beside them.
+        let is_primary = group.start == 0;
+        match &self.balance {
+            Balance::LeastConn => least_conn::choose(members, group, tried, now),
+            Balance::LeastTime(until) => least_time::choose(members, group, *until, tried, now),
+            Balance::IpHash if is_primary => ip_hash::choose(members, group, asker.client, tried, now),
+            Balance::Hash { spread, .. } if is_primary => match (spread, &self.ring) {
+                (Spread::Ring { bound }, Some(ring)) => {
+                    ring.choose(members, group, &asker.key, *bound, tried, now)
+                }
+                _ => hash::choose(members, group, &asker.key, tried, now),
+            },
+            Balance::Random if is_primary => random::choose(members, group, asker.seed, tried, now),
+            Balance::RandomTwo(least) if is_primary => {
+                random::choose_of_two(members, group, *least, asker.seed, tried, now)
+            }
+            _ => round_robin::choose(members, group, tried, now),
+        }
+    }
+
+    /// `fail_open`: checks and failures say that nobody is left, and nobody believes them.
+    fn choose_anyone(&self, members: &mut [Member], tried: &Tried, now: Instant) -> Option<usize> {
+        let single = self.is_single(members);
+        let believed = self.when_all_down == WhenAllDown::Pardon
+            || members.iter().any(|member| member.is_up() && (single || !member.is_out(now)));
+        if believed {
+            return None;
+        }
+        let may = |index: usize, member: &Member| {
+            !tried.contains(index) && !member.is_resting() && !member.is_full()
+        };
+        let backups = self.primaries..members.len();
+        [0..self.primaries, backups]
+            .into_iter()
+            .find_map(|group| round_robin::among(members, group, now, may))
     }
 
     /// Nobody is open: says why, and pardons when failures alone keep the whole upstream dark.
@@ -208,7 +283,7 @@ impl Pool {
         if up().all(|(index, _)| tried.contains(index)) {
             return NoPeer::Tried;
         }
-        if up().all(|(_, member)| is_out(member)) {
+        if self.when_all_down == WhenAllDown::Pardon && up().all(|(_, member)| is_out(member)) {
             members.iter_mut().for_each(|member| member.standing.pardon());
         }
         NoPeer::Out
@@ -241,9 +316,27 @@ impl Pool {
         }
     }
 
-    fn succeeded(&self, index: usize) {
-        self.members.lock()[index].standing.succeeded();
+    fn succeeded(&self, index: usize, header: Duration, last_byte: Duration, now: Instant) {
+        let member = &mut self.members.lock()[index];
+        member.times.add(header, last_byte);
+        member.succeeded(now);
     }
+}
+
+/// The peer of `group` that has this request's session, if the session may go to it.
+///
+/// Source: nginx `ngx_http_upstream_get_rr_peer_by_sid`.
+fn its_session(
+    members: &[Member],
+    group: Range<usize>,
+    asker: &Asker,
+    tried: &Tried,
+    now: Instant,
+) -> Option<usize> {
+    let route = asker.route.as_ref()?;
+    let index =
+        group.start + members[group].iter().position(|member| member.peer.endpoint().route == *route)?;
+    members[index].is_open_to_its_session(index, tried, now).then_some(index)
 }
 
 /// A peer picked for one attempt: the proof that forward asks for, and the count of the request until it is dropped.
@@ -255,6 +348,8 @@ pub struct Picked {
     pool: Arc<Pool>,
     peer: Arc<Peer>,
     index: usize,
+    began: Instant,
+    header: Option<Duration>,
 }
 
 impl Picked {
@@ -270,9 +365,15 @@ impl Picked {
         self.pool.name()
     }
 
+    /// The head of an answer came, for `least_time`.
+    pub fn answered(&mut self, now: Instant) {
+        self.header = Some(now.saturating_duration_since(self.began));
+    }
+
     /// The attempt ended with an answer that counts as none of the failures.
-    pub fn succeeded(self) {
-        self.pool.succeeded(self.index);
+    pub fn succeeded(self, now: Instant) {
+        let last_byte = now.saturating_duration_since(self.began);
+        self.pool.succeeded(self.index, self.header.unwrap_or(last_byte), last_byte, now);
     }
 
     /// The kept-alive connection was closed before anything was sent on it: this says nothing about the peer, and the

@@ -5,6 +5,7 @@
 
 mod action;
 mod address;
+mod balance;
 mod edge;
 mod named;
 mod path;

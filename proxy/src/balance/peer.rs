@@ -33,6 +33,12 @@ pub struct Endpoint {
     pub backup: bool,
     /// Never asked.
     pub down: bool,
+    /// Asked only by its sessions.
+    pub drain: bool,
+    /// How long its share grows after it was out; zero is at once.
+    pub slow_start: Duration,
+    /// By what `sticky` knows it.
+    pub route: Arc<str>,
 }
 
 /// One address that can be asked.

@@ -186,6 +186,9 @@ mod tests {
             fail_timeout: Duration::from_secs(10),
             backup: false,
             down: false,
+            drain: false,
+            slow_start: Duration::ZERO,
+            route: "a".into(),
         }))
     }
 

@@ -8,7 +8,7 @@ use weir_config::{
     span::Place,
 };
 
-use super::peer::Endpoint;
+use super::{peer::Endpoint, sticky::route_of};
 
 /// A server whose name gave no address; the operator's fault or the resolver's, worth another try.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +61,9 @@ fn endpoint(server: &Server, address: SocketAddr) -> Endpoint {
         fail_timeout: server.fail_timeout,
         backup: server.backup,
         down: server.down,
+        drain: server.drain,
+        slow_start: server.slow_start,
+        route: server.route.as_deref().map_or_else(|| route_of(address), Into::into),
     }
 }
 

@@ -7,7 +7,7 @@
 
 mod open;
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -20,7 +20,7 @@ use tokio::time::sleep_until;
 pub(super) use self::open::{Cut, Open};
 use super::client::{Client, ClientError};
 use crate::{
-    balance::{NoPeer, Picked, Tried},
+    balance::{Asker, NoPeer, Picked, Tried},
     forward::{
         response::{self, Head},
         retry::{self, Failure, Verdict},
@@ -36,7 +36,8 @@ const ATTEMPTS: usize = 16;
 /// What is asked of an upstream.
 pub(super) struct Call<'a> {
     pub(super) upstream: &'a Arc<Upstream>,
-    pub(super) client: IpAddr,
+    /// What the choice of a peer depends on.
+    pub(super) asker: Asker,
     /// The request as the peer gets it, body framing included.
     pub(super) head: RequestHeader,
     /// The WebSocket handshake that is being passed on.
@@ -77,21 +78,21 @@ pub(super) async fn open(
     let mut unwanted: Option<(Answered, HttpPeer, Picked)> = None;
     let mut counted = 0;
     for _ in 0..ATTEMPTS {
-        let picked = match (call.upstream.pool.pick(call.client, &mut tried, Instant::now()), unwanted.take())
-        {
-            (Ok(picked), unwanted) => {
-                if let (Some((.., before)), Some(failure)) = (unwanted, last) {
-                    blame(before, failure, &plan.retry, Instant::now());
+        let mut picked =
+            match (call.upstream.pool.pick(&call.asker, &mut tried, Instant::now()), unwanted.take()) {
+                (Ok(picked), unwanted) => {
+                    if let (Some((.., before)), Some(failure)) = (unwanted, last) {
+                        blame(before, failure, &plan.retry, Instant::now());
+                    }
+                    picked
                 }
-                picked
-            }
-            // The last answer is an answer, whatever its status (nginx passes it on, too).
-            (Err(_), Some((answered, peer, before))) => {
-                return Ok(answered.open(&call, peer, before, deadline));
-            }
-            // The reason of the last peer says more than "all tried".
-            (Err(none), None) => return Err(last.map_or(NoAnswer::NoPeer(none), NoAnswer::Failed)),
-        };
+                // The last answer is an answer, whatever its status (nginx passes it on, too).
+                (Err(_), Some((answered, peer, before))) => {
+                    return Ok(answered.open(&call, peer, before, deadline));
+                }
+                // The reason of the last peer says more than "all tried".
+                (Err(none), None) => return Err(last.map_or(NoAnswer::NoPeer(none), NoAnswer::Failed)),
+            };
         counted += 1;
         let began = Instant::now();
         let mut note = Attempt {
@@ -108,6 +109,7 @@ pub(super) async fn open(
             Ok((session, head, request_done)) => {
                 let status = head.status;
                 (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
+                picked.answered(now);
                 let answered = Answered { session, head, request_done };
                 if !plan.retry.statuses.contains(&status.as_u16()) {
                     attempts.push(note);

@@ -1,9 +1,10 @@
 //! Forwarding one request: the head for the peer, the exchange, and the answer as it comes.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use pingora::http::RequestHeader;
+use rand::Rng;
 use weir_config::plan::Forward;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     accept::BadRequest,
-    balance::NoPeer,
+    balance::{Asker, NoPeer},
     cache::{self, Purge, Tag},
     forward::{headers, hop_by_hop, retry::Failure},
     journey::Journey,
@@ -57,7 +58,10 @@ impl Edge {
     pub(super) fn call<'a>(&self, trip: &'a Trip, forward: &Forward, head: RequestHeader) -> Call<'a> {
         let running = trip.running();
         let upstream = &running.upstreams[forward.upstream.index()];
-        Call { upstream, client: trip.request.client, head, websocket: trip.request.websocket.clone() }
+        let (client, facts) = (trip.request.client, trip.passed.facts(&trip.request));
+        let route = upstream.sticky.as_ref().and_then(|sticky| sticky.route(&facts, Instant::now()));
+        let asker = Asker::new(&upstream.plan.balance, client, route, &facts, rand::rng().random());
+        Call { upstream, asker, head, websocket: trip.request.websocket.clone() }
     }
 
     /// The request as the peer gets it: one target, our own account of the client, one framing.
@@ -82,7 +86,7 @@ impl Edge {
             })
             .collect();
         let identity = running.identity.as_ref().map(|signer| {
-            let value = trip.passed.caller().map(|caller| signer.sign(caller, std::time::SystemTime::now()));
+            let value = trip.passed.caller().map(|caller| signer.sign(caller, SystemTime::now()));
             (signer.header(), value)
         });
         headers::prepare(&mut fields, &request.hop(), identity, &configured).map_err(|_| Refusal::Hops)?;
@@ -139,7 +143,8 @@ impl Edge {
     ) -> Result<(), Ended> {
         let status = open.head.status;
         self.invalidate(trip, forward, status, &open.head.headers);
-        let (fields, length) = answer_fields(trip, &open);
+        let (mut fields, length) = answer_fields(trip, &open);
+        stick(trip, forward, &open, &mut fields);
         let head = reply::head(trip, journey, client, status, fields, length)?;
         journey.answer.status = status.as_u16();
         let bodiless =
@@ -190,6 +195,14 @@ impl Edge {
             running.tags.purge(Tag::named(&tag), Purge::Hard);
             running.count_invalidation();
         }
+    }
+}
+
+/// Brings the next request of this session to the peer that answers. What is kept for everybody is not touched.
+pub(super) fn stick(trip: &Trip, forward: &Forward, open: &Open, fields: &mut HeaderMap) {
+    if let Some(sticky) = &trip.running().upstreams[forward.upstream.index()].sticky {
+        let facts = trip.passed.facts(&trip.request);
+        sticky.answered(&facts, open.answerer(), fields, Instant::now(), SystemTime::now());
     }
 }
 

@@ -8,7 +8,7 @@ use weir_config::plan;
 
 use super::{CannotRun, Running};
 use crate::{
-    balance::{Pool, probe, resolve},
+    balance::{Pool, probe, resolve, sticky::Sticky},
     forward::peer::Dial,
     http_client::Tls,
 };
@@ -20,6 +20,8 @@ pub struct Upstream {
     pub plan: plan::Upstream,
     /// Whose turn it is.
     pub pool: Arc<Pool>,
+    /// What brings the requests of a session to its peer.
+    pub sticky: Option<Arc<Sticky>>,
     /// How requests connect.
     pub dial: Dial,
     /// How the edge's own questions connect, where the peers speak TLS.
@@ -42,6 +44,9 @@ impl Upstream {
         })?;
         let before = old.and_then(|old| old.upstreams.iter().find(|other| other.plan.name == plan.name));
         let pool = Pool::rebuild(before.map(|before| &*before.pool), plan, endpoints);
+        let sticky = plan.sticky.as_ref();
+        let sticky =
+            sticky.map(|plan| Sticky::rebuild(before.and_then(|before| before.sticky.as_ref()), plan));
         let tls = plan.tls.as_ref().map(|tls| own_tls(plan, tls)).transpose()?;
         if let Some(health) = &plan.health {
             let check = probe::Check::new(health, tls.clone());
@@ -52,7 +57,7 @@ impl Upstream {
                 tokio::spawn(watch);
             }
         }
-        Ok(Self { plan: plan.clone(), pool, dial: Dial::new(plan), tls })
+        Ok(Self { plan: plan.clone(), pool, sticky, dial: Dial::new(plan), tls })
     }
 }
 

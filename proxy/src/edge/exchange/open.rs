@@ -9,7 +9,7 @@ use tokio::time::sleep_until;
 
 use super::{PeerHead, exchanging};
 use crate::{
-    balance::Picked,
+    balance::{Peer, Picked},
     edge::client::{Client, ClientError},
     forward::retry::Failure,
 };
@@ -38,6 +38,11 @@ pub(in crate::edge) enum Cut {
 }
 
 impl Open {
+    /// Who answers.
+    pub(in crate::edge) fn answerer(&self) -> &Peer {
+        self.picked.peer()
+    }
+
     /// Whether the connection now carries another protocol.
     pub(in crate::edge) fn is_upgraded(&self) -> bool {
         self.upgraded
@@ -93,7 +98,7 @@ impl Open {
 
     /// The answer was read to its end: tells the pool so, and keeps the connection for the next request.
     pub(in crate::edge) async fn done(mut self, connector: &Connector) {
-        self.picked.succeeded();
+        self.picked.succeeded(Instant::now());
         if self.request_done && !self.upgraded && self.session.response_done() {
             connector.release_http_session(self.session, &self.peer, Some(self.keepalive)).await;
         }
