@@ -5,6 +5,7 @@ mod support;
 
 mod balancing;
 mod caching;
+mod choosing;
 mod desync;
 mod forwarding;
 mod guards;
