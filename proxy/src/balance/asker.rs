@@ -21,7 +21,7 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// The asker of the request that `facts` tell about; `route` comes from [`Sticky::route`].
+    /// The asker of the request that `facts` tell about; `route` comes from [`super::sticky::Sticky::route`].
     #[must_use]
     pub fn new(
         balance: &Balance,

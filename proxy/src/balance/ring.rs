@@ -137,3 +137,36 @@ impl Most {
         u128::from(member.peer.active()) * 1000 * self.weight < share
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::*, *};
+    use crate::balance::peer::Peer;
+
+    fn ring(names: &[&str]) -> Ring {
+        let member = |name: &&str| Member::new(Arc::new(Peer::new(server(name))));
+        Ring::new(&names.iter().map(member).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_hash_belongs_to_the_point_that_it_meets_and_after_the_last_to_the_first() {
+        let ring = ring(&["a:1", "b:1"]);
+        let (fifth, last) = (ring.points[5].0, ring.points.len() as u32);
+        assert_eq!([ring.after(fifth - 1), ring.after(fifth), ring.after(fifth + 1)], [5, 5, 6]);
+        assert_eq!(ring.after(u32::MAX), last);
+    }
+
+    #[test]
+    fn a_unit_of_weight_has_160_points() {
+        assert_eq!(ring(&["a:1"]).points.len(), 160);
+    }
+
+    #[test]
+    fn a_name_is_its_host_and_its_port() {
+        let hash = |crc: crc32fast::Hasher| crc.finalize();
+        assert_eq!(hash(base("10.0.0.1:80")), crc32fast::hash(b"10.0.0.1\080"));
+        assert_eq!(hash(base("[::1]:80")), crc32fast::hash(b"[::1]\080"));
+        assert_eq!(hash(base("[::1]")), crc32fast::hash(b"[::1]\0"));
+        assert_eq!(hash(base("unix:/run/a:80")), crc32fast::hash(b"/run/a:80\0"));
+    }
+}
