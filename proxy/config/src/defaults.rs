@@ -66,6 +66,8 @@ pub const SLOW_START: Duration = Duration::ZERO;
 pub const STICKY_TIMEOUT: Duration = seconds(600);
 /// About 2 MiB: what a zone of as much holds in nginx (8000 in 1 MiB), and more.
 pub const STICKY_SESSIONS: u32 = 20_000;
+/// Weights of a ring in all: 160 points each, of 24 bytes, are about 40 MB at the most.
+pub const RING_WEIGHT: u64 = 10_000;
 /// Equal shares.
 pub const WEIGHT: u32 = 1;
 /// As nginx: one failure takes a peer out …

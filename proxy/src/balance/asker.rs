@@ -3,9 +3,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use weir_config::template::Values;
-
-use weir_config::plan::Balance;
+use weir_config::{plan::Balance, template::Values};
 
 /// What the choice depends on besides the peers; the same for every attempt of a request.
 #[derive(Debug, Clone)]

@@ -61,29 +61,25 @@ impl Ring {
         }
         let mut at = tried.walk.unwrap_or_else(|| self.after(crc32fast::hash(key.as_bytes())));
         let most = bound.map(|bound| Most::of(members, group.clone(), bound, tried, now));
-        // A walk around the ring meets everybody; nothing closed is met twenty times before.
+        let admits = |member: &Member| most.as_ref().is_none_or(|most| most.admits(member));
+        // Once around, for those whose peers have all that they may have: passing over them is no misstep.
         for _ in 0..self.points.len() {
             if tried.missteps > MISSTEPS {
                 break;
             }
             tried.walk = Some(at);
             let (_, name) = &self.points[at as usize % self.points.len()];
-            let is_its = |member: &Member| member.peer.endpoint().name == *name;
-            let (mut open, mut free) = (false, false);
-            for (index, member) in members[group.clone()].iter().enumerate() {
-                if is_its(member) && member.is_open(group.start + index, tried, now) {
-                    (open, free) = (true, free || most.as_ref().is_none_or(|most| most.admits(member)));
-                }
+            let is_open = |index: usize, member: &Member| {
+                member.peer.endpoint().name == *name && member.is_open(index, tried, now)
+            };
+            let may = |index: usize, member: &Member| is_open(index, member) && admits(member);
+            let chosen = round_robin::among(members, group.clone(), now, may);
+            if chosen.is_some() {
+                return chosen;
             }
-            if free {
-                return round_robin::among(members, group, now, |index, member| {
-                    is_its(member)
-                        && member.is_open(index, tried, now)
-                        && most.as_ref().is_none_or(|most| most.admits(member))
-                });
-            }
+            let is_closed = !group.clone().any(|index| is_open(index, &members[index]));
+            tried.missteps += u32::from(is_closed);
             at = at.wrapping_add(1);
-            tried.missteps += u32::from(!open);
         }
         round_robin::choose(members, group, tried, now)
     }
@@ -122,11 +118,10 @@ struct Most {
 
 impl Most {
     fn of(members: &[Member], group: Range<usize>, bound: Factor, tried: &Tried, now: Instant) -> Self {
-        let open = |(index, member): &(usize, &Member)| member.is_open(*index, tried, now);
         let (mut active, mut weight) = (1, 0);
-        for (_, member) in members.iter().enumerate().skip(group.start).take(group.len()).filter(open) {
-            active += u128::from(member.peer.active());
-            weight += u128::from(member.weight.unsigned_abs());
+        for index in group.filter(|&index| members[index].is_open(index, tried, now)) {
+            active += u128::from(members[index].peer.active());
+            weight += u128::from(members[index].weight.unsigned_abs());
         }
         Self { times: u128::from(bound.thousandths()) * active, weight }
     }

@@ -83,6 +83,17 @@ impl Resolver<'_> {
         }
     }
 
+    /// A ring has points for every unit of weight.
+    pub(super) fn ring_fits(&mut self, servers: &[plan::Server], balance: &Balance, place: Place) {
+        let weights: u64 = servers.iter().map(|server| u64::from(server.weight)).sum();
+        let is_ring = matches!(balance, Balance::Hash { spread: Spread::Ring { .. }, .. });
+        if is_ring && weights > d::RING_WEIGHT {
+            let problem =
+                self.report.error(place, format!("weights of {weights} in all are too many for a ring"));
+            problem.help(format!("up to {}; only their proportions count", d::RING_WEIGHT));
+        }
+    }
+
     pub(super) fn sticky(&mut self, raw: &raw::Sticky, place: Place) -> Option<plan::Sticky> {
         let ways =
             [raw.cookie.is_absent(), raw.route.is_absent(), raw.header.is_absent(), raw.learn.is_absent()];

@@ -21,6 +21,7 @@ impl Resolver<'_> {
         let balance = self.balance(&raw.balance);
         let sticky = raw.sticky.placed().and_then(|(sticky, place)| self.sticky(sticky, place));
         let servers = self.servers(name, raw, &balance, place);
+        self.ring_fits(&servers, &balance, place);
         plan::Upstream {
             name: name.into(),
             balance,
