@@ -46,7 +46,8 @@ impl<'a> Translator<'a, '_> {
             Some(count)
         });
         let timeout = self.said(&scope, "keepalive_timeout", span);
-        let tries = servers.iter().filter(|server| server.down.get() != Some(&true)).count();
+        let rests = |server: &&Server| server.down.or(false) || server.drain.or(false);
+        let tries = servers.iter().filter(|server| !rests(server)).count();
         let base = Upstream {
             balance: maybe(balance.map(Short)),
             sticky: maybe(sticky),

@@ -259,7 +259,7 @@ macro_rules! written_as_text {
                 $name.into()
             }
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": ["string", "integer"], "pattern": $pattern, "examples": [$($example),+] })
+                schemars::json_schema!({ "type": ["string", "number"], "pattern": $pattern, "examples": [$($example),+] })
             }
         }
     };
