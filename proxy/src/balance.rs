@@ -53,7 +53,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use weir_config::plan::{Balance, Spread, Upstream, WhenAllDown};
+use weir_config::plan::{Balance, Spread, Until, Upstream, WhenAllDown};
 
 pub use self::{
     asker::Asker,
@@ -196,7 +196,11 @@ impl Pool {
         tried.insert(index);
         tried.on_backups = index >= self.primaries;
         let (pool, peer) = (Arc::clone(self), Arc::clone(&member.peer));
-        Ok(Picked { pool, peer, index, began: now, header: None })
+        let waits = matches!(self.balance, Balance::LeastTime { inflight: true, .. });
+        if waits {
+            member.waiting.begin(now);
+        }
+        Ok(Picked { pool, peer, index, began: now, header: None, waits })
     }
 
     /// As the plan calls it.
@@ -236,7 +240,7 @@ impl Pool {
         let is_primary = group.start == 0;
         match &self.balance {
             Balance::LeastConn => least_conn::choose(members, group, tried, now),
-            Balance::LeastTime(until) => least_time::choose(members, group, *until, tried, now),
+            Balance::LeastTime { until, .. } => least_time::choose(members, group, *until, tried, now),
             Balance::IpHash if is_primary => ip_hash::choose(members, group, asker.client, tried, now),
             Balance::Hash { spread, .. } if is_primary => match (spread, &self.ring) {
                 (Spread::Ring { bound }, Some(ring)) => {
@@ -316,10 +320,9 @@ impl Pool {
         }
     }
 
-    fn succeeded(&self, index: usize, header: Duration, last_byte: Duration, now: Instant) {
-        let member = &mut self.members.lock()[index];
-        member.times.add(header, last_byte);
-        member.succeeded(now);
+    /// Whether requests wait for the head of their answer, whose time is noted then.
+    fn waits_for_heads(&self) -> bool {
+        matches!(self.balance, Balance::LeastTime { until: Until::Header, inflight: true })
     }
 }
 
@@ -350,6 +353,8 @@ pub struct Picked {
     index: usize,
     began: Instant,
     header: Option<Duration>,
+    /// Whether it counts among those that wait for an answer.
+    waits: bool,
 }
 
 impl Picked {
@@ -367,13 +372,26 @@ impl Picked {
 
     /// The head of an answer came, for `least_time`.
     pub fn answered(&mut self, now: Instant) {
-        self.header = Some(now.saturating_duration_since(self.began));
+        let took = now.saturating_duration_since(self.began);
+        self.header = Some(took);
+        if self.waits && self.pool.waits_for_heads() {
+            let member = &mut self.pool.members.lock()[self.index];
+            member.times.add_header(took);
+            member.waiting.end(took, now);
+            self.waits = false;
+        }
     }
 
     /// The attempt ended with an answer that counts as none of the failures.
-    pub fn succeeded(self, now: Instant) {
+    pub fn succeeded(mut self, now: Instant) {
+        self.waited(now);
         let last_byte = now.saturating_duration_since(self.began);
-        self.pool.succeeded(self.index, self.header.unwrap_or(last_byte), last_byte, now);
+        let member = &mut self.pool.members.lock()[self.index];
+        member.times.add_last_byte(last_byte);
+        if !self.pool.waits_for_heads() {
+            member.times.add_header(self.header.unwrap_or(last_byte));
+        }
+        member.succeeded(now);
     }
 
     /// The kept-alive connection was closed before anything was sent on it: this says nothing about the peer, and the
@@ -385,13 +403,24 @@ impl Picked {
     }
 
     /// The attempt failed in a way that counts against the peer.
-    pub fn failed(self, now: Instant) {
+    pub fn failed(mut self, now: Instant) {
+        self.waited(now);
         self.pool.failed(self.index, now);
+    }
+
+    fn waited(&mut self, now: Instant) {
+        if std::mem::take(&mut self.waits) {
+            let took = now.saturating_duration_since(self.began);
+            self.pool.members.lock()[self.index].waiting.end(took, now);
+        }
     }
 }
 
 impl Drop for Picked {
     fn drop(&mut self) {
+        if self.waits {
+            self.pool.members.lock()[self.index].waiting.leave();
+        }
         self.peer.end();
     }
 }

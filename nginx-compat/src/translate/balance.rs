@@ -98,14 +98,15 @@ impl<'a> Translator<'a, '_> {
                 return None;
             }
         };
-        match method.arg(1) {
-            "" => {}
-            "inflight" => {
-                self.ledger.approximated(method, "without inflight: only answers that came are measured");
+        let inflight = match method.arg(1) {
+            "" => None,
+            "inflight" => Some(true),
+            other => {
+                self.problems.add(&method.args[1].at, format!("invalid parameter \"{other}\""));
+                None
             }
-            other => self.problems.add(&method.args[1].at, format!("invalid parameter \"{other}\"")),
-        }
-        Some(Balance { least_time: Word::new(until), ..Balance::default() })
+        };
+        Some(Balance { least_time: Word::new(until), inflight: maybe(inflight), ..Balance::default() })
     }
 
     /// What keeps a session at its server.

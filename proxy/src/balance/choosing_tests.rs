@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use weir_config::plan::{Least, Until};
+use weir_config::plan::Least;
 
 use super::{tests::*, *};
 
@@ -114,6 +114,10 @@ fn of_two_the_one_with_fewer_requests_is_asked() {
     assert_eq!(held.iter().filter(|picked| name(picked) == "a").count(), 10);
 }
 
+fn least_time(until: Until) -> Balance {
+    Balance::LeastTime { until, inflight: false }
+}
+
 /// Has every peer answer once, after so many milliseconds.
 fn timed(pool: &Arc<Pool>, times: &[(&str, u64)], start: Instant) {
     for (route, ms) in times {
@@ -126,7 +130,7 @@ fn timed(pool: &Arc<Pool>, times: &[(&str, u64)], start: Instant) {
 fn the_quicker_peer_is_asked_and_those_within_20_ms_take_turns() {
     let now = Instant::now();
     let three = || vec![server("a"), server("b"), server("c")];
-    let pool = pool(Balance::LeastTime(Until::LastByte), three());
+    let pool = pool(least_time(Until::LastByte), three());
     timed(&pool, &[("a", 300), ("b", 41), ("c", 55)], now);
     let mut four: Vec<_> = (0..4).map(|_| asked(&pool, &CLIENT.into(), now).unwrap()).collect();
     four.sort();
@@ -136,7 +140,7 @@ fn the_quicker_peer_is_asked_and_those_within_20_ms_take_turns() {
 #[test]
 fn a_quick_peer_with_many_requests_is_no_longer_the_quickest() {
     let now = Instant::now();
-    let pool = pool(Balance::LeastTime(Until::LastByte), vec![server("a"), server("b")]);
+    let pool = pool(least_time(Until::LastByte), vec![server("a"), server("b")]);
     timed(&pool, &[("a", 90), ("b", 290)], now);
     let held: Vec<_> =
         (0..4).map(|_| pool.pick(&CLIENT.into(), &mut Tried::default(), now).unwrap()).collect();
@@ -147,7 +151,7 @@ fn a_quick_peer_with_many_requests_is_no_longer_the_quickest() {
 #[test]
 fn a_slow_peer_gets_another_chance_after_fail_timeout() {
     let now = Instant::now();
-    let pool = pool(Balance::LeastTime(Until::Header), vec![server("a"), server("b")]);
+    let pool = pool(least_time(Until::Header), vec![server("a"), server("b")]);
     timed(&pool, &[("a", 100), ("b", 150)], now);
     assert_eq!(asked(&pool, &CLIENT.into(), now).as_deref(), Some("a"));
     // The one is asked within the window, the other was not since the beginning.
@@ -164,7 +168,7 @@ fn the_time_to_the_head_is_another_than_that_to_the_last_byte() {
         picked.succeeded(now + Duration::from_millis(last));
     };
     for (until, expected) in [(Until::Header, "a"), (Until::LastByte, "b")] {
-        let pool = pool(Balance::LeastTime(until), vec![server("a"), server("b")]);
+        let pool = pool(least_time(until), vec![server("a"), server("b")]);
         answer(&pool, "a", 10, 900);
         answer(&pool, "b", 100, 200);
         assert_eq!(asked(&pool, &CLIENT.into(), now).as_deref(), Some(expected));
@@ -172,8 +176,28 @@ fn the_time_to_the_head_is_another_than_that_to_the_last_byte() {
 }
 
 #[test]
+fn with_inflight_a_peer_that_stopped_answering_is_avoided_before_its_answers_come() {
+    let now = Instant::now();
+    for inflight in [false, true] {
+        let pool =
+            pool(Balance::LeastTime { until: Until::Header, inflight }, vec![server("a"), server("b")]);
+        for (route, ms) in [("a", 10), ("b", 90)] {
+            let mut picked = pool.pick(&of_session(route), &mut Tried::default(), now).unwrap();
+            picked.answered(now + Duration::from_millis(ms));
+            picked.succeeded(now + Duration::from_millis(ms));
+        }
+        let hangs = pool.pick(&CLIENT.into(), &mut Tried::default(), now).unwrap();
+        assert_eq!(name(&hangs), "a");
+        let next = asked(&pool, &CLIENT.into(), now + seconds(5)).unwrap();
+        assert_eq!(next, if inflight { "b" } else { "a" });
+        drop(hangs);
+        assert_eq!(asked(&pool, &CLIENT.into(), now + seconds(5)).unwrap(), "a", "nobody waits there now");
+    }
+}
+
+#[test]
 fn a_session_goes_to_its_peer_by_every_method_and_elsewhere_while_that_is_out() {
-    let least = Balance::LeastTime(Until::Header);
+    let least = least_time(Until::Header);
     let two = Balance::RandomTwo(Least::Conn);
     for balance in
         [Balance::RoundRobin, Balance::LeastConn, Balance::IpHash, Balance::Random, two, least, ring(None)]

@@ -9,9 +9,11 @@
 //! - times go into steps of 20 ms, within which peers take turns; above 5 s all are equally bad, and only the number of
 //!   active requests counts.
 //!
+//! With `inflight` a peer is at least as slow as its requests that still wait have waited, on the same kind of average,
+//! moved at each choice.
+//!
 //! Source: nginx 1.31 `ngx_http_upstream_get_least_time_peer`, `ngx_http_upstream_least_time_eta` and
-//! `ngx_http_upstream_response_time_avg`, to the millisecond. Left out is its `inflight`, which counts requests that have
-//! no answer yet as slow before they are.
+//! `ngx_http_upstream_response_time_avg`, to the millisecond.
 
 use std::{
     ops::Range,
@@ -39,6 +41,11 @@ pub(super) fn choose(
     tried: &Tried,
     now: Instant,
 ) -> Option<usize> {
+    for index in group.clone() {
+        if members[index].is_open(index, tried, now) {
+            members[index].waiting.look(now);
+        }
+    }
     choose_least(members, group, tried, now, |member| load(member, until, now))
 }
 
@@ -49,7 +56,8 @@ pub(super) fn load(member: &Member, until: Until, now: Instant) -> Load {
         Until::Header => times.header,
         Until::LastByte => times.last_byte,
     };
-    let time = match average.checked_shr(member.idle_windows(now)).unwrap_or(0) {
+    let time = average.checked_shr(member.idle_windows(now)).unwrap_or(0);
+    let time = match time.max(member.waiting.time()) {
         time if time > WORST => WORST,
         time => time + STEP - time % STEP,
     };
@@ -64,15 +72,76 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// An answer was had: its head and its last byte after so long.
-    pub(super) fn add(&mut self, header: Duration, last_byte: Duration) {
-        self.header = average(self.header, header);
-        self.last_byte = average(self.last_byte, last_byte);
+    /// The head of an answer came after so long.
+    pub(super) fn add_header(&mut self, time: Duration) {
+        self.header = average(self.header, ms(time));
+    }
+
+    /// The last byte of an answer came after so long.
+    pub(super) fn add_last_byte(&mut self, time: Duration) {
+        self.last_byte = average(self.last_byte, ms(time));
     }
 }
 
-fn average(average: i64, time: Duration) -> i64 {
-    let time = i64::from(u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
+/// The requests of a peer that still wait, where `inflight` counts them.
+///
+/// Source: nginx `ngx_http_upstream_least_time_inflight_done` and the variables `inflight_*` around it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Waiting {
+    requests: i64,
+    /// How long they had waited in all when their number changed last, ms.
+    total: i64,
+    changed: Option<Instant>,
+    /// The average of what choices saw, ms.
+    average: i64,
+}
+
+impl Waiting {
+    /// One more.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.total += self.since_change(now) * self.requests;
+        (self.changed, self.requests) = (Some(now), self.requests + 1);
+    }
+
+    /// One less, which has waited for so long.
+    pub(super) fn end(&mut self, time: Duration, now: Instant) {
+        if self.requests == 1 {
+            self.total = 0;
+        } else {
+            self.total += self.since_change(now) * self.requests - ms(time);
+            self.changed = Some(now);
+        }
+        self.requests -= 1;
+    }
+
+    /// One less, of which nobody says how long it has waited: as long as the others.
+    pub(super) fn leave(&mut self) {
+        self.total -= self.total / self.requests;
+        self.requests -= 1;
+    }
+
+    /// A choice looks at them.
+    fn look(&mut self, now: Instant) {
+        if self.requests > 0 {
+            let time = self.total / self.requests + self.since_change(now);
+            self.average = average(self.average, time);
+        }
+    }
+
+    fn time(&self) -> i64 {
+        if self.requests > 0 { self.average } else { 0 }
+    }
+
+    fn since_change(&self, now: Instant) -> i64 {
+        self.changed.map_or(0, |changed| ms(now.saturating_duration_since(changed)))
+    }
+}
+
+fn ms(time: Duration) -> i64 {
+    i64::from(u32::try_from(time.as_millis()).unwrap_or(u32::MAX))
+}
+
+fn average(average: i64, time: i64) -> i64 {
     if average == 0 {
         return time;
     }
@@ -84,8 +153,8 @@ fn average(average: i64, time: Duration) -> i64 {
 mod tests {
     use super::*;
 
-    fn after(times: &[u64]) -> i64 {
-        times.iter().fold(0, |before, &ms| average(before, Duration::from_millis(ms)))
+    fn after(times: &[i64]) -> i64 {
+        times.iter().fold(0, |before, &ms| average(before, ms))
     }
 
     #[test]

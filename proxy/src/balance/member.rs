@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use super::{
-    least_time::Times,
+    least_time::{Times, Waiting},
     passive::Standing,
     peer::Peer,
     slow_start::{FULL, Growth},
@@ -25,6 +25,8 @@ pub(super) struct Member {
     growth: Growth,
     /// How long its answers take.
     pub(super) times: Times,
+    /// Requests without an answer yet, with `inflight`.
+    pub(super) waiting: Waiting,
 }
 
 impl Member {
@@ -38,6 +40,7 @@ impl Member {
             current: 0,
             growth: Growth::default(),
             times: Times::default(),
+            waiting: Waiting::default(),
         }
     }
 

@@ -52,6 +52,10 @@ struct Rr {
     checked: i64,
     header_time: i64,
     response_time: i64,
+    inflight_reqs: i64,
+    inflight_last: i64,
+    inflight_reqs_changed: i64,
+    inflight_time: i64,
 }
 
 impl Rr {
@@ -78,12 +82,26 @@ impl Rr {
         if rt > 0 && now - self.checked > self.server.fail_timeout {
             rt >>= ((now - self.checked) / (self.server.fail_timeout + 1)).min(63);
         }
+        if self.inflight_reqs > 0 {
+            rt = rt.max(self.inflight_time);
+        }
         if rt > 5000 {
             rt = 5000;
         } else {
             rt += 20 - rt % 20;
         }
         rt * (1 + self.conns)
+    }
+
+    /// `ngx_http_upstream_least_time_inflight_done`
+    fn inflight_done(&mut self, last: i64, now: i64) {
+        if self.inflight_reqs == 1 {
+            self.inflight_last = 0;
+        } else {
+            self.inflight_last += (now - self.inflight_reqs_changed) * 1000 * self.inflight_reqs - last;
+            self.inflight_reqs_changed = now;
+        }
+        self.inflight_reqs -= 1;
     }
 }
 
@@ -101,6 +119,7 @@ struct Request {
     tries: i64,
     began: i64,
     header: Option<i64>,
+    inflight: bool,
 }
 
 struct Model {
@@ -124,6 +143,10 @@ impl Model {
                 checked: i64::MIN / 2,
                 header_time: 0,
                 response_time: 0,
+                inflight_reqs: 0,
+                inflight_last: 0,
+                inflight_reqs_changed: 0,
+                inflight_time: 0,
             };
             chosen.enumerate().map(rr).collect::<Vec<_>>()
         };
@@ -142,6 +165,14 @@ impl Model {
                     peer.checked = now;
                 }
                 peer.conns += 1;
+                if matches!(self.method, Balance::LeastTime { inflight: true, .. }) && !self.single {
+                    if peer.inflight_reqs > 0 {
+                        peer.inflight_last += (now - peer.inflight_reqs_changed) * 1000 * peer.inflight_reqs;
+                    }
+                    peer.inflight_reqs_changed = now;
+                    peer.inflight_reqs += 1;
+                    request.inflight = true;
+                }
                 request.next_group = group == 1;
                 request.tried.push(peer.id);
                 return Some(peer.id);
@@ -261,10 +292,18 @@ impl Model {
                 }
                 smooth(peers, &open)
             }
-            Balance::LeastConn | Balance::LeastTime(_) => {
+            Balance::LeastConn | Balance::LeastTime { .. } => {
+                for &place in &open {
+                    let peer = &mut peers[place];
+                    if peer.inflight_reqs > 0 {
+                        let time = peer.inflight_last / peer.inflight_reqs
+                            + (now - peer.inflight_reqs_changed) * 1000;
+                        average(&mut peer.inflight_time, time);
+                    }
+                }
                 let load = |place: usize| {
                     let work = match &self.method {
-                        Balance::LeastTime(until) => peers[place].eta(*until, now),
+                        Balance::LeastTime { until, .. } => peers[place].eta(*until, now),
                         _ => peers[place].conns,
                     };
                     (work, peers[place].server.weight)
@@ -282,14 +321,31 @@ impl Model {
         }
     }
 
+    /// `ngx_http_upstream_least_time_notify`
+    fn notify_header(&mut self, id: usize, request: &mut Request, now: i64) {
+        let last = (now - request.began) * 1000;
+        request.header = Some(last);
+        let notes = matches!(self.method, Balance::LeastTime { until: Until::Header, inflight: true });
+        let peer = self.groups.iter_mut().flatten().find(|peer| peer.id == id).unwrap();
+        if notes && std::mem::take(&mut request.inflight) {
+            average(&mut peer.header_time, last);
+            peer.inflight_done(last, now);
+        }
+    }
+
     fn free(&mut self, id: usize, failed: bool, request: &Request, now: i64) {
         let single = self.single;
         let peer = self.groups.iter_mut().flatten().find(|peer| peer.id == id).unwrap();
         peer.conns -= 1;
+        let time = (now - request.began) * 1000;
+        if request.inflight {
+            peer.inflight_done(time, now);
+        }
         if !failed {
-            let time = (now - request.began) * 1000;
-            average(&mut peer.header_time, request.header.unwrap_or(time));
             average(&mut peer.response_time, time);
+            if !matches!(self.method, Balance::LeastTime { until: Until::Header, inflight: true }) {
+                average(&mut peer.header_time, request.header.unwrap_or(time));
+            }
         }
         if single {
             peer.fails = 0;
@@ -384,7 +440,7 @@ fn method() -> impl Strategy<Value = Balance> {
         Just(Balance::Random),
         Just(Balance::RandomTwo(Least::Conn)),
         until().prop_map(|until| Balance::RandomTwo(Least::Time(until))),
-        until().prop_map(Balance::LeastTime),
+        (until(), any::<bool>()).prop_map(|(until, inflight)| Balance::LeastTime { until, inflight }),
     ]
 }
 
@@ -430,7 +486,7 @@ proptest! {
                     let key = if net == 7 { String::new() } else { format!("/key/{net}") };
                     let request = Request {
                         net, key, hint: session, seed, tried: vec![], next_group: false, hash: None, rehash: 0,
-                        tries: 0, began: clock, header: None,
+                        tries: 0, began: clock, header: None, inflight: false,
                     };
                     (request, Tried::default())
                 }
@@ -438,7 +494,7 @@ proptest! {
                     if under_way.is_empty() { continue; }
                     let at = at % under_way.len();
                     let flight = &mut under_way[at];
-                    flight.request.header = Some((clock - flight.request.began) * 1000);
+                    model.notify_header(flight.id, &mut flight.request, clock);
                     flight.picked.answered(now);
                     continue;
                 }
@@ -449,7 +505,7 @@ proptest! {
                     model.free(flight.id, failed, &flight.request, clock);
                     if !failed { flight.picked.succeeded(now); continue; }
                     flight.picked.failed(now);
-                    (flight.request.began, flight.request.header) = (clock, None);
+                    (flight.request.began, flight.request.header, flight.request.inflight) = (clock, None, false);
                     (flight.request, flight.tried)
                 }
             };

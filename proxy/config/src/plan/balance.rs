@@ -26,7 +26,12 @@ pub enum Balance {
     /// The better of two drawn by lot.
     RandomTwo(Least),
     /// Shortest estimated time, by weight; ties by round robin.
-    LeastTime(Until),
+    LeastTime {
+        /// What is measured.
+        until: Until,
+        /// Whether requests that still wait count with the time that they have waited.
+        inflight: bool,
+    },
 }
 
 /// How hashes belong to peers.

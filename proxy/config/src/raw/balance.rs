@@ -28,6 +28,8 @@ pub struct Balance {
     pub random_two: Word<Least>,
     /// The shortest time to the answer's `header` or to its `last_byte`, by the requests in flight.
     pub least_time: Word<Until>,
+    /// With `least_time`: requests that still wait count with the time that they have waited.
+    pub inflight: Word<bool>,
 }
 
 /// The methods that a word says.

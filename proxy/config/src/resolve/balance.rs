@@ -38,6 +38,12 @@ impl Resolver<'_> {
             Some(raw::Until::LastByte) => Until::LastByte,
             Some(raw::Until::Header) | None => Until::Header,
         };
+        let inflight = raw.inflight.or(false);
+        let is_least_time = raw.method.get() == Some(&raw::Method::LeastTime)
+            || !raw.least_time.is_absent() && raw.random_two.is_absent();
+        if let Some(at) = raw.inflight.place().filter(|_| !is_least_time) {
+            self.report.error(at, "`inflight` goes with `least_time`");
+        }
         if let Some((key, at)) = raw.hash.placed() {
             self.asked_of_requests(key, at);
             let spread = match raw.consistent.or(false) {
@@ -49,10 +55,10 @@ impl Resolver<'_> {
         match (raw.method.get(), raw.random_two.get()) {
             (_, Some(raw::Least::LeastTime)) => Balance::RandomTwo(Least::Time(until)),
             (_, Some(raw::Least::LeastConn)) => Balance::RandomTwo(Least::Conn),
-            (None, None) if !raw.least_time.is_absent() => Balance::LeastTime(until),
+            (None, None) if !raw.least_time.is_absent() => Balance::LeastTime { until, inflight },
             (Some(raw::Method::RoundRobin), _) => Balance::RoundRobin,
             (Some(raw::Method::LeastConn), _) => Balance::LeastConn,
-            (Some(raw::Method::LeastTime), _) => Balance::LeastTime(until),
+            (Some(raw::Method::LeastTime), _) => Balance::LeastTime { until, inflight },
             (Some(raw::Method::IpHash), _) => Balance::IpHash,
             (Some(raw::Method::Random), _) => Balance::Random,
             (Some(raw::Method::RandomTwo), _) => Balance::RandomTwo(Least::Conn),
@@ -67,7 +73,7 @@ impl Resolver<'_> {
             Balance::Hash { .. } => ("hash", true),
             Balance::Random => ("random", true),
             Balance::RandomTwo(_) => ("random_two", true),
-            Balance::RoundRobin | Balance::LeastConn | Balance::LeastTime(_) => ("", false),
+            Balance::RoundRobin | Balance::LeastConn | Balance::LeastTime { .. } => ("", false),
         };
         if server.backup && draws {
             let problem =
