@@ -11,53 +11,71 @@
 //! moment would stay dark for a whole `fail_timeout` after it came back.
 //!
 //! One lock a pool, held for a walk over its peers, so that turns and `max_conns` are exact. Measured with ten peers:
-//! a pick, its outcome and its release take 41 to 88 ns by method, and 0.12 to 0.25 µs with two threads that do
+//! a pick, its outcome and its release take 41 to 88 ns by round robin, least_conn or ip_hash, and 0.12 to 0.25 µs with two threads that do
 //! nothing else.
 //!
 //! - [`peer`]: an address with its parameters, and what outlives a reload.
 //! - `passive`: what outcomes of requests say.
 //! - [`probe`]: what active checks say.
-//! - `round_robin`, `least_conn`, `ip_hash`: the methods.
+//! - `round_robin`, `least_conn`, `least_time`, `ip_hash`, `hash`, `ring`, `random`: the methods.
+//! - [`Asker`]: what of a request they depend on.
+//! - `slow_start`: how a share grows when its peer is back.
+//! - [`sticky`]: what brings the requests of a session to its peer.
 //! - [`resolve`]: the plan's servers → endpoints; [`names`]: what the name servers say.
 //!
 //! Peers come and go by generations: whoever holds a pool builds the next one from it ([`Pool::rebuild`]) and names it
 //! its successor. Requests that an older generation picked tell their outcome to the newest one, if their peer stayed.
 
+mod asker;
+mod hash;
 mod ip_hash;
 mod least_conn;
+mod least_time;
+mod load;
 mod member;
 pub mod names;
 mod passive;
 pub mod peer;
 pub mod probe;
+mod random;
 pub mod resolve;
+mod ring;
 mod round_robin;
+mod slow_start;
+pub mod sticky;
 mod tried;
 
+#[cfg(test)]
+mod choosing_tests;
 #[cfg(test)]
 mod model;
 
 use std::{
-    net::IpAddr,
     ops::Range,
     sync::{Arc, OnceLock},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use weir_config::plan::{Balance, Upstream};
+use weir_config::plan::{Balance, Spread, Until, Upstream, WhenAllDown};
 
-use self::member::Member;
 pub use self::{
+    asker::Asker,
     peer::{Endpoint, Peer},
     tried::Tried,
 };
+use self::{member::Member, ring::Ring};
 
 /// One upstream: its peers and whose turn it is.
 #[derive(Debug)]
 pub struct Pool {
     name: Arc<str>,
     balance: Balance,
+    when_all_down: WhenAllDown,
+    /// With `hash … consistent`.
+    ring: Option<Ring>,
+    /// Whether shares grow back slowly.
+    slow_start: bool,
     /// Primaries first, then backups.
     members: Mutex<Box<[Member]>>,
     primaries: usize,
@@ -121,7 +139,8 @@ impl Pool {
     /// Peers that `old` has under the same name and address are carried over: requests in flight, failures and health.
     #[must_use]
     pub fn rebuild(old: Option<&Self>, upstream: &Upstream, endpoints: Vec<Endpoint>) -> Arc<Self> {
-        let pool = Self::build(old, Arc::clone(&upstream.name), upstream.balance, endpoints);
+        let (name, balance) = (Arc::clone(&upstream.name), upstream.balance.clone());
+        let pool = Self::build(old, name, balance, upstream.when_all_down, endpoints);
         if upstream.health.is_none() {
             // The checks that found a peer sick may be gone from the plan: nobody would ever bring it back.
             pool.members.lock().iter().for_each(|member| member.peer.set_healthy(true));
@@ -129,7 +148,14 @@ impl Pool {
         pool
     }
 
-    fn build(old: Option<&Self>, name: Arc<str>, balance: Balance, endpoints: Vec<Endpoint>) -> Arc<Self> {
+    fn build(
+        old: Option<&Self>,
+        name: Arc<str>,
+        balance: Balance,
+        when_all_down: WhenAllDown,
+        endpoints: Vec<Endpoint>,
+    ) -> Arc<Self> {
+        let slow_start = endpoints.iter().any(|endpoint| !endpoint.slow_start.is_zero());
         let before = old.map(|old| old.members.lock());
         let mut left: Vec<&Member> = before.iter().flat_map(|members| members.iter()).collect();
         let member = |endpoint: Endpoint| {
@@ -142,32 +168,49 @@ impl Pool {
         let (backups, primaries): (Vec<_>, Vec<_>) =
             endpoints.into_iter().partition(|endpoint| endpoint.backup);
         let count = primaries.len();
-        let members = primaries.into_iter().chain(backups).map(member).collect();
-        let successor = OnceLock::new();
-        Arc::new(Self { name, balance, members: Mutex::new(members), primaries: count, successor })
+        let members: Box<[Member]> = primaries.into_iter().chain(backups).map(member).collect();
+        let on_ring = matches!(balance, Balance::Hash { spread: Spread::Ring { .. }, .. });
+        let ring = on_ring.then(|| Ring::new(&members[..count]));
+        let (members, successor) = (Mutex::new(members), OnceLock::new());
+        Arc::new(Self {
+            name,
+            balance,
+            when_all_down,
+            ring,
+            slow_start,
+            members,
+            primaries: count,
+            successor,
+        })
     }
 
-    /// Picks the peer for the next attempt of a request from `client`, and notes it in `tried`.
+    /// Picks the peer for the next attempt of `asker`'s request, and notes it in `tried`.
     ///
-    /// Shape:  primaries by the upstream's method; backups, by the same method, when no primary is open.
+    /// Shape:  primaries by the upstream's method, that of the request's session first; backups, by the same method,
+    ///         when no primary is open; anybody with `fail_open`, when nobody is.
     /// Errors: [`NoPeer`] with the reason; [`NoPeer::Out`] has pardoned the peers if all of the upstream's were out.
     /// Source: nginx `ngx_http_upstream_get_round_robin_peer` and its siblings.
-    pub fn pick(self: &Arc<Self>, client: IpAddr, tried: &mut Tried, now: Instant) -> Result<Picked, NoPeer> {
+    pub fn pick(self: &Arc<Self>, asker: &Asker, tried: &mut Tried, now: Instant) -> Result<Picked, NoPeer> {
         let mut members = self.members.lock();
+        if self.slow_start {
+            members.iter_mut().for_each(|member| member.notice_health(now));
+        }
         let chosen = if self.is_single(&members) {
             // Failures do not count where there is nobody else to ask (nginx `peers->single`).
             let member = &members[0];
-            (member.is_up() && !member.is_full() && !tried.contains(0)).then_some(0)
+            let is_its = asker.route.as_ref() == Some(&member.peer.endpoint().route);
+            let is_up = member.is_up() || is_its && member.is_up_for_its_session();
+            (is_up && !member.is_full() && !tried.contains(0)).then_some(0)
         } else {
             let backups = self.primaries..members.len();
             let primary = if tried.on_backups {
                 None
             } else {
-                self.choose(&mut members, 0..self.primaries, client, tried, now)
+                self.choose(&mut members, 0..self.primaries, asker, tried, now)
             };
-            primary.or_else(|| self.choose(&mut members, backups, client, tried, now))
+            primary.or_else(|| self.choose(&mut members, backups, asker, tried, now))
         };
-        let Some(index) = chosen else {
+        let Some(index) = chosen.or_else(|| self.choose_anyone(&mut members, tried, now)) else {
             return Err(self.refuse(&mut members, tried, now));
         };
         let member = &mut members[index];
@@ -175,7 +218,12 @@ impl Pool {
         member.peer.begin();
         tried.insert(index);
         tried.on_backups = index >= self.primaries;
-        Ok(Picked { pool: Arc::clone(self), peer: Arc::clone(&member.peer), index })
+        let (pool, peer) = (Arc::clone(self), Arc::clone(&member.peer));
+        let waits = matches!(self.balance, Balance::LeastTime { inflight: true, .. });
+        if waits {
+            member.waiting.begin(now);
+        }
+        Ok(Picked { pool, peer, index, began: now, header: None, waits })
     }
 
     /// From now on outcomes belong to `next`, as far as it has their peers. Only the first call counts.
@@ -208,17 +256,51 @@ impl Pool {
         &self,
         members: &mut [Member],
         group: Range<usize>,
-        client: IpAddr,
+        asker: &Asker,
         tried: &mut Tried,
         now: Instant,
     ) -> Option<usize> {
-        match self.balance {
-            Balance::RoundRobin => round_robin::choose(members, group, tried, now),
-            Balance::LeastConn => least_conn::choose(members, group, tried, now),
-            // The hash belongs to the primaries: nginx knows no backups beside it, and its walk must not depend on them.
-            Balance::IpHash if group.start == 0 => ip_hash::choose(members, group, client, tried, now),
-            Balance::IpHash => round_robin::choose(members, group, tried, now),
+        if let Some(index) = its_session(members, group.clone(), asker, tried, now) {
+            if self.balance == Balance::RoundRobin {
+                round_robin::stick(members, group, index, tried, now);
+            }
+            return Some(index);
         }
+        // Hashes and lots belong to the primaries: nginx knows no backups beside them.
+        let is_primary = group.start == 0;
+        match &self.balance {
+            Balance::LeastConn => least_conn::choose(members, group, tried, now),
+            Balance::LeastTime { until, .. } => least_time::choose(members, group, *until, tried, now),
+            Balance::IpHash if is_primary => ip_hash::choose(members, group, asker.client, tried, now),
+            Balance::Hash { spread, .. } if is_primary => match (spread, &self.ring) {
+                (Spread::Ring { bound }, Some(ring)) => {
+                    ring.choose(members, group, &asker.key, *bound, tried, now)
+                }
+                _ => hash::choose(members, group, &asker.key, tried, now),
+            },
+            Balance::Random if is_primary => random::choose(members, group, asker.seed, tried, now),
+            Balance::RandomTwo(least) if is_primary => {
+                random::choose_of_two(members, group, *least, asker.seed, tried, now)
+            }
+            _ => round_robin::choose(members, group, tried, now),
+        }
+    }
+
+    /// `fail_open`: checks and failures say that nobody is left, and nobody believes them.
+    fn choose_anyone(&self, members: &mut [Member], tried: &Tried, now: Instant) -> Option<usize> {
+        let single = self.is_single(members);
+        let believed = self.when_all_down == WhenAllDown::Pardon
+            || members.iter().any(|member| member.is_up() && (single || !member.is_out(now)));
+        if believed {
+            return None;
+        }
+        let may = |index: usize, member: &Member| {
+            !tried.contains(index) && !member.is_resting() && !member.is_full()
+        };
+        let backups = self.primaries..members.len();
+        [0..self.primaries, backups]
+            .into_iter()
+            .find_map(|group| round_robin::among(members, group, now, may))
     }
 
     /// Nobody is open: says why, and pardons when failures alone keep the whole upstream dark.
@@ -235,7 +317,7 @@ impl Pool {
         if up().all(|(index, _)| tried.contains(index)) {
             return NoPeer::Tried;
         }
-        if up().all(|(_, member)| is_out(member)) {
+        if self.when_all_down == WhenAllDown::Pardon && up().all(|(_, member)| is_out(member)) {
             members.iter_mut().for_each(|member| member.standing.pardon());
         }
         NoPeer::Out
@@ -278,9 +360,26 @@ impl Pool {
         }
     }
 
-    fn succeeded(&self, index: usize) {
-        self.members.lock()[index].standing.succeeded();
+    /// Whether requests wait for the head of their answer, whose time is noted then.
+    fn waits_for_heads(&self) -> bool {
+        matches!(self.balance, Balance::LeastTime { until: Until::Header, inflight: true })
     }
+}
+
+/// The peer of `group` that has this request's session, if the session may go to it.
+///
+/// Source: nginx `ngx_http_upstream_get_rr_peer_by_sid`.
+fn its_session(
+    members: &[Member],
+    group: Range<usize>,
+    asker: &Asker,
+    tried: &Tried,
+    now: Instant,
+) -> Option<usize> {
+    let route = asker.route.as_ref()?;
+    let index =
+        group.start + members[group].iter().position(|member| member.peer.endpoint().route == *route)?;
+    members[index].is_open_to_its_session(index, tried, now).then_some(index)
 }
 
 /// A peer picked for one attempt: the proof that forward asks for, and the count of the request until it is dropped.
@@ -292,6 +391,10 @@ pub struct Picked {
     pool: Arc<Pool>,
     peer: Arc<Peer>,
     index: usize,
+    began: Instant,
+    header: Option<Duration>,
+    /// Whether it counts among those that wait for an answer.
+    waits: bool,
 }
 
 impl Picked {
@@ -307,11 +410,31 @@ impl Picked {
         self.pool.name()
     }
 
-    /// The attempt ended with an answer that counts as none of the failures.
-    pub fn succeeded(self) {
-        if let Some((pool, index)) = self.pool.newest(&self.peer, self.index) {
-            pool.succeeded(index);
+    /// The head of an answer came, for `least_time`.
+    pub fn answered(&mut self, now: Instant) {
+        let took = now.saturating_duration_since(self.began);
+        self.header = Some(took);
+        if self.waits && self.pool.waits_for_heads() {
+            self.waits = false;
+            if let Some((pool, index)) = self.pool.newest(&self.peer, self.index) {
+                let member = &mut pool.members.lock()[index];
+                member.times.add_header(took);
+                member.waiting.end(took, now);
+            }
         }
+    }
+
+    /// The attempt ended with an answer that counts as none of the failures.
+    pub fn succeeded(mut self, now: Instant) {
+        self.waited(now);
+        let last_byte = now.saturating_duration_since(self.began);
+        let Some((pool, index)) = self.pool.newest(&self.peer, self.index) else { return };
+        let member = &mut pool.members.lock()[index];
+        member.times.add_last_byte(last_byte);
+        if !pool.waits_for_heads() {
+            member.times.add_header(self.header.unwrap_or(last_byte));
+        }
+        member.succeeded(now);
     }
 
     /// The kept-alive connection was closed before anything was sent on it: this says nothing about the peer, and the
@@ -323,15 +446,28 @@ impl Picked {
     }
 
     /// The attempt failed in a way that counts against the peer.
-    pub fn failed(self, now: Instant) {
+    pub fn failed(mut self, now: Instant) {
+        self.waited(now);
         if let Some((pool, index)) = self.pool.newest(&self.peer, self.index) {
             pool.failed(index, now);
+        }
+    }
+
+    fn waited(&mut self, now: Instant) {
+        if std::mem::take(&mut self.waits)
+            && let Some((pool, index)) = self.pool.newest(&self.peer, self.index)
+        {
+            let took = now.saturating_duration_since(self.began);
+            pool.members.lock()[index].waiting.end(took, now);
         }
     }
 }
 
 impl Drop for Picked {
     fn drop(&mut self) {
+        if self.waits {
+            self.pool.members.lock()[self.index].waiting.leave();
+        }
         self.peer.end();
     }
 }

@@ -1,6 +1,6 @@
 //! `upstream` blocks → groups of servers, and the groups that a bare `proxy_pass http://host:port` implies.
 
-use weir_config::raw::{Balance, Keepalive, Server, Short, Upstream, Word};
+use weir_config::raw::{Balance, Keepalive, Method, Server, Short, Upstream, Word};
 
 use super::{Translator, forward::Tuning, list, maybe};
 use crate::{
@@ -33,16 +33,19 @@ impl<'a> Translator<'a, '_> {
     fn group(&mut self, block: &'a Directive) -> Group<'a> {
         let scope = Scope::default().inner(block.inside());
         let balance = self.balance(&scope);
+        let sticky = self.sticky(&scope);
         let written = scope.all("server");
         if written.is_empty() {
             self.problems.add(&block.at, "no servers are inside upstream");
         }
         let servers: Vec<Server> =
-            written.into_iter().filter_map(|server| self.server_of(server, balance)).collect();
+            written.into_iter().filter_map(|server| self.server_of(server, balance.as_ref())).collect();
         let keepalive = self.keepalive(&scope);
-        let tries = servers.iter().filter(|server| server.down.get() != Some(&true)).count();
+        let rests = |server: &&Server| server.down.or(false) || server.drain.or(false);
+        let tries = servers.iter().filter(|server| !rests(server)).count();
         let base = Upstream {
-            balance: maybe(balance),
+            balance: maybe(balance.map(Short)),
+            sticky: maybe(sticky),
             servers: list(servers.into_iter().map(Short)),
             keepalive: maybe(keepalive.map(Short)),
             ..Upstream::default()
@@ -66,42 +69,8 @@ impl<'a> Translator<'a, '_> {
         (keepalive != Keepalive::default()).then_some(keepalive)
     }
 
-    /// How a server is chosen; `None` is round robin.
-    fn balance(&mut self, scope: &Scope<'a>) -> Option<Balance> {
-        const METHODS: [&str; 6] = ["least_conn", "ip_hash", "hash", "random", "least_time", "sticky"];
-        let mut chosen = None;
-        for name in METHODS {
-            let Some(method) = scope.own(name) else { continue };
-            let (balance, how) = match (name, method.arg(0)) {
-                ("least_conn", _) => (Some(Balance::LeastConn), None),
-                ("ip_hash", _) => (Some(Balance::IpHash), None),
-                ("hash", "$remote_addr" | "$binary_remote_addr") => {
-                    (Some(Balance::IpHash), Some("as ip_hash, without consistent hashing"))
-                }
-                ("hash", _) => (None, Some("round robin: no other hash key than the client's address")),
-                ("random", "two") => {
-                    (Some(Balance::LeastConn), Some("as least_conn over all servers, not over two"))
-                }
-                ("random", _) => (None, Some("round robin, which spreads as evenly")),
-                ("least_time", _) => {
-                    (Some(Balance::LeastConn), Some("as least_conn: slow servers have more open requests"))
-                }
-                _ => (
-                    Some(Balance::IpHash),
-                    Some("as ip_hash: a client sticks by its address, not by a cookie"),
-                ),
-            };
-            match how {
-                None => self.ledger.exact(method),
-                Some(how) => self.ledger.approximated(method, how),
-            }
-            chosen = chosen.or(balance);
-        }
-        chosen
-    }
-
     /// `server ADDRESS [parameters]`; `None` where it has to be left out.
-    fn server_of(&mut self, directive: &'a Directive, balance: Option<Balance>) -> Option<Server> {
+    fn server_of(&mut self, directive: &'a Directive, balance: Option<&Balance>) -> Option<Server> {
         let written = directive.arg(0);
         if written.starts_with("unix:") {
             self.ledger
@@ -122,8 +91,9 @@ impl<'a> Translator<'a, '_> {
                 ("max_conns", _) if counts(0).is_some() => server.max_conns = maybe(counts(0)),
                 ("max_fails", _) if counts(0).is_some() => server.max_fails = maybe(counts(0)),
                 ("fail_timeout", _) if span(value).is_some() => server.fail_timeout = maybe(span(value)),
-                ("backup", "") if balance == Some(Balance::IpHash) => {
-                    self.problems.add(&word.at, "balancing method does not support parameter \"backup\"");
+                ("backup" | "slow_start", _) if balance.is_some_and(fixes_shares) => {
+                    let problem = format!("balancing method does not support parameter \"{name}\"");
+                    self.problems.add(&word.at, problem);
                 }
                 ("backup", "") => server.backup = Word::new(true),
                 ("down", "") => server.down = Word::new(true),
@@ -133,10 +103,12 @@ impl<'a> Translator<'a, '_> {
                         "its name is resolved at start and reload, not while running",
                     );
                 }
-                ("slow_start", _) => {
-                    self.ledger.approximated(directive, "without slow_start: it gets its full share at once");
-                }
-                ("service" | "route" | "drain", _) => {
+                ("slow_start", _) if span(value).is_some() => server.slow_start = maybe(span(value)),
+                ("drain", "") => server.drain = Word::new(true),
+                ("route", "") => self.problems.add(&word.at, "route is empty"),
+                ("route", _) if value.len() > 32 => self.problems.add(&word.at, "route is longer than 32"),
+                ("route", _) => server.route = Word::new(value.to_owned()),
+                ("service", _) => {
                     self.ledger
                         .approximated(directive, format!("without `{name}`: only its address is used"));
                 }
@@ -195,8 +167,14 @@ impl<'a> Translator<'a, '_> {
     }
 }
 
+/// Whether the method keeps shares as they are, and knows no backups.
+fn fixes_shares(balance: &Balance) -> bool {
+    let fixed = |method: &Method| matches!(method, Method::IpHash | Method::Random | Method::RandomTwo);
+    !balance.hash.is_absent() || !balance.random_two.is_absent() || balance.method.get().is_some_and(fixed)
+}
+
 /// `host:port` with the port filled in; `None` where the port is not one.
-fn with_port(text: &str, default: u16) -> Option<String> {
+pub(super) fn with_port(text: &str, default: u16) -> Option<String> {
     let port_at = match text.rfind(']') {
         Some(end) => text[end..].find(':').map(|colon| end + colon),
         None => text.rfind(':'),

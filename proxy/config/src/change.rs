@@ -82,7 +82,7 @@ impl Change<'_> {
             servers: Word::new(words.into_iter().map(Short).collect::<List<_>>()),
             ..raw::Upstream::default()
         };
-        let mut changed = resolve::servers(&raw, &upstream.name, upstream.balance, &mut report);
+        let mut changed = resolve::servers(&raw, &upstream.name, &upstream.balance, &mut report);
         report.settle(&std::collections::BTreeMap::new());
         if report.has_errors() {
             return Err(Refused::Wrong(report));
@@ -157,6 +157,8 @@ fn as_written(server: &plan::Server) -> raw::Server {
         service: server.service.as_ref().map_or(Word::Absent, |name| {
             Word::new(name.strip_suffix(&format!(".{}", server.address)).unwrap_or(name).to_owned())
         }),
+        slow_start: Word::new(Span::new(server.slow_start)),
+        route: server.route.clone().map_or(Word::Absent, Word::new),
     }
 }
 
@@ -173,6 +175,8 @@ fn overlay(server: &mut raw::Server, words: raw::Server) {
     put(&mut server.backup, words.backup);
     put(&mut server.down, words.down);
     put(&mut server.drain, words.drain);
+    put(&mut server.slow_start, words.slow_start);
+    put(&mut server.route, words.route);
     put(&mut server.resolve, words.resolve);
     put(&mut server.service, words.service);
 }

@@ -67,6 +67,11 @@ impl Wrong {
         Self { message: message.into(), help: None }
     }
 
+    /// Cause and way out in the form that [`de::Error::custom`] reads.
+    pub(crate) fn sentence(self) -> String {
+        [Some(self.message), self.help].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    }
+
     fn note(self, place: Place, report: &RefCell<Report>) {
         report.borrow_mut().error(place, self.message).help = self.help;
     }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::{
-    plan::{Balance, Protocol, TlsVersion},
+    plan::{Balance, Protocol, TlsVersion, WhenAllDown},
     units::Bytes,
 };
 
@@ -58,6 +58,16 @@ pub const IDENTITY_TTL: Duration = seconds(60);
 
 /// As nginx.
 pub const BALANCE: Balance = Balance::RoundRobin;
+/// An outage of all peers ends with one request: nginx's rule until 1.11.5, and kinder to the peers than asking them on.
+pub const WHEN_ALL_DOWN: WhenAllDown = WhenAllDown::Pardon;
+/// As nginx: whoever is back takes its share at once; only who has caches to warm asks for more.
+pub const SLOW_START: Duration = Duration::ZERO;
+/// As nginx's `sticky learn`.
+pub const STICKY_TIMEOUT: Duration = seconds(600);
+/// About 2 MiB: what a zone of as much holds in nginx (8000 in 1 MiB), and more.
+pub const STICKY_SESSIONS: u32 = 20_000;
+/// Weights of a ring in all: 160 points each, of 24 bytes, are about 40 MB at the most.
+pub const RING_WEIGHT: u64 = 10_000;
 /// Equal shares.
 pub const WEIGHT: u32 = 1;
 /// As nginx: one failure takes a peer out …

@@ -4,10 +4,13 @@
 //! but not built, so a plan that exists has passed every check (the only constructor is [`crate::load`]).
 //! Names point by index ([`UpstreamId`], [`CacheId`], …), so nothing is looked up by string while a request waits.
 
+mod balance;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
+pub use self::balance::*;
 use crate::{
     defaults,
     secret::Secret,
@@ -242,6 +245,10 @@ pub struct Upstream {
     pub name: Arc<str>,
     /// How a peer is chosen.
     pub balance: Balance,
+    /// What keeps a session at its peer.
+    pub sticky: Option<Sticky>,
+    /// What happens when every peer is out.
+    pub when_all_down: WhenAllDown,
     /// At least one that is not `down`.
     pub servers: Vec<Server>,
     /// Active checks; `None` leaves only the passive ones.
@@ -310,17 +317,6 @@ pub struct Resolver {
     pub timeout: Duration,
 }
 
-/// How a peer is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Balance {
-    /// Smooth weighted round robin, as nginx.
-    RoundRobin,
-    /// Fewest active requests per weight; ties by round robin.
-    LeastConn,
-    /// By the first three octets of an IPv4 client, or a whole IPv6 address, as nginx.
-    IpHash,
-}
-
 /// One peer as written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -339,12 +335,16 @@ pub struct Server {
     pub backup: bool,
     /// Never asked.
     pub down: bool,
-    /// Gets no new clients.
+    /// Asked only by sessions that it has already.
     pub drain: bool,
     /// Whether the name is looked up again whenever its answer expires.
     pub resolve: bool,
     /// The name whose SRV records tell the peers: `_http._tcp.api.internal`.
     pub service: Option<String>,
+    /// How long its share grows from nothing after it was out; zero is at once.
+    pub slow_start: Duration,
+    /// The word by which `sticky` knows it; `None` is the MD5 of its address.
+    pub route: Option<String>,
     /// Where it was written.
     pub place: Place,
 }

@@ -4,11 +4,13 @@
 //! comments on the fields are the descriptions in the schema. Values that have a grammar of their own are text here
 //! and are parsed by [`crate::resolve()`], so that a program (`weir-nginx`) can make a `Raw` as easily as an operator.
 
+pub mod balance;
 pub mod edge;
 pub mod route;
 pub mod upstream;
 pub mod word;
 
+pub use balance::*;
 pub use edge::*;
 pub use route::*;
 pub use upstream::*;

@@ -6,6 +6,7 @@
 mod action;
 mod address;
 mod bandwidth;
+mod balance;
 mod edge;
 mod error_page;
 mod named;
@@ -60,7 +61,7 @@ pub(crate) fn resolve(raw: &Raw, outside: &dyn Outside, report: &mut Report) -> 
 pub(crate) fn servers(
     raw: &raw::Upstream,
     name: &str,
-    balance: plan::Balance,
+    balance: &plan::Balance,
     report: &mut Report,
 ) -> Vec<plan::Server> {
     let whole = Raw::default();

@@ -34,8 +34,12 @@ pub struct Endpoint {
     pub backup: bool,
     /// Never asked.
     pub down: bool,
-    /// Gets no new clients.
+    /// Asked only by its sessions.
     pub drain: bool,
+    /// How long its share grows after it was out; zero is at once.
+    pub slow_start: Duration,
+    /// By what `sticky` knows it.
+    pub route: Arc<str>,
 }
 
 impl Endpoint {

@@ -187,6 +187,8 @@ mod tests {
             backup: false,
             down: false,
             drain: false,
+            slow_start: Duration::ZERO,
+            route: "a".into(),
         }))
     }
 

@@ -11,6 +11,7 @@ use weir_config::{plan::Server, span::Place};
 use super::{
     names::{Names, NoAnswer, Serving},
     peer::Endpoint,
+    sticky::route_of,
 };
 use crate::http_client::Address;
 
@@ -114,6 +115,7 @@ async fn addresses(name: &str) -> io::Result<Vec<SocketAddr>> {
 }
 
 fn endpoint(server: &Server, address: Address) -> Endpoint {
+    let route = server.route.as_deref().map_or_else(|| route_of(&address), Into::into);
     Endpoint {
         name: server.address.as_str().into(),
         address,
@@ -124,6 +126,8 @@ fn endpoint(server: &Server, address: Address) -> Endpoint {
         backup: server.backup,
         down: server.down,
         drain: server.drain,
+        slow_start: server.slow_start,
+        route,
     }
 }
 

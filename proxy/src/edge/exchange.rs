@@ -9,7 +9,7 @@ mod ahead;
 mod open;
 mod session;
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
@@ -20,7 +20,7 @@ pub(super) use self::open::{Cut, Open};
 use self::session::Session;
 use super::client::{Client, ClientError};
 use crate::{
-    balance::{NoPeer, Picked, Tried},
+    balance::{Asker, NoPeer, Picked, Tried},
     forward::{
         http1,
         idle::Past,
@@ -52,7 +52,8 @@ pub(super) struct Request {
 /// What is asked of an upstream.
 pub(super) struct Call<'a> {
     pub(super) upstream: &'a Arc<Upstream>,
-    pub(super) client: IpAddr,
+    /// What the choice of a peer depends on.
+    pub(super) asker: Asker,
     /// What the peer hears of the client's connection, where it wants to.
     pub(super) ends: Ends,
     /// The request as the peer gets it, body framing included.
@@ -95,7 +96,7 @@ pub(super) async fn open(
     let mut unwanted: Option<(Answered, HttpPeer, Picked)> = None;
     let mut counted = 0;
     for _ in 0..ATTEMPTS {
-        let picked = match (pool.pick(call.client, &mut tried, Instant::now()), unwanted.take()) {
+        let mut picked = match (pool.pick(&call.asker, &mut tried, Instant::now()), unwanted.take()) {
             (Ok(picked), unwanted) => {
                 if let (Some((.., before)), Some(failure)) = (unwanted, last) {
                     blame(before, failure, &plan.retry, Instant::now());
@@ -129,6 +130,7 @@ pub(super) async fn open(
             Ok(((session, past), head, request_done)) => {
                 let status = head.status;
                 (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
+                picked.answered(now);
                 let answered = Answered { session, past, head, request_done };
                 if !plan.retry.statuses.contains(&status.as_u16()) {
                     attempts.push(note);
@@ -234,6 +236,8 @@ async fn exchange_heads(
     let broken = |failure: Failure, has_heard: bool| match failure {
         // The peer closed a kept connection as our request crossed it: nobody failed, and it may be sent again.
         Failure::Reset if resendable && !has_heard => Lost::Peer(Failure::ResetUnsent),
+        // What it said may have been on its way before we asked: a fresh connection will tell.
+        Failure::BadAnswer if resendable => Lost::Peer(Failure::ResetUnsent),
         failure => Lost::Peer(failure),
     };
     // An earlier attempt may have read part of the body, or all of it.

@@ -1,6 +1,9 @@
 //! Forwarding one request: the head for the peer, the exchange, and the answer as it comes.
 
+use std::time::{Instant, SystemTime};
+
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use rand::Rng;
 use weir_config::plan::Forward;
 
 use super::{
@@ -11,7 +14,7 @@ use super::{
 };
 use crate::{
     accept::BadRequest,
-    balance::NoPeer,
+    balance::{Asker, NoPeer},
     cache::{self, Purge, Tag},
     forward::{grpc, headers, hop_by_hop},
     journey::Journey,
@@ -59,7 +62,10 @@ impl Edge {
         let running = trip.running();
         let upstream = &running.upstreams[forward.upstream.index()];
         let (client, ends) = (trip.request.client, trip.request.ends);
-        Call { upstream, client, ends, head, upgrade: trip.upgrade(forward).cloned() }
+        let facts = trip.passed.facts(&trip.request);
+        let route = upstream.sticky.as_ref().and_then(|sticky| sticky.route(&facts, Instant::now()));
+        let asker = Asker::new(&upstream.plan.balance, client, route, &facts, rand::rng().random());
+        Call { upstream, asker, ends, head, upgrade: trip.upgrade(forward).cloned() }
     }
 
     /// The request as the peer gets it: one target, our own account of the client, one framing.
@@ -85,7 +91,7 @@ impl Edge {
             })
             .collect();
         let identity = running.identity.as_ref().map(|signer| {
-            let value = trip.passed.caller().map(|caller| signer.sign(caller, std::time::SystemTime::now()));
+            let value = trip.passed.caller().map(|caller| signer.sign(caller, SystemTime::now()));
             (signer.header(), value)
         });
         headers::prepare(&mut fields, &request.hop(), identity, &configured).map_err(|_| Refusal::Hops)?;
@@ -149,7 +155,8 @@ impl Edge {
             return shown;
         }
         self.invalidate(trip, forward, status, &open.head.headers);
-        let (fields, length) = answer_fields(trip, &open);
+        let (mut fields, length) = answer_fields(trip, &open);
+        stick(trip, forward, &open, &mut fields);
         let head = reply::head(trip, journey, client, status, fields, length)?;
         journey.answer.status = status.as_u16();
         let bodiless =
@@ -190,6 +197,14 @@ impl Edge {
             running.tags.purge(Tag::named(&tag), Purge::Hard);
             running.count_invalidation();
         }
+    }
+}
+
+/// Brings the next request of this session to the peer that answers. What is kept for everybody is not touched.
+pub(super) fn stick(trip: &Trip, forward: &Forward, open: &Open, fields: &mut HeaderMap) {
+    if let Some(sticky) = &trip.running().upstreams[forward.upstream.index()].sticky {
+        let facts = trip.passed.facts(&trip.request);
+        sticky.answered(&facts, open.answerer(), fields, Instant::now(), SystemTime::now());
     }
 }
 

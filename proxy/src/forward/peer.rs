@@ -20,6 +20,10 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use nix::{
+    errno::Errno,
+    sys::socket::{MsgFlags, recv},
+};
 use pingora::{
     BError, ErrorType, OrErr,
     connectors::{ConnectorOptions, L4Connect, TransportConnector, http::Connector, l4::BindTo},
@@ -102,7 +106,10 @@ impl Quiet for Line {
     fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
         // Without the budget of the task, which would make a socket look quiet that is not.
-        tokio::task::unconstrained(self.0.read(&mut byte)).now_or_never().is_none()
+        let is_pending = tokio::task::unconstrained(self.0.read(&mut byte)).now_or_never().is_none();
+        // The runtime may not have heard yet of what came; the kernel has.
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        is_pending && recv(self.0.id(), &mut byte, flags) == Err(Errno::EAGAIN)
     }
 }
 

@@ -7,7 +7,7 @@ use weir_config::plan;
 
 use super::{CannotRun, Running, roster::Roster};
 use crate::{
-    balance::{Pool, names::Names, probe::Check},
+    balance::{Pool, names::Names, probe::Check, sticky::Sticky},
     forward::{
         idle::{self, Idle},
         peer::{Dial, Line},
@@ -22,6 +22,8 @@ pub struct Upstream {
     pub plan: plan::Upstream,
     /// Who serves.
     pub roster: Arc<Roster>,
+    /// What brings the requests of a session to its peer.
+    pub sticky: Option<Arc<Sticky>>,
     /// How requests connect.
     pub dial: Dial,
     /// Connections that nobody uses now.
@@ -58,7 +60,10 @@ impl Upstream {
                 tokio::spawn(idle::watch(Arc::downgrade(&idle)));
                 idle
             });
-        Ok(Self { plan: plan.clone(), roster, dial, idle, tls })
+        let sticky = plan.sticky.as_ref();
+        let sticky =
+            sticky.map(|plan| Sticky::rebuild(before.and_then(|before| before.sticky.as_ref()), plan));
+        Ok(Self { plan: plan.clone(), roster, sticky, dial, idle, tls })
     }
 
     /// Whose turn it is: the generation that is in force, to be kept for all attempts of a request.

@@ -7,6 +7,7 @@ mod balancing;
 mod caching;
 mod changing;
 mod connections;
+mod choosing;
 mod desync;
 mod errors;
 mod forwarding;

@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::word::{FromShort, List, Short, Word};
+use super::{
+    balance::{Balance, Sticky, WhenAllDown},
+    word::{FromShort, List, Short, Word},
+};
 use crate::{
     template::Template,
     units::{Bytes, Quota, Span},
@@ -13,8 +16,12 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upstream {
-    /// How a server is chosen: `round_robin`, `least_conn` or `ip_hash`.
-    pub balance: Word<Balance>,
+    /// How a server is chosen: a method, or `{ hash: KEY }` and the like.
+    pub balance: Word<Short<Balance>>,
+    /// What keeps a session at the server where it began.
+    pub sticky: Word<Sticky>,
+    /// What happens when failures or checks have taken every server out: `pardon` or `fail_open`.
+    pub when_all_down: Word<WhenAllDown>,
     /// The servers.
     pub servers: Word<List<Short<Server>>>,
     /// Active checks; without them only failed requests tell.
@@ -80,18 +87,6 @@ pub enum ProxyProtocol {
     V2,
 }
 
-/// How a server is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// In turn, by weight.
-    RoundRobin,
-    /// Fewest active requests by weight.
-    LeastConn,
-    /// By the client's address.
-    IpHash,
-}
-
 /// One server of an upstream.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -110,12 +105,16 @@ pub struct Server {
     pub backup: Word<bool>,
     /// Never asked.
     pub down: Word<bool>,
-    /// Gets no new clients; requests under way end in peace.
+    /// Asked only by sessions that it has already.
     pub drain: Word<bool>,
     /// Whether the name is looked up again whenever its answer expires.
     pub resolve: Word<bool>,
     /// A service whose SRV records tell the servers, with their ports: `http`, or `_http._tcp`. Needs `resolve`.
     pub service: Word<String>,
+    /// How long its share grows from nothing after it was out. 0: it has its share at once.
+    pub slow_start: Word<Span>,
+    /// The word by which `sticky` knows it. Default: the MD5 of its address, as nginx.
+    pub route: Word<String>,
 }
 
 impl FromShort for Server {

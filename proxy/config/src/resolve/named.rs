@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use super::Resolver;
 use crate::{
     defaults as d,
-    plan::{self, Balance, UpstreamId},
+    plan::{self, Balance, UpstreamId, WhenAllDown},
     raw::{self, Short, Word},
     span::Place,
     template::{Template, Variable},
@@ -18,16 +18,19 @@ impl Resolver<'_> {
     }
 
     fn upstream(&mut self, name: &str, raw: &raw::Upstream, place: Place) -> plan::Upstream {
-        let balance = match raw.balance.get() {
-            Some(raw::Balance::RoundRobin) => Balance::RoundRobin,
-            Some(raw::Balance::LeastConn) => Balance::LeastConn,
-            Some(raw::Balance::IpHash) => Balance::IpHash,
-            None => d::BALANCE,
-        };
-        let servers = self.servers(name, raw, balance, place);
+        let balance = self.balance(&raw.balance);
+        let sticky = raw.sticky.placed().and_then(|(sticky, place)| self.sticky(sticky, place));
+        let servers = self.servers(name, raw, &balance, place);
+        self.ring_fits(&servers, &balance, place);
         plan::Upstream {
             name: name.into(),
             balance,
+            sticky,
+            when_all_down: match raw.when_all_down.get() {
+                Some(raw::WhenAllDown::Pardon) => WhenAllDown::Pardon,
+                Some(raw::WhenAllDown::FailOpen) => WhenAllDown::FailOpen,
+                None => d::WHEN_ALL_DOWN,
+            },
             health: raw.health.get().map(|health| self.health(health)),
             retry: self.retry(raw.retry.get().unwrap_or(&raw::Retry::default())),
             timeouts: self.timeouts(raw.timeouts.get().unwrap_or(&raw::Timeouts::default())),
@@ -48,20 +51,21 @@ impl Resolver<'_> {
         &mut self,
         name: &str,
         raw: &raw::Upstream,
-        balance: Balance,
+        balance: &Balance,
         place: Place,
     ) -> Vec<plan::Server> {
         let mut servers: Vec<plan::Server> = Vec::new();
-        for (Short(server), place) in raw.servers.items() {
-            let Some(server) = self.server(server, place) else { continue };
+        for (Short(written), place) in raw.servers.items() {
+            let Some(server) = self.server(written, place) else { continue };
             if let Some(first) = servers.iter().find(|known| known.address == server.address) {
                 let message =
                     format!("`{}` is listed twice, first in line {}", server.address, first.place.line);
                 self.report.warning(place, message).help("use `weight` for a larger share");
             }
-            if server.backup && balance == Balance::IpHash {
-                let problem = self.report.error(place, "`backup` does not go with `balance: ip_hash`");
-                problem.help("an address keeps its server there; use `down` for a server that rests");
+            self.server_fits(written, &server, balance);
+            if let Some(at) = written.drain.place().filter(|_| server.drain && raw.sticky.is_absent()) {
+                let problem = self.report.warning(at, "without `sticky` no session is left to be drained");
+                problem.help("`down: true` says the same");
             }
             servers.push(server);
         }
@@ -99,8 +103,21 @@ impl Resolver<'_> {
             drain: raw.drain.or(false),
             resolve: raw.resolve.or(false),
             service,
+            slow_start: Self::span(&raw.slow_start, d::SLOW_START),
+            route: self.route_word(&raw.route),
             place,
         })
+    }
+
+    /// nginx's bound on `route`, and what a cookie's value may be made of (RFC 6265 §4.1.1).
+    fn route_word(&mut self, word: &Word<String>) -> Option<String> {
+        let (route, at) = word.placed()?;
+        let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';' | b'\\');
+        if route.is_empty() || route.len() > 32 || !route.bytes().all(fits) {
+            let problem = self.report.error(at, format!("`{route}` cannot be a route"));
+            problem.help("up to 32 characters that a cookie may have, such as `a` or `web-1`");
+        }
+        Some(route.clone())
     }
 
     fn health(&mut self, raw: &raw::Health) -> plan::Health {
@@ -189,10 +206,7 @@ impl Resolver<'_> {
             match source {
                 raw::TokenSource::Bearer => from.push(plan::TokenSource::Bearer),
                 raw::TokenSource::Cookie(name) => {
-                    // A cookie's name is a token (RFC 6265 §4.1.1), as a header's is.
-                    if name.parse::<http::HeaderName>().is_err() {
-                        self.report.error(at, format!("`{name}` cannot be the name of a cookie"));
-                    }
+                    self.cookie_name(name, at);
                     from.push(plan::TokenSource::Cookie(name.clone()));
                 }
                 raw::TokenSource::Header(name) => {

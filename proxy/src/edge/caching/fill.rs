@@ -15,7 +15,7 @@ use crate::{
         Edge, Ended,
         client::Client,
         exchange::{self, NoAnswer, Open},
-        forwarding::{Framing, answer_fields},
+        forwarding::{Framing, answer_fields, stick},
         reply::{self, Length},
     },
     forward::{peer::Connectors, retry::Failure},
@@ -118,7 +118,8 @@ impl Edge {
             tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
             return shown;
         }
-        let (fields, length) = answer_fields(case.trip, &open);
+        let (mut fields, length) = answer_fields(case.trip, &open);
+        stick(case.trip, case.forward, &open, &mut fields);
         let head = reply::head(case.trip, journey, client, open.head.status, fields, length)?;
         journey.answer.status = open.head.status.as_u16();
         let bodiless =

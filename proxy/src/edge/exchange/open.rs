@@ -16,7 +16,7 @@ use super::{
     session::{self, Session},
 };
 use crate::{
-    balance::Picked,
+    balance::{Peer, Picked},
     edge::client::{Client, ClientError},
     forward::{hop_by_hop, idle::Past, peer::Connectors, retry::Failure},
     running::Upstream,
@@ -57,6 +57,11 @@ enum Way {
 }
 
 impl Open {
+    /// Who answers.
+    pub(in crate::edge) fn answerer(&self) -> &Peer {
+        self.picked.peer()
+    }
+
     /// Whether the connection now carries another protocol.
     pub(in crate::edge) fn is_upgraded(&self) -> bool {
         self.upgraded
@@ -150,7 +155,7 @@ impl Open {
 
     /// The answer was read to its end: tells the pool so, and keeps the connection for the next request.
     pub(in crate::edge) async fn done(self, connectors: &Connectors) {
-        self.picked.succeeded();
+        self.picked.succeeded(Instant::now());
         let clean = self.request_done && !self.upgraded;
         session::give_back(connectors, &self.upstream, &self.peer, (self.session, self.past), clean).await;
     }
