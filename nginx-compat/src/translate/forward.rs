@@ -71,13 +71,11 @@ impl<'t> Target<'t> {
             Some(rest) => (false, rest),
             None => (true, url.strip_prefix("https://")?),
         };
-        if rest.starts_with("unix:") {
+        if let Some(path) = rest.strip_prefix("unix:") {
             // `unix:/path:/uri`: the second colon ends the path of the socket.
-            let (path, uri) = match rest["unix:".len()..].find(':') {
-                Some(colon) => (&rest[.."unix:".len() + colon], &rest["unix:".len() + colon + 1..]),
-                None => (rest, ""),
-            };
-            return Some(Self { tls, authority: path, uri: (!uri.is_empty()).then_some(uri) });
+            let (path, uri) = path.split_once(':').unwrap_or((path, ""));
+            let authority = &rest[.."unix:".len() + path.len()];
+            return Some(Self { tls, authority, uri: (!uri.is_empty()).then_some(uri) });
         }
         let uri_at =
             ["/", "?", "$request_uri", "$uri"].into_iter().filter_map(|start| rest.find(start)).min();

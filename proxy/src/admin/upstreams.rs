@@ -2,7 +2,7 @@
 //!
 //! | request | does |
 //! |---|---|
-//! | `GET /upstreams`, `GET /upstreams/NAME` | servers as they are meant now, and peers as they are |
+//! | `GET /upstreams`, `GET /upstreams/NAME` | servers as they are meant now, peers as they are, idle connections |
 //! | `POST /upstreams/NAME/servers` | adds a server; the body is what `servers` would hold in config.yaml, as JSON |
 //! | `PATCH /upstreams/NAME/servers/ADDRESS` | changes its keys: `{"weight": 3}`, `{"drain": true}`, `{"down": true}` |
 //! | `DELETE /upstreams/NAME/servers/ADDRESS` | removes it; requests that it has go on to their end |
@@ -137,7 +137,7 @@ fn seen(upstream: &Upstream, now: Instant) -> Value {
     let servers = upstream.roster.servers();
     let servers: Vec<_> = servers.iter().map(|(server, as_written)| meant(server, *as_written)).collect();
     let peers: Vec<_> = upstream.pool().sight(now).iter().map(peer).collect();
-    json!({ "name": &*upstream.plan.name, "servers": servers, "peers": peers })
+    json!({ "name": &*upstream.plan.name, "servers": servers, "peers": peers, "idle": upstream.idle.count() })
 }
 
 /// A server in the words of config.yaml, and whether the file says so too.

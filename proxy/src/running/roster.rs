@@ -23,7 +23,7 @@ use weir_config::{
 };
 
 use crate::balance::{
-    Endpoint, Pool,
+    Endpoint, Peer, Pool,
     names::Names,
     probe::{self, Check},
     resolve::{self, Unresolved},
@@ -54,8 +54,8 @@ struct Listed {
     found: HashMap<String, Vec<Endpoint>>,
     /// Whoever looks a server up again ends with its guard.
     lookups: HashMap<String, DropGuard>,
-    /// One check for each peer that can be asked, in the order of the pool.
-    probes: Vec<(Endpoint, DropGuard)>,
+    /// One check for each peer that can be asked.
+    probes: Vec<(Arc<Peer>, DropGuard)>,
 }
 
 /// Why a change was not made.
@@ -145,12 +145,14 @@ impl Roster {
         let (servers, about) = change.apply(&self.plan, &now)?;
         let mut found = None;
         let added = servers.iter().find(|server| server.address == about);
-        let same_name = |known: &Server| {
-            added.is_some_and(|new| {
-                (&known.address, &known.service, known.resolve) == (&new.address, &new.service, new.resolve)
+        // What a service said was read with the parameters that its server had.
+        let is_known = |new: &&Server| {
+            now.iter().any(|known| match &new.service {
+                None => (&known.address, known.resolve) == (&new.address, new.resolve),
+                Some(_) => change::same(known, new),
             })
         };
-        if let Some(server) = added.filter(|_| !now.iter().any(same_name)) {
+        if let Some(server) = added.filter(|new| !is_known(new)) {
             found = Some(resolve::resolve(server, &self.names).await?.0);
         }
         let mut listed = self.listed.lock();
@@ -163,7 +165,7 @@ impl Roster {
         Ok(about)
     }
 
-    /// Nobody watches for this roster any more, and outcomes of its requests belong to `next`.
+    /// What requests of this roster learn of peers belongs to `next` from now on.
     pub(super) fn succeeded_by(&self, next: &Self) {
         self.pool().succeeded_by(&next.pool());
     }
@@ -175,9 +177,7 @@ impl Roster {
         let endpoints = endpoints(&listed.servers, &listed.found);
         let old = self.pool();
         let sight = old.sight(Instant::now());
-        let is_same = sight.len() == endpoints.len()
-            && sight.iter().all(|sight| endpoints.contains(sight.peer.endpoint()));
-        if !is_same {
+        if !sight.iter().map(|sight| sight.peer.endpoint()).eq(&endpoints) {
             let next = Pool::rebuild(Some(&old), &self.plan, endpoints);
             old.succeeded_by(&next);
             self.pool.store(next);
@@ -190,30 +190,31 @@ impl Roster {
         let servers = &listed.servers;
         listed.lookups.retain(|name, _| servers.iter().any(|it| it.address == *name && it.resolve));
         for server in servers.iter().filter(|server| server.resolve) {
-            listed.lookups.entry(server.address.clone()).or_insert_with(|| self.follow(server.clone()));
+            let name = &server.address;
+            listed.lookups.entry(name.clone()).or_insert_with(|| self.follow(name.clone()));
         }
         let Some(check) = &self.check else { return };
         let sight = self.pool().sight(Instant::now());
         let asked = || sight.iter().map(|sight| &sight.peer).filter(|peer| !peer.endpoint().down);
-        listed.probes.retain(|(probed, _)| asked().any(|peer| peer.endpoint().is_same_peer(probed)));
+        listed.probes.retain(|(probed, _)| asked().any(|peer| peer.is(probed)));
         for peer in asked() {
-            if listed.probes.iter().any(|(probed, _)| probed.is_same_peer(peer.endpoint())) {
+            if listed.probes.iter().any(|(probed, _)| probed.is(peer)) {
                 continue;
             }
             let stop = self.stop.child_token();
             let random = || rand::rng().random::<f64>();
             let name = Arc::clone(&self.plan.name);
             tokio::spawn(probe::watch(name, Arc::clone(peer), check.clone(), stop.clone(), random));
-            listed.probes.push((peer.endpoint().clone(), stop.drop_guard()));
+            listed.probes.push((Arc::clone(peer), stop.drop_guard()));
         }
     }
 
-    /// Looks `server` up again whenever its answer has expired, at first at once.
-    fn follow(self: &Arc<Self>, server: Server) -> DropGuard {
+    /// Looks the server called `name` up again whenever its answer has expired, at first at once.
+    fn follow(self: &Arc<Self>, name: String) -> DropGuard {
         let stop = self.stop.child_token();
         let (roster, names) = (Arc::downgrade(self), Arc::clone(&self.names));
         let following = async move {
-            loop {
+            while let Some(server) = Self::listed(&roster, &name) {
                 let answer = resolve::resolve(&server, &names).await;
                 let Some(valid) = Self::heard(&roster, &server, answer) else { return };
                 tokio::time::sleep(valid).await;
@@ -222,6 +223,12 @@ impl Roster {
         let stopped = stop.clone();
         tokio::spawn(async move { stopped.run_until_cancelled(following).await });
         stop.drop_guard()
+    }
+
+    fn listed(roster: &Weak<Self>, name: &str) -> Option<Server> {
+        let roster = roster.upgrade()?;
+        let listed = roster.listed.lock();
+        listed.servers.iter().find(|server| server.address == name).cloned()
     }
 
     /// Takes what was looked up, and says when to ask again; `None` when nobody wants to know any more.
@@ -251,11 +258,13 @@ impl Roster {
     }
 }
 
-/// Every address of every server, with the server's parameters.
+/// Every address of every server, with the server's parameters, in the order of a pool: backups last.
 fn endpoints(servers: &[Server], found: &HashMap<String, Vec<Endpoint>>) -> Vec<Endpoint> {
     let of = |server: &Server| {
         let found = found.get(&server.address).map_or(&[][..], Vec::as_slice);
         resolve::with_parameters(server, found)
     };
-    servers.iter().flat_map(of).collect()
+    let mut endpoints: Vec<_> = servers.iter().flat_map(of).collect();
+    endpoints.sort_by_key(|endpoint| endpoint.backup);
+    endpoints
 }
