@@ -40,7 +40,10 @@ mod model;
 use std::{
     net::IpAddr,
     ops::Range,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
@@ -61,8 +64,10 @@ pub struct Pool {
     /// Primaries first, then backups.
     members: Mutex<Box<[Member]>>,
     primaries: usize,
-    /// The generation that took its place.
-    successor: OnceLock<Arc<Self>>,
+    /// Whether another generation took its place, which is found in `newest`.
+    retired: AtomicBool,
+    /// The generation in force, shared by all of them: no chain, however long a request keeps an old one.
+    newest: Arc<Mutex<Weak<Self>>>,
 }
 
 /// Why no peer could be picked.
@@ -143,8 +148,14 @@ impl Pool {
             endpoints.into_iter().partition(|endpoint| endpoint.backup);
         let count = primaries.len();
         let members = primaries.into_iter().chain(backups).map(member).collect();
-        let successor = OnceLock::new();
-        Arc::new(Self { name, balance, members: Mutex::new(members), primaries: count, successor })
+        Arc::new(Self {
+            name,
+            balance,
+            members: Mutex::new(members),
+            primaries: count,
+            retired: AtomicBool::new(false),
+            newest: old.map_or_else(Arc::default, |old| Arc::clone(&old.newest)),
+        })
     }
 
     /// Picks the peer for the next attempt of a request from `client`, and notes it in `tried`.
@@ -178,10 +189,11 @@ impl Pool {
         Ok(Picked { pool: Arc::clone(self), peer: Arc::clone(&member.peer), index })
     }
 
-    /// From now on outcomes belong to `next`, as far as it has their peers. Only the first call counts.
+    /// From now on outcomes belong to `next`, which was rebuilt from this one, as far as it has their peers.
     pub fn succeeded_by(self: &Arc<Self>, next: &Arc<Self>) {
         if !Arc::ptr_eq(self, next) {
-            let _ = self.successor.set(Arc::clone(next));
+            *self.newest.lock() = Arc::downgrade(next);
+            self.retired.store(true, Ordering::Release);
         }
     }
 
@@ -242,11 +254,11 @@ impl Pool {
     }
 
     /// The newest generation and the place of `peer` in it, which was picked here at `index`; `None` when it is gone.
-    fn newest(self: &Arc<Self>, peer: &Peer, index: usize) -> Option<(&Arc<Self>, usize)> {
-        let Some(mut newest) = self.successor.get() else { return Some((self, index)) };
-        while let Some(next) = newest.successor.get() {
-            newest = next;
+    fn newest(self: &Arc<Self>, peer: &Peer, index: usize) -> Option<(Arc<Self>, usize)> {
+        if !self.retired.load(Ordering::Acquire) {
+            return Some((Arc::clone(self), index));
         }
+        let newest = self.newest.lock().upgrade()?;
         let index = newest.members.lock().iter().position(|member| member.peer.is(peer))?;
         Some((newest, index))
     }

@@ -50,7 +50,7 @@ pub struct Roster {
 #[derive(Debug, Default)]
 struct Listed {
     servers: Vec<Server>,
-    /// The last addresses of each server, by what the plan calls it.
+    /// The last addresses of each server, by its name.
     found: HashMap<String, Vec<Endpoint>>,
     /// Whoever looks a server up again ends with its guard.
     lookups: HashMap<String, DropGuard>,
@@ -90,15 +90,14 @@ impl Roster {
             }
         };
         // What is looked up again anyway need not hold up a reload.
-        let unknown =
-            servers.iter().filter(|server| !(server.resolve && found.contains_key(&server.address)));
+        let unknown = servers.iter().filter(|server| !(server.resolve && found.contains_key(server.name())));
         let answers =
             join_all(unknown.map(async |server| (server, resolve::resolve(server, &names).await))).await;
         let mut problems = Vec::new();
         for (server, answer) in answers {
             match answer {
                 Ok((endpoints, _)) => {
-                    found.insert(server.address.clone(), endpoints);
+                    found.insert(server.name().to_owned(), endpoints);
                 }
                 Err(problem) if server.resolve => {
                     tracing::warn!(upstream = %plan.name, %problem, "looked up again until it has an address");
@@ -144,11 +143,11 @@ impl Roster {
         let now = self.listed.lock().servers.clone();
         let (servers, about) = change.apply(&self.plan, &now)?;
         let mut found = None;
-        let added = servers.iter().find(|server| server.address == about);
+        let added = servers.iter().find(|server| server.name() == about);
         // What a service said was read with the parameters that its server had.
         let is_known = |new: &&Server| {
             now.iter().any(|known| match &new.service {
-                None => (&known.address, known.resolve) == (&new.address, new.resolve),
+                None => (known.name(), known.resolve) == (new.name(), new.resolve),
                 Some(_) => change::same(known, new),
             })
         };
@@ -172,7 +171,7 @@ impl Roster {
 
     /// Makes the next generation of the pool, if it differs from the one in force, and has its peers watched.
     fn settle(self: &Arc<Self>, listed: &mut Listed) {
-        let names: Vec<_> = listed.servers.iter().map(|server| server.address.clone()).collect();
+        let names: Vec<_> = listed.servers.iter().map(|server| server.name().to_owned()).collect();
         listed.found.retain(|name, _| names.contains(name));
         let endpoints = endpoints(&listed.servers, &listed.found);
         let old = self.pool();
@@ -188,10 +187,10 @@ impl Roster {
     /// Begins to watch who is new, and ends watching who is gone.
     fn watch(self: &Arc<Self>, listed: &mut Listed) {
         let servers = &listed.servers;
-        listed.lookups.retain(|name, _| servers.iter().any(|it| it.address == *name && it.resolve));
+        listed.lookups.retain(|name, _| servers.iter().any(|it| it.name() == name && it.resolve));
         for server in servers.iter().filter(|server| server.resolve) {
-            let name = &server.address;
-            listed.lookups.entry(name.clone()).or_insert_with(|| self.follow(name.clone()));
+            let name = server.name().to_owned();
+            listed.lookups.entry(name.clone()).or_insert_with(|| self.follow(name));
         }
         let Some(check) = &self.check else { return };
         let sight = self.pool().sight(Instant::now());
@@ -228,7 +227,7 @@ impl Roster {
     fn listed(roster: &Weak<Self>, name: &str) -> Option<Server> {
         let roster = roster.upgrade()?;
         let listed = roster.listed.lock();
-        listed.servers.iter().find(|server| server.address == name).cloned()
+        listed.servers.iter().find(|server| server.name() == name).cloned()
     }
 
     /// Takes what was looked up, and says when to ask again; `None` when nobody wants to know any more.
@@ -247,11 +246,11 @@ impl Roster {
             }
         };
         let mut listed = roster.listed.lock();
-        let before = listed.found.get(&server.address);
+        let before = listed.found.get(server.name());
         if before.is_none_or(|before| *before != endpoints) {
             let addresses: Vec<_> = endpoints.iter().map(|it| it.address.to_string()).collect();
-            tracing::info!(%upstream, server = server.address, addresses = addresses.join(" "), "addresses taken");
-            listed.found.insert(server.address.clone(), endpoints);
+            tracing::info!(%upstream, server = server.name(), addresses = addresses.join(" "), "addresses taken");
+            listed.found.insert(server.name().to_owned(), endpoints);
             roster.settle(&mut listed);
         }
         Some(valid)
@@ -261,7 +260,7 @@ impl Roster {
 /// Every address of every server, with the server's parameters, in the order of a pool: backups last.
 fn endpoints(servers: &[Server], found: &HashMap<String, Vec<Endpoint>>) -> Vec<Endpoint> {
     let of = |server: &Server| {
-        let found = found.get(&server.address).map_or(&[][..], Vec::as_slice);
+        let found = found.get(server.name()).map_or(&[][..], Vec::as_slice);
         resolve::with_parameters(server, found)
     };
     let mut endpoints: Vec<_> = servers.iter().flat_map(of).collect();
