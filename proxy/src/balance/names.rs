@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::join_all;
 use hickory_resolver::{
     TokioResolver,
-    config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig},
+    config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig},
     net::{NetError, runtime::TokioRuntimeProvider},
     proto::rr::RData,
 };
@@ -155,6 +155,10 @@ fn resolver(plan: &plan::Resolver) -> Result<TokioResolver, NetError> {
     let options = builder.options_mut();
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     options.cache_size = 0;
+    if !plan.addresses.is_empty() {
+        // Whoever names the servers wants their answers and nobody else's, as in nginx.
+        options.use_hosts_file = ResolveHosts::Never;
+    }
     // A lost packet is sent again within the deadline of the question.
     options.timeout = plan.timeout / 2;
     options.attempts = 1;
