@@ -24,6 +24,9 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// Hosts of one service; more are left out, so that an answer cannot make us ask a thousand questions.
 const SERVICE_HOSTS: usize = 64;
 
+/// Addresses taken from one answer: a pool is walked at each pick, and nobody means thousands.
+const ADDRESSES: usize = 512;
+
 /// Whom to ask, and how long.
 #[derive(Debug)]
 pub struct Names {
@@ -134,6 +137,7 @@ impl Names {
         }
         it.sort_unstable();
         it.dedup();
+        it.truncate(ADDRESSES);
         let own = valid_until.saturating_duration_since(Instant::now());
         Ok(Said { it, valid: self.valid.unwrap_or(own).max(SHORTEST) })
     }
