@@ -52,7 +52,10 @@ mod model;
 
 use std::{
     ops::Range,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -79,8 +82,10 @@ pub struct Pool {
     /// Primaries first, then backups.
     members: Mutex<Box<[Member]>>,
     primaries: usize,
-    /// The generation that took its place.
-    successor: OnceLock<Arc<Self>>,
+    /// Whether another generation took its place, which is found in `newest`.
+    retired: AtomicBool,
+    /// The generation in force, shared by all of them: no chain, however long a request keeps an old one.
+    newest: Arc<Mutex<Weak<Self>>>,
 }
 
 /// Why no peer could be picked.
@@ -171,16 +176,16 @@ impl Pool {
         let members: Box<[Member]> = primaries.into_iter().chain(backups).map(member).collect();
         let on_ring = matches!(balance, Balance::Hash { spread: Spread::Ring { .. }, .. });
         let ring = on_ring.then(|| Ring::new(&members[..count]));
-        let (members, successor) = (Mutex::new(members), OnceLock::new());
         Arc::new(Self {
             name,
             balance,
             when_all_down,
             ring,
             slow_start,
-            members,
+            members: Mutex::new(members),
             primaries: count,
-            successor,
+            retired: AtomicBool::new(false),
+            newest: old.map_or_else(Arc::default, |old| Arc::clone(&old.newest)),
         })
     }
 
@@ -226,10 +231,11 @@ impl Pool {
         Ok(Picked { pool, peer, index, began: now, header: None, waits })
     }
 
-    /// From now on outcomes belong to `next`, as far as it has their peers. Only the first call counts.
+    /// From now on outcomes belong to `next`, which was rebuilt from this one, as far as it has their peers.
     pub fn succeeded_by(self: &Arc<Self>, next: &Arc<Self>) {
         if !Arc::ptr_eq(self, next) {
-            let _ = self.successor.set(Arc::clone(next));
+            *self.newest.lock() = Arc::downgrade(next);
+            self.retired.store(true, Ordering::Release);
         }
     }
 
@@ -324,11 +330,11 @@ impl Pool {
     }
 
     /// The newest generation and the place of `peer` in it, which was picked here at `index`; `None` when it is gone.
-    fn newest(self: &Arc<Self>, peer: &Peer, index: usize) -> Option<(&Arc<Self>, usize)> {
-        let Some(mut newest) = self.successor.get() else { return Some((self, index)) };
-        while let Some(next) = newest.successor.get() {
-            newest = next;
+    fn newest(self: &Arc<Self>, peer: &Peer, index: usize) -> Option<(Arc<Self>, usize)> {
+        if !self.retired.load(Ordering::Acquire) {
+            return Some((Arc::clone(self), index));
         }
+        let newest = self.newest.lock().upgrade()?;
         let index = newest.members.lock().iter().position(|member| member.peer.is(peer))?;
         Some((newest, index))
     }
@@ -465,8 +471,10 @@ impl Picked {
 
 impl Drop for Picked {
     fn drop(&mut self) {
-        if self.waits {
-            self.pool.members.lock()[self.index].waiting.leave();
+        if self.waits
+            && let Some((pool, index)) = self.pool.newest(&self.peer, self.index)
+        {
+            pool.members.lock()[index].waiting.leave();
         }
         self.peer.end();
     }

@@ -8,15 +8,15 @@ mod address;
 mod files;
 mod tls;
 
-use std::{io, pin::pin, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::{TcpSocket, TcpStream, UnixStream},
 };
 
 pub use self::{
@@ -37,6 +37,17 @@ pub struct Target<'a> {
     pub host: &'a str,
     /// TLS, when the target speaks it.
     pub tls: Option<&'a Tls>,
+    /// How to get there.
+    pub way: Way,
+}
+
+/// How to get to a target: what requests that are forwarded there do too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Way {
+    /// The local address to connect from.
+    pub bind: Option<SocketAddr>,
+    /// What is said before everything else: a PROXY header in which we speak for ourselves.
+    pub preface: &'static [u8],
 }
 
 /// Why there is no answer.
@@ -82,26 +93,36 @@ pub async fn get(
     let answer = async {
         match target.address {
             Address::Inet(address) => {
-                let stream = TcpStream::connect(address).await.map_err(Failed::Connect)?;
-                stream.set_nodelay(true).map_err(Failed::Connect)?;
-                ask(stream, target.tls, question, max_body).await
+                let stream = connect(*address, target.way.bind).await.map_err(Failed::Connect)?;
+                ask(stream, &target, question, max_body).await
             }
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(Failed::Connect)?;
-                ask(stream, target.tls, question, max_body).await
+                ask(stream, &target, question, max_body).await
             }
         }
     };
     tokio::time::timeout(timeout, answer).await.unwrap_or(Err(Failed::Timeout(timeout)))
 }
 
+async fn connect(address: SocketAddr, bind: Option<SocketAddr>) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(bind) = bind {
+        socket.bind(bind)?;
+    }
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 async fn ask(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    tls: Option<&Tls>,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    target: &Target<'_>,
     question: Request<Empty<Bytes>>,
     max_body: usize,
 ) -> Result<(StatusCode, Bytes), Failed> {
-    match tls {
+    stream.write_all(target.way.preface).await.map_err(Failed::Connect)?;
+    match target.tls {
         None => exchange(stream, question, max_body).await,
         Some(tls) => {
             let stream = tls.connect(stream).await.map_err(Failed::Connect)?;
@@ -156,10 +177,7 @@ async fn exchange(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
-    };
+    use tokio::{io::AsyncReadExt, net::TcpListener};
 
     use super::*;
 
@@ -182,7 +200,7 @@ mod tests {
     }
 
     fn plain(address: &Address) -> Target<'_> {
-        Target { address, host: "api:3001", tls: None }
+        Target { address, host: "api:3001", tls: None, way: Way::default() }
     }
 
     #[tokio::test]
@@ -193,6 +211,15 @@ mod tests {
         let asked = asked.await.unwrap();
         assert!(asked.starts_with("GET /me?x=1 HTTP/1.1\r\nhost: api:3001\r\n"), "{asked}");
         assert!(asked.contains("authorization: Bearer secret\r\n"), "{asked}");
+    }
+
+    #[tokio::test]
+    async fn what_has_to_be_said_first_is_said_first() {
+        let (address, asked) = answering("HTTP/1.1 204 No\r\n\r\n").await;
+        let way = Way { bind: Some(([127, 0, 0, 1], 0).into()), preface: b"PROXY UNKNOWN\r\n" };
+        let target = Target { way, ..plain(&address) };
+        assert_eq!(get(target, "/", None, PATIENCE, 100).await.unwrap().0, 204);
+        assert!(asked.await.unwrap().starts_with("PROXY UNKNOWN\r\nGET / HTTP/1.1\r\n"));
     }
 
     #[tokio::test]

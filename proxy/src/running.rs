@@ -89,9 +89,6 @@ pub enum CannotRun {
     /// Redis' address was refused by its client.
     #[error("redis: {0}")]
     Redis(#[from] redis::RedisError),
-    /// The system does not say who resolves names.
-    #[error("resolver: {0}; name some with `resolver: {{ addresses: [...] }}`")]
-    Resolver(#[from] hickory_resolver::net::NetError),
     /// A folder to serve that is not there.
     #[error("route {route} (at {place}): the folder {root} cannot be served: {problem}")]
     Files {
@@ -124,7 +121,7 @@ impl Running {
         let stop = CancellationToken::new();
         // From here on, so that checks end also when something below cannot be had.
         let watching = stop.clone().drop_guard();
-        let names = Arc::new(Names::new(&plan.resolver)?);
+        let names = Arc::new(Names::new(&plan.resolver));
         let mut upstreams = Vec::with_capacity(plan.upstreams.len());
         for upstream in &plan.upstreams {
             upstreams.push(Arc::new(Upstream::build(upstream, old, &names, &stop).await?));

@@ -35,7 +35,7 @@ use crate::{
     state::{CannotReload, Snapshot, State, threads},
 };
 
-/// Idle connections to peers in all; the bound of each upstream is its `keepalive`.
+/// Idle HTTP/2 connections to peers without TLS, in all; those of HTTP/1 are bounded by each upstream's `keepalive`.
 const PEER_CONNECTIONS: usize = 4096;
 /// For the last lines of the access log, at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);

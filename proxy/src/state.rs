@@ -148,6 +148,8 @@ impl State {
             families.connections.with_label_values(&[&*address.to_string()]).set(active);
         }
         let now = std::time::Instant::now();
+        // Peers that are gone must not be shown as they were.
+        families.peer_up.reset();
         for upstream in &running.upstreams {
             for sight in upstream.pool().sight(now) {
                 let up = sight.is_asked();

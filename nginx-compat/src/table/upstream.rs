@@ -19,8 +19,8 @@ pub(super) const ROWS: &[Row] = &[
     once("keepalive_time", UPSTREAM, ONE, Means),
     once("zone", UPSTREAM, ONE_OR_TWO, Ignored("all threads share one state already")),
     once("queue", UPSTREAM, ONE_OR_TWO, Refused("requests do not queue for a peer: raise max_conns or add a server")),
-    once("resolver", UPSTREAM, SOME, Ignored("names are resolved by the system's resolver")),
-    once("resolver_timeout", UPSTREAM, ONE, Ignored("names are resolved by the system's resolver")),
+    once("resolver", UPSTREAM, SOME, Ignored("all upstreams ask the resolver of http")),
+    once("resolver_timeout", UPSTREAM, ONE, Ignored("all upstreams ask the resolver of http")),
     once("state", UPSTREAM, ONE, Refused("list the servers in the file and reload")),
     once("ntlm", UPSTREAM, NONE, Refused("NTLM binds a login to a connection, and connections are shared; use tokens")),
 ];

@@ -41,6 +41,7 @@ pub(super) struct Tuning {
     timeouts: Timeouts,
     retry: Retry,
     tls: Word<UpstreamTls>,
+    bind: Word<String>,
 }
 
 impl Tuning {
@@ -50,7 +51,8 @@ impl Tuning {
         if retry.tries.is_absent() {
             retry.tries = Word::new(tries);
         }
-        Upstream { timeouts: Word::new(self.timeouts), retry: Word::new(retry), tls: self.tls, ..base }
+        let (timeouts, retry) = (Word::new(self.timeouts), Word::new(retry));
+        Upstream { timeouts, retry, tls: self.tls, bind: self.bind, ..base }
     }
 }
 
@@ -69,6 +71,12 @@ impl<'t> Target<'t> {
             Some(rest) => (false, rest),
             None => (true, url.strip_prefix("https://")?),
         };
+        if let Some(path) = rest.strip_prefix("unix:") {
+            // `unix:/path:/uri`: the second colon ends the path of the socket.
+            let (path, uri) = path.split_once(':').unwrap_or((path, ""));
+            let authority = &rest[.."unix:".len() + path.len()];
+            return Some(Self { tls, authority, uri: (!uri.is_empty()).then_some(uri) });
+        }
         let uri_at =
             ["/", "?", "$request_uri", "$uri"].into_iter().filter_map(|start| rest.find(start)).min();
         let uri_at = uri_at.unwrap_or(rest.len());
@@ -90,14 +98,14 @@ impl<'a> Translator<'a, '_> {
             self.problems.add(&pass.args[0].at, "invalid URL prefix");
             return Ok(());
         };
-        if target.authority.starts_with("unix:") {
-            return Err("have the server listen on a loopback port: peers are reached by TCP".to_owned());
-        }
         if !variable::is_constant(target.authority) {
             return Err("name the upstream: it cannot be chosen by a variable".to_owned());
         }
-        known.constants.push(("proxy_host", target.authority.to_owned()));
-        let host = target.authority.split(':').next().unwrap_or_default();
+        // A socket has no name; nginx says localhost.
+        let is_socket = target.authority.starts_with("unix:");
+        let named = if is_socket { "localhost" } else { target.authority };
+        known.constants.push(("proxy_host", named.to_owned()));
+        let host = named.split(':').next().unwrap_or_default();
         let tuning = self.tuning(scope, target.tls.then_some(host));
         route.to = Word::new(self.upstream(target.authority, target.tls, tuning)?);
         self.request_headers(scope, known, route);
@@ -129,7 +137,8 @@ impl<'a> Translator<'a, '_> {
             write: maybe(write),
             ..Timeouts::default()
         };
-        Tuning { timeouts, retry: self.retry(scope), tls: maybe(tls.map(|host| self.peer_tls(scope, host))) }
+        let (retry, bind) = (self.retry(scope), self.bind(scope));
+        Tuning { timeouts, retry, tls: maybe(tls.map(|host| self.peer_tls(scope, host))), bind }
     }
 
     fn retry(&mut self, scope: &Scope<'a>) -> Retry {
@@ -199,7 +208,9 @@ impl<'a> Translator<'a, '_> {
         }
         // Without a word, nginx verifies nobody.
         let verify = Word::new(scope.is_on("proxy_ssl_verify"));
-        UpstreamTls { name: Word::new(name), verify, ..UpstreamTls::default() }
+        let mut tls = UpstreamTls { name: Word::new(name), verify, ..UpstreamTls::default() };
+        self.peer_tls_files(scope, &mut tls);
+        tls
     }
 
     /// `proxy_set_header`: `Host` and fields for the origin.

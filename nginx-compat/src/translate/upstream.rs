@@ -1,6 +1,6 @@
 //! `upstream` blocks → groups of servers, and the groups that a bare `proxy_pass http://host:port` implies.
 
-use weir_config::raw::{Balance, Keepalive, Method, Server, Short, Upstream, Word};
+use weir_config::raw::{Balance, Method, Server, Short, Upstream, Word};
 
 use super::{Translator, forward::Tuning, list, maybe};
 use crate::{
@@ -53,31 +53,16 @@ impl<'a> Translator<'a, '_> {
         Group { block, base, tries: u32::try_from(tries).unwrap_or(u32::MAX).max(1) }
     }
 
-    /// Without any of these words ours are nginx's: they are its defaults.
-    fn keepalive(&mut self, scope: &Scope<'a>) -> Option<Keepalive> {
-        let idle = scope.own("keepalive").and_then(|keepalive| {
-            let count = self.value(keepalive, number)?;
-            self.ledger.approximated(keepalive, "so many in all, not for each worker");
-            Some(count)
-        });
-        let keepalive = Keepalive {
-            idle: maybe(idle),
-            requests: maybe(self.said(scope, "keepalive_requests", number).map(u64::from)),
-            time: maybe(self.said(scope, "keepalive_time", span)),
-            idle_timeout: maybe(self.said(scope, "keepalive_timeout", span)),
-        };
-        (keepalive != Keepalive::default()).then_some(keepalive)
-    }
-
     /// `server ADDRESS [parameters]`; `None` where it has to be left out.
     fn server_of(&mut self, directive: &'a Directive, balance: Option<&Balance>) -> Option<Server> {
         let written = directive.arg(0);
-        if written.starts_with("unix:") {
-            self.ledger
-                .refused(directive, "have the server listen on a loopback port: peers are reached by TCP");
-            return None;
-        }
-        let Some(address) = with_port(written, 80) else {
+        let has_service = directive.args[1..].iter().any(|word| word.text.starts_with("service="));
+        let address = match written {
+            // The port of a service is what the answer says.
+            _ if has_service || written.starts_with("unix:") => Some(written.to_owned()),
+            _ => with_port(written, 80),
+        };
+        let Some(address) = address else {
             self.problems.add(&directive.args[0].at, format!("invalid port in upstream \"{written}\""));
             return None;
         };
@@ -97,21 +82,13 @@ impl<'a> Translator<'a, '_> {
                 }
                 ("backup", "") => server.backup = Word::new(true),
                 ("down", "") => server.down = Word::new(true),
-                ("resolve", "") => {
-                    self.ledger.approximated(
-                        directive,
-                        "its name is resolved at start and reload, not while running",
-                    );
-                }
+                ("resolve", "") => server.resolve = Word::new(true),
+                ("service", name) if !name.is_empty() => server.service = Word::new(name.to_owned()),
                 ("slow_start", _) if span(value).is_some() => server.slow_start = maybe(span(value)),
                 ("drain", "") => server.drain = Word::new(true),
                 ("route", "") => self.problems.add(&word.at, "route is empty"),
                 ("route", _) if value.len() > 32 => self.problems.add(&word.at, "route is longer than 32"),
                 ("route", _) => server.route = Word::new(value.to_owned()),
-                ("service", _) => {
-                    self.ledger
-                        .approximated(directive, format!("without `{name}`: only its address is used"));
-                }
                 _ => self.problems.add(&word.at, format!("invalid parameter \"{}\"", word.text)),
             }
         }
@@ -127,8 +104,12 @@ impl<'a> Translator<'a, '_> {
         let (base, tries) = match position {
             Some(position) => (self.groups[position].base.clone(), self.groups[position].tries),
             None => {
-                let address = with_port(authority, if tls { 443 } else { 80 })
-                    .ok_or_else(|| format!("`{authority}` is not a host and port: write one"))?;
+                let address = if authority.starts_with("unix:") {
+                    authority.to_owned()
+                } else {
+                    with_port(authority, if tls { 443 } else { 80 })
+                        .ok_or_else(|| format!("`{authority}` is not a host and port: write one"))?
+                };
                 let server = Server { address: Word::new(address), ..Server::default() };
                 (Upstream { servers: list([Short(server)]), ..Upstream::default() }, 1)
             }

@@ -18,19 +18,19 @@ use crate::{
 pub enum Change<'a> {
     /// One server more.
     Add(&'a str),
-    /// The words given take the place of those that the server of this address has.
+    /// The words given take the place of those that the server of this name has ([`plan::Server::name`]).
     Alter(&'a str, &'a str),
-    /// The server of this address goes.
+    /// The server of this name goes.
     Remove(&'a str),
 }
 
 /// Why a change is not made.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// No server has this address.
+    /// No server has this name.
     #[error("there is no server `{0}`")]
     NotThere(String),
-    /// A server has this address already.
+    /// A server has this name already.
     #[error("the server `{0}` is there already")]
     There(String),
     /// The file would be refused if it said so.
@@ -39,7 +39,7 @@ pub enum Refused {
 }
 
 impl Change<'_> {
-    /// The servers of `upstream` after this change, and the address of the one it is about.
+    /// The servers of `upstream` after this change, and the name of the one it is about.
     ///
     /// # Errors
     /// [`Refused`]; nothing has changed then.
@@ -49,33 +49,33 @@ impl Change<'_> {
         servers: &[plan::Server],
     ) -> Result<(Vec<plan::Server>, String), Refused> {
         let mut words: Vec<raw::Server> = servers.iter().map(as_written).collect();
-        let find = |address: &str| {
-            let found = servers.iter().position(|server| server.address == address);
-            found.ok_or_else(|| Refused::NotThere(address.to_owned()))
+        let find = |name: &str| {
+            let found = servers.iter().position(|server| server.name() == name);
+            found.ok_or_else(|| Refused::NotThere(name.to_owned()))
         };
-        let (mut report, address) = match *self {
+        let (mut report, about) = match *self {
             Self::Add(text) => {
                 let (server, report) = read(text)?;
-                let address = server.address.or(String::new());
-                if find(&address).is_ok() {
-                    return Err(Refused::There(address));
-                }
                 words.push(server);
-                (report, address)
+                (report, None)
             }
-            Self::Alter(address, text) => {
-                let position = find(address)?;
+            Self::Alter(name, text) => {
+                let position = find(name)?;
                 let (server, mut report) = read(text)?;
-                if let Some((new, place)) = server.address.placed().filter(|(new, _)| *new != address) {
-                    let problem = report.error(place, format!("`{address}` cannot become `{new}`"));
-                    problem.help("add the one and remove the other");
+                for word in [&server.address, &server.service] {
+                    if let Some((new, place)) =
+                        word.placed().filter(|(new, _)| **new != servers[position].address)
+                    {
+                        let problem = report.error(place, format!("`{name}` cannot become `{new}`"));
+                        problem.help("add the one and remove the other");
+                    }
                 }
                 overlay(&mut words[position], server);
-                (report, address.to_owned())
+                (report, Some(name))
             }
-            Self::Remove(address) => {
-                words.remove(find(address)?);
-                (Report::new("change", ""), address.to_owned())
+            Self::Remove(name) => {
+                words.remove(find(name)?);
+                (Report::new("change", ""), Some(name))
             }
         };
         let raw = raw::Upstream {
@@ -89,11 +89,15 @@ impl Change<'_> {
         }
         // What was read from the file stays where it was written.
         for server in &mut changed {
-            if let Some(before) = servers.iter().find(|before| before.address == server.address) {
+            if let Some(before) = servers.iter().find(|before| before.name() == server.name()) {
                 server.place = before.place;
             }
         }
-        Ok((changed, address))
+        let about = about.or(changed.last().map(plan::Server::name)).unwrap_or_default().to_owned();
+        if matches!(self, Self::Add(_)) && find(&about).is_ok() {
+            return Err(Refused::There(about));
+        }
+        Ok((changed, about))
     }
 }
 
@@ -107,17 +111,15 @@ pub fn carried_over(
     now: &[plan::Server],
     file: &[plan::Server],
 ) -> Vec<plan::Server> {
-    let by_address =
-        |list: &[plan::Server], address: &str| list.iter().find(|it| it.address == address).cloned();
+    let by_name = |list: &[plan::Server], name: &str| list.iter().find(|it| it.name() == name).cloned();
     let kept = file.iter().filter_map(|server| {
-        match by_address(before, &server.address).filter(|before| same(before, server)) {
-            Some(_) => by_address(now, &server.address),
+        match by_name(before, server.name()).filter(|before| same(before, server)) {
+            Some(_) => by_name(now, server.name()),
             None => Some(server.clone()),
         }
     });
-    let added = now
-        .iter()
-        .filter(|server| [before, file].iter().all(|list| by_address(list, &server.address).is_none()));
+    let added =
+        now.iter().filter(|server| [before, file].iter().all(|list| by_name(list, server.name()).is_none()));
     let servers: Vec<_> = kept.chain(added.cloned()).collect();
     let can_serve = servers.iter().any(|server| !server.down && !server.drain && !server.backup);
     // Whatever was meant at run time, it was not meant for a file in which nobody else is left.
@@ -178,7 +180,6 @@ fn overlay(server: &mut raw::Server, words: raw::Server) {
     put(&mut server.slow_start, words.slow_start);
     put(&mut server.route, words.route);
     put(&mut server.resolve, words.resolve);
-    put(&mut server.service, words.service);
 }
 
 #[cfg(test)]
@@ -237,7 +238,8 @@ mod tests {
     #[test]
     fn a_service_keeps_its_name_through_a_change() {
         let servers = "[{ address: api.internal, service: http, resolve: true }]";
-        let altered = changed(servers, Change::Alter("api.internal", r#"{"max_conns": 5}"#)).unwrap();
+        let altered =
+            changed(servers, Change::Alter("_http._tcp.api.internal", r#"{"max_conns": 5}"#)).unwrap();
         assert_eq!(altered[0].service.as_deref(), Some("_http._tcp.api.internal"));
     }
 

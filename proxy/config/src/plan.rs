@@ -349,6 +349,14 @@ pub struct Server {
     pub place: Place,
 }
 
+impl Server {
+    /// What tells it from the others: its address, or the whole name of its service.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.service.as_deref().unwrap_or(&self.address)
+    }
+}
+
 /// Active checks of an upstream's peers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]

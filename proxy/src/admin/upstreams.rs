@@ -2,11 +2,12 @@
 //!
 //! | request | does |
 //! |---|---|
-//! | `GET /upstreams`, `GET /upstreams/NAME` | servers as they are meant now, and peers as they are |
+//! | `GET /upstreams`, `GET /upstreams/NAME` | servers as they are meant now, peers as they are, idle connections |
 //! | `POST /upstreams/NAME/servers` | adds a server; the body is what `servers` would hold in config.yaml, as JSON |
-//! | `PATCH /upstreams/NAME/servers/ADDRESS` | changes its keys: `{"weight": 3}`, `{"drain": true}`, `{"down": true}` |
-//! | `DELETE /upstreams/NAME/servers/ADDRESS` | removes it; requests that it has go on to their end |
+//! | `PATCH /upstreams/NAME/servers/SERVER` | changes its keys: `{"weight": 3}`, `{"drain": true}`, `{"down": true}` |
+//! | `DELETE /upstreams/NAME/servers/SERVER` | removes it; requests that it has go on to their end |
 //!
+//! SERVER is a server's address, or the whole name of its service (`_http._tcp.api.internal`), percent-encoded where needed.
 //! A change is checked as the file is, holds at once, and outlives reloads until the file says something else of that
 //! server than before; a restart begins with the file. Every change is logged with who asked for it.
 
@@ -83,7 +84,7 @@ where
             refused.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static(allow));
             return refused;
         }
-        _ => return refused(StatusCode::NOT_FOUND, "upstreams/NAME/servers/ADDRESS"),
+        _ => return refused(StatusCode::NOT_FOUND, "upstreams/NAME/servers/SERVER"),
     };
     // A reload that is under way would take over what was before this change.
     let _no_reload = state.changing().await;
@@ -137,13 +138,13 @@ fn seen(upstream: &Upstream, now: Instant) -> Value {
     let servers = upstream.roster.servers();
     let servers: Vec<_> = servers.iter().map(|(server, as_written)| meant(server, *as_written)).collect();
     let peers: Vec<_> = upstream.pool().sight(now).iter().map(peer).collect();
-    json!({ "name": &*upstream.plan.name, "servers": servers, "peers": peers })
+    json!({ "name": &*upstream.plan.name, "servers": servers, "peers": peers, "idle": upstream.idle.count() })
 }
 
 /// A server in the words of config.yaml, and whether the file says so too.
 fn meant(server: &Server, as_written: bool) -> Value {
     json!({
-        "address": server.address, "weight": server.weight, "max_conns": server.max_conns,
+        "server": server.name(), "address": server.address, "weight": server.weight, "max_conns": server.max_conns,
         "max_fails": server.max_fails, "fail_timeout": Span::new(server.fail_timeout).to_string(),
         "backup": server.backup, "down": server.down, "drain": server.drain, "resolve": server.resolve,
         "service": server.service, "changed": !as_written,

@@ -12,7 +12,7 @@ use std::{
 use futures_util::future::join_all;
 use hickory_resolver::{
     TokioResolver,
-    config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig},
+    config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig},
     net::{NetError, runtime::TokioRuntimeProvider},
     proto::rr::RData,
 };
@@ -24,10 +24,14 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// Hosts of one service; more are left out, so that an answer cannot make us ask a thousand questions.
 const SERVICE_HOSTS: usize = 64;
 
+/// Addresses taken from one answer: a pool is walked at each pick, and nobody means thousands.
+const ADDRESSES: usize = 512;
+
 /// Whom to ask, and how long.
 #[derive(Debug)]
 pub struct Names {
-    resolver: TokioResolver,
+    /// Or why there is none, which matters only to whoever has a name to ask for.
+    resolver: Result<TokioResolver, NetError>,
     timeout: Duration,
     valid: Option<Duration>,
 }
@@ -57,6 +61,9 @@ pub struct Serving {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum NoAnswer {
+    /// The system does not say whom to ask.
+    #[error("there is no name server ({0}): name some with `resolver: {{ addresses: [...] }}`")]
+    Nobody(NetError),
     /// The name servers said so, or could not be asked.
     #[error("{0}")]
     Said(#[from] NetError),
@@ -70,29 +77,13 @@ pub enum NoAnswer {
 
 impl Names {
     /// Asks as the plan says; the system's servers are read from `/etc/resolv.conf` now.
-    ///
-    /// # Errors
-    /// When the system's configuration cannot be read.
-    pub fn new(plan: &plan::Resolver) -> Result<Self, NetError> {
-        let mut builder = if plan.addresses.is_empty() {
-            TokioResolver::builder_tokio()?
-        } else {
-            let server = |address: &SocketAddr| {
-                let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
-                connections.iter_mut().for_each(|connection| connection.port = address.port());
-                NameServerConfig::new(address.ip(), true, connections)
-            };
-            let servers = plan.addresses.iter().map(server).collect();
-            let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        };
-        let options = builder.options_mut();
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        options.cache_size = 0;
-        // A lost packet is sent again within the deadline of the question.
-        options.timeout = plan.timeout / 2;
-        options.attempts = 1;
-        Ok(Self { resolver: builder.build()?, timeout: plan.timeout, valid: plan.valid })
+    #[must_use]
+    pub fn new(plan: &plan::Resolver) -> Self {
+        Self { resolver: resolver(plan), timeout: plan.timeout, valid: plan.valid }
+    }
+
+    fn resolver(&self) -> Result<&TokioResolver, NoAnswer> {
+        self.resolver.as_ref().map_err(|problem| NoAnswer::Nobody(problem.clone()))
     }
 
     /// The addresses of `host`.
@@ -100,7 +91,7 @@ impl Names {
     /// # Errors
     /// [`NoAnswer`]; whether another try is worth it cannot be told from outside, so it always is.
     pub async fn addresses(&self, host: &str) -> Result<Said<IpAddr>, NoAnswer> {
-        let found = timeout(self.timeout, self.resolver.lookup_ip(host)).await;
+        let found = timeout(self.timeout, self.resolver()?.lookup_ip(host)).await;
         let found = found.map_err(|_| NoAnswer::Late(self.timeout))??;
         self.said(found.iter().collect(), found.valid_until())
     }
@@ -111,7 +102,7 @@ impl Names {
     /// Errors: [`NoAnswer`] when nobody is left.
     /// Source: RFC 2782; nginx `ngx_resolver_process_srv`.
     pub async fn serving(&self, service: &str) -> Result<Said<Serving>, NoAnswer> {
-        let found = timeout(self.timeout, self.resolver.srv_lookup(service)).await;
+        let found = timeout(self.timeout, self.resolver()?.srv_lookup(service)).await;
         let found = found.map_err(|_| NoAnswer::Late(self.timeout))??;
         let records = found.answers().iter().filter_map(|record| match &record.data {
             RData::SRV(srv) => Some(srv),
@@ -146,7 +137,34 @@ impl Names {
         }
         it.sort_unstable();
         it.dedup();
+        it.truncate(ADDRESSES);
         let own = valid_until.saturating_duration_since(Instant::now());
         Ok(Said { it, valid: self.valid.unwrap_or(own).max(SHORTEST) })
     }
+}
+
+fn resolver(plan: &plan::Resolver) -> Result<TokioResolver, NetError> {
+    let mut builder = if plan.addresses.is_empty() {
+        TokioResolver::builder_tokio()?
+    } else {
+        let server = |address: &SocketAddr| {
+            let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+            connections.iter_mut().for_each(|connection| connection.port = address.port());
+            NameServerConfig::new(address.ip(), true, connections)
+        };
+        let servers = plan.addresses.iter().map(server).collect();
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+        TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+    };
+    let options = builder.options_mut();
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    options.cache_size = 0;
+    if !plan.addresses.is_empty() {
+        // Whoever names the servers wants their answers and nobody else's, as in nginx.
+        options.use_hosts_file = ResolveHosts::Never;
+    }
+    // A lost packet is sent again within the deadline of the question.
+    options.timeout = plan.timeout / 2;
+    options.attempts = 1;
+    builder.build()
 }

@@ -78,7 +78,8 @@ impl Peer {
     }
 
     /// Whether both are one, whatever their parameters.
-    pub(in crate::balance) fn is(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.life, &other.life)
     }
 

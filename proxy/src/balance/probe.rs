@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use weir_config::plan::Health;
 
 use super::peer::Peer;
-use crate::http_client::{self, Failed, Target, Tls};
+use crate::http_client::{self, Failed, Target, Tls, Way};
 
 /// A check needs the status; more body than this is not read.
 const BODY_BYTES: usize = 64 << 10;
@@ -33,12 +33,14 @@ pub struct Check {
     pub status: RangeInclusive<u16>,
     /// TLS, when the peers speak it.
     pub tls: Option<Tls>,
+    /// How to get to the peers.
+    pub way: Way,
 }
 
 impl Check {
     /// The check that the plan asks for.
     #[must_use]
-    pub fn new(health: &Health, tls: Option<Tls>) -> Self {
+    pub fn new(health: &Health, tls: Option<Tls>, way: Way) -> Self {
         Self {
             path: health.path.clone(),
             interval: health.interval,
@@ -47,13 +49,19 @@ impl Check {
             rise: health.rise,
             status: health.status.clone(),
             tls,
+            way,
         }
     }
 
     /// Asks `peer` once; the reason when it is not well.
     async fn ask(&self, peer: &Peer) -> Result<(), Sick> {
         let endpoint = peer.endpoint();
-        let target = Target { address: &endpoint.address, host: &endpoint.name, tls: self.tls.as_ref() };
+        let target = Target {
+            address: &endpoint.address,
+            host: &endpoint.name,
+            tls: self.tls.as_ref(),
+            way: self.way,
+        };
         let answer = http_client::get(target, &self.path, None, self.timeout, BODY_BYTES).await;
         let status = match answer {
             Ok((status, _)) | Err(Failed::TooLong { status, .. }) => status.as_u16(),
@@ -201,6 +209,7 @@ mod tests {
             rise: 2,
             status: 200..=299,
             tls: None,
+            way: Way::default(),
         }
     }
 

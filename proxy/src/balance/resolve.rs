@@ -157,6 +157,41 @@ mod tests {
     }
 
     #[test]
+    fn the_best_priority_serves_and_the_others_back_it_up() {
+        let serving = |priority, host: &str, weight| Serving {
+            priority,
+            host: host.to_owned(),
+            address: ([10, 0, 0, 1], 80).into(),
+            weight,
+        };
+        let server = |words: &str| {
+            let yaml = format!(
+                "listeners: [127.0.0.1:0]\nupstreams: {{ api: {{ servers: [{{ address: api.test, service: http, resolve: true{words} }}, a:1] }} }}\nroutes: [{{ to: api }}]\n"
+            );
+            let plan = weir_config::load("config.yaml", &yaml, &|_: &str| None).unwrap().plan;
+            plan.upstreams[0].servers[0].clone()
+        };
+        let all = || vec![serving(5, "a", 7), serving(5, "b", 1), serving(9, "c", 2)];
+        let seen = |server: &Server| -> Vec<_> {
+            let endpoints = of_service(server, all());
+            assert_eq!(
+                with_parameters(server, &endpoints),
+                endpoints,
+                "parameters are the same the second time"
+            );
+            endpoints.iter().map(|it| (it.name.to_string(), it.weight, it.backup)).collect()
+        };
+        let it = |host: &str, weight, backup| (format!("{host}:80"), weight, backup);
+        assert_eq!(seen(&server("")), [it("a", 7, false), it("b", 1, false), it("c", 2, true)]);
+        assert_eq!(
+            seen(&server(", weight: 3"))[0],
+            it("a", 3, false),
+            "the server's own weight is for all of them"
+        );
+        assert_eq!(seen(&server(", backup: true")), [it("a", 7, true), it("b", 1, true)]);
+    }
+
+    #[test]
     fn only_names_are_looked_up_again() {
         assert_eq!(name_and_port("api.internal:80"), Some(("api.internal", 80)));
         assert_eq!(name_and_port("10.0.0.5:80"), None);

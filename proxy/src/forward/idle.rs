@@ -66,12 +66,6 @@ impl<C: Quiet> Idle<C> {
         Self { bounds, kept: Mutex::default() }
     }
 
-    /// The bounds.
-    #[must_use]
-    pub fn bounds(&self) -> &Keepalive {
-        &self.bounds
-    }
-
     /// A connection for `key` that may be used, the one used last.
     pub fn take(&self, key: u64, now: Instant) -> Option<(C, Past)> {
         let mut kept = self.kept.lock();

@@ -60,6 +60,16 @@ pub fn header(version: ProxyProtocol, ends: Ends) -> Vec<u8> {
     }
 }
 
+/// The header of a connection that we make for ourselves, as a health check is.
+#[must_use]
+pub fn own_header(version: ProxyProtocol) -> &'static [u8] {
+    match version {
+        ProxyProtocol::V1 => b"PROXY UNKNOWN\r\n",
+        // The command LOCAL.
+        ProxyProtocol::V2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+    }
+}
+
 fn wide(ip: IpAddr) -> [u8; 16] {
     match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
@@ -107,5 +117,7 @@ mod tests {
             }
             assert_eq!(read.len(), bytes.len());
         }
+        let own = Header::try_from(own_header(ProxyProtocol::V2)).unwrap();
+        assert_eq!((own.command, own.len()), (ppp::v2::Command::Local, 16));
     }
 }

@@ -52,6 +52,7 @@ impl Ask for AskUpstream {
                 address: &endpoint.endpoint().address,
                 host: &endpoint.endpoint().name,
                 tls: self.upstream.tls.as_ref(),
+                way: self.upstream.way,
             };
             let answer =
                 http_client::get(target, path, Some(token.expose()), plan.timeouts.first_byte, ANSWER_BYTES)

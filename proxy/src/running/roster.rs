@@ -23,7 +23,7 @@ use weir_config::{
 };
 
 use crate::balance::{
-    Endpoint, Pool,
+    Endpoint, Peer, Pool,
     names::Names,
     probe::{self, Check},
     resolve::{self, Unresolved},
@@ -50,12 +50,12 @@ pub struct Roster {
 #[derive(Debug, Default)]
 struct Listed {
     servers: Vec<Server>,
-    /// The last addresses of each server, by what the plan calls it.
+    /// The last addresses of each server, by its name.
     found: HashMap<String, Vec<Endpoint>>,
     /// Whoever looks a server up again ends with its guard.
     lookups: HashMap<String, DropGuard>,
-    /// One check for each peer that can be asked, in the order of the pool.
-    probes: Vec<(Endpoint, DropGuard)>,
+    /// One check for each peer that can be asked.
+    probes: Vec<(Arc<Peer>, DropGuard)>,
 }
 
 /// Why a change was not made.
@@ -90,15 +90,14 @@ impl Roster {
             }
         };
         // What is looked up again anyway need not hold up a reload.
-        let unknown =
-            servers.iter().filter(|server| !(server.resolve && found.contains_key(&server.address)));
+        let unknown = servers.iter().filter(|server| !(server.resolve && found.contains_key(server.name())));
         let answers =
             join_all(unknown.map(async |server| (server, resolve::resolve(server, &names).await))).await;
         let mut problems = Vec::new();
         for (server, answer) in answers {
             match answer {
                 Ok((endpoints, _)) => {
-                    found.insert(server.address.clone(), endpoints);
+                    found.insert(server.name().to_owned(), endpoints);
                 }
                 Err(problem) if server.resolve => {
                     tracing::warn!(upstream = %plan.name, %problem, "looked up again until it has an address");
@@ -144,13 +143,15 @@ impl Roster {
         let now = self.listed.lock().servers.clone();
         let (servers, about) = change.apply(&self.plan, &now)?;
         let mut found = None;
-        let added = servers.iter().find(|server| server.address == about);
-        let same_name = |known: &Server| {
-            added.is_some_and(|new| {
-                (&known.address, &known.service, known.resolve) == (&new.address, &new.service, new.resolve)
+        let added = servers.iter().find(|server| server.name() == about);
+        // What a service said was read with the parameters that its server had.
+        let is_known = |new: &&Server| {
+            now.iter().any(|known| match &new.service {
+                None => (known.name(), known.resolve) == (new.name(), new.resolve),
+                Some(_) => change::same(known, new),
             })
         };
-        if let Some(server) = added.filter(|_| !now.iter().any(same_name)) {
+        if let Some(server) = added.filter(|new| !is_known(new)) {
             found = Some(resolve::resolve(server, &self.names).await?.0);
         }
         let mut listed = self.listed.lock();
@@ -163,21 +164,19 @@ impl Roster {
         Ok(about)
     }
 
-    /// Nobody watches for this roster any more, and outcomes of its requests belong to `next`.
+    /// What requests of this roster learn of peers belongs to `next` from now on.
     pub(super) fn succeeded_by(&self, next: &Self) {
         self.pool().succeeded_by(&next.pool());
     }
 
     /// Makes the next generation of the pool, if it differs from the one in force, and has its peers watched.
     fn settle(self: &Arc<Self>, listed: &mut Listed) {
-        let names: Vec<_> = listed.servers.iter().map(|server| server.address.clone()).collect();
+        let names: Vec<_> = listed.servers.iter().map(|server| server.name().to_owned()).collect();
         listed.found.retain(|name, _| names.contains(name));
         let endpoints = endpoints(&listed.servers, &listed.found);
         let old = self.pool();
         let sight = old.sight(Instant::now());
-        let is_same = sight.len() == endpoints.len()
-            && sight.iter().all(|sight| endpoints.contains(sight.peer.endpoint()));
-        if !is_same {
+        if !sight.iter().map(|sight| sight.peer.endpoint()).eq(&endpoints) {
             let next = Pool::rebuild(Some(&old), &self.plan, endpoints);
             old.succeeded_by(&next);
             self.pool.store(next);
@@ -188,32 +187,33 @@ impl Roster {
     /// Begins to watch who is new, and ends watching who is gone.
     fn watch(self: &Arc<Self>, listed: &mut Listed) {
         let servers = &listed.servers;
-        listed.lookups.retain(|name, _| servers.iter().any(|it| it.address == *name && it.resolve));
+        listed.lookups.retain(|name, _| servers.iter().any(|it| it.name() == name && it.resolve));
         for server in servers.iter().filter(|server| server.resolve) {
-            listed.lookups.entry(server.address.clone()).or_insert_with(|| self.follow(server.clone()));
+            let name = server.name().to_owned();
+            listed.lookups.entry(name.clone()).or_insert_with(|| self.follow(name));
         }
         let Some(check) = &self.check else { return };
         let sight = self.pool().sight(Instant::now());
         let asked = || sight.iter().map(|sight| &sight.peer).filter(|peer| !peer.endpoint().down);
-        listed.probes.retain(|(probed, _)| asked().any(|peer| peer.endpoint().is_same_peer(probed)));
+        listed.probes.retain(|(probed, _)| asked().any(|peer| peer.is(probed)));
         for peer in asked() {
-            if listed.probes.iter().any(|(probed, _)| probed.is_same_peer(peer.endpoint())) {
+            if listed.probes.iter().any(|(probed, _)| probed.is(peer)) {
                 continue;
             }
             let stop = self.stop.child_token();
             let random = || rand::rng().random::<f64>();
             let name = Arc::clone(&self.plan.name);
             tokio::spawn(probe::watch(name, Arc::clone(peer), check.clone(), stop.clone(), random));
-            listed.probes.push((peer.endpoint().clone(), stop.drop_guard()));
+            listed.probes.push((Arc::clone(peer), stop.drop_guard()));
         }
     }
 
-    /// Looks `server` up again whenever its answer has expired, at first at once.
-    fn follow(self: &Arc<Self>, server: Server) -> DropGuard {
+    /// Looks the server called `name` up again whenever its answer has expired, at first at once.
+    fn follow(self: &Arc<Self>, name: String) -> DropGuard {
         let stop = self.stop.child_token();
         let (roster, names) = (Arc::downgrade(self), Arc::clone(&self.names));
         let following = async move {
-            loop {
+            while let Some(server) = Self::listed(&roster, &name) {
                 let answer = resolve::resolve(&server, &names).await;
                 let Some(valid) = Self::heard(&roster, &server, answer) else { return };
                 tokio::time::sleep(valid).await;
@@ -222,6 +222,12 @@ impl Roster {
         let stopped = stop.clone();
         tokio::spawn(async move { stopped.run_until_cancelled(following).await });
         stop.drop_guard()
+    }
+
+    fn listed(roster: &Weak<Self>, name: &str) -> Option<Server> {
+        let roster = roster.upgrade()?;
+        let listed = roster.listed.lock();
+        listed.servers.iter().find(|server| server.name() == name).cloned()
     }
 
     /// Takes what was looked up, and says when to ask again; `None` when nobody wants to know any more.
@@ -240,22 +246,24 @@ impl Roster {
             }
         };
         let mut listed = roster.listed.lock();
-        let before = listed.found.get(&server.address);
+        let before = listed.found.get(server.name());
         if before.is_none_or(|before| *before != endpoints) {
             let addresses: Vec<_> = endpoints.iter().map(|it| it.address.to_string()).collect();
-            tracing::info!(%upstream, server = server.address, addresses = addresses.join(" "), "addresses taken");
-            listed.found.insert(server.address.clone(), endpoints);
+            tracing::info!(%upstream, server = server.name(), addresses = addresses.join(" "), "addresses taken");
+            listed.found.insert(server.name().to_owned(), endpoints);
             roster.settle(&mut listed);
         }
         Some(valid)
     }
 }
 
-/// Every address of every server, with the server's parameters.
+/// Every address of every server, with the server's parameters, in the order of a pool: backups last.
 fn endpoints(servers: &[Server], found: &HashMap<String, Vec<Endpoint>>) -> Vec<Endpoint> {
     let of = |server: &Server| {
-        let found = found.get(&server.address).map_or(&[][..], Vec::as_slice);
+        let found = found.get(server.name()).map_or(&[][..], Vec::as_slice);
         resolve::with_parameters(server, found)
     };
-    servers.iter().flat_map(of).collect()
+    let mut endpoints: Vec<_> = servers.iter().flat_map(of).collect();
+    endpoints.sort_by_key(|endpoint| endpoint.backup);
+    endpoints
 }

@@ -11,8 +11,9 @@ use crate::{
     forward::{
         idle::{self, Idle},
         peer::{Dial, Line},
+        proxy_protocol,
     },
-    http_client::{Files, Tls},
+    http_client::{Files, Tls, Way},
 };
 
 /// One upstream, alive.
@@ -30,6 +31,8 @@ pub struct Upstream {
     pub idle: Arc<Idle<Line>>,
     /// How the edge's own questions connect, where the peers speak TLS.
     pub tls: Option<Tls>,
+    /// How they get there.
+    pub way: Way,
 }
 
 impl Upstream {
@@ -44,7 +47,9 @@ impl Upstream {
         let files = files.map_err(|problem| unusable(problem.to_string()))?;
         let tls = plan.tls.as_ref().zip(files.as_ref()).map(|(tls, files)| Tls::new(tls, files)).transpose();
         let tls = tls.map_err(|problem| unusable(problem.to_string()))?;
-        let check = plan.health.as_ref().map(|health| Check::new(health, tls.clone()));
+        let way =
+            Way { bind: plan.bind, preface: plan.proxy_protocol.map_or(b"", proxy_protocol::own_header) };
+        let check = plan.health.as_ref().map(|health| Check::new(health, tls.clone(), way));
         let before = old.and_then(|old| old.upstreams.iter().find(|other| other.plan.name == plan.name));
         let roster =
             Roster::build(plan, before.map(|before| &*before.roster), check, Arc::clone(names), stop);
@@ -63,7 +68,7 @@ impl Upstream {
         let sticky = plan.sticky.as_ref();
         let sticky =
             sticky.map(|plan| Sticky::rebuild(before.and_then(|before| before.sticky.as_ref()), plan));
-        Ok(Self { plan: plan.clone(), roster, sticky, dial, idle, tls })
+        Ok(Self { plan: plan.clone(), roster, sticky, dial, idle, tls, way })
     }
 
     /// Whose turn it is: the generation that is in force, to be kept for all attempts of a request.

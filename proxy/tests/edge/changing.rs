@@ -88,6 +88,16 @@ fn a_socket_of_this_machine_is_a_server() {
 }
 
 #[test]
+fn an_ipv6_address_is_a_server() {
+    let origin = Origin::on("[::1]:0".parse().unwrap(), |_, wire| wire.answer("", "six"));
+    let edge = Edge::start(&format!(
+        "upstreams: {{ api: {{ servers: [\"{}\"] }} }}\nroutes: [{{ match: /*, to: api }}]\n",
+        origin.address
+    ));
+    assert_eq!(who(&edge), set(&["six"]));
+}
+
+#[test]
 fn the_addresses_of_a_name_are_followed_without_a_reload() {
     let (port, _one, _two) = pair();
     let dns = Dns::start();

@@ -4,7 +4,11 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
 };
 
 use rustls::{
@@ -12,7 +16,7 @@ use rustls::{
     pki_types::PrivateKeyDer, server::WebPkiClientVerifier,
 };
 
-use crate::support::{Client, Edge, Origin, ok, until};
+use crate::support::{Client, Edge, Gate, Origin, ok, until};
 
 fn edge(origins: &[SocketAddr], words: &str) -> Edge {
     Edge::start(&yaml(origins, words))
@@ -30,8 +34,10 @@ fn yaml(origins: &[SocketAddr], words: &str) -> String {
 fn a_connection_carries_as_many_requests_as_the_plan_says() {
     let origin = Origin::named("x");
     let edge = edge(&[origin.address], "keepalive: { requests: 3 }");
+    // One client: another's request might come before the first one's connection is back.
+    let mut client = edge.connect();
     for _ in 0..7 {
-        assert_eq!(edge.get("/").text(), "x");
+        assert_eq!(client.ask("/", "").text(), "x");
     }
     assert_eq!((origin.count(), origin.accepted()), (7, 3));
 }
@@ -40,8 +46,9 @@ fn a_connection_carries_as_many_requests_as_the_plan_says() {
 fn idle_connections_are_counted_for_the_upstream_as_a_whole() {
     let (a, b) = (Origin::named("a"), Origin::named("b"));
     let one = edge(&[a.address, b.address], "keepalive: 1");
+    let mut client = one.connect();
     for _ in 0..6 {
-        one.get("/");
+        client.ask("/", "");
     }
     assert_eq!(
         a.accepted() + b.accepted(),
@@ -49,8 +56,9 @@ fn idle_connections_are_counted_for_the_upstream_as_a_whole() {
         "the other server's connection takes the only place each time"
     );
     let none = edge(&[a.address], "keepalive: 0");
-    none.get("/");
-    none.get("/");
+    let mut client = none.connect();
+    client.ask("/", "");
+    client.ask("/", "");
     assert_eq!(a.accepted() + b.accepted(), 8);
 }
 
@@ -75,24 +83,30 @@ fn a_peer_that_speaks_unasked_poisons_nobody() {
         wire.send(ok("mine") + &ok("poison"));
     });
     let edge = edge(&[surplus.address], "keepalive: 8");
+    let mut client = edge.connect();
     for _ in 0..10 {
-        assert_eq!(edge.get("/").text(), "mine");
+        assert_eq!(client.ask("/", "").text(), "mine");
     }
     assert_eq!(surplus.accepted(), 10, "no such connection is used again");
 }
 
 #[test]
 fn a_peer_that_speaks_later_poisons_nobody_either() {
-    let origin = Origin::connections(|mut client| {
-        while let Some(head) = client.head() {
-            client.body(&head, false, false);
+    let (said, heard) = mpsc::sync_channel(16);
+    let said = Mutex::new(said);
+    let origin = Origin::connections(move |mut client| {
+        let said = said.lock().unwrap().clone();
+        while client.head().is_some() {
             client.try_send(ok("mine"));
             client.try_send("HTTP/1.1 200 OK\r\n");
+            let _ = said.send(());
         }
     });
     let edge = edge(&[origin.address], "keepalive: 8");
+    let mut client = edge.connect();
     for _ in 0..10 {
-        assert_eq!(edge.get("/").text(), "mine");
+        assert_eq!(client.ask("/", "").text(), "mine");
+        heard.recv().unwrap();
     }
 }
 
@@ -143,10 +157,14 @@ fn an_edge_behind_an_edge_hears_of_the_client() {
         "listeners: [{{ address: 127.0.0.1:0, proxy_protocol: true }}]\nclients: {{ trusted: [127.0.0.1/32] }}\n{}",
         yaml(&[origin.address], "keepalive: 8")
     ));
-    let outer = edge(&[inner.http()], "proxy_protocol: v2");
+    let outer =
+        edge(&[inner.http()], "proxy_protocol: v2, health: { path: /check, interval: 100ms, fall: 1 }");
+    until("a few checks", || origin.count() >= 3);
+    assert!(outer.admin("/upstreams/api").text().contains("\"state\": \"up\""), "checks are announced too");
     let mut client = Client::new(from("127.0.0.44".parse().unwrap(), outer.http()));
-    assert_eq!(client.ask("/", "").text(), "x");
-    assert_eq!(origin.last().field("x-real-ip"), "127.0.0.44");
+    assert_eq!(client.ask("/asked", "").text(), "x");
+    let asked = origin.seen().into_iter().find(|request| request.target() == "/asked").unwrap();
+    assert_eq!(asked.field("x-real-ip"), "127.0.0.44");
 }
 
 /// A connection from this address of our machine.
@@ -278,12 +296,30 @@ fn tls_to_a_peer_believes_the_plans_authority_shows_our_certificate_and_resumes(
             "tls: {{ name: origin.test, ca: {at}/ca.pem, certificate: {at}/edge.pem, key: {at}/edge.key, min_version: \"1.3\" }}"
         ),
     );
+    let mut client = edge.connect();
     for _ in 0..3 {
-        assert_eq!(edge.get("/").text(), "x");
+        assert_eq!(client.ask("/", "").text(), "x");
     }
     let seen = seen.lock().unwrap().clone();
     assert!(seen.iter().all(|it| it.shown && it.version == ProtocolVersion::TLSv1_3), "{seen:?}");
     assert!(!seen[0].resumed && seen[2].resumed, "{seen:?}");
+}
+
+#[test]
+fn the_client_is_told_before_tls_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    Pair::new("inner.test").write(folder.path(), "inner");
+    let (origin, at) = (Origin::named("x"), folder.path().display());
+    let inner = Edge::start(&format!(
+        "listeners: [{{ address: 127.0.0.1:0, proxy_protocol: true, tls: {{ certificates: [{{ chain: {at}/inner.pem, key: {at}/inner.key }}] }} }}]\n\
+         clients: {{ trusted: [127.0.0.1/32] }}\n{}",
+        yaml(&[origin.address], "keepalive: 8")
+    ));
+    let words = format!("proxy_protocol: v1, tls: {{ name: inner.test, ca: {at}/inner.pem }}");
+    let outer = edge(&[inner.https()], &words);
+    let mut client = Client::new(from("127.0.0.45".parse().unwrap(), outer.http()));
+    assert_eq!(client.ask("/", "").text(), "x");
+    assert_eq!(origin.last().field("x-real-ip"), "127.0.0.45");
 }
 
 #[test]
@@ -325,54 +361,50 @@ fn a_reload_reads_the_files_of_tls_again_and_refuses_bad_ones() {
     assert_eq!(edge.get("/").text(), "x", "the old ones stay in force");
 }
 
+/// Criterion 40, with the upstream itself changed by each reload.
 #[test]
 fn three_reloads_under_load_fail_nobody_and_a_long_download_survives() {
-    let slow = Origin::start(|request, wire| {
-        if request.target() != "/long" {
-            wire.answer("", "x");
-            return;
-        }
-        wire.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n");
-        for _ in 0..100 {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            wire.send("y");
-        }
+    let gate = Arc::new(Gate::default());
+    let opened = Arc::clone(&gate);
+    let slow = Origin::start(move |_, wire| {
+        wire.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf");
+        opened.pass();
+        wire.send("rest");
     });
-    let other = Origin::named("x");
+    let (one, two) = (Origin::named("x"), Origin::named("x"));
     let yaml = |weight: u32| {
         format!(
-            "upstreams: {{ api: {{ servers: [\"{}\", {{ address: \"{}\", weight: {weight} }}] }} }}\n\
-             routes: [{{ match: /long, to: api }}, {{ match: /*, to: api }}]\n",
-            slow.address, other.address
+            "upstreams:\n  long: {{ servers: [{{ address: \"{}\", max_conns: {weight} }}] }}\n  \
+             api: {{ servers: [\"{}\", {{ address: \"{}\", weight: {weight} }}], keepalive: {weight} }}\n\
+             routes: [{{ match: /long, to: long }}, {{ match: /*, to: api }}]\n",
+            slow.address, one.address, two.address
         )
     };
     let edge = Edge::start(&yaml(1));
     let http = edge.http();
-    let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (done, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let load: Vec<_> = (0..4)
         .map(|_| {
-            let done = Arc::clone(&done);
+            let (done, answered) = (Arc::clone(&done), Arc::clone(&answered));
             std::thread::spawn(move || {
-                let (mut client, mut answered) = (Client::connect(http), 0);
-                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let mut client = Client::connect(http);
+                while !done.load(Ordering::Relaxed) {
                     assert_eq!(client.ask("/", "").status, 200);
-                    answered += 1;
+                    answered.fetch_add(1, Ordering::Relaxed);
                 }
-                answered
             })
         })
         .collect();
-    // Whichever server gets it, one of two downloads is the long one.
-    let long: Vec<_> =
-        (0..2).map(|_| std::thread::spawn(move || Client::connect(http).ask("/long", ""))).collect();
+    let mut long = Client::connect(http);
+    let (status, head) = long.send("GET /long HTTP/1.1\r\nhost: h\r\n\r\n").answer_head();
+    assert_eq!(status, 200);
     for weight in 2..5 {
+        let before = answered.load(Ordering::Relaxed);
         edge.reload(&yaml(weight));
+        until("more answers", || answered.load(Ordering::Relaxed) > before + 20);
     }
-    for answer in long {
-        let answer = answer.join().unwrap();
-        assert!(answer.whole && [1, 100].contains(&answer.body.len()));
-    }
-    done.store(true, std::sync::atomic::Ordering::Relaxed);
-    let answered: usize = load.into_iter().map(|thread| thread.join().unwrap()).sum();
-    assert!(answered > 100, "{answered}");
+    gate.open();
+    assert_eq!(long.body(&head, false, false), (b"halfrest".to_vec(), true));
+    done.store(true, Ordering::Relaxed);
+    load.into_iter().for_each(|thread| thread.join().unwrap());
 }

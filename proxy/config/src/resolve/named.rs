@@ -57,9 +57,9 @@ impl Resolver<'_> {
         let mut servers: Vec<plan::Server> = Vec::new();
         for (Short(written), place) in raw.servers.items() {
             let Some(server) = self.server(written, place) else { continue };
-            if let Some(first) = servers.iter().find(|known| known.address == server.address) {
+            if let Some(first) = servers.iter().find(|known| known.name() == server.name()) {
                 let message =
-                    format!("`{}` is listed twice, first in line {}", server.address, first.place.line);
+                    format!("`{}` is listed twice, first in line {}", server.name(), first.place.line);
                 self.report.warning(place, message).help("use `weight` for a larger share");
             }
             self.server_fits(written, &server, balance);

@@ -118,7 +118,11 @@ impl Resolver<'_> {
         servers: &[plan::Server],
         place: Place,
     ) -> plan::UpstreamTls {
-        let host = |server: &plan::Server| server.address.rsplit_once(':').map(|(host, _)| host.to_owned());
+        let host = |server: &plan::Server| {
+            let host = server.address.rsplit_once(':').map(|(host, _)| host);
+            // The name of an IPv6 address is the address without its brackets.
+            host.map(|host| host.trim_matches(['[', ']']).to_owned())
+        };
         let verify = raw.verify.or(true);
         if let Some(place) = raw.verify.place().filter(|_| !verify) {
             let problem = self
