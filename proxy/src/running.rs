@@ -6,6 +6,7 @@
 mod ask;
 mod counts;
 mod error_pages;
+mod mirrors;
 mod upstream;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 
 use http::StatusCode;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use weir_config::{
     Plan,
@@ -23,9 +25,9 @@ use weir_config::{
     template::{Template, Variable},
 };
 
-pub use self::error_pages::Shown;
 pub use self::upstream::Upstream;
 use self::{ask::AskUpstream, counts::Counts, error_pages::ErrorPages};
+pub use self::{error_pages::Shown, mirrors::Mirrored};
 use crate::{
     auth::{Sessions, Source, Unavailable, access::Access, identity::Signer, source::RedisSource},
     cache::{Cache, Rule, Tags},
@@ -68,6 +70,7 @@ struct RouteParts {
     files: Option<Files>,
     cache: Rule,
     error_pages: ErrorPages,
+    mirrors: Arc<Semaphore>,
 }
 
 /// Why a plan could not be brought to life; the operator's to mend.
@@ -284,6 +287,7 @@ impl RouteParts {
                 Rule::new(rule, rule.key.as_ref().is_some_and(names_caller))
             }),
             error_pages: ErrorPages::read(route),
+            mirrors: mirrors::places(),
         })
     }
 }

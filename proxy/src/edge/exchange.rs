@@ -190,7 +190,8 @@ impl Answered {
     }
 }
 
-enum Lost {
+/// Why an attempt brought no head.
+pub(super) enum Lost {
     Peer(Failure),
     Client(ClientError),
 }
@@ -258,15 +259,10 @@ async fn exchange_heads(
     let kept = client.as_deref().and_then(Client::replay).filter(|kept| !kept.is_empty());
     let mut request_done = client.as_deref().is_none_or(Client::body_done);
     let is_bodiless = request_done && kept.is_none();
-    match &mut session {
-        HttpSession::H2(session) => {
-            let head = http2_head(call).ok_or(ClientError::Bad(BadRequest::BadTarget))?;
-            // It is only queued here: what fails was never sent.
-            let queued = session.write_request_header(Box::new(head), is_bodiless);
-            queued.map_err(|_| Lost::Peer(Failure::ResetUnsent))?;
-        }
-        session => session.write_request_header(Box::new(call.head.clone())).await.map_err(broken)?,
-    }
+    send_head(&mut session, call, is_bodiless).await.map_err(|lost| match lost {
+        Lost::Peer(Failure::Reset) if reused && resendable => Lost::Peer(Failure::ResetUnsent),
+        lost => lost,
+    })?;
     if let Some(kept) = kept {
         session.write_request_body(kept, false).await.map_err(broken)?;
     }
@@ -310,6 +306,26 @@ async fn exchange_heads(
                 first_byte_by = Some(Instant::now() + timeouts.first_byte);
             }
             Event::Left => return Err(ClientError::Left.into()),
+        }
+    }
+}
+
+/// Sends the head in the form that the connection speaks.
+pub(super) async fn send_head(
+    session: &mut HttpSession,
+    call: &Call<'_>,
+    is_bodiless: bool,
+) -> Result<(), Lost> {
+    match session {
+        HttpSession::H2(session) => {
+            let head = http2_head(call).ok_or(ClientError::Bad(BadRequest::BadTarget))?;
+            // It is only queued here: what fails was never sent.
+            let queued = session.write_request_header(Box::new(head), is_bodiless);
+            queued.map_err(|_| Lost::Peer(Failure::ResetUnsent))
+        }
+        session => {
+            let sent = session.write_request_header(Box::new(call.head.clone())).await;
+            sent.map_err(|error| Lost::Peer(exchanging(&error)))
         }
     }
 }

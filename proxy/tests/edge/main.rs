@@ -11,6 +11,7 @@ mod forwarding;
 mod guards;
 mod http2_origins;
 mod life;
+mod mirrors;
 mod operating;
 mod protocols;
 
