@@ -4,6 +4,8 @@
 //! [`upstream`] groups of peers · [`listen`] sockets and names · [`server`] which locations become which routes, in what order ·
 //! [`location`] one route · [`forward`] `proxy_pass` and what tunes it · [`guard`] who may pass, and how often.
 
+mod bandwidth;
+mod error_page;
 mod forward;
 mod guard;
 mod listen;
