@@ -6,6 +6,7 @@
 //! Why not `HttpProxy`: see DESIGN.md, "Why does the general lane not use pingora-proxy?".
 
 mod ahead;
+mod duplex;
 mod open;
 
 use std::{net::IpAddr, sync::Arc, time::Instant};

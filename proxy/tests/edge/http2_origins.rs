@@ -240,3 +240,72 @@ async fn an_answer_that_breaks_off_is_never_whole() {
     let answer = tokio::task::block_in_place(|| edge.get("/"));
     assert!(answer.status == 502 || !answer.whole, "{answer:?}");
 }
+
+/// Sends all of `bytes`, as the other side takes them.
+async fn send_all(stream: &mut h2::SendStream<Bytes>, mut bytes: Bytes, end: bool) {
+    while !bytes.is_empty() {
+        stream.reserve_capacity(bytes.len());
+        let taken = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await.unwrap().unwrap();
+        let piece = bytes.split_to(taken.min(bytes.len()));
+        stream.send_data(piece, end && bytes.is_empty()).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_answers_as_it_reads_is_read_as_it_is_written_to() {
+    const MIB: usize = 1 << 20;
+    let origin = Origin::start(|_, request, mut respond| async move {
+        let mut stream = respond.send_response(Response::new(()), false).unwrap();
+        let mut body = request.into_body();
+        // Takes nothing more before its echo was taken.
+        while let Some(piece) = body.data().await {
+            let piece = piece.unwrap();
+            let length = piece.len();
+            send_all(&mut stream, piece, false).await;
+            body.flow_control().release_capacity(length).unwrap();
+        }
+        stream
+            .send_trailers(HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-status"),
+                HeaderValue::from_static("0"),
+            )]))
+            .unwrap();
+    })
+    .await;
+    let edge = origin.edge();
+    let mut sender = client(&edge).await;
+    let (answer, mut stream) = sender.send_request(call("/echo").body(()).unwrap(), false).unwrap();
+    let upload = tokio::spawn(async move { send_all(&mut stream, vec![b'e'; 8 * MIB].into(), true).await });
+    let (body, trailers) = whole(answer.await.unwrap().into_body()).await;
+    assert_eq!((body.len(), &trailers.unwrap()["grpc-status"]), (8 * MIB, &HeaderValue::from_static("0")));
+    upload.await.unwrap();
+    assert_eq!(tokio::task::block_in_place(|| edge.record("target", "/echo"))["status"], 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_goes_on_message_by_message() {
+    let origin = Origin::start(|_, request, mut respond| async move {
+        let mut stream = respond.send_response(Response::new(()), false).unwrap();
+        let mut body = request.into_body();
+        while let Some(piece) = body.data().await {
+            let piece = piece.unwrap();
+            body.flow_control().release_capacity(piece.len()).unwrap();
+            stream.send_data(piece, false).unwrap();
+        }
+        stream.send_data(Bytes::new(), true).unwrap();
+    })
+    .await;
+    let edge = origin.edge();
+    let mut sender = client(&edge).await;
+    let (answer, mut stream) = sender.send_request(call("/talk").body(()).unwrap(), false).unwrap();
+    stream.send_data(Bytes::from_static(b"0"), false).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    for number in 0..20 {
+        let piece = body.data().await.unwrap().unwrap();
+        assert_eq!(piece, format!("{number}"));
+        stream.send_data(format!("{}", number + 1).into(), false).unwrap();
+    }
+    assert_eq!(body.data().await.unwrap().unwrap(), "20");
+    stream.send_data(Bytes::new(), true).unwrap();
+    assert_eq!(whole(body).await, (Vec::new(), None));
+}

@@ -39,7 +39,7 @@ pub(in crate::edge) enum Cut {
 }
 
 /// What is left of an exchange.
-enum Way {
+pub(super) enum Way {
     /// Nothing.
     Over,
     /// The answer alone.
@@ -75,7 +75,15 @@ impl Open {
         client: &mut Client,
         ahead: usize,
     ) -> Result<(), Cut> {
-        match self.both_ways(client).await {
+        let both = match self.request_done || client.body_done() {
+            true => None,
+            false => self.duplex(client).await,
+        };
+        let both = match both {
+            Some(both) => both,
+            None => self.both_ways(client).await,
+        };
+        match both {
             Ok(Way::Answer) => ahead::pass(self, connector, client, ahead).await,
             Ok(Way::Over) => {
                 self.done(connector).await;
