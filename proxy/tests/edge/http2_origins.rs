@@ -257,11 +257,13 @@ async fn an_origin_that_answers_as_it_reads_is_read_as_it_is_written_to() {
     let origin = Origin::start(|_, request, mut respond| async move {
         let mut stream = respond.send_response(Response::new(()), false).unwrap();
         let mut body = request.into_body();
-        // Takes nothing more before its echo was taken.
+        // Takes nothing more before its answer, larger than any window, was taken.
         while let Some(piece) = body.data().await {
             let piece = piece.unwrap();
             let length = piece.len();
-            send_all(&mut stream, piece, false).await;
+            for _ in 0..16 {
+                send_all(&mut stream, piece.clone(), false).await;
+            }
             body.flow_control().release_capacity(length).unwrap();
         }
         stream
@@ -275,9 +277,9 @@ async fn an_origin_that_answers_as_it_reads_is_read_as_it_is_written_to() {
     let edge = origin.edge();
     let mut sender = client(&edge).await;
     let (answer, mut stream) = sender.send_request(call("/echo").body(()).unwrap(), false).unwrap();
-    let upload = tokio::spawn(async move { send_all(&mut stream, vec![b'e'; 8 * MIB].into(), true).await });
+    let upload = tokio::spawn(async move { send_all(&mut stream, vec![b'e'; MIB].into(), true).await });
     let (body, trailers) = whole(answer.await.unwrap().into_body()).await;
-    assert_eq!((body.len(), &trailers.unwrap()["grpc-status"]), (8 * MIB, &HeaderValue::from_static("0")));
+    assert_eq!((body.len(), &trailers.unwrap()["grpc-status"]), (16 * MIB, &HeaderValue::from_static("0")));
     upload.await.unwrap();
     assert_eq!(tokio::task::block_in_place(|| edge.record("target", "/echo"))["status"], 200);
 }
