@@ -9,7 +9,11 @@ mod ahead;
 mod duplex;
 mod open;
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -235,16 +239,42 @@ async fn exchange_heads(
     connector: &Connector,
     call: &Call<'_>,
     peer: &HttpPeer,
-    mut client: Option<&mut Client>,
+    client: Option<&mut Client>,
     deadline: Option<Instant>,
 ) -> Result<(HttpSession, PeerHead, bool), Lost> {
-    let timeouts = &call.upstream.plan.timeouts;
     let (mut session, reused) =
         connector.get_http_session(peer).await.map_err(|error| Lost::Peer(connecting(&error)))?;
     // Our own deadlines bound every wait below; a second clock inside would only blur which of them struck.
     session.set_read_timeout(None);
-    session.set_write_timeout(Some(timeouts.write));
+    session.set_write_timeout(Some(call.upstream.plan.timeouts.write));
+    match heads_on(&mut session, reused, connector, call, peer, client, deadline).await {
+        Ok((head, request_done)) => Ok((session, head, request_done)),
+        Err(lost) => {
+            let_go(session, connector, peer, call.upstream.plan.keepalive_timeout).await;
+            Err(lost)
+        }
+    }
+}
 
+/// Ends a stream in the middle. An HTTP/1.1 connection ends with it; one in HTTP/2 goes back, or nobody would ever close it.
+async fn let_go(mut session: HttpSession, connector: &Connector, peer: &HttpPeer, keepalive: Duration) {
+    if matches!(session, HttpSession::H2(_)) {
+        session.shutdown().await;
+        connector.release_http_session(session, peer, Some(keepalive)).await;
+    }
+}
+
+/// The exchange of heads on a connection.
+async fn heads_on(
+    session: &mut HttpSession,
+    reused: bool,
+    connector: &Connector,
+    call: &Call<'_>,
+    peer: &HttpPeer,
+    mut client: Option<&mut Client>,
+    deadline: Option<Instant>,
+) -> Result<(PeerHead, bool), Lost> {
+    let timeouts = &call.upstream.plan.timeouts;
     let resendable = call.head.method.is_idempotent();
     let broken = |error: Box<pingora::Error>| match exchanging(&error) {
         // The peer wants HTTP/1.1 for this (RFC 9113 §7): it gets that from now on.
@@ -260,7 +290,7 @@ async fn exchange_heads(
     let kept = client.as_deref().and_then(Client::replay).filter(|kept| !kept.is_empty());
     let mut request_done = client.as_deref().is_none_or(Client::body_done);
     let is_bodiless = request_done && kept.is_none();
-    send_head(&mut session, call, is_bodiless).await.map_err(|lost| match lost {
+    send_head(session, call, is_bodiless).await.map_err(|lost| match lost {
         Lost::Peer(Failure::Reset) if reused && resendable => Lost::Peer(Failure::ResetUnsent),
         lost => lost,
     })?;
@@ -290,7 +320,7 @@ async fn exchange_heads(
                     checks.check(status.as_u16(), version, &mut head.headers, call.upgrade.as_ref());
                 match checked.map_err(|_| Lost::Peer(Failure::BadAnswer))? {
                     Head::Interim => pass_interim(client.as_deref_mut(), head).await?,
-                    Head::Final | Head::Tunnel => return Ok((session, head, whole_request_sent)),
+                    Head::Final | Head::Tunnel => return Ok((head, whole_request_sent)),
                 }
             }
             Event::Chunk(Err(error)) => return Err(error.into()),

@@ -2,7 +2,7 @@
 //!
 //! A small answer leaves its peer at once, whoever reads it; a large one goes as fast as its reader, and the peer waits.
 
-use std::{collections::VecDeque, pin::pin, time::Instant};
+use std::{collections::VecDeque, pin::pin};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -30,7 +30,21 @@ pub(super) async fn pass(
     client: &mut Client,
     most: usize,
 ) -> Result<(), Cut> {
-    let (mut open, mut ahead) = (Some(open), Ahead::default());
+    let mut open = Some(open);
+    let passed = pour(&mut open, connector, client, most).await;
+    if let (Err(_), Some(open)) = (&passed, open) {
+        open.abandon(connector).await;
+    }
+    passed
+}
+
+async fn pour(
+    open: &mut Option<Open>,
+    connector: &Connector,
+    client: &mut Client,
+    most: usize,
+) -> Result<(), Cut> {
+    let mut ahead = Ahead::default();
     let may_leave = client.body_done();
     loop {
         let Some(piece) = ahead.pieces.pop_front() else {
@@ -38,10 +52,10 @@ pub(super) async fn pass(
                 break;
             }
             let next = tokio::select! {
-                next = chunk(&mut open) => next,
+                next = chunk(open) => next,
                 () = client.left(), if may_leave => return Err(Cut::Client(ClientError::Left)),
             };
-            ahead.take(next, &mut open, connector).await?;
+            ahead.take(next, open, connector).await?;
             continue;
         };
         let length = piece.len();
@@ -53,7 +67,7 @@ pub(super) async fn pass(
                     written.map_err(Cut::Client)?;
                     break;
                 }
-                next = chunk(&mut open), if ahead.bytes < most => ahead.take(next, &mut open, connector).await?,
+                next = chunk(open), if ahead.bytes < most => ahead.take(next, open, connector).await?,
             }
         }
         ahead.bytes -= length;
@@ -102,7 +116,7 @@ impl Ahead {
             Err(failure) => failure,
         };
         if let Some(open) = open.take() {
-            open.broke(Instant::now());
+            open.broke(connector).await;
         }
         Err(Cut::Peer(failure))
     }

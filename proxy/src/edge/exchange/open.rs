@@ -8,7 +8,7 @@ use http::HeaderMap;
 use pingora::{connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer};
 use tokio::time::sleep_until;
 
-use super::{PeerHead, ahead, exchanging};
+use super::{PeerHead, ahead, exchanging, let_go};
 use crate::{
     balance::Picked,
     edge::client::{Client, ClientError},
@@ -90,10 +90,13 @@ impl Open {
                 Ok(())
             }
             Err(Cut::Peer(failure)) => {
-                self.broke(Instant::now());
+                self.broke(connector).await;
                 Err(Cut::Peer(failure))
             }
-            Err(cut) => Err(cut),
+            Err(cut) => {
+                self.abandon(connector).await;
+                Err(cut)
+            }
         }
     }
 
@@ -162,12 +165,13 @@ impl Open {
     }
 
     /// The answer broke off, which counts against the peer.
-    pub(in crate::edge) fn broke(self, now: Instant) {
-        self.picked.failed(now);
+    pub(in crate::edge) async fn broke(self, connector: &Connector) {
+        self.picked.failed(Instant::now());
+        let_go(self.session, connector, &self.peer, self.keepalive).await;
     }
 
     /// Nobody wants the rest of the answer.
-    pub(in crate::edge) async fn abandon(mut self) {
-        self.session.shutdown().await;
+    pub(in crate::edge) async fn abandon(self, connector: &Connector) {
+        let_go(self.session, connector, &self.peer, self.keepalive).await;
     }
 }
