@@ -8,6 +8,7 @@
 mod ahead;
 mod duplex;
 mod open;
+mod up;
 
 use std::{
     net::IpAddr,
@@ -24,6 +25,7 @@ use pingora::{
 use tokio::time::sleep_until;
 
 pub(super) use self::open::{Cut, Open};
+use self::up::Up;
 use super::client::{Client, ClientError};
 use crate::{
     accept::BadRequest,
@@ -116,10 +118,10 @@ pub(super) async fn open(
         let heads = exchange_heads(connector, &call, &peer, client.as_deref_mut(), deadline).await;
         let now = Instant::now();
         let (failure, answered) = match heads {
-            Ok((session, head, request_done)) => {
+            Ok((session, head, sent)) => {
                 let status = head.status;
                 (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
-                let answered = Answered { session, head, request_done };
+                let answered = Answered { session, head, sent };
                 if !plan.retry.statuses.contains(&status.as_u16()) {
                     attempts.push(note);
                     return Ok(answered.open(&call, peer, picked, deadline));
@@ -175,7 +177,7 @@ fn blame(picked: Picked, failure: Failure, retry: &weir_config::plan::Retry, now
 struct Answered {
     session: HttpSession,
     head: PeerHead,
-    request_done: bool,
+    sent: Sent,
 }
 
 impl Answered {
@@ -187,7 +189,7 @@ impl Answered {
             peer,
             picked,
             head: self.head,
-            request_done: self.request_done,
+            sent: self.sent,
             read: plan.timeouts.read,
             keepalive: plan.keepalive_timeout,
             deadline,
@@ -241,14 +243,14 @@ async fn exchange_heads(
     peer: &HttpPeer,
     client: Option<&mut Client>,
     deadline: Option<Instant>,
-) -> Result<(HttpSession, PeerHead, bool), Lost> {
+) -> Result<(HttpSession, PeerHead, Sent), Lost> {
     let (mut session, reused) =
         connector.get_http_session(peer).await.map_err(|error| Lost::Peer(connecting(&error)))?;
     // Our own deadlines bound every wait below; a second clock inside would only blur which of them struck.
     session.set_read_timeout(None);
     session.set_write_timeout(Some(call.upstream.plan.timeouts.write));
     match heads_on(&mut session, reused, connector, call, peer, client, deadline).await {
-        Ok((head, request_done)) => Ok((session, head, request_done)),
+        Ok((head, sent)) => Ok((session, head, sent)),
         Err(lost) => {
             let_go(session, connector, peer, call.upstream.plan.keepalive_timeout).await;
             Err(lost)
@@ -273,7 +275,7 @@ async fn heads_on(
     peer: &HttpPeer,
     mut client: Option<&mut Client>,
     deadline: Option<Instant>,
-) -> Result<(PeerHead, bool), Lost> {
+) -> Result<(PeerHead, Sent), Lost> {
     let timeouts = &call.upstream.plan.timeouts;
     let resendable = call.head.method.is_idempotent();
     let broken = |error: Box<pingora::Error>| match exchanging(&error) {
@@ -294,20 +296,39 @@ async fn heads_on(
         Lost::Peer(Failure::Reset) if reused && resendable => Lost::Peer(Failure::ResetUnsent),
         lost => lost,
     })?;
-    if let Some(kept) = kept {
-        session.write_request_body(kept, false).await.map_err(broken)?;
+    let mut up = match session {
+        HttpSession::H2(session) if !is_bodiless => {
+            session.take_request_body_writer().map(|stream| Up::new(stream, timeouts.write))
+        }
+        _ => None,
+    };
+    match &mut up {
+        Some(up) => {
+            kept.into_iter().for_each(|kept| up.give(kept));
+            if request_done {
+                up.end();
+            }
+        }
+        None => {
+            if let Some(kept) = kept {
+                session.write_request_body(kept, false).await.map_err(broken)?;
+            }
+            if request_done {
+                session.finish_request_body().await.map_err(broken)?;
+            }
+        }
     }
-    if request_done {
-        session.finish_request_body().await.map_err(broken)?;
-    }
-    let mut first_byte_by = request_done.then(|| Instant::now() + timeouts.first_byte);
-    let mut whole_request_sent = request_done;
+    let mut is_whole = request_done && up.is_none();
+    let mut first_byte_by = is_whole.then(|| Instant::now() + timeouts.first_byte);
     let mut checks = response::Answer::default();
     loop {
         let by = [first_byte_by, deadline].into_iter().flatten().min();
+        let (is_busy, late) = up.as_ref().map_or((false, None), |up| (up.is_busy(), up.late()));
         let event = tokio::select! {
             read = session.read_response_header() => Event::Head(read),
-            event = from_client(client.as_deref_mut(), request_done) => event,
+            event = sending(&mut up), if is_busy => event,
+            () = at(late) => Event::Sent(false),
+            event = from_client(client.as_deref_mut(), request_done), if !is_busy || request_done => event,
             () = at(by) => return Err(Lost::Peer(Failure::FirstByteTimeout)),
         };
         match event {
@@ -320,24 +341,61 @@ async fn heads_on(
                     checks.check(status.as_u16(), version, &mut head.headers, call.upgrade.as_ref());
                 match checked.map_err(|_| Lost::Peer(Failure::BadAnswer))? {
                     Head::Interim => pass_interim(client.as_deref_mut(), head).await?,
-                    Head::Final | Head::Tunnel => return Ok((head, whole_request_sent)),
+                    Head::Final | Head::Tunnel => {
+                        let sent = match up {
+                            Some(up) => Sent::PartlyOver(up),
+                            None if is_whole => Sent::Whole,
+                            None if request_done => Sent::Broken,
+                            None => Sent::Partly,
+                        };
+                        return Ok((head, sent));
+                    }
                 }
+                continue;
             }
             Event::Chunk(Err(error)) => return Err(error.into()),
-            Event::Chunk(Ok(Some(chunk))) => {
+            Event::Left => return Err(ClientError::Left.into()),
+            Event::Chunk(Ok(Some(chunk))) => match &mut up {
+                Some(up) => up.give(chunk),
                 // A peer that stops reading may still answer (413, say): what it says is worth more than our error.
-                if session.write_request_body(chunk, false).await.is_err() {
-                    (request_done, whole_request_sent) = (true, false);
-                    first_byte_by = Some(Instant::now() + timeouts.first_byte);
+                None => request_done = session.write_request_body(chunk, false).await.is_err(),
+            },
+            Event::Chunk(Ok(None)) => {
+                request_done = true;
+                match &mut up {
+                    Some(up) => up.end(),
+                    None => is_whole = session.finish_request_body().await.is_ok(),
                 }
             }
-            Event::Chunk(Ok(None)) => {
-                whole_request_sent = session.finish_request_body().await.is_ok();
-                request_done = true;
-                first_byte_by = Some(Instant::now() + timeouts.first_byte);
+            Event::Sent(went) => {
+                is_whole = went && up.as_ref().is_some_and(Up::is_over);
+                if is_whole || !went {
+                    (request_done, up) = (true, None);
+                }
             }
-            Event::Left => return Err(ClientError::Left.into()),
         }
+        if request_done && up.is_none() && first_byte_by.is_none() {
+            first_byte_by = Some(Instant::now() + timeouts.first_byte);
+        }
+    }
+}
+
+/// How far a request is when its answer begins.
+enum Sent {
+    /// All of it has gone.
+    Whole,
+    /// More is to come.
+    Partly,
+    /// More is to come, over HTTP/2.
+    PartlyOver(Up),
+    /// A part was lost: nothing may follow it.
+    Broken,
+}
+
+async fn sending(up: &mut Option<Up>) -> Event {
+    match up {
+        Some(up) => Event::Sent(up.send().await.is_ok()),
+        None => std::future::pending().await,
     }
 }
 
@@ -365,6 +423,8 @@ enum Event {
     Head(pingora::Result<()>),
     Chunk(Result<Option<Bytes>, ClientError>),
     Left,
+    /// Of HTTP/2: what was given has gone, or cannot go.
+    Sent(bool),
 }
 
 /// What the client does next; never resolves where there is no client to watch.

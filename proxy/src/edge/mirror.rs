@@ -1,10 +1,16 @@
 //! Mirrors: the same request once more, to an upstream whose answer nobody reads.
 //!
-//! Nothing waits for a mirror. The body is copied as it passes, into a queue of a few pieces; a mirror that falls behind by
+//! Nothing waits for a mirror. The body is copied as it passes, into a queue of half a MiB; a mirror that falls behind by
 //! more, or that would be one too many, is dropped and counted. Its attempt is noted nowhere else: the record of a request
 //! is about who answered it.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
 
 use bytes::Bytes;
 use pingora::{connectors::http::Connector, http::RequestHeader, protocols::http::client::HttpSession};
@@ -26,8 +32,11 @@ use crate::{
     running::{Mirrored, Upstream},
 };
 
-/// Pieces of a body that may wait for a mirror: half a MiB at the most.
-const PIECES: usize = 8;
+/// How much of a body may wait for a mirror.
+const BEHIND: usize = 512 << 10;
+
+/// And in how many pieces: HTTP/2 brings them small.
+const PIECES: usize = 256;
 
 /// Of a body, on its way to a mirror. Without [`Piece::End`] it was not whole.
 enum Piece {
@@ -36,17 +45,43 @@ enum Piece {
 }
 
 /// Where a request's body is copied to.
-pub(super) struct Copier(Sender<Piece>);
+pub(super) struct Copier {
+    pieces: Sender<Piece>,
+    behind: Arc<AtomicUsize>,
+}
+
+/// The mirror's end of it.
+struct Body {
+    pieces: Receiver<Piece>,
+    behind: Arc<AtomicUsize>,
+}
+
+fn copier() -> (Copier, Body) {
+    let (to, from) = channel(PIECES);
+    let behind = Arc::<AtomicUsize>::default();
+    (Copier { pieces: to, behind: Arc::clone(&behind) }, Body { pieces: from, behind })
+}
+
+impl Body {
+    async fn next(&mut self) -> Option<Piece> {
+        let piece = self.pieces.recv().await?;
+        if let Piece::Body(bytes) = &piece {
+            self.behind.fetch_sub(bytes.len(), Ordering::Relaxed);
+        }
+        Some(piece)
+    }
+}
 
 impl Copier {
     /// Copies a piece; false when the mirror is too far behind.
     pub(super) fn body(&self, piece: &Bytes) -> bool {
-        self.0.try_send(Piece::Body(piece.clone())).is_ok()
+        let before = self.behind.fetch_add(piece.len(), Ordering::Relaxed);
+        before + piece.len() <= BEHIND && self.pieces.try_send(Piece::Body(piece.clone())).is_ok()
     }
 
     /// The body was whole.
     pub(super) fn end(self) {
-        let _ = self.0.try_send(Piece::End);
+        let _ = self.pieces.try_send(Piece::End);
     }
 }
 
@@ -67,8 +102,7 @@ impl Edge {
             // Whoever answers the request refuses it for the same reason.
             return;
         };
-        let (copier, body) = channel(PIECES);
-        let copier = Copier(copier);
+        let (copier, body) = copier();
         if client.body_done() {
             copier.end();
         } else {
@@ -90,7 +124,7 @@ async fn send(
     upstream: &Arc<Upstream>,
     head: RequestHeader,
     trip: &Trip,
-    mut body: Receiver<Piece>,
+    mut body: Body,
 ) -> Mirrored {
     let call = Call { upstream, client: trip.request.client, head, upgrade: None, trailers: false };
     let Ok(picked) = upstream.pool.pick(call.client, &mut Tried::default(), Instant::now()) else {
@@ -108,7 +142,7 @@ async fn send(
         return Mirrored::Failed;
     }
     loop {
-        match body.recv().await {
+        match body.next().await {
             Some(Piece::Body(piece)) => {
                 if session.write_request_body(piece, false).await.is_err() {
                     return Mirrored::Failed;

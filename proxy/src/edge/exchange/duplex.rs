@@ -3,67 +3,47 @@
 //! gRPC's streams live so. If each direction waited for the other, a peer that takes no more of the request before its answer
 //! is taken, and a proxy that takes no answer before the request is, would wait for ever.
 
-use std::{pin::pin, time::Instant};
+use std::time::Instant;
 
-use bytes::Bytes;
-use pingora::protocols::http::{client::HttpSession, v2};
 use tokio::time::sleep_until;
 
 use super::{
-    exchanging,
+    Sent, at, exchanging,
     open::{Cut, Open, Way},
+    up::Up,
 };
 use crate::{edge::client::Client, forward::retry::Failure};
 
 impl Open {
-    /// Until the request or the answer has ended; `None` when the peer does not speak HTTP/2.
-    pub(super) async fn duplex(&mut self, client: &mut Client) -> Option<Result<Way, Cut>> {
-        let HttpSession::H2(session) = &mut self.session else { return None };
-        let mut up = session.take_request_body_writer()?;
-        let (read, write, deadline) = (self.read, session.write_timeout, self.deadline);
-        // What the client said and the peer has not taken; an empty piece is the end.
-        let mut waiting: Option<Bytes> = None;
+    /// Until the request or the answer has ended.
+    pub(super) async fn duplex(&mut self, mut up: Up, client: &mut Client) -> Result<Way, Cut> {
         loop {
-            let (piece, up) = (waiting.take(), &mut up);
-            let end = piece.as_ref().is_some_and(Bytes::is_empty);
-            let is_sending = piece.is_some();
-            let mut sending = pin!(async move {
-                match piece {
-                    Some(piece) => v2::write_body(up, piece, end, write).await.is_ok(),
-                    None => std::future::pending().await,
-                }
-            });
-            let said = loop {
-                let silent = Instant::now() + read;
-                let by = deadline.map_or(silent, |deadline| deadline.min(silent));
-                tokio::select! {
-                    sent = &mut sending => match sent {
-                        true if end => {
-                            self.request_done = true;
-                            return Some(Ok(Way::Answer));
-                        }
-                        true => break None,
-                        // A peer that takes no more may still answer.
-                        false => return Some(Ok(Way::Answer)),
-                    },
-                    chunk = session.read_response_body() => match chunk {
-                        Ok(Some(chunk)) => {
-                            if let Err(error) = client.body(chunk).await {
-                                return Some(Err(Cut::Client(error)));
-                            }
-                        }
-                        // The answer is whole; the rest of the request interests nobody.
-                        Ok(None) => return Some(Ok(Way::Answer)),
-                        Err(error) => return Some(Err(Cut::Peer(exchanging(&error)))),
-                    },
-                    said = client.chunk(), if !is_sending => match said {
-                        Ok(said) => break Some(said.unwrap_or_default()),
-                        Err(error) => return Some(Err(Cut::Client(error))),
-                    },
-                    () = sleep_until(by.into()) => return Some(Err(Cut::Peer(Failure::ReadTimeout))),
-                }
-            };
-            waiting = said;
+            let silent = Instant::now() + self.read;
+            let by = self.deadline.map_or(silent, |deadline| deadline.min(silent));
+            let late = up.late();
+            tokio::select! {
+                sent = up.send(), if up.is_busy() => match sent {
+                    Ok(()) if up.is_over() => {
+                        self.sent = Sent::Whole;
+                        return Ok(Way::Answer);
+                    }
+                    Ok(()) => {}
+                    // A peer that takes no more may still answer.
+                    Err(_) => return Ok(Way::Answer),
+                },
+                () = at(late) => return Ok(Way::Answer),
+                chunk = self.session.read_response_body() => match chunk {
+                    Ok(Some(chunk)) => client.body(chunk).await.map_err(Cut::Client)?,
+                    // The answer is whole; the rest of the request interests nobody.
+                    Ok(None) => return Ok(Way::Answer),
+                    Err(error) => return Err(Cut::Peer(exchanging(&error))),
+                },
+                chunk = client.chunk(), if !up.is_busy() => match chunk.map_err(Cut::Client)? {
+                    Some(chunk) => up.give(chunk),
+                    None => up.end(),
+                },
+                () = sleep_until(by.into()) => return Err(Cut::Peer(Failure::ReadTimeout)),
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use pingora::{connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer};
 use tokio::time::sleep_until;
 
-use super::{PeerHead, ahead, exchanging, let_go};
+use super::{PeerHead, Sent, ahead, exchanging, let_go};
 use crate::{
     balance::Picked,
     edge::client::{Client, ClientError},
@@ -21,8 +21,8 @@ pub(in crate::edge) struct Open {
     pub(super) peer: HttpPeer,
     pub(super) picked: Picked,
     pub(in crate::edge) head: PeerHead,
-    /// Whether the whole request went out; otherwise the connection cannot be used again.
-    pub(super) request_done: bool,
+    /// How far the request is; unless it is whole the connection cannot be used again.
+    pub(super) sent: Sent,
     pub(super) upgraded: bool,
     pub(super) read: Duration,
     pub(super) keepalive: Duration,
@@ -75,13 +75,13 @@ impl Open {
         client: &mut Client,
         ahead: usize,
     ) -> Result<(), Cut> {
-        let both = match self.request_done || client.body_done() {
-            true => None,
-            false => self.duplex(client).await,
-        };
-        let both = match both {
-            Some(both) => both,
-            None => self.both_ways(client).await,
+        let both = match std::mem::replace(&mut self.sent, Sent::Broken) {
+            Sent::PartlyOver(up) => self.duplex(up, client).await,
+            Sent::Partly => self.both_ways(client).await,
+            sent => {
+                self.sent = sent;
+                if self.upgraded { self.both_ways(client).await } else { Ok(Way::Answer) }
+            }
         };
         match both {
             Ok(Way::Answer) => ahead::pass(self, connector, client, ahead).await,
@@ -102,14 +102,13 @@ impl Open {
 
     /// While the request is not at its end, or the connection is a tunnel: each side waits for the other.
     async fn both_ways(&mut self, client: &mut Client) -> Result<Way, Cut> {
-        let mut request_done = !self.upgraded && (self.request_done || client.body_done());
         if self.upgraded {
             client.open_tunnel();
             if let HttpSession::H1(session) = &mut self.session {
                 session.maybe_upgrade_body_writer();
             }
         }
-        while !request_done {
+        loop {
             let silent = Instant::now() + self.read;
             let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
             tokio::select! {
@@ -126,21 +125,22 @@ impl Open {
                 chunk = client.chunk() => match chunk {
                     Ok(Some(chunk)) => {
                         if self.session.write_request_body(chunk, false).await.is_err() {
-                            request_done = true;
+                            return Ok(Way::Answer);
                         }
                     }
                     // Of a tunnel, either side may end it.
                     Ok(None) if self.upgraded => return Ok(Way::Over),
                     Ok(None) => {
-                        self.request_done = self.session.finish_request_body().await.is_ok();
-                        request_done = true;
+                        if self.session.finish_request_body().await.is_ok() {
+                            self.sent = Sent::Whole;
+                        }
+                        return Ok(Way::Answer);
                     }
                     Err(error) => return Err(Cut::Client(error)),
                 },
                 () = sleep_until(by.into()) => return Err(Cut::Peer(Failure::ReadTimeout)),
             }
         }
-        Ok(Way::Answer)
     }
 
     /// What follows the body; only HTTP/2 peers' trailers are to be had.
@@ -158,7 +158,7 @@ impl Open {
     pub(in crate::edge) async fn done(mut self, connector: &Connector) {
         self.picked.succeeded();
         // An HTTP/2 connection goes back whatever became of this one stream on it.
-        let is_clean = self.request_done && !self.upgraded && self.session.response_done();
+        let is_clean = matches!(self.sent, Sent::Whole) && !self.upgraded && self.session.response_done();
         if is_clean || matches!(self.session, HttpSession::H2(_)) {
             connector.release_http_session(self.session, &self.peer, Some(self.keepalive)).await;
         }
