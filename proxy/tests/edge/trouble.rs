@@ -174,7 +174,7 @@ fn nothing_follows_a_part_of_a_request_that_was_lost() {
     const LENGTH: usize = 48 << 20;
     let body: Arc<Vec<u8>> = Arc::new((0..LENGTH).map(|at| (at / 1000 % 251) as u8).collect());
     let sent = Arc::clone(&body);
-    let (tell, heard) = std::sync::mpsc::channel();
+    let (tell, heard) = std::sync::mpsc::sync_channel(1);
     let origin = Origin::connections(move |mut client| {
         client.head();
         // Reads nothing until the edge has given the write up, and then all that comes.
