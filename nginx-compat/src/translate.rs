@@ -6,6 +6,8 @@
 //! [`guard`] who may pass, and how often.
 
 mod balance;
+mod bandwidth;
+mod error_page;
 mod forward;
 mod guard;
 mod listen;

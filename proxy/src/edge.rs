@@ -10,6 +10,7 @@ mod error_page;
 mod exchange;
 mod forwarding;
 mod local;
+mod mirror;
 mod reply;
 
 use std::sync::Arc;
@@ -118,7 +119,10 @@ impl Edge {
             Action::Redirect(redirect) => self.redirect(&trip, redirect, client, journey).await,
             Action::Answer(answer) => self.fixed(&trip, answer, client, journey).await,
             Action::Files(_) => self.file(&trip, client, journey).await,
-            Action::Forward(forward) => self.look_up_or_forward(&trip, forward, client, journey).await,
+            Action::Forward(forward) => {
+                self.mirror(&trip, forward, client);
+                self.look_up_or_forward(&trip, forward, client, journey).await
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 mod ask;
 mod counts;
 mod error_pages;
+mod mirrors;
 mod roster;
 mod upstream;
 
@@ -16,6 +17,7 @@ use std::{
 
 use http::StatusCode;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use weir_config::{
     Plan,
@@ -27,6 +29,7 @@ use weir_config::{
 use self::{ask::AskUpstream, counts::Counts, error_pages::ErrorPages};
 pub use self::{
     error_pages::Shown,
+    mirrors::Mirrored,
     roster::{CannotChange, Roster},
     upstream::Upstream,
 };
@@ -73,6 +76,7 @@ struct RouteParts {
     files: Option<Files>,
     cache: Rule,
     error_pages: ErrorPages,
+    mirrors: Arc<Semaphore>,
 }
 
 /// Why a plan could not be brought to life; the operator's to mend.
@@ -299,6 +303,7 @@ impl RouteParts {
                 Rule::new(rule, rule.key.as_ref().is_some_and(names_caller))
             }),
             error_pages: ErrorPages::read(route),
+            mirrors: mirrors::places(),
         })
     }
 }

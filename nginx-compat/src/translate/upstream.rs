@@ -2,7 +2,11 @@
 
 use weir_config::raw::{Balance, Method, Server, Short, Upstream, Word};
 
-use super::{Translator, forward::Tuning, list, maybe};
+use super::{
+    Translator,
+    forward::{Module, Tuning},
+    list, maybe,
+};
 use crate::{
     scope::Scope,
     tree::Directive,
@@ -141,7 +145,7 @@ impl<'a> Translator<'a, '_> {
             .filter(|name| !self.upstreams.iter().any(|(used, _)| used == name))
             .collect();
         for name in unused {
-            let tuning = self.tuning(http, None);
+            let tuning = self.tuning(http, Module::Proxy, None);
             // It is a group, so its address needs no parsing.
             let _ = self.upstream(name, false, tuning);
         }

@@ -148,6 +148,9 @@ pub const RESPONSE_BUFFER: Bytes = Bytes::new(64 << 10);
 /// More than this for each request under way is another program's task.
 pub const BUFFER_MAX: Bytes = Bytes::new(16 << 20);
 
+/// Who names a mirror wants it to see what there is.
+pub const MIRROR_PERCENT: u32 = 100;
+
 /// Temporary: a wrong 301 stays in browsers for years.
 pub const REDIRECT_STATUS: u16 = 302;
 /// Found.

@@ -713,6 +713,18 @@ pub struct Forward {
     pub request_buffer: Bytes,
     /// How much of an answer is read before its client takes it.
     pub response_buffer: Bytes,
+    /// Where requests go once more.
+    pub mirror: Option<Mirror>,
+}
+
+/// Where requests go once more; the answers are thrown away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Mirror {
+    /// To whom.
+    pub upstream: UpstreamId,
+    /// Which share of the requests, 0 to 100.
+    pub percent: u32,
 }
 
 /// To another address.

@@ -207,7 +207,12 @@ impl<'a> Resolver<'a> {
             _ => None,
         });
         let asked = plan.sessions.iter().filter_map(|session| Some(session.ask.as_ref()?.upstream.index()));
-        self.unused("upstream", &plan.upstreams, |it| (&it.name, it.place), forwards.chain(asked));
+        let mirrors = plan.routes.iter().filter_map(|route| match &route.action {
+            Action::Forward(forward) => Some(forward.mirror?.upstream.index()),
+            _ => None,
+        });
+        let upstreams = forwards.chain(asked).chain(mirrors);
+        self.unused("upstream", &plan.upstreams, |it| (&it.name, it.place), upstreams);
         let sessions = plan.routes.iter().filter_map(|route| Some(route.session.as_ref()?.session.index()));
         self.unused("session", &plan.sessions, |it| (&it.name, it.place), sessions);
         let limits = plan.routes.iter().flat_map(|route| route.limits.iter().map(|limit| limit.index()));

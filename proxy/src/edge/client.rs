@@ -13,7 +13,7 @@ use pingora::{
 use tokio::time::timeout_at;
 use weir_config::{Plan, plan::Bounds};
 
-use super::reply::assemble;
+use super::{mirror::Copier, reply::assemble};
 use crate::{
     accept::{self, Arrival, BadRequest, Pace},
     forward::{hop_by_hop, limit_rate},
@@ -49,6 +49,8 @@ pub(super) struct Client {
     body_done: bool,
     written: u64,
     clock: Option<Box<Clock>>,
+    /// Who gets a copy of the body.
+    copier: Option<Copier>,
     /// How fast the answer may go, and since when it does.
     pace: Option<(limit_rate::Pace, Option<Instant>)>,
 }
@@ -80,6 +82,7 @@ impl Client {
             body_done,
             written: 0,
             clock,
+            copier: None,
             pace: None,
         }
     }
@@ -88,6 +91,11 @@ impl Client {
     pub(super) fn expect_body(&mut self, limit: u64, continues: bool) {
         self.limit = limit;
         self.continues = continues && !self.body_done;
+    }
+
+    /// Copies the body, from here on, as it is read.
+    pub(super) fn copy_to(&mut self, copier: Copier) {
+        self.copier = Some(copier);
     }
 
     /// Holds the answer's body to a pace.
@@ -145,6 +153,7 @@ impl Client {
                 Some(chunk) => break chunk,
                 None => {
                     self.body_done = true;
+                    self.copier.take().into_iter().for_each(Copier::end);
                     return Ok(None);
                 }
             }
@@ -153,6 +162,7 @@ impl Client {
         if self.limit > 0 && self.seen > self.limit {
             return Err(ClientError::Bad(BadRequest::BodyTooLarge));
         }
+        self.copier = self.copier.take().filter(|copier| copier.body(&chunk));
         match &mut self.replay {
             Some(kept) if kept.len() + chunk.len() <= self.replay_bytes => kept.extend_from_slice(&chunk),
             kept => *kept = None,

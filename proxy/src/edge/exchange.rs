@@ -6,18 +6,20 @@
 //! Why not `HttpProxy`: see DESIGN.md, "Why does the general lane not use pingora-proxy?".
 
 mod ahead;
+mod duplex;
 mod open;
-mod session;
+pub(super) mod session;
+mod up;
 
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use pingora::upstreams::peer::HttpPeer;
+use pingora::{connectors::http::Connector, upstreams::peer::HttpPeer};
 use tokio::time::sleep_until;
 
 pub(super) use self::open::{Cut, Open};
-use self::session::Session;
+use self::{session::Session, up::Up};
 use super::client::{Client, ClientError};
 use crate::{
     balance::{Asker, NoPeer, Picked, Tried},
@@ -127,11 +129,11 @@ pub(super) async fn open(
         let heads = exchange_heads(connectors, &call, &peer, client.as_deref_mut(), deadline).await;
         let now = Instant::now();
         let (failure, answered) = match heads {
-            Ok(((session, past), head, request_done)) => {
+            Ok(((session, past), head, sent)) => {
                 let status = head.status;
                 (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
                 picked.answered(now);
-                let answered = Answered { session, past, head, request_done };
+                let answered = Answered { session, past, head, sent };
                 if !plan.retry.statuses.contains(&status.as_u16()) {
                     attempts.push(note);
                     return Ok(answered.open(&call, peer, picked, deadline));
@@ -188,7 +190,7 @@ struct Answered {
     session: Session,
     past: Past,
     head: PeerHead,
-    request_done: bool,
+    sent: Sent,
 }
 
 impl Answered {
@@ -202,7 +204,7 @@ impl Answered {
             peer,
             picked,
             head: self.head,
-            request_done: self.request_done,
+            sent: self.sent,
             read: plan.timeouts.read,
             write: plan.timeouts.write,
             deadline,
@@ -210,7 +212,8 @@ impl Answered {
     }
 }
 
-enum Lost {
+/// Why an attempt brought no head.
+pub(super) enum Lost {
     Peer(Failure),
     Client(ClientError),
 }
@@ -226,13 +229,35 @@ async fn exchange_heads(
     connectors: &Connectors,
     call: &Call<'_>,
     peer: &HttpPeer,
+    client: Option<&mut Client>,
+    deadline: Option<Instant>,
+) -> Result<((Session, Past), PeerHead, Sent), Lost> {
+    let (mut session, past) = session::connect(connectors, call.upstream, peer).await.map_err(Lost::Peer)?;
+    let connector = &call.upstream.dial.connectors(connectors).negotiated;
+    match heads_on(&mut session, past.is_some(), connector, call, peer, client, deadline).await {
+        Ok((head, sent)) => {
+            let past = past.unwrap_or_else(|| Past::none(Instant::now()));
+            Ok(((session, past), head, sent))
+        }
+        Err(lost) => {
+            session::let_go(connectors, call.upstream, peer, session).await;
+            Err(lost)
+        }
+    }
+}
+
+/// The exchange of heads on a connection.
+async fn heads_on(
+    session: &mut Session,
+    reused: bool,
+    connector: &Connector,
+    call: &Call<'_>,
+    peer: &HttpPeer,
     mut client: Option<&mut Client>,
     deadline: Option<Instant>,
-) -> Result<((Session, Past), PeerHead, bool), Lost> {
+) -> Result<(PeerHead, Sent), Lost> {
     let timeouts = &call.upstream.plan.timeouts;
-    let (mut session, past) = session::connect(connectors, call.upstream, peer).await.map_err(Lost::Peer)?;
-    let resendable = past.is_some() && call.head.method.is_idempotent();
-    let past = past.unwrap_or_else(|| Past::none(Instant::now()));
+    let resendable = reused && call.head.method.is_idempotent();
     let broken = |failure: Failure, has_heard: bool| match failure {
         // The peer closed a kept connection as our request crossed it: nobody failed, and it may be sent again.
         Failure::Reset if resendable && !has_heard => Lost::Peer(Failure::ResetUnsent),
@@ -243,20 +268,22 @@ async fn exchange_heads(
     // An earlier attempt may have read part of the body, or all of it.
     let held = client.as_deref().and_then(Client::replay).unwrap_or_default();
     let mut request_done = client.as_deref().is_none_or(Client::body_done);
-    let sent = session.send(&call.head, held, request_done, timeouts.write).await;
-    sent.map_err(|lost| match lost {
+    let begun = session.send(&call.head, held, request_done, timeouts.write).await;
+    let mut up = begun.map_err(|lost| match lost {
         Lost::Peer(failure) => broken(failure, false),
         lost => lost,
     })?;
-    let mut first_byte_by = request_done.then(|| Instant::now() + timeouts.first_byte);
-    let mut whole_request_sent = request_done;
-    let connector = call.upstream.dial.connectors(connectors);
+    let mut is_whole = request_done && up.is_none();
+    let mut first_byte_by = is_whole.then(|| Instant::now() + timeouts.first_byte);
     let mut checks = response::Answer::default();
     loop {
         let by = [first_byte_by, deadline].into_iter().flatten().min();
+        let (is_busy, late) = up.as_ref().map_or((false, None), |up| (up.is_busy(), up.late()));
         let event = tokio::select! {
-            read = session.head(&connector.negotiated, peer) => Event::Head(read),
-            event = from_client(client.as_deref_mut(), request_done) => event,
+            read = session.head(connector, peer) => Event::Head(read),
+            event = sending(&mut up), if is_busy => event,
+            () = at(late) => Event::Sent(false),
+            event = from_client(client.as_deref_mut(), request_done), if !is_busy || request_done => event,
             () = at(by) => return Err(Lost::Peer(Failure::FirstByteTimeout)),
         };
         match event {
@@ -266,32 +293,64 @@ async fn exchange_heads(
                 let checked =
                     checks.check(raw.status.as_u16(), raw.version, &mut head.headers, call.upgrade.as_ref());
                 match checked.map_err(|_| Lost::Peer(Failure::BadAnswer))? {
-                    Head::Interim => pass_interim(client.as_deref_mut(), head).await?,
-                    Head::Final => {
-                        session.expect_body(&call.head, head.status, &head.headers);
-                        return Ok(((session, past), head, whole_request_sent));
+                    Head::Interim => {
+                        pass_interim(client.as_deref_mut(), head).await?;
+                        continue;
                     }
-                    Head::Tunnel => {
-                        session.open_tunnel();
-                        return Ok(((session, past), head, whole_request_sent));
-                    }
+                    Head::Final => session.expect_body(&call.head, head.status, &head.headers),
+                    Head::Tunnel => session.open_tunnel(),
                 }
+                let sent = match up {
+                    Some(up) => Sent::PartlyOver(up),
+                    None if is_whole => Sent::Whole,
+                    None if request_done => Sent::Broken,
+                    None => Sent::Partly,
+                };
+                return Ok((head, sent));
             }
             Event::Chunk(Err(error)) => return Err(error.into()),
-            Event::Chunk(Ok(Some(chunk))) => {
+            Event::Left => return Err(ClientError::Left.into()),
+            Event::Chunk(Ok(Some(chunk))) => match &mut up {
+                Some(up) => up.give(chunk),
                 // A peer that stops reading may still answer (413, say): what it says is worth more than our error.
-                if session.write(chunk, timeouts.write).await.is_err() {
-                    (request_done, whole_request_sent) = (true, false);
-                    first_byte_by = Some(Instant::now() + timeouts.first_byte);
+                None => request_done = session.write(chunk, timeouts.write).await.is_err(),
+            },
+            Event::Chunk(Ok(None)) => {
+                request_done = true;
+                match &mut up {
+                    Some(up) => up.end(),
+                    None => is_whole = session.finish(timeouts.write).await.is_ok(),
                 }
             }
-            Event::Chunk(Ok(None)) => {
-                whole_request_sent = session.finish(timeouts.write).await.is_ok();
-                request_done = true;
-                first_byte_by = Some(Instant::now() + timeouts.first_byte);
+            Event::Sent(went) => {
+                is_whole = went && up.as_ref().is_some_and(Up::is_over);
+                if is_whole || !went {
+                    (request_done, up) = (true, None);
+                }
             }
-            Event::Left => return Err(ClientError::Left.into()),
         }
+        if request_done && up.is_none() && first_byte_by.is_none() {
+            first_byte_by = Some(Instant::now() + timeouts.first_byte);
+        }
+    }
+}
+
+/// How far a request is when its answer begins.
+enum Sent {
+    /// All of it has gone.
+    Whole,
+    /// More is to come.
+    Partly,
+    /// More is to come, over HTTP/2.
+    PartlyOver(Up),
+    /// A part was lost: nothing may follow it.
+    Broken,
+}
+
+async fn sending(up: &mut Option<Up>) -> Event {
+    match up {
+        Some(up) => Event::Sent(up.send().await.is_ok()),
+        None => std::future::pending().await,
     }
 }
 
@@ -299,6 +358,8 @@ enum Event {
     Head(Result<http1::Head, Failure>),
     Chunk(Result<Option<Bytes>, ClientError>),
     Left,
+    /// Of HTTP/2: what was given has gone, or cannot go.
+    Sent(bool),
 }
 
 /// What the client does next; never resolves where there is no client to watch.

@@ -151,7 +151,7 @@ impl Edge {
     ) -> Result<(), Ended> {
         let status = open.head.status;
         if let Some(shown) = self.intercept(trip, status, &open.head.headers, client, journey).await {
-            open.abandon().await;
+            open.abandon(&self.connectors).await;
             return shown;
         }
         self.invalidate(trip, forward, status, &open.head.headers);

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::support::{Edge, Origin};
+use crate::support::{Edge, Origin, until};
 
 fn nobody() -> std::net::SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
@@ -120,4 +120,42 @@ fn an_origins_errors_are_shown_as_they_are_unless_the_route_intercepts() {
         (answer.status, &*answer.field("location"), &*answer.field("www-authenticate")),
         (302, "/login", "Basic")
     );
+}
+
+#[test]
+fn the_log_tells_502_503_504_and_499_apart() {
+    let silent = Origin::connections(|mut client| {
+        client.head();
+        client.is_ended();
+    });
+    let yaml = format!(
+        "upstreams:
+  dead: {{ servers: [\"{}\"] }}
+  silent: {{ servers: [\"{1}\"], timeouts: {{ first_byte: 200ms }} }}
+  patient: {{ servers: [{{ address: \"{1}\", max_conns: 1 }}] }}
+routes:
+  - {{ match: /dead, to: dead }}
+  - {{ match: /silent, to: silent }}
+  - {{ match: /patient/*, to: patient }}
+",
+        nobody(),
+        silent.address
+    );
+    let edge = Edge::start(&yaml);
+    assert_eq!([edge.get("/dead").status, edge.get("/silent").status], [502, 504]);
+    let mut leaving = edge.connect();
+    leaving.send("GET /patient/left HTTP/1.1\r\nhost: h\r\n\r\n");
+    until("the only place is taken", || silent.accepted() == 2);
+    assert_eq!(edge.get("/patient/full").status, 503);
+    drop(leaving);
+    for (target, status, refusal, failure) in [
+        ("/dead", 502, "peer_failed", "connect"),
+        ("/silent", 504, "peer_timeout", "first_byte_timeout"),
+        ("/patient/full", 503, "peers_full", ""),
+        ("/patient/left", 499, "client_left", "client_left"),
+    ] {
+        let record = edge.record("target", target);
+        assert_eq!((&record["status"], &record["refusal"]), (&status.into(), &refusal.into()), "{target}");
+        assert_eq!(record["attempts"][0]["outcome"].as_str().unwrap_or_default(), failure, "{target}");
+    }
 }

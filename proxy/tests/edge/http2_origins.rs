@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::Edge;
+use crate::{protocols::certificate, support::Edge};
 
 type Respond = h2::server::SendResponse<Bytes>;
 
@@ -239,4 +239,138 @@ async fn an_answer_that_breaks_off_is_never_whole() {
     let edge = origin.edge();
     let answer = tokio::task::block_in_place(|| edge.get("/"));
     assert!(answer.status == 502 || !answer.whole, "{answer:?}");
+}
+
+/// Sends all of `bytes`, as the other side takes them.
+async fn send_all(stream: &mut h2::SendStream<Bytes>, mut bytes: Bytes, end: bool) {
+    while !bytes.is_empty() {
+        stream.reserve_capacity(bytes.len());
+        let taken = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await.unwrap().unwrap();
+        let piece = bytes.split_to(taken.min(bytes.len()));
+        stream.send_data(piece, end && bytes.is_empty()).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_origin_that_answers_as_it_reads_is_read_as_it_is_written_to() {
+    const MIB: usize = 1 << 20;
+    let origin = Origin::start(|_, request, mut respond| async move {
+        let mut stream = respond.send_response(Response::new(()), false).unwrap();
+        let mut body = request.into_body();
+        // Takes nothing more before its answer, larger than any window, was taken.
+        while let Some(piece) = body.data().await {
+            let piece = piece.unwrap();
+            let length = piece.len();
+            for _ in 0..16 {
+                send_all(&mut stream, piece.clone(), false).await;
+            }
+            body.flow_control().release_capacity(length).unwrap();
+        }
+        stream
+            .send_trailers(HeaderMap::from_iter([(
+                http::HeaderName::from_static("grpc-status"),
+                HeaderValue::from_static("0"),
+            )]))
+            .unwrap();
+    })
+    .await;
+    let edge = origin.edge();
+    let mut sender = client(&edge).await;
+    let (answer, mut stream) = sender.send_request(call("/echo").body(()).unwrap(), false).unwrap();
+    let upload = tokio::spawn(async move { send_all(&mut stream, vec![b'e'; MIB].into(), true).await });
+    let (body, trailers) = whole(answer.await.unwrap().into_body()).await;
+    assert_eq!((body.len(), &trailers.unwrap()["grpc-status"]), (16 * MIB, &HeaderValue::from_static("0")));
+    upload.await.unwrap();
+    assert_eq!(tokio::task::block_in_place(|| edge.record("target", "/echo"))["status"], 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_goes_on_message_by_message() {
+    let origin = Origin::start(|_, request, mut respond| async move {
+        let mut stream = respond.send_response(Response::new(()), false).unwrap();
+        let mut body = request.into_body();
+        while let Some(piece) = body.data().await {
+            let piece = piece.unwrap();
+            body.flow_control().release_capacity(piece.len()).unwrap();
+            stream.send_data(piece, false).unwrap();
+        }
+        stream.send_data(Bytes::new(), true).unwrap();
+    })
+    .await;
+    let edge = origin.edge();
+    let mut sender = client(&edge).await;
+    let (answer, mut stream) = sender.send_request(call("/talk").body(()).unwrap(), false).unwrap();
+    stream.send_data(Bytes::from_static(b"0"), false).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    for number in 0..20 {
+        let piece = body.data().await.unwrap().unwrap();
+        assert_eq!(piece, format!("{number}"));
+        stream.send_data(format!("{}", number + 1).into(), false).unwrap();
+    }
+    assert_eq!(body.data().await.unwrap().unwrap(), "20");
+    stream.send_data(Bytes::new(), true).unwrap();
+    assert_eq!(whole(body).await, (Vec::new(), None));
+}
+
+/// An origin in TLS that chooses among `protocols`; says which protocol the request came in.
+async fn tls_origin(protocols: &[&[u8]]) -> SocketAddr {
+    let folder = tempfile::tempdir().unwrap();
+    let chain = vec![certificate(folder.path(), "o", "origin.test")];
+    let key = std::fs::read(folder.path().join("o.key")).unwrap();
+    let key = rustls::pki_types::pem::PemObject::from_pem_slice(&key).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config =
+        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(socket).await else { return };
+                if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    while let Some(Ok((request, respond))) = connection.accept().await {
+                        let scheme = request.uri().scheme_str().unwrap_or_default().to_owned();
+                        tokio::spawn(say(respond, 200, format!("h2 {scheme}")));
+                    }
+                } else {
+                    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                    let mut head = [0; 4096];
+                    let _ = stream.read(&mut head).await;
+                    let upgrades =
+                        String::from_utf8_lossy(&head).to_ascii_lowercase().contains("upgrade: tcp");
+                    let answer = match upgrades {
+                        true => "HTTP/1.1 101 Go\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\ntunnel",
+                        false => "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nhttp/1",
+                    };
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                    let _ = stream.shutdown().await;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_tls_the_origin_chooses_and_an_upgrade_is_asked_for_in_http_1() {
+    let edge = |address| {
+        let yaml = format!(
+            "upstreams: {{ api: {{ servers: [\"{address}\"], protocol: h2, tls: {{ name: origin.test, verify: false }} }} }}\nroutes: [{{ match: /*, to: api, upgrade: tcp }}]\n"
+        );
+        tokio::task::block_in_place(|| Edge::start(&yaml))
+    };
+    let (both, old) = (edge(tls_origin(&[b"h2", b"http/1.1"]).await), edge(tls_origin(&[b"http/1.1"]).await));
+    tokio::task::block_in_place(|| {
+        assert_eq!(both.get("/").text(), "h2 https");
+        assert_eq!(old.get("/").text(), "http/1");
+        let mut client = both.connect();
+        client.send("GET / HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\n");
+        assert_eq!((client.answer_head().0, client.rest()), (101, b"tunnel".to_vec()));
+        assert_eq!(both.get("/").text(), "h2 https", "others go on in HTTP/2");
+    });
 }

@@ -14,6 +14,7 @@ mod forwarding;
 mod guards;
 mod http2_origins;
 mod life;
+mod mirrors;
 mod operating;
 mod protocols;
 

@@ -54,6 +54,8 @@ pub struct Route {
     pub request_buffer: Word<Bytes>,
     /// How much of an answer is read before its client takes it. 0: nothing.
     pub response_buffer: Word<Bytes>,
+    /// Where requests go once more; a single word is an upstream.
+    pub mirror: Word<Short<Mirror>>,
     /// Sends the client elsewhere.
     pub redirect: Word<Redirect>,
     /// A fixed answer.
@@ -199,4 +201,22 @@ pub struct ErrorPage {
     pub file: Word<String>,
     /// Where the client is sent.
     pub redirect: Word<Redirect>,
+}
+
+/// Where requests go once more; the answers are thrown away.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mirror {
+    /// The upstream.
+    pub to: Word<String>,
+    /// Which share of the requests, in percent. Default: 100.
+    pub percent: Word<u32>,
+}
+
+impl FromShort for Mirror {
+    const SHORT_FORM: &'static str = "an upstream";
+
+    fn from_short(text: &str) -> Result<Self, String> {
+        Ok(Self { to: Word::new(text.to_owned()), ..Self::default() })
+    }
 }

@@ -4,7 +4,7 @@ use super::{Resolver, path::literal_folder, route::Scope};
 use crate::{
     defaults as d,
     plan::{self, Action, Match, UpstreamId},
-    raw,
+    raw::{self, Short},
     span::Place,
     template::Template,
 };
@@ -37,6 +37,7 @@ impl Resolver<'_> {
             ("host", raw.host.place()),
             ("cache", raw.cache.place()),
             ("upgrade", raw.upgrade.place()),
+            ("mirror", raw.mirror.place()),
             ("request_buffer", raw.request_buffer.place()),
             ("response_buffer", raw.response_buffer.place()),
         ];
@@ -79,7 +80,20 @@ impl Resolver<'_> {
             upgrades: self.upgrades(&raw.upgrade),
             request_buffer: self.buffer(&raw.request_buffer, d::REQUEST_BUFFER),
             response_buffer: self.buffer(&raw.response_buffer, d::RESPONSE_BUFFER),
+            mirror: raw.mirror.placed().and_then(|(Short(mirror), place)| self.mirror(mirror, place)),
         }))
+    }
+
+    fn mirror(&mut self, raw: &raw::Mirror, place: Place) -> Option<plan::Mirror> {
+        let percent = raw.percent.or(d::MIRROR_PERCENT);
+        if let Some(at) = raw.percent.place().filter(|_| percent > 100) {
+            self.report.error(at, format!("{percent} percent is more than all")).help("from 0 to 100");
+        }
+        let (name, at) = self.required(&raw.to, "to", place)?;
+        let at = if at == Place::default() { place } else { at };
+        let known = self.names.upstreams.clone();
+        let upstream = UpstreamId(self.look_up("upstream", name, at, &known)?);
+        Some(plan::Mirror { upstream, percent })
     }
 
     pub(super) fn redirect_to(

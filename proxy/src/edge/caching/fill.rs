@@ -4,7 +4,7 @@
 //! one included, reads from the fill. So a client may leave or be slow without anyone else noticing. An answer of unknown
 //! length is passed on by the request that fetched it, which goes on filling when its client leaves.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode, header};
 
@@ -145,7 +145,7 @@ impl Edge {
                 }
                 Err(failure) => {
                     journey.broke(failure.word());
-                    open.broke(Instant::now());
+                    open.broke(&self.connectors).await;
                     return Err(Ended::Cut);
                 }
             }
@@ -171,7 +171,7 @@ impl Edge {
             if let Ok(Fetched::Passing(open, guard, _)) = fetched {
                 match guard {
                     Some(guard) => keep(Arc::clone(&edge.connectors), *open, guard).await,
-                    None => open.abandon().await,
+                    None => open.abandon(&edge.connectors).await,
                 }
             }
         });
@@ -197,7 +197,7 @@ async fn keep(connectors: Arc<Connectors>, mut open: Open, mut guard: FillGuard)
             }
             Err(failure) => {
                 tracing::debug!(failure = failure.word(), "a fill broke");
-                return open.broke(Instant::now());
+                return open.broke(&connectors).await;
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A small answer leaves its peer at once, whoever reads it; a large one goes as fast as its reader, and the peer waits.
 
-use std::{collections::VecDeque, pin::pin, time::Instant};
+use std::{collections::VecDeque, pin::pin};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -29,7 +29,21 @@ pub(super) async fn pass(
     client: &mut Client,
     most: usize,
 ) -> Result<(), Cut> {
-    let (mut open, mut ahead) = (Some(open), Ahead::default());
+    let mut open = Some(open);
+    let passed = pour(&mut open, connectors, client, most).await;
+    if let (Err(_), Some(open)) = (&passed, open) {
+        open.abandon(connectors).await;
+    }
+    passed
+}
+
+async fn pour(
+    open: &mut Option<Open>,
+    connectors: &Connectors,
+    client: &mut Client,
+    most: usize,
+) -> Result<(), Cut> {
+    let mut ahead = Ahead::default();
     let may_leave = client.body_done();
     loop {
         let Some(piece) = ahead.pieces.pop_front() else {
@@ -39,10 +53,10 @@ pub(super) async fn pass(
             let next = tokio::select! {
                 // A client that has the whole answer may leave before we have heard its end.
                 biased;
-                next = chunk(&mut open) => next,
+                next = chunk(open) => next,
                 () = client.left(), if may_leave => return Err(Cut::Client(ClientError::Left)),
             };
-            ahead.take(next, &mut open, connectors).await?;
+            ahead.take(next, open, connectors).await?;
             continue;
         };
         let length = piece.len();
@@ -54,7 +68,7 @@ pub(super) async fn pass(
                     written.map_err(Cut::Client)?;
                     break;
                 }
-                next = chunk(&mut open), if ahead.bytes < most => ahead.take(next, &mut open, connectors).await?,
+                next = chunk(open), if ahead.bytes < most => ahead.take(next, open, connectors).await?,
             }
         }
         ahead.bytes -= length;
@@ -103,7 +117,7 @@ impl Ahead {
             Err(failure) => failure,
         };
         if let Some(open) = open.take() {
-            open.broke(Instant::now());
+            open.broke(connectors).await;
         }
         Err(Cut::Peer(failure))
     }

@@ -12,7 +12,7 @@ use pingora::upstreams::peer::HttpPeer;
 use tokio::time::sleep_until;
 
 use super::{
-    PeerHead, ahead,
+    PeerHead, Sent, ahead,
     session::{self, Session},
 };
 use crate::{
@@ -31,8 +31,8 @@ pub(in crate::edge) struct Open {
     pub(super) peer: HttpPeer,
     pub(super) picked: Picked,
     pub(in crate::edge) head: PeerHead,
-    /// Whether the whole request went out; otherwise the connection cannot be used again.
-    pub(super) request_done: bool,
+    /// How far the request is; unless it is whole the connection cannot be used again.
+    pub(super) sent: Sent,
     pub(super) upgraded: bool,
     pub(super) read: Duration,
     pub(super) write: Duration,
@@ -49,7 +49,7 @@ pub(in crate::edge) enum Cut {
 }
 
 /// What is left of an exchange.
-enum Way {
+pub(super) enum Way {
     /// Nothing.
     Over,
     /// The answer alone.
@@ -90,27 +90,37 @@ impl Open {
         client: &mut Client,
         ahead: usize,
     ) -> Result<(), Cut> {
-        match self.both_ways(client).await {
+        let both = match std::mem::replace(&mut self.sent, Sent::Broken) {
+            Sent::PartlyOver(up) => self.duplex(up, client).await,
+            Sent::Partly => self.both_ways(client).await,
+            sent => {
+                self.sent = sent;
+                if self.upgraded { self.both_ways(client).await } else { Ok(Way::Answer) }
+            }
+        };
+        match both {
             Ok(Way::Answer) => ahead::pass(self, connectors, client, ahead).await,
             Ok(Way::Over) => {
                 self.done(connectors).await;
                 Ok(())
             }
             Err(Cut::Peer(failure)) => {
-                self.broke(Instant::now());
+                self.broke(connectors).await;
                 Err(Cut::Peer(failure))
             }
-            Err(cut) => Err(cut),
+            Err(cut) => {
+                self.abandon(connectors).await;
+                Err(cut)
+            }
         }
     }
 
     /// While the request is not at its end, or the connection is a tunnel: each side waits for the other.
     async fn both_ways(&mut self, client: &mut Client) -> Result<Way, Cut> {
-        let mut request_done = !self.upgraded && (self.request_done || client.body_done());
         if self.upgraded {
             client.open_tunnel();
         }
-        while !request_done {
+        loop {
             let silent = Instant::now() + self.read;
             let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
             tokio::select! {
@@ -126,21 +136,22 @@ impl Open {
                 chunk = client.chunk() => match chunk {
                     Ok(Some(chunk)) => {
                         if self.session.write(chunk, self.write).await.is_err() {
-                            request_done = true;
+                            return Ok(Way::Answer);
                         }
                     }
                     // Of a tunnel, either side may end it.
                     Ok(None) if self.upgraded => return Ok(Way::Over),
                     Ok(None) => {
-                        self.request_done = self.session.finish(self.write).await.is_ok();
-                        request_done = true;
+                        if self.session.finish(self.write).await.is_ok() {
+                            self.sent = Sent::Whole;
+                        }
+                        return Ok(Way::Answer);
                     }
                     Err(error) => return Err(Cut::Client(error)),
                 },
                 () = sleep_until(by.into()) => return Err(Cut::Peer(Failure::ReadTimeout)),
             }
         }
-        Ok(Way::Answer)
     }
 
     /// What follows the body; only HTTP/2 peers' trailers are to be had.
@@ -156,17 +167,18 @@ impl Open {
     /// The answer was read to its end: tells the pool so, and keeps the connection for the next request.
     pub(in crate::edge) async fn done(self, connectors: &Connectors) {
         self.picked.succeeded(Instant::now());
-        let clean = self.request_done && !self.upgraded;
+        let clean = matches!(self.sent, Sent::Whole) && !self.upgraded;
         session::give_back(connectors, &self.upstream, &self.peer, (self.session, self.past), clean).await;
     }
 
     /// The answer broke off, which counts against the peer.
-    pub(in crate::edge) fn broke(self, now: Instant) {
-        self.picked.failed(now);
+    pub(in crate::edge) async fn broke(self, connectors: &Connectors) {
+        self.picked.failed(Instant::now());
+        session::let_go(connectors, &self.upstream, &self.peer, self.session).await;
     }
 
     /// Nobody wants the rest of the answer.
-    pub(in crate::edge) async fn abandon(self) {
-        self.session.shutdown().await;
+    pub(in crate::edge) async fn abandon(self, connectors: &Connectors) {
+        session::let_go(connectors, &self.upstream, &self.peer, self.session).await;
     }
 }

@@ -17,9 +17,9 @@ use pingora::{
     protocols::{ALPN, Stream, http::client::HttpSession},
     upstreams::peer::HttpPeer,
 };
-use tokio::{io::AsyncWriteExt, time::timeout};
+use tokio::time::timeout;
 
-use super::{Lost, Request};
+use super::{Lost, Request, up::Up};
 use crate::{
     accept::BadRequest,
     edge::client::ClientError,
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// A connection to `peer`, and what it has been through; `None` if it has just been opened.
-pub(super) async fn connect(
+pub(in crate::edge) async fn connect(
     shared: &Connectors,
     upstream: &Upstream,
     peer: &HttpPeer,
@@ -68,7 +68,7 @@ pub(super) async fn connect(
 
 /// Keeps a connection for the next request, if its bounds and its peer allow that; `clean` says that this exchange is
 /// over, on both sides.
-pub(super) async fn give_back(
+pub(in crate::edge) async fn give_back(
     shared: &Connectors,
     upstream: &Upstream,
     peer: &HttpPeer,
@@ -95,8 +95,25 @@ pub(super) async fn give_back(
     }
 }
 
+/// Ends an exchange in the middle. An HTTP/1.1 connection ends with it; one in HTTP/2 goes back, or nobody would ever
+/// close it.
+pub(in crate::edge) async fn let_go(
+    shared: &Connectors,
+    upstream: &Upstream,
+    peer: &HttpPeer,
+    session: Session,
+) {
+    if let Session::Negotiated(mut session) = session
+        && matches!(*session, HttpSession::H2(_))
+    {
+        session.shutdown().await;
+        let idle = Some(upstream.plan.keepalive.idle_timeout);
+        upstream.dial.connectors(shared).negotiated.release_http_session(*session, peer, idle).await;
+    }
+}
+
 /// See the head of this file.
-pub(super) enum Session {
+pub(in crate::edge) enum Session {
     Http1(Connection<Stream>),
     Negotiated(Box<HttpSession>),
 }
@@ -126,51 +143,62 @@ fn negotiated(error: Option<Box<pingora::Error>>) -> Failure {
 
 impl Session {
     /// Sends the head and what is held of the body; `done` when that is all of it.
-    pub(super) async fn send(
+    ///
+    /// A body over HTTP/2 has a writer of its own, which is given back: it has what is held, and gets the rest.
+    pub(in crate::edge) async fn send(
         &mut self,
         request: &Request,
         held: Bytes,
         done: bool,
         limit: Duration,
-    ) -> Result<(), Lost> {
-        let sent = match self {
+    ) -> Result<Option<Up>, Lost> {
+        match self {
             Self::Http1(connection) => {
                 connection.request(&request.method, &request.target, &request.headers);
                 let send = async {
                     connection.write(&held).await?;
                     if done { connection.finish().await } else { connection.flush().await }
                 };
-                within(limit, send).await.map_err(broken)
+                within(limit, send).await.map_err(|error| Lost::Peer(broken(error)))?;
+                Ok(None)
             }
-            Self::Negotiated(session) => {
-                match &mut **session {
-                    HttpSession::H2(session) => {
-                        let head = request.http2().ok_or(ClientError::Bad(BadRequest::BadTarget))?;
-                        let bodiless = done && held.is_empty();
-                        // It is only queued here: what fails was never sent.
-                        let queued = session.write_request_header(Box::new(head), bodiless);
-                        queued.map_err(|_| Lost::Peer(Failure::ResetUnsent))?;
+            Self::Negotiated(session) => match &mut **session {
+                HttpSession::H2(session) => {
+                    let head = request.http2().ok_or(ClientError::Bad(BadRequest::BadTarget))?;
+                    let bodiless = done && held.is_empty();
+                    // It is only queued here: what fails was never sent.
+                    let queued = session.write_request_header(Box::new(head), bodiless);
+                    queued.map_err(|_| Lost::Peer(Failure::ResetUnsent))?;
+                    if bodiless {
+                        return Ok(None);
                     }
-                    session => {
-                        let head = request.http1().ok_or(ClientError::Bad(BadRequest::BadTarget))?;
-                        let sent = within(limit, session.write_request_header(Box::new(head))).await;
-                        sent.map_err(|error| Lost::Peer(negotiated(error)))?;
+                    let mut up = session.take_request_body_writer().map(|stream| Up::new(stream, limit));
+                    if let Some(up) = &mut up {
+                        up.give(held);
+                        if done {
+                            up.end();
+                        }
                     }
+                    Ok(up)
                 }
-                let send = async {
-                    if !held.is_empty() {
-                        session.write_request_body(held, false).await?;
-                    }
-                    if done { session.finish_request_body().await } else { Ok(()) }
-                };
-                within(limit, send).await.map_err(negotiated)
-            }
-        };
-        sent.map_err(Lost::Peer)
+                session => {
+                    let head = request.http1().ok_or(ClientError::Bad(BadRequest::BadTarget))?;
+                    let send = async {
+                        session.write_request_header(Box::new(head)).await?;
+                        if !held.is_empty() {
+                            session.write_request_body(held, false).await?;
+                        }
+                        if done { session.finish_request_body().await } else { Ok(()) }
+                    };
+                    within(limit, send).await.map_err(|error| Lost::Peer(negotiated(error)))?;
+                    Ok(None)
+                }
+            },
+        }
     }
 
     /// Sends a piece of the request's body, or of a tunnel.
-    pub(super) async fn write(&mut self, piece: Bytes, limit: Duration) -> Result<(), Failure> {
+    pub(in crate::edge) async fn write(&mut self, piece: Bytes, limit: Duration) -> Result<(), Failure> {
         match self {
             Self::Http1(connection) => {
                 let send = async {
@@ -186,7 +214,7 @@ impl Session {
     }
 
     /// Ends the request's body.
-    pub(super) async fn finish(&mut self, limit: Duration) -> Result<(), Failure> {
+    pub(in crate::edge) async fn finish(&mut self, limit: Duration) -> Result<(), Failure> {
         match self {
             Self::Http1(connection) => within(limit, connection.finish()).await.map_err(broken),
             Self::Negotiated(session) => {
@@ -196,7 +224,7 @@ impl Session {
     }
 
     /// The next head of the answer. May be dropped and begun again.
-    pub(super) async fn head(
+    pub(in crate::edge) async fn head(
         &mut self,
         connector: &Connector,
         peer: &HttpPeer,
@@ -223,7 +251,12 @@ impl Session {
     }
 
     /// Says how the answer's body ends, its final head having been checked.
-    pub(super) fn expect_body(&mut self, request: &Request, status: StatusCode, headers: &HeaderMap) {
+    pub(in crate::edge) fn expect_body(
+        &mut self,
+        request: &Request,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) {
         if let Self::Http1(connection) = self {
             connection.expect_body(&request.method, status, headers);
         }
@@ -252,7 +285,7 @@ impl Session {
     }
 
     /// The next piece of the answer's body; `None` at its end. May be dropped and begun again.
-    pub(super) async fn body(&mut self) -> Result<Option<Bytes>, Failure> {
+    pub(in crate::edge) async fn body(&mut self) -> Result<Option<Bytes>, Failure> {
         match self {
             Self::Http1(connection) => connection.body().await,
             Self::Negotiated(session) => {
@@ -262,23 +295,13 @@ impl Session {
     }
 
     /// What follows the body; only HTTP/2 peers' trailers are to be had.
-    pub(super) async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
+    pub(in crate::edge) async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
         match self {
             Self::Negotiated(session) => match &mut **session {
                 HttpSession::H2(session) => session.read_trailers().await.map_err(|error| exchanging(&error)),
                 _ => Ok(None),
             },
             Self::Http1(_) => Ok(None),
-        }
-    }
-
-    /// Ends the connection, or the stream of a connection.
-    pub(super) async fn shutdown(self) {
-        match self {
-            Self::Http1(connection) => {
-                let _ = connection.into_stream().shutdown().await;
-            }
-            Self::Negotiated(mut session) => session.shutdown().await,
         }
     }
 }
