@@ -43,6 +43,17 @@ impl<'a> Scope<'a> {
         self.levels.last()?.iter().find(|directive| directive.name == name)
     }
 
+    /// The location for exactly this path, on the innermost level that has one.
+    pub(crate) fn location(&self, path: &str) -> Option<&'a Directive> {
+        let is_it = |directive: &&Directive| {
+            let words: Vec<&str> = directive.texts().collect();
+            directive.name == "location"
+                && (matches!(words.as_slice(), ["=" | "^~", other] if *other == path)
+                    || matches!(words.as_slice(), [other] if other.strip_prefix('=').unwrap_or(other) == path))
+        };
+        self.levels.iter().rev().find_map(|level| level.iter().find(is_it))
+    }
+
     /// Whether this flag is `on` here.
     pub(crate) fn is_on(&self, name: &str) -> bool {
         self.one(name).is_some_and(|directive| directive.arg(0) == "on")

@@ -2,12 +2,17 @@
 //!
 //! Top-down: what is said once for the process, then `http`, its upstreams and servers. The parts:
 //! [`upstream`] groups of peers · [`listen`] sockets and names · [`server`] which locations become which routes, in what order ·
-//! [`location`] one route · [`forward`] `proxy_pass` and what tunes it · [`guard`] who may pass, and how often.
+//! [`location`] one route · [`forward`] `proxy_pass` and what tunes it · [`peers`] how peers are found and connected to ·
+//! [`guard`] who may pass, and how often.
 
+mod balance;
+mod bandwidth;
+mod error_page;
 mod forward;
 mod guard;
 mod listen;
 mod location;
+mod peers;
 mod server;
 mod upstream;
 
@@ -32,6 +37,8 @@ struct Translator<'a, 'n> {
     groups: Vec<upstream::Group<'a>>,
     /// The `limit_req_zone` directives, by name.
     zones: Vec<guard::Zone<'a>>,
+    /// Whether somebody is trusted to tell a client's address.
+    has_hops: bool,
     listeners: Vec<Listener>,
     upstreams: Vec<(String, Upstream)>,
     limits: Vec<(String, Limit)>,
@@ -45,6 +52,7 @@ pub(crate) fn translate(directives: &[Directive], ledger: &mut Ledger, problems:
         problems,
         groups: Vec::new(),
         zones: Vec::new(),
+        has_hops: false,
         listeners: Vec::new(),
         upstreams: Vec::new(),
         limits: Vec::new(),
@@ -69,6 +77,8 @@ impl<'a> Translator<'a, '_> {
         self.zones(http.inside());
         self.maps(http.inside());
         raw.clients = self.clients(&scope);
+        self.has_hops = !raw.clients.is_absent();
+        raw.resolver = self.resolver(&scope);
         raw.log = self.log(&scope);
         self.servers(&scope, http.inside());
         self.unused_groups(&scope);
@@ -121,6 +131,9 @@ impl<'a> Translator<'a, '_> {
                 "x-forwarded-for" => {
                     clients.header = Word::new(ForwardedBy::XForwardedFor);
                     self.ledger.exact(header);
+                }
+                "proxy_protocol" => {
+                    self.ledger.approximated(header, "the address it tells is used wherever it is sent");
                 }
                 _ => self
                     .ledger

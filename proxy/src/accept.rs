@@ -8,15 +8,15 @@
 //!
 //! Read in this order:
 //! - [`listener`]: bind, accept, the limit on connections, the graceful stop.
+//! - `proxy_protocol`: who connected, by the word of the hop in front.
 //! - [`tls`]: certificates by name, reloaded in place.
 //! - `http1`: the life of an HTTP/1 connection; `head`, `target`, `rewrite`: what a head may be.
-//! - `io`: the connection behind its gate; `gate`, `chunks`, `frames`: what passes it.
+//! - `io`: the connection behind its gate; `gate`, `frames`: what passes it.
 //! - `http2`: the life of an HTTP/2 connection; `stream`: what one of its requests may be.
 //! - [`client`]: whose request it is, behind trusted hops.
 //! - [`bad`], [`counters`]: what was refused, and how often.
 
 pub mod bad;
-mod chunks;
 pub mod client;
 pub mod counters;
 mod frames;
@@ -26,6 +26,7 @@ mod http1;
 mod http2;
 mod io;
 pub mod listener;
+mod proxy_protocol;
 mod rewrite;
 mod stream;
 mod target;

@@ -7,13 +7,16 @@
 //! | `/health` | 200 or 503 with a check for each thing it depends on |
 //! | `/metrics` | Prometheus' text form |
 //! | `/api/metrics` | the same figures in short, as JSON for people |
+//! | `/upstreams` | servers and peers, and their changes while running: see [`upstreams`] |
+
+mod upstreams;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
 use tokio::{net::TcpListener, sync::Semaphore};
@@ -42,7 +45,7 @@ pub async fn serve(listener: TcpListener, allow: Vec<IpNet>, state: Arc<State>) 
         tokio::spawn(async move {
             let service = hyper::service::service_fn(|request: Request<Incoming>| {
                 let (state, allow) = (Arc::clone(&state), Arc::clone(&allow));
-                async move { Ok::<_, Infallible>(answer(&request, peer, &allow, &state).await) }
+                async move { Ok::<_, Infallible>(answer(request, peer, &allow, &state).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -58,20 +61,29 @@ pub async fn serve(listener: TcpListener, allow: Vec<IpNet>, state: Arc<State>) 
 }
 
 async fn answer<B>(
-    request: &Request<B>,
+    request: Request<B>,
     peer: SocketAddr,
     allow: &[IpNet],
     state: &State,
-) -> Response<Full<Bytes>> {
+) -> Response<Full<Bytes>>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
     if !allow.iter().any(|net| net.contains(&peer.ip().to_canonical())) {
         return text(StatusCode::FORBIDDEN, "this address may not ask\n");
+    }
+    let path = request.uri().path().to_owned();
+    if let Some(below) =
+        path.strip_prefix("/upstreams").filter(|below| below.is_empty() || below.starts_with('/'))
+    {
+        return upstreams::answer(request, below, peer, state).await;
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
         refused.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
         return refused;
     }
-    match request.uri().path() {
+    match &*path {
         "/live" => text(StatusCode::OK, "live\n"),
         "/ready" if state.is_ready() => text(StatusCode::OK, "ready\n"),
         "/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
@@ -90,7 +102,7 @@ async fn answer<B>(
             state.measure();
             json(StatusCode::OK, &summary(state))
         }
-        _ => text(StatusCode::NOT_FOUND, "live, ready, health, metrics or api/metrics\n"),
+        _ => text(StatusCode::NOT_FOUND, "live, ready, health, metrics, api/metrics or upstreams\n"),
     }
 }
 
@@ -131,6 +143,10 @@ fn summary(state: &State) -> serde_json::Value {
 
 fn hundredths(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
+}
+
+fn refused(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
+    json(status, &serde_json::json!({ "error": why }))
 }
 
 fn json(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {

@@ -11,56 +11,81 @@
 //! moment would stay dark for a whole `fail_timeout` after it came back.
 //!
 //! One lock a pool, held for a walk over its peers, so that turns and `max_conns` are exact. Measured with ten peers that
-//! are not compared: a pick, its outcome and its release take 41 to 88 ns by method, and 0.12 to 0.25 µs with two threads
-//! that do nothing else.
+//! are not compared: a pick, its outcome and its release take 41 to 88 ns by round robin, least_conn or ip_hash, and 0.12
+//! to 0.25 µs with two threads that do nothing else.
 //!
 //! - [`peer`]: an address with its parameters, and what outlives a reload.
 //! - `passive`: what outcomes of requests say.
 //! - `compare`: what they say when peers are compared; `outlier` is the judgement.
 //! - [`probe`]: what active checks say.
 //! - `gate`: what stands before the pool: `breaker`, `concurrency` and `queue`.
-//! - `round_robin`, `least_conn`, `ip_hash`: the methods.
-//! - [`resolve`]: the plan's servers → endpoints.
+//! - `round_robin`, `least_conn`, `least_time`, `ip_hash`, `hash`, `ring`, `random`: the methods.
+//! - [`Asker`]: what of a request they depend on.
+//! - `slow_start`: how a share grows when its peer is back.
+//! - [`sticky`]: what brings the requests of a session to its peer.
+//! - [`resolve`]: the plan's servers → endpoints; [`names`]: what the name servers say.
+//! - [`Picked`]: a request at the peer that was picked for it.
+//!
+//! Peers come and go by generations: whoever holds a pool builds the next one from it ([`Pool::rebuild`]) and names it
+//! its successor. Requests that an older generation picked tell their outcome to the newest one, if their peer stayed.
+//! What stands before the pool is one for all generations, as long as its rules are the same.
 
+mod asker;
 mod breaker;
 mod compare;
 mod concurrency;
 mod gate;
+mod hash;
 mod ip_hash;
 mod least_conn;
+mod least_time;
+mod load;
 mod member;
+pub mod names;
 mod outlier;
 mod passive;
 pub mod peer;
+mod picked;
 pub mod probe;
 mod queue;
+mod random;
 pub mod resolve;
+mod ring;
 mod round_robin;
+mod slow_start;
+pub mod sticky;
 mod tried;
 
+#[cfg(test)]
+mod choosing_tests;
 #[cfg(test)]
 mod model;
 
 use std::{
-    net::IpAddr,
     ops::Range,
-    sync::Arc,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
-use weir_config::plan::{Balance, Upstream};
+use weir_config::plan::{Balance, Spread, Until, Upstream, WhenAllDown};
 
 pub use self::{
+    asker::Asker,
     breaker::Outcome,
     gate::{Admitted, GateSight},
     peer::{Endpoint, Peer},
+    picked::Picked,
     tried::Tried,
 };
 use self::{
     gate::Gate,
     member::Member,
     outlier::{Rules, Season},
+    ring::Ring,
 };
 
 /// One upstream: its peers and whose turn it is.
@@ -68,12 +93,21 @@ use self::{
 pub struct Pool {
     name: Arc<str>,
     balance: Balance,
+    when_all_down: WhenAllDown,
+    /// With `hash … consistent`.
+    ring: Option<Ring>,
+    /// Whether shares grow back slowly.
+    slow_start: bool,
     /// Primaries first, then backups.
     members: Mutex<Box<[Member]>>,
     primaries: usize,
     /// When peers that do worse than others rest; taken after `members`.
     outlier: Option<(Rules, Mutex<Season>)>,
     gate: Gate,
+    /// Whether another generation took its place, which is found in `newest`.
+    retired: AtomicBool,
+    /// The generation in force, shared by all of them: no chain, however long a request keeps an old one.
+    newest: Arc<Mutex<Weak<Self>>>,
 }
 
 /// Why no peer could be picked.
@@ -121,25 +155,33 @@ pub struct Sight {
     pub out: bool,
 }
 
+impl Sight {
+    /// Whether new requests go to it.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        let endpoint = self.peer.endpoint();
+        !self.out && self.peer.is_healthy() && !endpoint.down && !endpoint.drain
+    }
+}
+
 impl Pool {
     /// The pool of `upstream` with these endpoints (from [`resolve::resolve`]).
     ///
-    /// Peers that `old` has with the same endpoint are carried over: requests in flight, failures and health. A
-    /// request that an old pool picked keeps counting; its outcome is told to the old pool alone.
+    /// Peers that `old` has under the same name and address are carried over: requests in flight, failures and health.
     #[must_use]
     pub fn rebuild(old: Option<&Self>, upstream: &Upstream, endpoints: Vec<Endpoint>) -> Arc<Self> {
-        let mut pool = Self::build(old, Arc::clone(&upstream.name), upstream.balance, endpoints);
+        let (name, balance) = (Arc::clone(&upstream.name), upstream.balance.clone());
+        let mut pool = Self::build(old, name, balance, upstream.when_all_down, endpoints);
         let fresh = Arc::get_mut(&mut pool).expect("nobody else has it yet");
         fresh.watch(old, upstream.outlier.as_ref());
         fresh.gate = Gate::new(upstream, old.map(|old| &old.gate));
         if upstream.health.as_ref().is_some_and(|health| health.mandatory) {
             // Who is new has yet to prove well.
-            let known: Vec<_> = old.map_or_else(Vec::new, |old| {
-                old.members.lock().iter().map(|member| Arc::as_ptr(&member.peer)).collect()
-            });
-            let members = pool.members.lock();
-            let new = members.iter().filter(|member| !known.contains(&Arc::as_ptr(&member.peer)));
-            new.for_each(|member| member.peer.set_healthy(false));
+            let before = old.map(|old| old.members.lock());
+            let known =
+                |peer: &Peer| before.iter().flat_map(|it| it.iter()).any(|member| member.peer.is(peer));
+            let members = fresh.members.get_mut().iter();
+            members.filter(|member| !known(&member.peer)).for_each(|member| member.peer.set_healthy(false));
         }
         if upstream.health.is_none() {
             // The checks that found a peer sick may be gone from the plan: nobody would ever bring it back.
@@ -148,64 +190,126 @@ impl Pool {
         pool
     }
 
-    fn build(old: Option<&Self>, name: Arc<str>, balance: Balance, endpoints: Vec<Endpoint>) -> Arc<Self> {
-        let mut kept: Vec<Member> =
-            old.map_or_else(Vec::new, |old| old.members.lock().iter().map(Member::carried_over).collect());
-        let mut member = |endpoint: Endpoint| {
-            let same = kept.iter().position(|member| *member.peer.endpoint() == endpoint);
-            match same {
-                Some(index) => kept.swap_remove(index),
+    fn build(
+        old: Option<&Self>,
+        name: Arc<str>,
+        balance: Balance,
+        when_all_down: WhenAllDown,
+        endpoints: Vec<Endpoint>,
+    ) -> Arc<Self> {
+        let slow_start = endpoints.iter().any(|endpoint| !endpoint.slow_start.is_zero());
+        let before = old.map(|old| old.members.lock());
+        let mut left: Vec<&Member> = before.iter().flat_map(|members| members.iter()).collect();
+        let member = |endpoint: Endpoint| {
+            // Each once: a server that is listed twice is two peers.
+            match left.iter().position(|member| member.peer.endpoint().is_same_peer(&endpoint)) {
+                Some(index) => left.swap_remove(index).carried_over(endpoint),
                 None => Member::new(Arc::new(Peer::new(endpoint))),
             }
         };
         let (backups, primaries): (Vec<_>, Vec<_>) =
             endpoints.into_iter().partition(|endpoint| endpoint.backup);
         let count = primaries.len();
-        let members = primaries.into_iter().chain(backups).map(&mut member).collect();
+        let members: Box<[Member]> = primaries.into_iter().chain(backups).map(member).collect();
+        let on_ring = matches!(balance, Balance::Hash { spread: Spread::Ring { .. }, .. });
+        let ring = on_ring.then(|| Ring::new(&members[..count]));
         Arc::new(Self {
             name,
             balance,
+            when_all_down,
+            ring,
+            slow_start,
             members: Mutex::new(members),
             primaries: count,
             outlier: None,
             gate: Gate::default(),
+            retired: AtomicBool::new(false),
+            newest: old.map_or_else(Arc::default, |old| Arc::clone(&old.newest)),
         })
     }
 
-    /// Picks the peer for the next attempt of a request from `client`, and notes it in `tried`.
+    /// Picks the peer for the next attempt of `asker`'s request, and notes it in `tried`.
     ///
-    /// Shape:  primaries by the upstream's method; backups, by the same method, when no primary is open.
+    /// Shape:  primaries by the upstream's method, that of the request's session first; backups, by the same method,
+    ///         when no primary is open; anybody with `fail_open`, when nobody is.
     /// Errors: [`NoPeer`] with the reason; [`NoPeer::Out`] has pardoned the peers if all of the upstream's were out.
     /// Source: nginx `ngx_http_upstream_get_round_robin_peer` and its siblings.
-    pub fn pick(self: &Arc<Self>, client: IpAddr, tried: &mut Tried, now: Instant) -> Result<Picked, NoPeer> {
+    pub fn pick(self: &Arc<Self>, asker: &Asker, tried: &mut Tried, now: Instant) -> Result<Picked, NoPeer> {
         let mut members = self.members.lock();
         if self.gate.is_full(|| under_way(&members)) {
             return Err(NoPeer::Full);
+        }
+        if self.slow_start {
+            members.iter_mut().for_each(|member| member.notice_health(now));
         }
         self.compare(&mut members, tried, now);
         let chosen = if self.is_single(&members) {
             // Failures do not count where there is nobody else to ask (nginx `peers->single`).
             let member = &members[0];
-            (member.is_up() && !member.is_full() && !tried.contains(0)).then_some(0)
+            let is_its = asker.route.as_ref() == Some(&member.peer.endpoint().route);
+            let is_up = member.is_up() || is_its && member.is_up_for_its_session();
+            (is_up && !member.is_full() && !tried.contains(0)).then_some(0)
         } else {
             let backups = self.primaries..members.len();
             let primary = if tried.on_backups {
                 None
             } else {
-                self.choose(&mut members, 0..self.primaries, client, tried, now)
+                self.choose(&mut members, 0..self.primaries, asker, tried, now)
             };
-            primary.or_else(|| self.choose(&mut members, backups, client, tried, now))
+            primary.or_else(|| self.choose(&mut members, backups, asker, tried, now))
         };
-        let Some(index) = chosen else {
+        let Some(index) = chosen.or_else(|| self.choose_anyone(&mut members, tried, now)) else {
             return Err(self.refuse(&mut members, tried, now));
         };
         let member = &mut members[index];
         member.standing.picked(member.peer.endpoint(), now);
         member.peer.begin();
-        let waits = Some(member.vigil.sent(now));
         tried.insert(index);
         tried.on_backups = index >= self.primaries;
-        Ok(Picked { pool: Arc::clone(self), peer: Arc::clone(&member.peer), index, asked: now, waits })
+        let peer = Arc::clone(&member.peer);
+        let inflight = matches!(self.balance, Balance::LeastTime { inflight: true, .. });
+        let begin = |member: &mut Member| {
+            if inflight {
+                member.waiting.begin(now);
+            }
+            member.vigil.sent(now)
+        };
+        // Whoever hears of the outcome hears of the request, too.
+        let awaited = if self.retired.load(Ordering::Acquire) {
+            drop(members);
+            self.newest(&peer, index).map(|(pool, index)| begin(&mut pool.members.lock()[index]))
+        } else {
+            Some(begin(member))
+        };
+        Ok(Picked::new(Arc::clone(self), peer, index, now, inflight, awaited))
+    }
+
+    /// From now on outcomes belong to `next`, which was rebuilt from this one, as far as it has their peers.
+    pub fn succeeded_by(self: &Arc<Self>, next: &Arc<Self>) {
+        if Arc::ptr_eq(self, next) {
+            return;
+        }
+        let before = self.members.lock();
+        // Requests have come and gone here since `next` was built.
+        next.take_over(&before);
+        *self.newest.lock() = Arc::downgrade(next);
+        self.retired.store(true, Ordering::Release);
+        drop(before);
+        // Whoever waits may find a place in it.
+        self.freed();
+    }
+
+    /// A place was given back, or there are others.
+    fn freed(&self) {
+        self.gate.freed();
+        if let Some(newest) = self.successor() {
+            newest.gate.freed();
+        }
+    }
+
+    /// The generation in force, if it is another one.
+    fn successor(&self) -> Option<Arc<Self>> {
+        self.retired.load(Ordering::Acquire).then(|| self.newest.lock().upgrade()).flatten()
     }
 
     /// As the plan calls it.
@@ -231,17 +335,51 @@ impl Pool {
         &self,
         members: &mut [Member],
         group: Range<usize>,
-        client: IpAddr,
+        asker: &Asker,
         tried: &mut Tried,
         now: Instant,
     ) -> Option<usize> {
-        match self.balance {
-            Balance::RoundRobin => round_robin::choose(members, group, tried, now),
-            Balance::LeastConn => least_conn::choose(members, group, tried, now),
-            // The hash belongs to the primaries: nginx knows no backups beside it, and its walk must not depend on them.
-            Balance::IpHash if group.start == 0 => ip_hash::choose(members, group, client, tried, now),
-            Balance::IpHash => round_robin::choose(members, group, tried, now),
+        if let Some(index) = its_session(members, group.clone(), asker, tried, now) {
+            if self.balance == Balance::RoundRobin {
+                round_robin::stick(members, group, index, tried, now);
+            }
+            return Some(index);
         }
+        // Hashes and lots belong to the primaries: nginx knows no backups beside them.
+        let is_primary = group.start == 0;
+        match &self.balance {
+            Balance::LeastConn => least_conn::choose(members, group, tried, now),
+            Balance::LeastTime { until, .. } => least_time::choose(members, group, *until, tried, now),
+            Balance::IpHash if is_primary => ip_hash::choose(members, group, asker.client, tried, now),
+            Balance::Hash { spread, .. } if is_primary => match (spread, &self.ring) {
+                (Spread::Ring { bound }, Some(ring)) => {
+                    ring.choose(members, group, &asker.key, *bound, tried, now)
+                }
+                _ => hash::choose(members, group, &asker.key, tried, now),
+            },
+            Balance::Random if is_primary => random::choose(members, group, asker.seed, tried, now),
+            Balance::RandomTwo(least) if is_primary => {
+                random::choose_of_two(members, group, *least, asker.seed, tried, now)
+            }
+            _ => round_robin::choose(members, group, tried, now),
+        }
+    }
+
+    /// `fail_open`: checks and failures say that nobody is left, and nobody believes them.
+    fn choose_anyone(&self, members: &mut [Member], tried: &Tried, now: Instant) -> Option<usize> {
+        let single = self.is_single(members);
+        let believed = self.when_all_down == WhenAllDown::Pardon
+            || members.iter().any(|member| member.is_up() && (single || !member.is_out(now)));
+        if believed {
+            return None;
+        }
+        let may = |index: usize, member: &Member| {
+            !tried.contains(index) && !member.is_resting() && !member.is_full()
+        };
+        let backups = self.primaries..members.len();
+        [0..self.primaries, backups]
+            .into_iter()
+            .find_map(|group| round_robin::among(members, group, now, may))
     }
 
     /// Nobody is open: says why, and pardons when failures alone keep the whole upstream dark.
@@ -258,13 +396,23 @@ impl Pool {
         if up().all(|(index, _)| tried.contains(index)) {
             return NoPeer::Tried;
         }
-        if up().all(|(_, member)| is_out(member)) {
+        if self.when_all_down == WhenAllDown::Pardon && up().all(|(_, member)| is_out(member)) {
             for member in members.iter_mut() {
                 member.standing.pardon();
                 member.vigil.pardon();
             }
         }
         NoPeer::Out
+    }
+
+    /// The newest generation and the place of `peer` in it, which was picked here at `index`; `None` when it is gone.
+    fn newest(self: &Arc<Self>, peer: &Peer, index: usize) -> Option<(Arc<Self>, usize)> {
+        if !self.retired.load(Ordering::Acquire) {
+            return Some((Arc::clone(self), index));
+        }
+        let newest = self.successor()?;
+        let index = newest.members.lock().iter().position(|member| member.peer.is(peer))?;
+        Some((newest, index))
     }
 
     fn is_single(&self, members: &[Member]) -> bool {
@@ -294,118 +442,26 @@ impl Pool {
         }
     }
 
-    fn succeeded(&self, index: usize) {
-        self.members.lock()[index].standing.succeeded();
+    /// Whether requests wait for the head of their answer, whose time is noted then.
+    fn waits_for_heads(&self) -> bool {
+        matches!(self.balance, Balance::LeastTime { until: Until::Header, inflight: true })
     }
 }
 
-/// A peer picked for one attempt: the proof that forward asks for, and the count of the request until it is dropped.
+/// The peer of `group` that has this request's session, if the session may go to it.
 ///
-/// Dropped without an outcome (the client left, say) it says nothing about the peer.
-#[derive(Debug)]
-#[must_use = "the peer counts the request only as long as this lives"]
-pub struct Picked {
-    pool: Arc<Pool>,
-    peer: Arc<Peer>,
-    index: usize,
-    /// Since when an answer is waited for.
-    asked: Instant,
-    /// Its number among the requests that wait for a sign of life; `None` when it waits no longer, or not yet.
-    waits: Option<u64>,
-}
-
-impl Picked {
-    /// Whom to ask.
-    #[must_use]
-    pub fn peer(&self) -> &Arc<Peer> {
-        &self.peer
-    }
-
-    /// The upstream it was picked from.
-    #[must_use]
-    pub fn upstream(&self) -> &Arc<str> {
-        self.pool.name()
-    }
-
-    /// The request has a body: until it was sent, the silence says nothing about the peer.
-    pub fn uploads(&mut self) {
-        if let Some(number) = self.waits.take() {
-            self.pool.members.lock()[self.index].vigil.gave_up(number);
-        }
-    }
-
-    /// The body was sent: from now on an answer is waited for.
-    pub fn uploaded(&mut self, now: Instant) {
-        if self.waits.is_none() {
-            (self.asked, self.waits) = (now, Some(self.pool.members.lock()[self.index].vigil.sent(now)));
-        }
-    }
-
-    /// Whether its answer is waited for as a sign of life.
-    #[must_use]
-    pub fn waits(&self) -> bool {
-        self.waits.is_some()
-    }
-
-    /// The head of an answer came, with a status that is a `failure` or not.
-    pub fn heard(&mut self, is_failure: bool, now: Instant) {
-        let took = self.waits.take().map(|_| now.saturating_duration_since(self.asked));
-        self.pool.heard(self.index, is_failure, took, now);
-    }
-
-    /// Resolves when the peer is found silent, so that whoever waits for it had better go elsewhere.
-    ///
-    /// Holds nothing of the request; never resolves where silence is no reason, or there is nobody else.
-    pub fn silence(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (pool, peer, index) = (Arc::clone(&self.pool), Arc::clone(&self.peer), self.index);
-        async move {
-            let pause =
-                pool.outlier.as_ref().map(|(rules, _)| rules.silence).filter(|pause| !pause.is_zero());
-            let Some(pause) = pause else { return std::future::pending().await };
-            let mut silent = std::pin::pin!(peer.silent.notified());
-            // From here on nothing that is told is missed.
-            silent.as_mut().enable();
-            loop {
-                tokio::select! {
-                    () = &mut silent => return,
-                    () = tokio::time::sleep(pause) => pool.review(index, Instant::now()),
-                }
-            }
-        }
-    }
-
-    /// The attempt ended with an answer that counts as none of the failures.
-    pub fn succeeded(mut self) {
-        if self.waits.is_some() {
-            self.heard(false, Instant::now());
-        }
-        self.pool.succeeded(self.index);
-    }
-
-    /// The kept-alive connection was closed before anything was sent on it: this says nothing about the peer, and the
-    /// only peer of an upstream may be asked again. With several, the request goes to another one, as in nginx.
-    pub fn unused(self, tried: &mut Tried) {
-        if self.pool.is_single(&self.pool.members.lock()) {
-            tried.remove(self.index);
-        }
-    }
-
-    /// The attempt failed in a way that counts against the peer.
-    pub fn failed(self, now: Instant) {
-        if self.waits.is_some() {
-            self.pool.members.lock()[self.index].vigil.failed();
-            self.pool.gate.failed();
-        }
-        self.pool.failed(self.index, now);
-    }
-}
-
-impl Drop for Picked {
-    fn drop(&mut self) {
-        self.uploads();
-        self.peer.end();
-        self.pool.gate.freed();
-    }
+/// Source: nginx `ngx_http_upstream_get_rr_peer_by_sid`.
+fn its_session(
+    members: &[Member],
+    group: Range<usize>,
+    asker: &Asker,
+    tried: &Tried,
+    now: Instant,
+) -> Option<usize> {
+    let route = asker.route.as_ref()?;
+    let index =
+        group.start + members[group].iter().position(|member| member.peer.endpoint().route == *route)?;
+    members[index].is_open_to_its_session(index, tried, now).then_some(index)
 }
 
 /// Requests under way at all of them.

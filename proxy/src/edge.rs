@@ -6,26 +6,27 @@
 
 mod caching;
 mod client;
+mod error_page;
 mod exchange;
 mod forwarding;
 mod local;
+mod mirror;
 mod reply;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pingora::{
-    connectors::{ConnectorOptions, http::Connector},
-    protocols::{Stream, http::ServerSession},
-};
-use weir_config::plan::Action;
+use pingora::protocols::{Stream, http::ServerSession};
+use weir_config::plan::{Action, Forward};
 
 use self::client::{Client, ClientError};
 use crate::{
     accept::{Arrival, BadRequest, Service},
     cache::Now,
     decide::{self, Decision, Passed},
+    forward::peer::Connectors,
+    forward::{limit_rate::Pace, upgrade::Upgrade},
     journey::Journey,
     refusal::Refusal,
     request::RequestView,
@@ -37,7 +38,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Edge {
     state: Arc<State>,
-    connector: Arc<Connector>,
+    connectors: Arc<Connectors>,
 }
 
 /// What every step of one journey reads: the state it began with, the request, and the proof that it passed.
@@ -87,7 +88,7 @@ impl Edge {
     /// The lane over `state`; keeps up to `keepalive` idle connections to peers in all.
     #[must_use]
     pub fn new(state: Arc<State>, keepalive: usize) -> Self {
-        Self { state, connector: Arc::new(Connector::new(Some(ConnectorOptions::new(keepalive)))) }
+        Self { state, connectors: Arc::new(Connectors::new(keepalive)) }
     }
 
     async fn travel(
@@ -109,30 +110,49 @@ impl Edge {
         (journey.route, journey.caller) = (route, caller);
         let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(verdict?) };
         client.expect_body(trip.body_limit(&journey.arrival), trip.request.expects_continue);
+        if let Some(limit) = &trip.route().limit_rate {
+            client.limit_rate(Pace { per_second: limit.per_second.get(), after: limit.after.get() });
+        }
 
         // answered here, or looked up, balanced and forwarded.
         match trip.passed.action(trip.running()) {
             Action::Redirect(redirect) => self.redirect(&trip, redirect, client, journey).await,
             Action::Answer(answer) => self.fixed(&trip, answer, client, journey).await,
             Action::Files(_) => self.file(&trip, client, journey).await,
-            Action::Forward(forward) => self.look_up_or_forward(&trip, forward, client, journey).await,
+            Action::Forward(forward) => {
+                self.mirror(&trip, forward, client);
+                self.look_up_or_forward(&trip, forward, client, journey).await
+            }
         }
     }
 
     /// Answers with a refusal, if the client can still hear one. A bad body takes its own status.
-    async fn refuse(&self, refusal: Refusal, client: &mut Client, journey: &mut Journey) -> bool {
+    async fn refuse(
+        &self,
+        running: &Running,
+        refusal: Refusal,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> bool {
         let refusal = match journey.arrival.fault() {
             Some(fault) => Refusal::Bad(fault),
             None => refusal,
         };
-        let heard = self.say(&refusal, client, journey).await;
         journey.answer.status = refusal.said().status.as_u16();
+        let heard = self.say(running, &refusal, client, journey).await;
         journey.refusal = Some(refusal);
         heard
     }
 }
 
 impl Trip {
+    /// The upgrade that is passed on: one that was asked for, and that the route takes.
+    fn upgrade(&self, forward: &Forward) -> Option<&Upgrade> {
+        let upgrade = self.request.upgrade.as_ref()?;
+        let name = upgrade.name();
+        forward.upgrades.iter().any(|known| *known == name).then_some(upgrade)
+    }
+
     /// The largest request body: the route's own bound, else the listener's; 0 is none.
     fn body_limit(&self, arrival: &Arrival) -> u64 {
         let listener = self.running().plan.listener(arrival.connection.listener);
@@ -172,7 +192,9 @@ impl Service for Edge {
         let ended = Box::pin(self.travel(&snapshot, &mut client, &mut journey)).await;
         let whole = match ended {
             Ok(()) => true,
-            Err(Ended::Refused(refusal)) => self.refuse(refusal, &mut client, &mut journey).await,
+            Err(Ended::Refused(refusal)) => {
+                self.refuse(&snapshot.running, refusal, &mut client, &mut journey).await
+            }
             Err(Ended::Cut) => false,
         };
         journey.answer.complete = whole;

@@ -5,6 +5,8 @@
 //! answer. It leaves to others: pooling (a check that reuses a connection would not notice that no new one can be
 //! made), redirects, and what the answer means.
 
+mod address;
+mod files;
 pub mod grpc;
 mod tls;
 
@@ -15,12 +17,15 @@ use http::{HeaderValue, Method, Request, Response, header, response};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::{TcpSocket, UnixStream},
 };
-use tokio_rustls::client::TlsStream;
 
-pub use self::tls::{BadTls, Tls};
+pub use self::{
+    address::Address,
+    files::{BadFile, Files},
+    tls::{BadTls, Tls},
+};
 
 /// The head of an answer; whoever needs more is not answering our question.
 const HEAD_BYTES: usize = 16 << 10;
@@ -29,11 +34,22 @@ const HEAD_BYTES: usize = 16 << 10;
 #[derive(Debug, Clone)]
 pub struct Target<'a> {
     /// Where to connect.
-    pub address: SocketAddr,
+    pub address: &'a Address,
     /// The `Host` of the question.
     pub host: &'a str,
     /// TLS, when the target speaks it.
     pub tls: Option<&'a Tls>,
+    /// How to get there.
+    pub way: Way,
+}
+
+/// How to get to a target: what requests that are forwarded there do too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Way {
+    /// The local address to connect from.
+    pub bind: Option<SocketAddr>,
+    /// What is said before everything else: a PROXY header in which we speak for ourselves.
+    pub preface: &'static [u8],
 }
 
 /// Why there is no answer.
@@ -82,13 +98,7 @@ pub async fn get(
     max_body: usize,
 ) -> Result<Response<Bytes>, Failed> {
     let question = question(target.host, path, bearer)?;
-    within(timeout, async {
-        match connect(&target).await? {
-            Connected::Plain(stream) => exchange(stream, question, max_body).await,
-            Connected::Tls(stream) => exchange(stream, question, max_body).await,
-        }
-    })
-    .await
+    within(timeout, async { exchange(connect(&target).await?, question, max_body).await }).await
 }
 
 /// Whether `target` accepts a connection, TLS included.
@@ -102,21 +112,32 @@ async fn within<T>(timeout: Duration, answer: impl Future<Output = Result<T, Fai
     tokio::time::timeout(timeout, answer).await.unwrap_or(Err(Failed::Timeout(timeout)))
 }
 
-enum Connected {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+/// A connection, whatever it goes over.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+async fn connect(target: &Target<'_>) -> Result<Box<dyn Stream>, Failed> {
+    let mut stream = reach(target.address, target.way.bind).await.map_err(Failed::Connect)?;
+    stream.write_all(target.way.preface).await.map_err(Failed::Connect)?;
+    match target.tls {
+        None => Ok(stream),
+        Some(tls) => Ok(Box::new(tls.connect(stream).await.map_err(Failed::Connect)?)),
+    }
 }
 
-async fn connect(target: &Target<'_>) -> Result<Connected, Failed> {
-    let stream = TcpStream::connect(target.address).await.map_err(Failed::Connect)?;
-    stream.set_nodelay(true).map_err(Failed::Connect)?;
-    match target.tls {
-        None => Ok(Connected::Plain(stream)),
-        Some(tls) => {
-            let stream = tls.connect(stream).await.map_err(Failed::Connect)?;
-            Ok(Connected::Tls(Box::new(stream)))
-        }
+async fn reach(address: &Address, bind: Option<SocketAddr>) -> io::Result<Box<dyn Stream>> {
+    let address = match address {
+        Address::Inet(address) => *address,
+        Address::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
+    };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(bind) = bind {
+        socket.bind(bind)?;
     }
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(Box::new(stream))
 }
 
 fn question(host: &str, path: &str, bearer: Option<&str>) -> Result<Request<Empty<Bytes>>, http::Error> {
@@ -166,19 +187,16 @@ async fn exchange(
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use http::StatusCode;
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
-    };
+    use tokio::{io::AsyncReadExt, net::TcpListener};
 
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(5);
 
     /// A server that answers one connection with these bytes, and returns what it was asked.
-    async fn answering(bytes: &'static str) -> (SocketAddr, tokio::task::JoinHandle<String>) {
+    async fn answering(bytes: &'static str) -> (Address, tokio::task::JoinHandle<String>) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = listener.local_addr().unwrap().into();
         let asked = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut asked = Vec::new();
@@ -191,14 +209,14 @@ mod tests {
         (address, asked)
     }
 
-    fn plain(address: SocketAddr) -> Target<'static> {
-        Target { address, host: "api:3001", tls: None }
+    fn plain(address: &Address) -> Target<'_> {
+        Target { address, host: "api:3001", tls: None, way: Way::default() }
     }
 
     #[tokio::test]
     async fn asks_with_host_and_token_and_returns_status_and_body() {
         let (address, asked) = answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
-        let answer = get(plain(address), "/me?x=1", Some("secret"), PATIENCE, 100).await.unwrap();
+        let answer = get(plain(&address), "/me?x=1", Some("secret"), PATIENCE, 100).await.unwrap();
         assert_eq!((answer.status(), answer.body().as_ref()), (StatusCode::OK, b"hi".as_slice()));
         let asked = asked.await.unwrap();
         assert!(asked.starts_with("GET /me?x=1 HTTP/1.1\r\nhost: api:3001\r\n"), "{asked}");
@@ -206,35 +224,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_has_to_be_said_first_is_said_first() {
+        let (address, asked) = answering("HTTP/1.1 204 No\r\n\r\n").await;
+        let way = Way { bind: Some(([127, 0, 0, 1], 0).into()), preface: b"PROXY UNKNOWN\r\n" };
+        let target = Target { way, ..plain(&address) };
+        assert_eq!(get(target, "/", None, PATIENCE, 100).await.unwrap().status(), 204);
+        assert!(asked.await.unwrap().starts_with("PROXY UNKNOWN\r\nGET / HTTP/1.1\r\n"));
+    }
+
+    #[tokio::test]
     async fn an_error_status_is_an_answer() {
         let (address, _) = answering("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(get(plain(address), "/", None, PATIENCE, 100).await.unwrap().status(), 503);
+        assert_eq!(get(plain(&address), "/", None, PATIENCE, 100).await.unwrap().status(), 503);
     }
 
     #[tokio::test]
     async fn a_body_until_close_is_read_whole() {
         let (address, _) = answering("HTTP/1.1 200 OK\r\n\r\nall of it").await;
-        assert_eq!(get(plain(address), "/", None, PATIENCE, 100).await.unwrap().body(), "all of it");
+        assert_eq!(get(plain(&address), "/", None, PATIENCE, 100).await.unwrap().body(), "all of it");
     }
 
     #[tokio::test]
     async fn a_longer_body_is_refused_but_its_status_told() {
         let (address, _) = answering("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlong").await;
-        let failed = get(plain(address), "/", None, PATIENCE, 3).await.unwrap_err();
+        let failed = get(plain(&address), "/", None, PATIENCE, 3).await.unwrap_err();
         assert!(matches!(failed, Failed::TooLong { head, limit: 3 } if head.status == StatusCode::OK));
     }
 
     #[tokio::test]
     async fn a_truncated_body_is_no_answer() {
         let (address, _) = answering("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort").await;
-        let failed = get(plain(address), "/", None, PATIENCE, 100).await.unwrap_err();
+        let failed = get(plain(&address), "/", None, PATIENCE, 100).await.unwrap_err();
         assert!(matches!(failed, Failed::Body(_)), "{failed:?}");
     }
 
     #[tokio::test]
     async fn what_is_not_http_is_no_answer() {
         let (address, _) = answering("SSH-2.0-x\r\n").await;
-        let failed = get(plain(address), "/", None, PATIENCE, 100).await.unwrap_err();
+        let failed = get(plain(&address), "/", None, PATIENCE, 100).await.unwrap_err();
         assert!(matches!(failed, Failed::Exchange(_)), "{failed:?}");
     }
 
@@ -242,27 +269,29 @@ mod tests {
     async fn an_endless_head_is_no_answer() {
         let head = format!("HTTP/1.1 200 OK\r\nx: {}", "a".repeat(HEAD_BYTES));
         let (address, _) = answering(head.leak()).await;
-        let failed = get(plain(address), "/", None, PATIENCE, 100).await.unwrap_err();
+        let failed = get(plain(&address), "/", None, PATIENCE, 100).await.unwrap_err();
         assert!(matches!(failed, Failed::Exchange(_)), "{failed:?}");
     }
 
     #[tokio::test]
     async fn a_closed_port_is_a_connect_failure() {
-        let address = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
-        let failed = get(plain(address), "/", None, PATIENCE, 100).await.unwrap_err();
+        let address = TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap().into();
+        let failed = get(plain(&address), "/", None, PATIENCE, 100).await.unwrap_err();
         assert!(matches!(failed, Failed::Connect(_)), "{failed:?}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_ends_at_the_timeout() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let failed = get(plain(listener.local_addr().unwrap()), "/", None, PATIENCE, 100).await.unwrap_err();
+        let address = listener.local_addr().unwrap().into();
+        let failed = get(plain(&address), "/", None, PATIENCE, 100).await.unwrap_err();
         assert!(matches!(failed, Failed::Timeout(PATIENCE)), "{failed:?}");
     }
 
     #[tokio::test]
     async fn a_path_or_token_that_would_split_the_request_is_refused() {
-        let target = plain(([127, 0, 0, 1], 1).into());
+        let nobody = Address::from(([127, 0, 0, 1], 1));
+        let target = plain(&nobody);
         let split = get(target.clone(), "/\r\nx: y", None, PATIENCE, 100).await.unwrap_err();
         assert!(matches!(split, Failed::Question(_)));
         let split = get(target, "/", Some("a\r\nx: y"), PATIENCE, 100).await.unwrap_err();

@@ -10,26 +10,27 @@
 
 // The stages, in the order a request meets them. None of them knows another.
 pub mod accept; // listeners, TLS, one request with one meaning; refuses what two parsers could read differently
-pub mod auth; // addresses, session tokens, roles, the signed identity
-pub mod balance; // which peer, and whether it is well
-pub mod cache; // what is kept, what may answer, what a purge ends
-pub mod forward;
+pub mod route; // host, path, method, fields → a route; redirects, fixed answers, files
 pub mod limit; // how many requests a key may make
-pub mod route; // host, path, method, fields → a route; redirects, fixed answers, files // heads for peers and from peers, retries
+pub mod auth; // addresses, session tokens, roles, the signed identity
+pub mod cache; // what is kept, what may answer, what a purge ends
+pub mod balance; // which peer, and whether it is well
+pub mod forward; // heads for peers and from peers, HTTP/1.1 to them, retries
 
 // What they are put together with, lowest layer first.
-pub mod admin; // live, ready, health, metrics
-pub mod decide; // routed, admitted, authenticated: what both lanes ask first
-pub mod edge; // THE REQUEST PATH
-pub mod journey; // one request's memory
-pub mod record; // the one place a request is written down
 pub mod refusal; // the one table of every "no"
 pub mod request; // a request as every stage behind the front sees it
 pub mod running; // what lives: everything a plan asks for
-pub mod serve;
-pub mod state; // what is in force, and how a reload changes it // the life of the process
+pub mod decide; // routed, admitted, authenticated: what both lanes ask first
+pub mod journey; // one request's memory
+pub mod record; // the one place a request is written down
+pub mod state; // what is in force, and how a reload changes it
+pub mod edge; // THE REQUEST PATH
+pub mod admin; // live, ready, health, metrics
+pub mod serve; // the life of the process
 
 // Leaves that anyone may use.
+pub mod chunked; // the chunked coding, strictly
 pub mod http_client; // the edge's own questions
 pub mod metrics; // the families and their handles
 pub mod source; // the configuration's file and environment

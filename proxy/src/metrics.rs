@@ -95,6 +95,8 @@ families! {
     log_dropped: counter "weir_access_log_dropped_total" [] "access-log lines dropped because the writer was behind";
     /// Configurations taken over or refused.
     reloads: counter "weir_reloads_total" ["outcome"] "reloads, by outcome";
+    /// Mirrored requests, by what came of them.
+    mirrors: counter "weir_mirrors_total" ["route", "outcome"] "requests mirrored, by outcome: sent, dropped, failed";
     /// Resident memory.
     memory: gauge "weir_memory_bytes" [] "resident memory of this process";
     /// Since the start.

@@ -4,11 +4,14 @@
 //! metric label (the same word), and what the connection may do afterwards. The client's sentence never names a
 //! route, a peer or a rule; the operator finds those in the record of the request.
 
+mod proxy_status;
+
 use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::accept::BadRequest;
+pub use self::proxy_status::PROXY_STATUS;
+use crate::{accept::BadRequest, forward::retry::Failure};
 
 /// Why a request was not served as asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +49,9 @@ pub enum Refusal {
         retry_after: Duration,
     },
     /// A peer refused, broke off or answered nonsense.
-    PeerFailed,
+    PeerFailed(Failure),
     /// A peer did not answer in time.
-    PeerTimeout,
+    PeerTimeout(Failure),
     /// A static file that is not there.
     NoFile,
     /// The client left before an answer was written; nobody reads this one, nginx logs it as 499.
@@ -107,8 +110,8 @@ impl Refusal {
             Self::NoPeer => said(502, "no_peer", "no server is available"),
             Self::PeersFull => said(503, "peers_full", "every server is busy"),
             Self::CircuitOpen { .. } => said(503, "circuit_open", "the servers fail at the moment"),
-            Self::PeerFailed => said(502, "peer_failed", "the server's answer could not be used"),
-            Self::PeerTimeout => said(504, "peer_timeout", "the server did not answer in time"),
+            Self::PeerFailed(_) => said(502, "peer_failed", "the server's answer could not be used"),
+            Self::PeerTimeout(_) => said(504, "peer_timeout", "the server did not answer in time"),
             Self::NoFile => said(404, "no_file", "nothing is served here"),
             Self::ClientLeft => said(CLIENT_LEFT, "client_left", ""),
             Self::Internal => said(500, "internal", "something went wrong"),
@@ -160,7 +163,7 @@ mod tests {
             Refusal::NoSession,
             Refusal::Role,
             Refusal::NoPeer,
-            Refusal::PeerTimeout,
+            Refusal::PeerTimeout(Failure::ReadTimeout),
         ];
         for refusal in all {
             let said = refusal.said();

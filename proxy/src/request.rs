@@ -5,7 +5,10 @@
 //! the identity field) and parsed; nobody behind it looks at the client's own bytes again. So a route, a limit, a cache
 //! key and the origin cannot disagree about what was asked.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
 
 use http::{HeaderMap, HeaderValue, Method, Version, header};
 use rand::Rng;
@@ -21,8 +24,9 @@ use crate::{
     forward::{
         headers::Hop,
         hop_by_hop,
+        proxy_protocol::Ends,
         trace::{self, Trace},
-        upgrade::Websocket,
+        upgrade::Upgrade,
     },
     refusal::Refusal,
     route::{Params, path::Path},
@@ -51,8 +55,10 @@ pub struct RequestView {
     pub has_body: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub expects_continue: bool,
-    /// A valid WebSocket handshake.
-    pub websocket: Option<Websocket>,
+    /// Whether the client takes trailers; only HTTP/2 carries them here.
+    pub trailers: bool,
+    /// The other protocol it asks for; the route says whether that is passed on.
+    pub upgrade: Option<Upgrade>,
     /// The client, behind trusted hops.
     pub client: IpAddr,
     /// Who connected to us.
@@ -61,6 +67,8 @@ pub struct RequestView {
     pub is_trusted: bool,
     /// The port that was connected to.
     pub port: u16,
+    /// What peers hear of the client's connection before they hear the request, where they want to.
+    pub ends: Ends,
     /// Its name in logs here and at the origin.
     pub id: String,
     /// Its place in a trace.
@@ -87,9 +95,10 @@ impl RequestView {
         let peer = arrival.connection.peer.ip().to_canonical();
         let is_trusted = plan.clients.trusted.iter().any(|net| net.contains(&peer));
         let client = client::client(peer, &headers, &plan.clients);
-        let websocket = Websocket::recognise(method, version, &headers);
+        let upgrade = Upgrade::recognise(method, version, &headers);
+        let trailers = version == Version::HTTP_2 && hop_by_hop::takes_trailers(&headers);
         let identity = plan.identity.as_ref().map(|identity| &identity.header);
-        hop_by_hop::clean_request(&mut headers, websocket.as_ref(), identity).map_err(|_| Refusal::Hops)?;
+        hop_by_hop::clean_request(&mut headers, identity).map_err(|_| Refusal::Hops)?;
         let expects_continue = headers.remove(header::EXPECT).is_some() && version == Version::HTTP_11;
         if let Some(identity) = identity {
             headers.remove(identity);
@@ -118,11 +127,20 @@ impl RequestView {
             headers,
             has_body,
             expects_continue,
-            websocket,
+            trailers,
+            upgrade,
             client,
             peer,
             is_trusted,
             port: arrival.connection.local.port(),
+            ends: Ends {
+                // Behind hops that forward for it, nobody knows the client's port.
+                client: SocketAddr::new(
+                    client,
+                    if client == peer { arrival.connection.peer.port() } else { 0 },
+                ),
+                local: arrival.connection.local,
+            },
             id: id.to_str().unwrap_or_default().to_owned(),
             trace,
         })

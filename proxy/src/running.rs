@@ -5,6 +5,9 @@
 
 mod ask;
 mod counts;
+mod error_pages;
+mod mirrors;
+mod roster;
 mod upstream;
 
 use std::{
@@ -12,7 +15,9 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use http::StatusCode;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use weir_config::{
     Plan,
@@ -21,13 +26,20 @@ use weir_config::{
     template::{Template, Variable},
 };
 
-pub use self::upstream::Upstream;
-use self::{ask::AskUpstream, counts::Counts};
+use self::{ask::AskUpstream, counts::Counts, error_pages::ErrorPages};
+pub use self::{
+    error_pages::Shown,
+    mirrors::Mirrored,
+    roster::{CannotChange, Roster},
+    upstream::Upstream,
+};
 use crate::{
     auth::{Sessions, Source, Unavailable, access::Access, identity::Signer, source::RedisSource},
+    balance::names::Names,
     cache::{Cache, Rule, Tags},
     limit::Limits,
     metrics::Metrics,
+    request::Facts,
     route::{Router, files::Files},
 };
 
@@ -53,8 +65,8 @@ pub struct Running {
     routes: Vec<RouteParts>,
     redis: Option<ConnectionManager>,
     counts: Counts,
-    /// Ends the active checks of this generation.
-    _probes: DropGuard,
+    /// Ends the active checks and look-ups of this generation.
+    watching: DropGuard,
 }
 
 /// What of a route had to be built.
@@ -63,6 +75,8 @@ struct RouteParts {
     access: Option<Access>,
     files: Option<Files>,
     cache: Rule,
+    error_pages: ErrorPages,
+    mirrors: Arc<Semaphore>,
 }
 
 /// Why a plan could not be brought to life; the operator's to mend.
@@ -110,10 +124,11 @@ impl Running {
         let now = Instant::now();
         let stop = CancellationToken::new();
         // From here on, so that checks end also when something below cannot be had.
-        let probes = stop.clone().drop_guard();
+        let watching = stop.clone().drop_guard();
+        let names = Arc::new(Names::new(&plan.resolver));
         let mut upstreams = Vec::with_capacity(plan.upstreams.len());
         for upstream in &plan.upstreams {
-            upstreams.push(Arc::new(Upstream::build(upstream, old, &stop).await?));
+            upstreams.push(Arc::new(Upstream::build(upstream, old, &names, &stop).await?));
         }
         let redis = plan.redis.as_ref().map(connect).transpose()?;
         let sessions = plan
@@ -154,7 +169,7 @@ impl Running {
             routes: plan.routes.iter().map(RouteParts::build).collect::<Result<_, _>>()?,
             redis,
             counts: Counts::new(&plan, metrics),
-            _probes: probes,
+            watching,
             plan,
         })
     }
@@ -177,6 +192,16 @@ impl Running {
         Some(kept)
     }
 
+    /// This generation is in force no more: nobody is watched for it, and what its requests learn of peers is `next`'s.
+    pub fn succeeded_by(&self, next: &Self) {
+        self.watching.token().cancel();
+        for old in &self.upstreams {
+            if let Some(new) = next.upstreams.iter().find(|new| new.plan.name == old.plan.name) {
+                old.roster.succeeded_by(&new.roster);
+            }
+        }
+    }
+
     /// The networks of a route, if it names any.
     #[must_use]
     pub fn access(&self, route: RouteId) -> Option<&Access> {
@@ -187,6 +212,12 @@ impl Running {
     #[must_use]
     pub fn files(&self, route: RouteId) -> Option<&Files> {
         self.routes[route.index()].files.as_ref()
+    }
+
+    /// What a route shows for an error with this status instead of what would be said, if it has a page for that.
+    #[must_use]
+    pub fn error_page(&self, route: RouteId, status: StatusCode, facts: &Facts<'_>) -> Option<Shown> {
+        self.routes[route.index()].error_pages.show(&self.plan.routes[route.index()], status, facts)
     }
 
     /// How answers of a route may be kept.
@@ -218,9 +249,8 @@ impl Running {
     pub fn peers_up(&self) -> Vec<(Arc<str>, usize, usize)> {
         let now = Instant::now();
         let count = |upstream: &Arc<Upstream>| {
-            let sight = upstream.pool.sight(now);
-            let up =
-                sight.iter().filter(|peer| !peer.out && peer.peer.is_healthy() && !peer.peer.endpoint().down);
+            let sight = upstream.pool().sight(now);
+            let up = sight.iter().filter(|peer| peer.is_asked());
             (Arc::clone(&upstream.plan.name), up.count(), sight.len())
         };
         self.upstreams.iter().map(count).collect()
@@ -272,6 +302,8 @@ impl RouteParts {
             cache: route.cache.as_ref().map_or_else(Rule::origin_alone, |rule| {
                 Rule::new(rule, rule.key.as_ref().is_some_and(names_caller))
             }),
+            error_pages: ErrorPages::read(route),
+            mirrors: mirrors::places(),
         })
     }
 }

@@ -35,7 +35,7 @@ use crate::{
     state::{CannotReload, Snapshot, State, threads},
 };
 
-/// Idle connections to peers in all; the bound of each upstream is its `keepalive`.
+/// Idle HTTP/2 connections to peers without TLS, in all; those of HTTP/1 are bounded by each upstream's `keepalive`.
 const PEER_CONNECTIONS: usize = 4096;
 /// For the last lines of the access log, at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -85,6 +85,7 @@ async fn run(source: Source, plan: Plan, threads: usize) -> Result<(), Box<dyn s
 }
 
 async fn reload(state: &Arc<State>, fronts: &mut Fronts) {
+    let _alone = state.changing().await;
     let next = async {
         let next = state.prepare().await?;
         let prepared = fronts.prepare(&next.running.plan)?;
@@ -166,7 +167,11 @@ impl Fronts {
                 let certificates = Certificates::of(tls).map_err(|problem| named(&problem))?;
                 Tls::new(certificates, tls.http2).map(Arc::new).map_err(|problem| named(&problem))
             });
-            let settings = Settings { bounds: Arc::new(bounds(plan, wanted)), tls: tls.transpose()? };
+            let settings = Settings {
+                bounds: Arc::new(bounds(plan, wanted)),
+                tls: tls.transpose()?,
+                hops: wanted.proxy_protocol.then(|| plan.clients.trusted.as_slice().into()),
+            };
             if !self.open.contains_key(&wanted.address) {
                 let socket = listener::bind(wanted.address).map_err(|problem| named(&Chain(&problem)))?;
                 prepared.sockets.insert(wanted.address, socket);

@@ -46,6 +46,7 @@ pub struct State {
     evictions: parking_lot::Mutex<HashMap<Arc<str>, u64>>,
     listeners: parking_lot::Mutex<HashMap<SocketAddr, Arc<Counters>>>,
     generation: AtomicU64,
+    changing: tokio::sync::Mutex<()>,
 }
 
 /// One request under way, until it is dropped.
@@ -71,6 +72,7 @@ impl State {
             evictions: parking_lot::Mutex::default(),
             listeners: parking_lot::Mutex::default(),
             generation: AtomicU64::new(1),
+            changing: tokio::sync::Mutex::default(),
         })
     }
 
@@ -78,6 +80,11 @@ impl State {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// Waits until nobody else changes what is in force, neither by a reload nor by hand.
+    pub async fn changing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
     }
 
     /// The metrics of all generations.
@@ -141,8 +148,11 @@ impl State {
             families.connections.with_label_values(&[&*address.to_string()]).set(active);
         }
         let now = std::time::Instant::now();
+        // Peers that are gone must not be shown as they were.
+        families.peer_up.reset();
         for upstream in &running.upstreams {
-            let (gate, label) = (upstream.pool.gate(now), [&*upstream.plan.name]);
+            let (pool, label) = (upstream.pool(), [&*upstream.plan.name]);
+            let gate = pool.gate(now);
             if let Some(open) = gate.open {
                 families.circuit_open.with_label_values(&label).set(i64::from(open));
             }
@@ -152,8 +162,8 @@ impl State {
             if let Some(waiting) = gate.waiting {
                 families.queued.with_label_values(&label).set(number(waiting));
             }
-            for sight in upstream.pool.sight(now) {
-                let up = !sight.out && sight.peer.is_healthy() && !sight.peer.endpoint().down;
+            for sight in pool.sight(now) {
+                let up = sight.is_asked();
                 let labels = [&*upstream.plan.name, &*sight.peer.endpoint().name];
                 families.peer_up.with_label_values(&labels).set(i64::from(up));
             }

@@ -5,7 +5,6 @@ use super::*;
 const STREAMED: Fate = Ignored("answers are streamed, with a bounded window");
 const CACHE: &str = "declare a cache and the route's `cache:` in config.yaml";
 const TUNES_CACHE: Fate = Ignored("it only tunes proxy_cache");
-const PEER_TLS: &str = "peers are verified against the system's authorities: add the authority there";
 
 // A row is a line, however long its sentence.
 #[rustfmt::skip]
@@ -20,7 +19,7 @@ pub(super) const ROWS: &[Row] = &[
     once("proxy_next_upstream_timeout", HSL, ONE, Means),
     often("proxy_hide_header", HSL, ONE, Means),
     often("proxy_pass_header", HSL, ONE, Ignored("no field of the origin is held back")),
-    once("proxy_http_version", HSL, ONE, Ignored("peers are spoken to in HTTP/1.1")),
+    once("proxy_http_version", HSL, ONE, Means),
     once("proxy_redirect", HSL, ONE_OR_TWO, Means),
     often("proxy_cookie_domain", HSL, SOME, Means),
     often("proxy_cookie_path", HSL, SOME, Means),
@@ -29,15 +28,15 @@ pub(super) const ROWS: &[Row] = &[
     once("proxy_set_body", HSL, ONE, Refused("the client's body is passed on: take the directive out")),
     once("proxy_pass_request_headers", HSL, Args::Flag, Means),
     once("proxy_pass_request_body", HSL, Args::Flag, Means),
-    once("proxy_bind", HSL, ONE_OR_TWO, Refused("the system chooses the source address: set a route there")),
+    once("proxy_bind", HSL, ONE_OR_TWO, Means),
     once("proxy_socket_keepalive", HSL, Args::Flag, Ignored("idle connections are probed when they are reused")),
     once("proxy_ignore_client_abort", HSL, Args::Flag, Ignored("an exchange without a client is ended")),
     once("proxy_intercept_errors", HSL, Args::Flag, Means),
     once("proxy_allow_upstream", HSL, SOME, Refused("list allowed servers in the upstream")),
-    once("proxy_buffering", HSL, Args::Flag, STREAMED),
-    once("proxy_request_buffering", HSL, Args::Flag, Ignored("request bodies are streamed")),
+    once("proxy_buffering", HSL, Args::Flag, Means),
+    once("proxy_request_buffering", HSL, Args::Flag, Means),
     once("proxy_buffer_size", HSL, ONE, STREAMED),
-    once("proxy_buffers", HSL, TWO, STREAMED),
+    once("proxy_buffers", HSL, TWO, Means),
     once("proxy_busy_buffers_size", HSL, ONE, STREAMED),
     once("proxy_max_temp_file_size", HSL, ONE, STREAMED),
     once("proxy_temp_file_write_size", HSL, ONE, STREAMED),
@@ -54,13 +53,13 @@ pub(super) const ROWS: &[Row] = &[
     once("proxy_ssl_name", HSL, ONE, Means),
     once("proxy_ssl_server_name", HSL, Args::Flag, Means),
     once("proxy_ssl_verify", HSL, Args::Flag, Means),
-    once("proxy_ssl_trusted_certificate", HSL, ONE, Refused(PEER_TLS)),
+    once("proxy_ssl_trusted_certificate", HSL, ONE, Means),
     once("proxy_ssl_verify_depth", HSL, ONE, Ignored("chains are checked to the end")),
-    once("proxy_ssl_certificate", HSL, ONE, Refused("peers are not shown a certificate; use the signed identity header")),
-    once("proxy_ssl_certificate_key", HSL, ONE, Ignored("it only tunes proxy_ssl_certificate")),
+    once("proxy_ssl_certificate", HSL, ONE, Means),
+    once("proxy_ssl_certificate_key", HSL, ONE, Means),
     once("proxy_ssl_password_file", HSL, ONE, Ignored("it only tunes proxy_ssl_certificate")),
-    once("proxy_ssl_crl", HSL, ONE, Refused(PEER_TLS)),
-    once("proxy_ssl_protocols", HSL, SOME, Ignored("rustls offers TLS 1.2 and 1.3")),
+    once("proxy_ssl_crl", HSL, ONE, Refused("have short-lived certificates instead: revocation lists are not read")),
+    once("proxy_ssl_protocols", HSL, SOME, Means),
     once("proxy_ssl_ciphers", HSL, ONE, Ignored("rustls offers only ciphers that are good today")),
     once("proxy_ssl_session_reuse", HSL, Args::Flag, Ignored("sessions are resumed where the peer allows it")),
     often("proxy_ssl_conf_command", HSL, TWO, Ignored("it tunes OpenSSL, which is not here")),

@@ -25,6 +25,14 @@ pub(super) struct Listen<'a> {
     pub(super) default: bool,
     ssl: bool,
     http2: bool,
+    proxy_protocol: bool,
+}
+
+impl<'a> Listen<'a> {
+    /// Plain, and nobody's default.
+    fn on(directive: Option<&'a Directive>, address: SocketAddr) -> Self {
+        Self { directive, address, default: false, ssl: false, http2: false, proxy_protocol: false }
+    }
 }
 
 impl<'a> Translator<'a, '_> {
@@ -35,7 +43,7 @@ impl<'a> Translator<'a, '_> {
             // nginx listens on port 80 when nothing is said.
             None => {
                 let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 80));
-                return vec![Listen { directive: None, address, default: false, ssl: false, http2: false }];
+                return vec![Listen::on(None, address)];
             }
         };
         let mut listens = Vec::new();
@@ -60,8 +68,7 @@ impl<'a> Translator<'a, '_> {
             );
             return Ok(None);
         };
-        let mut listen =
-            Listen { directive: Some(directive), address, default: false, ssl: false, http2: false };
+        let mut listen = Listen::on(Some(directive), address);
         self.ledger.exact(directive);
         for word in &directive.args[1..] {
             match word.text.split('=').next().unwrap_or_default() {
@@ -72,7 +79,11 @@ impl<'a> Translator<'a, '_> {
                 | "sndbuf" | "setfib" | "accept_filter" | "ipv6only" | "multipath" => {
                     self.ledger.approximated(directive, "socket options are the same for every listener");
                 }
-                "proxy_protocol" => return Err("have the hop in front append to X-Forwarded-For".to_owned()),
+                "proxy_protocol" if self.has_hops => {
+                    listen.proxy_protocol = true;
+                    self.ledger.approximated(directive, "only the hops of set_real_ip_from may connect");
+                }
+                "proxy_protocol" => return Err("name the hops that send it with set_real_ip_from".to_owned()),
                 "quic" => return Err("HTTP/3 is not offered; clients use HTTP/2".to_owned()),
                 _ => self.problems.add(&word.at, format!("invalid parameter \"{}\"", word.text)),
             }
@@ -91,9 +102,12 @@ impl<'a> Translator<'a, '_> {
             let there = self.listeners.iter().position(|it| it.address.get() == Some(&address));
             let position = there.unwrap_or_else(|| {
                 let bounds = Word::new(self.bounds(scope));
-                self.listeners.push(Listener { address: Word::new(address), tls: Word::Absent, bounds });
+                self.listeners.push(Listener { address: Word::new(address), bounds, ..Listener::default() });
                 self.listeners.len() - 1
             });
+            if listen.proxy_protocol {
+                self.listeners[position].proxy_protocol = Word::new(true);
+            }
             if listen.ssl {
                 let new = self.certificates(scope, listen);
                 let mut tls = self.listeners[position].tls.or(Tls::default());

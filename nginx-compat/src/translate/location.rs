@@ -34,11 +34,19 @@ impl<'a> Translator<'a, '_> {
             pattern.iter().flat_map(|regex| regex.capture_names().flatten()).map(str::to_owned).collect();
         let mut known = Known { captures, constants };
         let mut route = self.common(&location.scope, &known);
-        if let Some(pass) = location.scope.own("proxy_pass").filter(|_| !answers(&location.scope)) {
+        let passes = location.scope.own("proxy_pass").or_else(|| location.scope.own("grpc_pass"));
+        if let Some(internal) = location.scope.own("internal") {
+            self.ledger.exact(internal);
+            // No client reaches it, whatever it does for mirrors and error pages.
+            route = unavailable(404);
+        } else if let Some(pass) = passes.filter(|_| !answers(&location.scope)) {
             let forwarded = self.forward(pass, &location.scope, &mut known, &mut route);
             match forwarded.and_then(|()| self.rewrite(pass, location, &known)) {
                 Ok(rewrite) => {
                     route.rewrite = maybe(rewrite);
+                    self.buffers(&location.scope, &mut route);
+                    self.mirrored(&location.scope, &mut route);
+                    self.intercepted(&location.scope, &mut route);
                     self.ledger.exact(pass);
                 }
                 Err(what_to_do) => {
@@ -81,6 +89,8 @@ impl<'a> Translator<'a, '_> {
             route.access = self.access(scope);
             route.limit = list(self.limits(scope));
             route.body_bytes = maybe(self.said(scope, "client_max_body_size", bytes));
+            self.bandwidth(scope, &mut route);
+            self.error_pages(scope, known, &mut route);
         }
         route
     }
@@ -93,25 +103,14 @@ impl<'a> Translator<'a, '_> {
         known: &Known,
         route: &mut Route,
     ) {
-        const OTHERS: [&str; 7] = [
-            "fastcgi_pass",
-            "uwsgi_pass",
-            "scgi_pass",
-            "memcached_pass",
-            "grpc_pass",
-            "stub_status",
-            "empty_gif",
-        ];
+        const OTHERS: [&str; 6] =
+            ["fastcgi_pass", "uwsgi_pass", "scgi_pass", "memcached_pass", "stub_status", "empty_gif"];
         if let Some(answer) = scope.own("return") {
             return self.answer(answer, scope, known, route);
         }
         // Their files must not be shown instead: what a PHP location guards is its source.
         if OTHERS.iter().any(|name| scope.own(name).is_some()) {
             *route = unavailable(501);
-            return;
-        }
-        if scope.own("internal").is_some() {
-            *route = unavailable(404);
             return;
         }
         self.files(scope, location, route);
@@ -247,7 +246,7 @@ impl<'a> Translator<'a, '_> {
         location: &Location<'a>,
         known: &Known,
     ) -> Result<Option<Template>, String> {
-        let target = forward::Target::parse(pass.arg(0));
+        let target = forward::Target::of(pass);
         let Some(uri) = target.and_then(|target| target.uri) else { return Ok(None) };
         if uri.contains('$') {
             return match uri {
@@ -333,10 +332,8 @@ impl<'a> Translator<'a, '_> {
                 }
             }
         }
-        for (name, what_to_do) in [
-            ("proxy_intercept_errors", "the origin's error pages are passed on"),
-            ("proxy_cache", "declare a cache and the route's `cache:` in config.yaml"),
-        ] {
+        for (name, what_to_do) in [("proxy_cache", "declare a cache and the route's `cache:` in config.yaml")]
+        {
             match scope.one(name) {
                 Some(directive) if directive.arg(0) == "off" => self.ledger.exact(directive),
                 Some(directive) => self.ledger.refused(directive, what_to_do),

@@ -53,7 +53,7 @@ impl Location<'_> {
 
     /// Whether `proxy_pass` replaces this prefix with another.
     pub(super) fn moves(&self) -> bool {
-        let pass = self.scope.own("proxy_pass").and_then(|pass| forward::Target::parse(pass.arg(0)));
+        let pass = self.scope.own("proxy_pass").and_then(forward::Target::of);
         pass.and_then(|target| target.uri)
             .is_some_and(|uri| self.is_prefix() && uri != self.path && !uri.contains('$'))
     }

@@ -1,11 +1,15 @@
 //! `upstream` blocks → groups of servers, and the groups that a bare `proxy_pass http://host:port` implies.
 
 use weir_config::{
-    raw::{Balance, Queue, Server, Short, Upstream, Word},
+    raw::{Balance, Method, Queue, Server, Short, Upstream, Word},
     units::Span,
 };
 
-use super::{Translator, forward::Tuning, list, maybe};
+use super::{
+    Translator,
+    forward::{Module, Tuning},
+    list, maybe,
+};
 use crate::{
     scope::Scope,
     tree::Directive,
@@ -36,24 +40,21 @@ impl<'a> Translator<'a, '_> {
     fn group(&mut self, block: &'a Directive) -> Group<'a> {
         let scope = Scope::default().inner(block.inside());
         let balance = self.balance(&scope);
+        let sticky = self.sticky(&scope);
         let written = scope.all("server");
         if written.is_empty() {
             self.problems.add(&block.at, "no servers are inside upstream");
         }
         let servers: Vec<Server> =
-            written.into_iter().filter_map(|server| self.server_of(server, balance)).collect();
-        let keepalive = scope.own("keepalive").and_then(|keepalive| {
-            let count = self.value(keepalive, number)?;
-            self.ledger.approximated(keepalive, "so many for each server, not for each worker");
-            Some(count)
-        });
-        let timeout = self.said(&scope, "keepalive_timeout", span);
-        let tries = servers.iter().filter(|server| server.down.get() != Some(&true)).count();
+            written.into_iter().filter_map(|server| self.server_of(server, balance.as_ref())).collect();
+        let keepalive = self.keepalive(&scope);
+        let rests = |server: &&Server| server.down.or(false) || server.drain.or(false);
+        let tries = servers.iter().filter(|server| !rests(server)).count();
         let base = Upstream {
-            balance: maybe(balance),
+            balance: maybe(balance.map(Short)),
+            sticky: maybe(sticky),
             servers: list(servers.into_iter().map(Short)),
-            keepalive: maybe(keepalive),
-            keepalive_timeout: maybe(timeout),
+            keepalive: maybe(keepalive.map(Short)),
             queue: maybe(self.queue(&scope)),
             ..Upstream::default()
         };
@@ -80,49 +81,16 @@ impl<'a> Translator<'a, '_> {
         Some(Queue { length: Word::new(length), timeout: Word::new(timeout) })
     }
 
-    /// How a server is chosen; `None` is round robin.
-    fn balance(&mut self, scope: &Scope<'a>) -> Option<Balance> {
-        const METHODS: [&str; 6] = ["least_conn", "ip_hash", "hash", "random", "least_time", "sticky"];
-        let mut chosen = None;
-        for name in METHODS {
-            let Some(method) = scope.own(name) else { continue };
-            let (balance, how) = match (name, method.arg(0)) {
-                ("least_conn", _) => (Some(Balance::LeastConn), None),
-                ("ip_hash", _) => (Some(Balance::IpHash), None),
-                ("hash", "$remote_addr" | "$binary_remote_addr") => {
-                    (Some(Balance::IpHash), Some("as ip_hash, without consistent hashing"))
-                }
-                ("hash", _) => (None, Some("round robin: no other hash key than the client's address")),
-                ("random", "two") => {
-                    (Some(Balance::LeastConn), Some("as least_conn over all servers, not over two"))
-                }
-                ("random", _) => (None, Some("round robin, which spreads as evenly")),
-                ("least_time", _) => {
-                    (Some(Balance::LeastConn), Some("as least_conn: slow servers have more open requests"))
-                }
-                _ => (
-                    Some(Balance::IpHash),
-                    Some("as ip_hash: a client sticks by its address, not by a cookie"),
-                ),
-            };
-            match how {
-                None => self.ledger.exact(method),
-                Some(how) => self.ledger.approximated(method, how),
-            }
-            chosen = chosen.or(balance);
-        }
-        chosen
-    }
-
     /// `server ADDRESS [parameters]`; `None` where it has to be left out.
-    fn server_of(&mut self, directive: &'a Directive, balance: Option<Balance>) -> Option<Server> {
+    fn server_of(&mut self, directive: &'a Directive, balance: Option<&Balance>) -> Option<Server> {
         let written = directive.arg(0);
-        if written.starts_with("unix:") {
-            self.ledger
-                .refused(directive, "have the server listen on a loopback port: peers are reached by TCP");
-            return None;
-        }
-        let Some(address) = with_port(written, 80) else {
+        let has_service = directive.args[1..].iter().any(|word| word.text.starts_with("service="));
+        let address = match written {
+            // The port of a service is what the answer says.
+            _ if has_service || written.starts_with("unix:") => Some(written.to_owned()),
+            _ => with_port(written, 80),
+        };
+        let Some(address) = address else {
             self.problems.add(&directive.args[0].at, format!("invalid port in upstream \"{written}\""));
             return None;
         };
@@ -136,24 +104,19 @@ impl<'a> Translator<'a, '_> {
                 ("max_conns", _) if counts(0).is_some() => server.max_conns = maybe(counts(0)),
                 ("max_fails", _) if counts(0).is_some() => server.max_fails = maybe(counts(0)),
                 ("fail_timeout", _) if span(value).is_some() => server.fail_timeout = maybe(span(value)),
-                ("backup", "") if balance == Some(Balance::IpHash) => {
-                    self.problems.add(&word.at, "balancing method does not support parameter \"backup\"");
+                ("backup" | "slow_start", _) if balance.is_some_and(fixes_shares) => {
+                    let problem = format!("balancing method does not support parameter \"{name}\"");
+                    self.problems.add(&word.at, problem);
                 }
                 ("backup", "") => server.backup = Word::new(true),
                 ("down", "") => server.down = Word::new(true),
-                ("resolve", "") => {
-                    self.ledger.approximated(
-                        directive,
-                        "its name is resolved at start and reload, not while running",
-                    );
-                }
-                ("slow_start", _) => {
-                    self.ledger.approximated(directive, "without slow_start: it gets its full share at once");
-                }
-                ("service" | "route" | "drain", _) => {
-                    self.ledger
-                        .approximated(directive, format!("without `{name}`: only its address is used"));
-                }
+                ("resolve", "") => server.resolve = Word::new(true),
+                ("service", name) if !name.is_empty() => server.service = Word::new(name.to_owned()),
+                ("slow_start", _) if span(value).is_some() => server.slow_start = maybe(span(value)),
+                ("drain", "") => server.drain = Word::new(true),
+                ("route", "") => self.problems.add(&word.at, "route is empty"),
+                ("route", _) if value.len() > 32 => self.problems.add(&word.at, "route is longer than 32"),
+                ("route", _) => server.route = Word::new(value.to_owned()),
                 _ => self.problems.add(&word.at, format!("invalid parameter \"{}\"", word.text)),
             }
         }
@@ -169,8 +132,12 @@ impl<'a> Translator<'a, '_> {
         let (base, tries) = match position {
             Some(position) => (self.groups[position].base.clone(), self.groups[position].tries),
             None => {
-                let address = with_port(authority, if tls { 443 } else { 80 })
-                    .ok_or_else(|| format!("`{authority}` is not a host and port: write one"))?;
+                let address = if authority.starts_with("unix:") {
+                    authority.to_owned()
+                } else {
+                    with_port(authority, if tls { 443 } else { 80 })
+                        .ok_or_else(|| format!("`{authority}` is not a host and port: write one"))?
+                };
                 let server = Server { address: Word::new(address), ..Server::default() };
                 (Upstream { servers: list([Short(server)]), ..Upstream::default() }, 1)
             }
@@ -202,15 +169,21 @@ impl<'a> Translator<'a, '_> {
             .filter(|name| !self.upstreams.iter().any(|(used, _)| used == name))
             .collect();
         for name in unused {
-            let tuning = self.tuning(http, None);
+            let tuning = self.tuning(http, Module::Proxy, None);
             // It is a group, so its address needs no parsing.
             let _ = self.upstream(name, false, tuning);
         }
     }
 }
 
+/// Whether the method keeps shares as they are, and knows no backups.
+fn fixes_shares(balance: &Balance) -> bool {
+    let fixed = |method: &Method| matches!(method, Method::IpHash | Method::Random | Method::RandomTwo);
+    !balance.hash.is_absent() || !balance.random_two.is_absent() || balance.method.get().is_some_and(fixed)
+}
+
 /// `host:port` with the port filled in; `None` where the port is not one.
-fn with_port(text: &str, default: u16) -> Option<String> {
+pub(super) fn with_port(text: &str, default: u16) -> Option<String> {
     let port_at = match text.rfind(']') {
         Some(end) => text[end..].find(':').map(|colon| end + colon),
         None => text.rfind(':'),

@@ -19,9 +19,10 @@ use crate::{
 };
 
 /// Words that other programs use for our keys: a key of the left is answered with the word on the right.
-const ELSEWHERE: [(&str, &str); 18] = [
+const ELSEWHERE: [(&str, &str); 19] = [
     ("backend", "to"),
     ("host", "hosts"),
+    ("keepalive_timeout", "keepalive"),
     ("key_file", "key"),
     ("listen", "listeners"),
     ("location", "match"),
@@ -64,6 +65,11 @@ pub(crate) struct Wrong {
 impl Wrong {
     fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), help: None }
+    }
+
+    /// Cause and way out in the form that [`de::Error::custom`] reads.
+    pub(crate) fn sentence(self) -> String {
+        [Some(self.message), self.help].into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 
     fn note(self, place: Place, report: &RefCell<Report>) {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::{
-    plan::{Balance, RetryOn},
+    plan::{Balance, Protocol, RetryOn, TlsVersion, WhenAllDown},
     units::{Bytes, Share},
 };
 
@@ -58,6 +58,16 @@ pub const IDENTITY_TTL: Duration = seconds(60);
 
 /// As nginx.
 pub const BALANCE: Balance = Balance::RoundRobin;
+/// An outage of all peers ends with one request: nginx's rule until 1.11.5, and kinder to the peers than asking them on.
+pub const WHEN_ALL_DOWN: WhenAllDown = WhenAllDown::Pardon;
+/// As nginx: whoever is back takes its share at once; only who has caches to warm asks for more.
+pub const SLOW_START: Duration = Duration::ZERO;
+/// As nginx's `sticky learn`.
+pub const STICKY_TIMEOUT: Duration = seconds(600);
+/// About 2 MiB: what a zone of as much holds in nginx (8000 in 1 MiB), and more.
+pub const STICKY_SESSIONS: u32 = 20_000;
+/// Weights of a ring in all: 160 points each, of 24 bytes, are about 40 MB at the most.
+pub const RING_WEIGHT: u64 = 10_000;
 /// Equal shares.
 pub const WEIGHT: u32 = 1;
 /// As nginx: one failure takes a peer out …
@@ -66,8 +76,19 @@ pub const MAX_FAILS: u32 = 1;
 pub const FAIL_TIMEOUT: Duration = seconds(10);
 /// Ten thousand requests a second of ten milliseconds keep a hundred connections busy.
 pub const KEEPALIVE: u32 = 128;
+/// As nginx: memory that an origin keeps for a connection is freed now and then.
+pub const KEEPALIVE_REQUESTS: u64 = 1000;
+/// As nginx: connections follow a change of the network, and of balancers in between, within the hour.
+pub const KEEPALIVE_TIME: Duration = seconds(3600);
 /// As nginx's `keepalive_timeout` in `upstream`; shorter than most servers', which would close under our hands.
 pub const KEEPALIVE_TIMEOUT: Duration = seconds(60);
+
+/// What every server speaks; HTTP/2 to it is asked for.
+pub const PROTOCOL: Protocol = Protocol::Http1;
+/// Everything newer than 2008; 1.0 and 1.1 are not built in at all.
+pub const UPSTREAM_TLS_MIN: TlsVersion = TlsVersion::V12;
+/// As the system's resolver (`options timeout:5`); nginx waits for 30 s, during which nothing new is learnt.
+pub const RESOLVER_TIMEOUT: Duration = seconds(5);
 
 /// What an origin of ours, and most others, answer.
 pub const HEALTH_PATH: &str = "/health";
@@ -170,12 +191,27 @@ pub const CACHE_LOCK_TIMEOUT: Duration = seconds(5);
 /// Staleness is asked for: only the operator knows what may be old.
 pub const STALE: Duration = Duration::ZERO;
 
+/// The one that browsers speak, and whose handshake nobody completes by accident.
+pub const UPGRADE: &str = "websocket";
+
+/// A body streams: nobody waits for its end who does not need it. nginx gathers, on disk beyond 16 KiB.
+pub const REQUEST_BUFFER: Bytes = Bytes::new(0);
+/// As nginx's `proxy_buffers` in all: most answers leave their server at once, and a thousand slow readers cost 64 MiB.
+pub const RESPONSE_BUFFER: Bytes = Bytes::new(64 << 10);
+/// More than this for each request under way is another program's task.
+pub const BUFFER_MAX: Bytes = Bytes::new(16 << 20);
+
+/// Who names a mirror wants it to see what there is.
+pub const MIRROR_PERCENT: u32 = 100;
+
 /// Temporary: a wrong 301 stays in browsers for years.
 pub const REDIRECT_STATUS: u16 = 302;
 /// Found.
 pub const ANSWER_STATUS: u16 = 200;
 /// Safe to show as it is.
 pub const ANSWER_TYPE: &str = "text/plain; charset=utf-8";
+/// People read it, in a browser.
+pub const ERROR_PAGE_TYPE: &str = "text/html; charset=utf-8";
 /// As nginx.
 pub const FILES_INDEX: &str = "index.html";
 

@@ -11,8 +11,10 @@
 //! - `resolve`: raw → plan.
 //! - [`plan`]: what the rest of the house reads.
 //! - [`report`]: problems with place, cause and suggestion.
+//! - [`change`]: servers that come, go and change while the plan is in force.
 //! - `emit`: raw → YAML again, for translators.
 
+pub mod change;
 mod decode;
 pub mod defaults;
 mod emit;

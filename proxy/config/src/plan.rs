@@ -4,12 +4,14 @@
 //! but not built, so a plan that exists has passed every check (the only constructor is [`crate::load`]).
 //! Names point by index ([`UpstreamId`], [`CacheId`], …), so nothing is looked up by string while a request waits.
 
+mod balance;
 pub mod protect;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
+pub use self::{balance::*, protect::*};
 use crate::{
     defaults,
     secret::Secret,
@@ -17,8 +19,6 @@ use crate::{
     template::Template,
     units::{Bytes, Quota},
 };
-
-pub use self::protect::*;
 
 /// Everything the edge needs to know, in the order a request meets it.
 #[derive(Debug, Clone)]
@@ -36,6 +36,8 @@ pub struct Plan {
     pub redis: Option<Redis>,
     /// The signed header that tells the origin who the caller is.
     pub identity: Option<Identity>,
+    /// Who is asked for the addresses of servers that are looked up again.
+    pub resolver: Resolver,
     /// Named groups of peers; [`UpstreamId`] is an index.
     pub upstreams: Vec<Upstream>,
     /// Named session sources; [`SessionId`] is an index.
@@ -94,6 +96,8 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Bounds on what one connection may ask of us.
     pub bounds: Bounds,
+    /// Whether every connection begins with a PROXY header, from one of `clients.trusted`.
+    pub proxy_protocol: bool,
     /// Where it was written.
     pub place: Place,
 }
@@ -242,6 +246,10 @@ pub struct Upstream {
     pub name: Arc<str>,
     /// How a peer is chosen.
     pub balance: Balance,
+    /// What keeps a session at its peer.
+    pub sticky: Option<Sticky>,
+    /// What happens when every peer is out.
+    pub when_all_down: WhenAllDown,
     /// At least one that is not `down`.
     pub servers: Vec<Server>,
     /// Active checks; `None` leaves only the passive ones.
@@ -260,32 +268,71 @@ pub struct Upstream {
     pub hedge: Option<Hedge>,
     /// How long each part of an exchange may take.
     pub timeouts: Timeouts,
-    /// Idle connections kept for reuse, for each peer.
-    pub keepalive: usize,
-    /// How long an idle connection is kept.
-    pub keepalive_timeout: Duration,
+    /// Connections kept for reuse.
+    pub keepalive: Keepalive,
     /// TLS to the peers, with the name to verify.
     pub tls: Option<UpstreamTls>,
+    /// What is spoken to the peers.
+    pub protocol: Protocol,
+    /// Tells the peers each client's address.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// The local address to connect from; port 0 is any.
+    pub bind: Option<SocketAddr>,
     /// Where it was written.
     pub place: Place,
 }
 
-/// How a peer is chosen.
+/// What is spoken to the peers of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Balance {
-    /// Smooth weighted round robin, as nginx.
-    RoundRobin,
-    /// Fewest active requests per weight; ties by round robin.
-    LeastConn,
-    /// By the first three octets of an IPv4 client, or a whole IPv6 address, as nginx.
-    IpHash,
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 over TLS where the peer chooses it (ALPN, RFC 7301), else HTTP/1.1; there is TLS.
+    H2,
+    /// HTTP/2 in plain text by prior knowledge (RFC 9113 §3.3); there is no TLS.
+    H2c,
+}
+
+/// Connections to peers kept for reuse.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Keepalive {
+    /// Idle connections kept, for all peers of the upstream together; 0 keeps none.
+    pub idle: usize,
+    /// Requests that one connection may carry; 0 is no bound.
+    pub requests: u64,
+    /// How old a connection may become before it is not used again.
+    pub time: Duration,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+}
+
+/// The version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// Who is asked for the addresses of servers that are looked up again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Resolver {
+    /// Name servers; none: the system's.
+    pub addresses: Vec<SocketAddr>,
+    /// How long an answer is believed, instead of its own time to live.
+    pub valid: Option<Duration>,
+    /// For one question.
+    pub timeout: Duration,
 }
 
 /// One peer as written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Server {
-    /// `host:port`, resolved at start; or an address and port.
+    /// `host:port`, resolved at start; or an address and port; or `unix:` and a path; a bare host with `service`.
     pub address: String,
     /// Share relative to the others; 1 by default.
     pub weight: u32,
@@ -299,8 +346,26 @@ pub struct Server {
     pub backup: bool,
     /// Never asked.
     pub down: bool,
+    /// Asked only by sessions that it has already.
+    pub drain: bool,
+    /// Whether the name is looked up again whenever its answer expires.
+    pub resolve: bool,
+    /// The name whose SRV records tell the peers: `_http._tcp.api.internal`.
+    pub service: Option<String>,
+    /// How long its share grows from nothing after it was out; zero is at once.
+    pub slow_start: Duration,
+    /// The word by which `sticky` knows it; `None` is the MD5 of its address.
+    pub route: Option<String>,
     /// Where it was written.
     pub place: Place,
+}
+
+impl Server {
+    /// What tells it from the others: its address, or the whole name of its service.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.service.as_deref().unwrap_or(&self.address)
+    }
 }
 
 /// How long each part of an exchange with a peer may take.
@@ -327,6 +392,21 @@ pub struct UpstreamTls {
     pub name: String,
     /// Whether the certificate is checked.
     pub verify: bool,
+    /// The authorities to believe, a PEM file; `None` believes the system's. Read again at a reload.
+    pub ca: Option<PathBuf>,
+    /// What we show when asked. Read again at a reload.
+    pub certificate: Option<Certificate>,
+    /// The oldest version spoken.
+    pub min_version: TlsVersion,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    V12,
+    /// RFC 8446.
+    V13,
 }
 
 /// Where session tokens come from, and where they are looked up.
@@ -428,6 +508,12 @@ pub struct Route {
     pub action: Action,
     /// Largest request body; overrides the listener's. 0 is no bound.
     pub body_bytes: Option<Bytes>,
+    /// What is shown for errors; the first that names the status.
+    pub error_pages: Vec<ErrorPage>,
+    /// Whether they stand for the origin's errors too.
+    pub intercept_errors: bool,
+    /// How fast one answer may go; `None` is no bound.
+    pub limit_rate: Option<LimitRate>,
     /// Where it was written.
     pub place: Place,
 }
@@ -573,6 +659,41 @@ pub enum Action {
     Files(Files),
 }
 
+/// How fast one answer may go to its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitRate {
+    /// Bytes of body a second, at least 1.
+    pub per_second: Bytes,
+    /// Bytes that go before at any speed.
+    pub after: Bytes,
+}
+
+/// What is shown for an error.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ErrorPage {
+    /// For which, 400 to 599.
+    pub statuses: Vec<u16>,
+    /// The status the client gets instead; a redirect has its own.
+    pub shown_as: Option<http::StatusCode>,
+    /// The `Content-Type`, where there is a body.
+    pub content_type: String,
+    /// What it is.
+    pub page: Page,
+}
+
+/// An error page's content.
+#[derive(Debug, Clone)]
+pub enum Page {
+    /// A text; knows nothing of the path's parameters.
+    Body(Template),
+    /// A file, read at start and reload.
+    File(PathBuf),
+    /// Another address.
+    Redirect(Redirect),
+}
+
 /// To an upstream.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -583,6 +704,24 @@ pub struct Forward {
     pub rewrite: Option<Template>,
     /// `Host` for the origin; `None` passes the client's on.
     pub host: Option<Template>,
+    /// Protocols that a client may switch to, in lower case.
+    pub upgrades: Vec<String>,
+    /// How much of a request's body is gathered before a peer is asked; a longer one streams from there.
+    pub request_buffer: Bytes,
+    /// How much of an answer is read before its client takes it.
+    pub response_buffer: Bytes,
+    /// Where requests go once more.
+    pub mirror: Option<Mirror>,
+}
+
+/// Where requests go once more; the answers are thrown away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Mirror {
+    /// To whom.
+    pub upstream: UpstreamId,
+    /// Which share of the requests, 0 to 100.
+    pub percent: u32,
 }
 
 /// To another address.

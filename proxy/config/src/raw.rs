@@ -4,12 +4,14 @@
 //! comments on the fields are the descriptions in the schema. Values that have a grammar of their own are text here
 //! and are parsed by [`crate::resolve()`], so that a program (`weir-nginx`) can make a `Raw` as easily as an operator.
 
+pub mod balance;
 pub mod edge;
 pub mod protect;
 pub mod route;
 pub mod upstream;
 pub mod word;
 
+pub use balance::*;
 pub use edge::*;
 pub use protect::*;
 pub use route::*;
@@ -37,6 +39,8 @@ pub struct Raw {
     pub redis: Word<Redis>,
     /// The signed header that tells the origin who the caller is.
     pub identity: Word<Identity>,
+    /// Who is asked for the addresses of servers that `resolve`. Default: whom the system asks.
+    pub resolver: Word<Resolver>,
     /// Groups of servers, by name.
     pub upstreams: Word<Named<Upstream>>,
     /// Sources of sessions, by name.

@@ -5,10 +5,15 @@
 
 mod action;
 mod address;
+mod bandwidth;
+mod balance;
 mod edge;
+mod error_page;
 mod named;
 mod path;
 mod protect;
+mod protocol;
+mod peers;
 mod route;
 
 use std::{collections::HashSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -16,7 +21,7 @@ use std::{collections::HashSet, net::SocketAddr, path::Path, sync::Arc, time::Du
 use crate::{
     Outside, defaults,
     plan::{self, Action, Plan},
-    raw::{Named, Raw, Word},
+    raw::{self, Named, Raw, Word},
     report::Report,
     secret::Secret,
     span::Place,
@@ -34,6 +39,7 @@ pub(crate) fn resolve(raw: &Raw, outside: &dyn Outside, report: &mut Report) -> 
         clients: resolver.clients(),
         redis: resolver.redis(),
         identity: resolver.identity(),
+        resolver: resolver.resolver(),
         upstreams: resolver.upstreams(),
         sessions: resolver.sessions(),
         limits: resolver.limits(),
@@ -50,6 +56,18 @@ pub(crate) fn resolve(raw: &Raw, outside: &dyn Outside, report: &mut Report) -> 
         resolver.names_are_used(&plan);
     }
     plan
+}
+
+/// Resolves the servers of an upstream as they would be after a change while running.
+pub(crate) fn servers(
+    raw: &raw::Upstream,
+    name: &str,
+    balance: &plan::Balance,
+    report: &mut Report,
+) -> Vec<plan::Server> {
+    let whole = Raw::default();
+    let mut resolver = Resolver { raw: &whole, outside: &|_: &str| None, report, names: Names::of(&whole) };
+    resolver.servers(name, raw, balance, Place::default())
 }
 
 struct Resolver<'a> {
@@ -190,7 +208,12 @@ impl<'a> Resolver<'a> {
             _ => None,
         });
         let asked = plan.sessions.iter().filter_map(|session| Some(session.ask.as_ref()?.upstream.index()));
-        self.unused("upstream", &plan.upstreams, |it| (&it.name, it.place), forwards.chain(asked));
+        let mirrors = plan.routes.iter().filter_map(|route| match &route.action {
+            Action::Forward(forward) => Some(forward.mirror?.upstream.index()),
+            _ => None,
+        });
+        let upstreams = forwards.chain(asked).chain(mirrors);
+        self.unused("upstream", &plan.upstreams, |it| (&it.name, it.place), upstreams);
         let sessions = plan.routes.iter().filter_map(|route| Some(route.session.as_ref()?.session.index()));
         self.unused("session", &plan.sessions, |it| (&it.name, it.place), sessions);
         let limits = plan.routes.iter().flat_map(|route| route.limits.iter().map(|limit| limit.index()));

@@ -240,6 +240,41 @@ fn number_and_unit(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
+/// How many times as much: `1.25`, `2`; exact to a thousandth.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Factor(u32);
+
+impl Factor {
+    /// In thousandths.
+    #[must_use]
+    pub const fn thousandths(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for Factor {
+    type Err = BadUnit;
+
+    fn from_str(text: &str) -> Result<Self, BadUnit> {
+        let bad = || BadUnit(format!("`{text}` is not a factor; write `1.25` or `2`"));
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(whole) || !digits(fraction) || fraction.len() > 3 {
+            return Err(bad());
+        }
+        let thousandths: u32 = format!("{fraction:0<3}").parse().map_err(|_| bad())?;
+        let whole = whole.parse::<u32>().ok().and_then(|whole| whole.checked_mul(1000));
+        whole.and_then(|whole| whole.checked_add(thousandths)).map(Self).ok_or_else(bad)
+    }
+}
+
+impl fmt::Display for Factor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{}.{:03}", self.0 / 1000, self.0 % 1000);
+        f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
+    }
+}
+
 /// What a type of words shares: it debugs as it displays, and serde and JSON Schema see its text.
 macro_rules! written_as_text {
     ($type:ty, $name:literal, $pattern:literal, $($example:literal),+) => {
@@ -264,11 +299,12 @@ macro_rules! written_as_text {
                 $name.into()
             }
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": ["string", "integer"], "pattern": $pattern, "examples": [$($example),+] })
+                schemars::json_schema!({ "type": ["string", "number"], "pattern": $pattern, "examples": [$($example),+] })
             }
         }
     };
 }
+written_as_text!(Factor, "Factor", "^[0-9]+([.][0-9]{1,3})?$", "1.25", "2");
 written_as_text!(Bytes, "Bytes", "^[0-9]+(B|KiB|MiB|GiB|TiB)?$", "512", "64KiB", "10MiB");
 written_as_text!(Span, "Span", "^(0|([0-9]+(ms|s|m|h|d))+)$", "500ms", "10s", "15m");
 written_as_text!(Share, "Share", "^[0-9]{1,3}%$", "20%", "100%");
@@ -314,6 +350,19 @@ mod tests {
     }
 
     #[test]
+    fn factors_read_as_written() {
+        for (text, thousandths) in
+            [("1.25", 1250), ("2", 2000), ("0.5", 500), ("1.001", 1001), ("10", 10_000)]
+        {
+            assert_eq!(text.parse::<Factor>().unwrap().thousandths(), thousandths, "{text}");
+            assert_eq!(text.parse::<Factor>().unwrap().to_string(), text);
+        }
+        for text in ["", ".", "1.", ".5", "-1", "1.0001", "1,5", "125%", "4294968"] {
+            assert!(text.parse::<Factor>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn rates_read_as_written() {
         let quota: Quota = "100/15m".parse().unwrap();
         assert_eq!((quota.count.get(), quota.per), (100, Duration::from_secs(900)));
@@ -345,7 +394,7 @@ mod tests {
         #[test]
         fn no_text_panics(text in "\\PC*", close in "[0-9]{0,30}[a-zA-Z/]{0,4}[0-9]{0,30}[a-zA-Z]{0,3}") {
             for text in [text, close] {
-                let _ = (text.parse::<Bytes>(), text.parse::<Span>(), text.parse::<Quota>());
+                let _ = (text.parse::<Bytes>(), text.parse::<Span>(), text.parse::<Quota>(), text.parse::<Factor>());
             }
         }
     }

@@ -17,6 +17,8 @@ pub struct Counters {
     pub accept_failed: Count,
     /// TLS handshakes that failed or took too long.
     pub tls_failed: Count,
+    /// Connections that began without a good PROXY header, or from a hop that is not trusted.
+    pub hops_refused: Count,
     /// HTTP/2 streams that the library refused before they became a request.
     pub streams_rejected: Count,
     refused: Vec<Count>,
@@ -30,6 +32,7 @@ impl Default for Counters {
             full: Count::default(),
             accept_failed: Count::default(),
             tls_failed: Count::default(),
+            hops_refused: Count::default(),
             streams_rejected: Count::default(),
             refused: BadRequest::ALL.iter().map(|_| Count::default()).collect(),
         }

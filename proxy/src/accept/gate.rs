@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use weir_config::plan::Bounds;
 
-use super::{bad::BadRequest, chunks::Chunks, frames::Frames, head::Framing};
+use super::{bad::BadRequest, frames::Frames, head::Framing};
+use crate::chunked::{BadBody, Chunks};
 
 /// What the next bytes from the client are.
 #[derive(Debug)]
@@ -69,6 +70,15 @@ impl Gate {
                 Ok(taken)
             }
             Self::Closed | Self::Tunnel | Self::Frames(_) => Ok(0),
+        }
+    }
+}
+
+impl From<BadBody> for BadRequest {
+    fn from(bad: BadBody) -> Self {
+        match bad {
+            BadBody::Coding => Self::BadChunk,
+            BadBody::TooLarge => Self::BodyTooLarge,
         }
     }
 }

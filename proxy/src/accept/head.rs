@@ -16,8 +16,9 @@ use self::fields::Fields;
 use super::{
     bad::BadRequest,
     rewrite,
-    target::{self, Target, is_token},
+    target::{self, Target},
 };
+use crate::chunked::is_token;
 
 /// A head that passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +29,8 @@ pub(super) struct Head {
     pub(super) version: Version,
     /// Whether the client lets the connection live after this request.
     pub(super) keep_alive: bool,
-    /// A complete websocket handshake: a 101 may turn the connection into a tunnel.
-    pub(super) websocket: bool,
+    /// A complete websocket handshake, or the offer of another protocol: a 101 may turn the connection into a tunnel.
+    pub(super) may_switch: bool,
     /// The client waits for a 100 before it sends the body.
     pub(super) expects_continue: bool,
     /// The head in its ordinary form, when it did not come so.
@@ -123,23 +124,21 @@ pub(super) fn check(head: &[u8], bounds: &Bounds) -> Result<Head, BadRequest> {
         return Err(BadRequest::BodyTooLarge);
     }
     let expects_continue = fields.expects_continue()? && line.version == Version::HTTP_11;
-    let websocket = fields.upgrade
-        && line.version == Version::HTTP_11
-        && line.method == b"GET"
-        && framing == Framing::None
-        && fields.is_websocket();
-    // The bytes after an upgrade that we ignore may be in the other protocol: they are never read as a request.
-    let lost_upgrade = fields.upgrade && !websocket;
-    let keep_alive =
-        !lost_upgrade && !fields.close && (line.version == Version::HTTP_11 || fields.keep_alive);
+    let can_switch = fields.upgrade && line.version == Version::HTTP_11 && framing == Framing::None;
+    let websocket = can_switch && line.method == b"GET" && fields.is_websocket();
+    let may_switch = websocket || (can_switch && fields.offers_another());
+    // The bytes after an upgrade that we ignore may be in the other protocol: they are never read as a request. Which other
+    // protocols a route takes is not known yet.
+    let ends = fields.upgrade && !websocket;
+    let keep_alive = !ends && !fields.close && (line.version == Version::HTTP_11 || fields.keep_alive);
 
     let ordinary = !has_bare_lf
-        && !lost_upgrade
+        && !ends
         && !fields.expect
         && !fields.length_is_padded
         && !matches!(line.target, Target::Absolute { .. });
     let mut checked =
-        Head { framing, version: line.version, keep_alive, websocket, expects_continue, rewritten: None };
+        Head { framing, version: line.version, keep_alive, may_switch, expects_continue, rewritten: None };
     if !ordinary {
         checked.rewritten = Some(rewrite::head(&line, &fields, host, &checked));
     }

@@ -121,7 +121,7 @@ impl FrontIo {
         self.bounds = bounds;
         self.pace = Pace::default();
         self.fault = Arc::default();
-        self.answer = Answer::Awaited { may_switch: head.websocket };
+        self.answer = Answer::Awaited { may_switch: head.may_switch };
         self.continue_due = head.expects_continue && head.framing != Framing::None;
         self.fault.clone()
     }

@@ -17,6 +17,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use pingora::server::ShutdownWatch;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::{
@@ -31,6 +32,7 @@ use super::{
     counters::Counters,
     http1, http2,
     io::{FrontIo, Raw},
+    proxy_protocol,
     tls::Tls,
 };
 
@@ -49,6 +51,8 @@ pub struct Settings {
     pub bounds: Arc<Bounds>,
     /// TLS, when the socket speaks it. Takes effect for new connections.
     pub tls: Option<Arc<Tls>>,
+    /// The hops that may connect, where every connection begins with a PROXY header.
+    pub hops: Option<Arc<[IpNet]>>,
 }
 
 /// One listener as its tasks share it.
@@ -166,15 +170,27 @@ async fn accept<S>(listener: &Listener<S>, room: &Room, socket: &TcpListener) ->
 /// One connection from its accept to its end.
 async fn connection<S: Service>(
     listener: Arc<Listener<S>>,
-    (tcp, peer): (TcpStream, SocketAddr),
+    (mut tcp, mut peer): (TcpStream, SocketAddr),
     place: Place,
     mut stop: ShutdownWatch,
 ) {
     let opened = Instant::now();
-    let Ok(local) = tcp.local_addr() else { return };
+    let Ok(mut local) = tcp.local_addr() else { return };
     // Without it the last packet of an answer may wait for the client's delayed ACK.
     let _ = tcp.set_nodelay(true);
     let settings = listener.settings.load_full();
+    if let Some(hops) = &settings.hops {
+        let is_trusted = hops.iter().any(|hop| hop.contains(&peer.ip().to_canonical()));
+        let reading = async { if is_trusted { proxy_protocol::read(&mut tcp).await.ok() } else { None } };
+        match within(settings.bounds.header_timeout, &mut stop, reading).await.flatten() {
+            Some(Some(ends)) => (peer, local) = ends,
+            Some(None) => {}
+            None => {
+                listener.counters.hops_refused.add();
+                return;
+            }
+        }
+    }
     let (raw, tls, speaks_http2) = match &settings.tls {
         None => (Raw::Tcp(tcp), None, false),
         Some(tls) => {

@@ -49,7 +49,7 @@ fn is_replaced(name: &[u8], head: &Head) -> bool {
     is("host")
         || is("expect")
         || is("content-length")
-        || (!head.websocket && (is("upgrade") || is("http2-settings")))
+        || (!head.may_switch && (is("upgrade") || is("http2-settings")))
 }
 
 fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

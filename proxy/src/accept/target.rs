@@ -53,12 +53,6 @@ const fn is_target_byte(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7e) && !matches!(byte, b'#' | b'"' | b'<' | b'>')
 }
 
-/// A token's byte (RFC 9110 §5.6.2).
-pub(super) const fn is_token(byte: u8) -> bool {
-    matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
-        || byte.is_ascii_alphanumeric()
-}
-
 /// A host and its port, if one is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Host<'a> {

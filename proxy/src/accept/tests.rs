@@ -46,7 +46,7 @@ impl Front {
         let address = socket.local_addr().unwrap();
         let listener = Arc::new(Listener {
             address,
-            settings: ArcSwap::from_pointee(Settings { bounds: Arc::new(bounds), tls }),
+            settings: ArcSwap::from_pointee(Settings { bounds: Arc::new(bounds), tls, hops: None }),
             service: Arc::new(Edge::start().await),
             counters: Arc::new(Counters::default()),
         });

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use weir_config::{plan, units::Share};
 
 /// The plan's words, apart from the plan: those can be written only by reading a file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rules {
     pub(super) window: Duration,
     pub(super) requests: u32,

@@ -22,6 +22,18 @@ impl Pool {
         }
     }
 
+    /// Takes what the peers' requests that wait are known by from the generation `before`, which was asked meanwhile.
+    pub(super) fn take_over(&self, before: &[Member]) {
+        for member in self.members.lock().iter_mut() {
+            let Some(same) = before.iter().find(|other| other.peer.is(&member.peer)) else { continue };
+            member.waiting = same.waiting;
+            member.vigil = same.vigil.clone();
+            if self.outlier.is_none() {
+                member.vigil.pardon();
+            }
+        }
+    }
+
     /// Before a pick: ends a window that has passed, and marks who is to be avoided as long as somebody else is open.
     pub(super) fn compare(&self, members: &mut [Member], tried: &Tried, now: Instant) {
         let Some((rules, season)) = &self.outlier else { return };
@@ -45,7 +57,7 @@ impl Pool {
         let Some((rules, season)) = &self.outlier else { return };
         let mut members = self.members.lock();
         if outlier::review(&mut members, index, rules, &season.lock(), now) {
-            members[index].peer.silent.notify_waiters();
+            members[index].peer.silent().notify_waiters();
             self.warn_of_ejection(&members[index], Reason::Silence);
         }
     }

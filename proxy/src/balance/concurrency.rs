@@ -28,7 +28,7 @@ const WINDOW: Duration = Duration::from_millis(100);
 const SMOOTHING: f64 = 0.2;
 
 /// The plan's words, apart from the plan: those can be written only by reading a file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rules {
     pub(super) min: u32,
     pub(super) max: u32,

@@ -6,10 +6,15 @@
 
 use std::{net::IpAddr, ops::Range, time::Instant};
 
-use super::{member::Member, round_robin, tried::Tried};
+use super::{
+    hash::MISSTEPS,
+    member::{Member, owner},
+    round_robin,
+    tried::Tried,
+};
 
-/// Steps to closed peers after which round robin decides.
-const MISSTEPS: u32 = 20;
+/// nginx `iphp->hash` at the beginning.
+const START: u32 = 89;
 
 /// The open peer of `group` that `client` belongs to, if there is one.
 pub(super) fn choose(
@@ -21,9 +26,9 @@ pub(super) fn choose(
 ) -> Option<usize> {
     let total: i64 = members[group.clone()].iter().map(|member| member.weight).sum();
     while group.len() > 1 && tried.missteps <= MISSTEPS {
-        let hash = step(tried.hash, client);
+        let hash = step(tried.walk.unwrap_or(START), client);
         let index = group.start + owner(&members[group.clone()], i64::from(hash) % total);
-        tried.hash = hash;
+        tried.walk = Some(hash);
         if members[index].is_open(index, tried, now) {
             return Some(index);
         }
@@ -40,17 +45,6 @@ fn step(hash: u32, client: IpAddr) -> u32 {
         IpAddr::V4(address) => address.octets()[..3].iter().fold(hash, mix),
         IpAddr::V6(address) => address.octets().iter().fold(hash, mix),
     }
-}
-
-/// The position of the member that owns the point `at` when weights are laid end to end.
-fn owner(group: &[Member], mut at: i64) -> usize {
-    group
-        .iter()
-        .position(|member| {
-            at -= member.weight;
-            at < 0
-        })
-        .expect("the point is below the sum of the weights")
 }
 
 #[cfg(test)]

@@ -44,11 +44,13 @@ impl Standing {
         rules.max_fails > 0 && self.fails >= rules.max_fails
     }
 
-    /// A request succeeded.
-    pub(super) fn succeeded(&mut self) {
+    /// A request succeeded. Says whether the peer, which was out, is back by it.
+    pub(super) fn succeeded(&mut self, rules: &Endpoint) -> bool {
+        let was_out = rules.max_fails > 0 && self.fails >= rules.max_fails;
         if self.failed < self.checked {
             self.fails = 0;
         }
+        was_out && self.fails == 0
     }
 
     /// Forgets the failures.
@@ -59,6 +61,14 @@ impl Standing {
     /// Failures that count at the moment.
     pub(super) fn fails(&self) -> u32 {
         self.fails
+    }
+
+    /// Windows that passed since the current one began, as nginx's least_time counts them: in whole seconds, each a
+    /// second longer than `fail_timeout`.
+    pub(super) fn idle_windows(&self, rules: &Endpoint, now: Instant) -> u32 {
+        let Some(checked) = self.checked.filter(|_| self.window_passed(rules, now)) else { return 0 };
+        let seconds = now.saturating_duration_since(checked).as_secs();
+        u32::try_from(seconds / (rules.fail_timeout.as_secs() + 1)).unwrap_or(u32::MAX)
     }
 
     fn window_passed(&self, rules: &Endpoint, now: Instant) -> bool {
@@ -83,6 +93,9 @@ pub(super) mod tests {
             fail_timeout: Duration::from_secs(10),
             backup: false,
             down: false,
+            drain: false,
+            slow_start: Duration::ZERO,
+            route: "a".into(),
         }
     }
 
@@ -120,7 +133,7 @@ pub(super) mod tests {
         assert!(!standing.is_out(&rules, after(start, 11)));
         standing.picked(&rules, after(start, 11));
         assert!(standing.is_out(&rules, after(start, 11)), "the probe is on its way");
-        standing.succeeded();
+        standing.succeeded(&rules);
         assert!(!standing.is_out(&rules, after(start, 11)));
     }
 
@@ -141,7 +154,7 @@ pub(super) mod tests {
         let mut standing = Standing::default();
         standing.failed(&rules, start);
         standing.picked(&rules, after(start, 5));
-        standing.succeeded();
+        standing.succeeded(&rules);
         assert!(standing.failed(&rules, after(start, 6)));
     }
 
@@ -151,7 +164,7 @@ pub(super) mod tests {
         let mut standing = Standing::default();
         standing.failed(&rules, start);
         standing.picked(&rules, after(start, 11));
-        standing.succeeded();
+        standing.succeeded(&rules);
         assert!(!standing.failed(&rules, after(start, 12)));
     }
 }

@@ -4,7 +4,6 @@
 //! in flight, and the verdict of the active checks. What balancing remembers is in `member`.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -14,15 +13,17 @@ use std::{
 
 use tokio::sync::Notify;
 
+use crate::http_client::Address;
+
 /// One resolved address of a plan's server, with the server's parameters.
 ///
-/// It is also the identity of a peer across reloads: equal endpoints are the same peer.
+/// Name and address are the identity of a peer across reloads and changes; its parameters may differ.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// As written in the plan, `host:port`; several endpoints share it when a name has several addresses.
     pub name: Arc<str>,
     /// Where to connect.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Share relative to the others; 0 is read as 1.
     pub weight: u32,
     /// Requests at once; 0 is no bound.
@@ -35,23 +36,55 @@ pub struct Endpoint {
     pub backup: bool,
     /// Never asked.
     pub down: bool,
+    /// Asked only by its sessions.
+    pub drain: bool,
+    /// How long its share grows after it was out; zero is at once.
+    pub slow_start: Duration,
+    /// By what `sticky` knows it.
+    pub route: Arc<str>,
+}
+
+impl Endpoint {
+    /// Whether it is the same peer, perhaps with other parameters.
+    #[must_use]
+    pub fn is_same_peer(&self, other: &Self) -> bool {
+        self.name == other.name && self.address == other.address
+    }
 }
 
 /// One address that can be asked.
 #[derive(Debug)]
 pub struct Peer {
     endpoint: Endpoint,
+    life: Arc<Life>,
+}
+
+/// What happens to a peer, whatever its parameters are.
+#[derive(Debug)]
+struct Life {
     active: AtomicU32,
     healthy: AtomicBool,
-    /// Told when it is found silent: whoever waits had better go elsewhere.
-    pub(in crate::balance) silent: Notify,
+    silent: Notify,
 }
 
 impl Peer {
     /// A peer that nobody asked yet; healthy until a check says otherwise.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, active: AtomicU32::new(0), healthy: AtomicBool::new(true), silent: Notify::new() }
+        let life = Life { active: AtomicU32::new(0), healthy: AtomicBool::new(true), silent: Notify::new() };
+        Self { endpoint, life: Arc::new(life) }
+    }
+
+    /// The same peer with other parameters: its requests in flight and its health are one with this one's.
+    #[must_use]
+    pub fn altered(&self, endpoint: Endpoint) -> Self {
+        Self { endpoint, life: Arc::clone(&self.life) }
+    }
+
+    /// Whether both are one, whatever their parameters.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.life, &other.life)
     }
 
     /// Where it is, and its parameters.
@@ -63,27 +96,32 @@ impl Peer {
     /// Requests in flight.
     #[must_use]
     pub fn active(&self) -> u32 {
-        self.active.load(Ordering::Relaxed)
+        self.life.active.load(Ordering::Relaxed)
     }
 
     /// What the active checks say; `true` without them.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
+        self.life.healthy.load(Ordering::Relaxed)
     }
 
     /// The active checks' verdict: an unhealthy peer is treated as `down`.
     pub fn set_healthy(&self, healthy: bool) {
-        self.healthy.store(healthy, Ordering::Relaxed);
+        self.life.healthy.store(healthy, Ordering::Relaxed);
     }
 
     /// Counts one request more; only under the pool's lock, so that `max_conns` holds.
     pub(in crate::balance) fn begin(&self) {
-        self.active.fetch_add(1, Ordering::Relaxed);
+        self.life.active.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Told when it is found silent: whoever waits had better go elsewhere.
+    pub(in crate::balance) fn silent(&self) -> &Notify {
+        &self.life.silent
     }
 
     /// Counts one request less.
     pub(in crate::balance) fn end(&self) {
-        self.active.fetch_sub(1, Ordering::Relaxed);
+        self.life.active.fetch_sub(1, Ordering::Relaxed);
     }
 }

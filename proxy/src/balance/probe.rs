@@ -6,7 +6,7 @@
 //! so that a fleet does not ask in step; who is sick is asked at once.
 //! A check opens its own connection: what it proves is that a new client could be served.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, Response, response};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use weir_config::plan::{CheckAsk, Health};
 
 use super::peer::Peer;
 use crate::http_client::{
-    self, Failed, Target, Tls,
+    self, Failed, Target, Tls, Way,
     grpc::{self, NotServing},
 };
 
@@ -26,7 +26,7 @@ const BODY_BYTES: usize = 64 << 10;
 pub struct Check {
     /// What is asked.
     pub ask: CheckAsk,
-    /// Where, if not at the peer's own port.
+    /// Where, if not at the peer's own port; a socket has none.
     pub port: Option<u16>,
     /// Between two checks.
     pub interval: Duration,
@@ -40,12 +40,14 @@ pub struct Check {
     pub rise: u32,
     /// TLS, when it is asked by that.
     pub tls: Option<Tls>,
+    /// How to get to the peers.
+    pub way: Way,
 }
 
 impl Check {
     /// The check that the plan asks for; `tls` is how requests speak to the peers.
     #[must_use]
-    pub fn new(health: &Health, tls: Option<&Tls>) -> Self {
+    pub fn new(health: &Health, tls: Option<&Tls>, way: Way) -> Self {
         let tls = tls.filter(|_| health.tls);
         Self {
             ask: health.ask.clone(),
@@ -59,15 +61,18 @@ impl Check {
                 CheckAsk::Grpc { .. } => tls.map(|tls| tls.speaking(b"h2")),
                 CheckAsk::Http { .. } | CheckAsk::Tcp => tls.cloned(),
             },
+            way,
         }
     }
 
     /// Asks `peer` once; the reason when it is not well.
     async fn ask(&self, peer: &Peer) -> Result<(), Sick> {
         let endpoint = peer.endpoint();
-        let address = endpoint.address;
-        let address = SocketAddr::new(address.ip(), self.port.unwrap_or(address.port()));
-        let target = Target { address, host: &endpoint.name, tls: self.tls.as_ref() };
+        let address = match self.port {
+            Some(port) => &endpoint.address.with_port(port),
+            None => &endpoint.address,
+        };
+        let target = Target { address, host: &endpoint.name, tls: self.tls.as_ref(), way: self.way };
         match &self.ask {
             CheckAsk::Tcp => http_client::knock(target, self.timeout).await.map_err(Sick::Failed),
             CheckAsk::Grpc { service } => {
@@ -232,13 +237,16 @@ mod tests {
     fn peer(address: std::net::SocketAddr) -> Arc<Peer> {
         Arc::new(Peer::new(Endpoint {
             name: "api:1".into(),
-            address,
+            address: address.into(),
             weight: 1,
             max_conns: 0,
             max_fails: 1,
             fail_timeout: Duration::from_secs(10),
             backup: false,
             down: false,
+            drain: false,
+            slow_start: Duration::ZERO,
+            route: "a".into(),
         }))
     }
 
@@ -257,6 +265,7 @@ mod tests {
             fall: 3,
             rise: 2,
             tls: None,
+            way: Way::default(),
         }
     }
 

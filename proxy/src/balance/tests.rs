@@ -1,13 +1,13 @@
 //! What a pool promises.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use super::*;
 
-const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+pub(super) const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
-fn server(name: &str) -> Endpoint {
+pub(super) fn server(name: &str) -> Endpoint {
     let port = name.bytes().map(u16::from).sum();
     Endpoint {
         name: name.into(),
@@ -18,10 +18,13 @@ fn server(name: &str) -> Endpoint {
         fail_timeout: Duration::from_secs(10),
         backup: false,
         down: false,
+        drain: false,
+        slow_start: Duration::ZERO,
+        route: name.into(),
     }
 }
 
-fn weighted(name: &str, weight: u32) -> Endpoint {
+pub(super) fn weighted(name: &str, weight: u32) -> Endpoint {
     Endpoint { weight, ..server(name) }
 }
 
@@ -29,35 +32,35 @@ fn backup(name: &str) -> Endpoint {
     Endpoint { backup: true, ..server(name) }
 }
 
-fn pool(balance: Balance, endpoints: Vec<Endpoint>) -> Arc<Pool> {
-    Pool::build(None, "api".into(), balance, endpoints)
+pub(super) fn pool(balance: Balance, endpoints: Vec<Endpoint>) -> Arc<Pool> {
+    Pool::build(None, "api".into(), balance, WhenAllDown::Pardon, endpoints)
 }
 
-fn round_robin(endpoints: Vec<Endpoint>) -> Arc<Pool> {
+pub(super) fn round_robin(endpoints: Vec<Endpoint>) -> Arc<Pool> {
     pool(Balance::RoundRobin, endpoints)
 }
 
 /// A first attempt.
-fn pick(pool: &Arc<Pool>, now: Instant) -> Result<Picked, NoPeer> {
-    pool.pick(CLIENT, &mut Tried::default(), now)
+pub(super) fn pick(pool: &Arc<Pool>, now: Instant) -> Result<Picked, NoPeer> {
+    pool.pick(&CLIENT.into(), &mut Tried::default(), now)
 }
 
-fn name(picked: &Picked) -> String {
+pub(super) fn name(picked: &Picked) -> String {
     picked.peer().endpoint().name.to_string()
 }
 
 /// The peers of `count` requests, one after the other, all of them successful.
-fn sequence(pool: &Arc<Pool>, count: usize, now: Instant) -> String {
+pub(super) fn sequence(pool: &Arc<Pool>, count: usize, now: Instant) -> String {
     let one = |_| {
         let picked = pick(pool, now).unwrap();
         let name = name(&picked);
-        picked.succeeded();
+        picked.succeeded(now);
         name
     };
     (0..count).map(one).collect::<Vec<_>>().join(" ")
 }
 
-fn seconds(seconds: u64) -> Duration {
+pub(super) fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
@@ -72,10 +75,11 @@ fn weights_five_one_one_give_nginx_own_example() {
 fn a_retry_goes_to_peers_that_were_not_tried() {
     let pool = round_robin(vec![server("a"), server("b"), server("c")]);
     let (mut tried, now) = (Tried::default(), Instant::now());
-    let mut names: Vec<_> = (0..3).map(|_| name(&pool.pick(CLIENT, &mut tried, now).unwrap())).collect();
+    let mut names: Vec<_> =
+        (0..3).map(|_| name(&pool.pick(&CLIENT.into(), &mut tried, now).unwrap())).collect();
     names.sort();
     assert_eq!(names, ["a", "b", "c"]);
-    assert_eq!(pool.pick(CLIENT, &mut tried, now).unwrap_err(), NoPeer::Tried);
+    assert_eq!(pool.pick(&CLIENT.into(), &mut tried, now).unwrap_err(), NoPeer::Tried);
 }
 
 #[test]
@@ -90,7 +94,7 @@ fn a_failed_peer_gets_one_probe_after_fail_timeout_and_comes_back_by_its_success
     let later = start + seconds(11);
     let both: Vec<_> = (0..4).map(|_| pick(&pool, later).unwrap()).collect();
     assert_eq!(both.iter().filter(|picked| name(picked) == "a").count(), 1, "one probe");
-    both.into_iter().for_each(Picked::succeeded);
+    both.into_iter().for_each(|picked| picked.succeeded(later));
     assert!(sequence(&pool, 4, later).contains('a'));
 }
 
@@ -139,17 +143,17 @@ fn a_single_peer_is_never_taken_out_by_failures() {
 fn a_stale_connection_lets_the_only_peer_be_asked_again_and_others_be_asked_next() {
     let now = Instant::now();
     let (single, mut tried) = (round_robin(vec![server("a")]), Tried::default());
-    single.pick(CLIENT, &mut tried, now).unwrap().unused(&mut tried);
-    single.pick(CLIENT, &mut tried, now).unwrap().failed(now);
-    assert_eq!(single.pick(CLIENT, &mut tried, now).unwrap_err(), NoPeer::Tried);
+    single.pick(&CLIENT.into(), &mut tried, now).unwrap().unused(&mut tried);
+    single.pick(&CLIENT.into(), &mut tried, now).unwrap().failed(now);
+    assert_eq!(single.pick(&CLIENT.into(), &mut tried, now).unwrap_err(), NoPeer::Tried);
 
     let (pair, mut tried) = (round_robin(vec![server("a"), server("b")]), Tried::default());
     for expected in ["a", "b"] {
-        let picked = pair.pick(CLIENT, &mut tried, now).unwrap();
+        let picked = pair.pick(&CLIENT.into(), &mut tried, now).unwrap();
         assert_eq!(name(&picked), expected);
         picked.unused(&mut tried);
     }
-    assert_eq!(pair.pick(CLIENT, &mut tried, now).unwrap_err(), NoPeer::Tried);
+    assert_eq!(pair.pick(&CLIENT.into(), &mut tried, now).unwrap_err(), NoPeer::Tried);
     assert!(pair.sight(now).iter().all(|sight| sight.fails == 0 && sight.peer.active() == 0));
 }
 
@@ -202,9 +206,9 @@ fn a_request_that_failed_everywhere_pardons_nobody() {
     let pool = round_robin(vec![server("a"), server("b")]);
     let (mut tried, now) = (Tried::default(), Instant::now());
     for _ in 0..2 {
-        pool.pick(CLIENT, &mut tried, now).unwrap().failed(now);
+        pool.pick(&CLIENT.into(), &mut tried, now).unwrap().failed(now);
     }
-    assert_eq!(pool.pick(CLIENT, &mut tried, now).unwrap_err(), NoPeer::Tried);
+    assert_eq!(pool.pick(&CLIENT.into(), &mut tried, now).unwrap_err(), NoPeer::Tried);
     assert_eq!(pick(&pool, now).unwrap_err(), NoPeer::Out, "so they were still out");
 }
 
@@ -241,7 +245,8 @@ fn least_conn_breaks_ties_by_turns() {
 fn ip_hash_keeps_a_network_on_its_peer_and_spreads_networks() {
     let pool = pool(Balance::IpHash, vec![server("a"), server("b"), server("c")]);
     let now = Instant::now();
-    let of = |client: [u8; 4]| name(&pool.pick(client.into(), &mut Tried::default(), now).unwrap());
+    let of =
+        |client: [u8; 4]| name(&pool.pick(&IpAddr::from(client).into(), &mut Tried::default(), now).unwrap());
     let mut used = std::collections::HashSet::new();
     for octet in 0..=255 {
         assert_eq!(of([10, 1, octet, 1]), of([10, 1, octet, 200]));
@@ -271,7 +276,7 @@ fn a_reload_keeps_what_is_known_of_peers_that_stay() {
     old.sight(now)[2].peer.set_healthy(false);
 
     let endpoints = vec![server("d"), server("c"), server("b"), server("a")];
-    let new = Pool::build(Some(&old), "api".into(), Balance::RoundRobin, endpoints);
+    let new = Pool::build(Some(&old), "api".into(), Balance::RoundRobin, WhenAllDown::Pardon, endpoints);
     let sight = new.sight(now);
     assert!(sight[3].out, "a failed before");
     assert_eq!(sight[2].peer.active(), 1, "b is still asked");
@@ -281,12 +286,54 @@ fn a_reload_keeps_what_is_known_of_peers_that_stay() {
 }
 
 #[test]
-fn a_reload_forgets_a_peer_whose_parameters_changed() {
+fn a_change_of_parameters_keeps_what_is_known_of_the_peer() {
     let now = Instant::now();
     let old = round_robin(vec![server("a"), server("b")]);
-    pick(&old, now).unwrap().failed(now);
-    let new = Pool::build(Some(&old), "api".into(), Balance::RoundRobin, vec![weighted("a", 2), server("b")]);
-    assert!(!new.sight(now)[0].out);
+    let held = pick(&old, now).unwrap();
+    assert_eq!(name(&held), "a");
+    old.sight(now)[1].peer.set_healthy(false);
+    let endpoints = vec![weighted("a", 2), weighted("b", 3)];
+    let new = Pool::build(Some(&old), "api".into(), Balance::RoundRobin, WhenAllDown::Pardon, endpoints);
+    let sight = new.sight(now);
+    assert_eq!((sight[0].peer.active(), sight[0].peer.endpoint().weight), (1, 2));
+    assert!(!sight[1].peer.is_healthy());
+    drop(held);
+    assert_eq!(sight[0].peer.active(), 0);
+}
+
+#[test]
+fn the_outcome_of_an_old_request_is_told_to_the_newest_generation() {
+    let now = Instant::now();
+    let first = round_robin(vec![server("a"), server("b")]);
+    let (a, b) = (pick(&first, now).unwrap(), pick(&first, now).unwrap());
+    let second = Pool::build(
+        Some(&first),
+        "api".into(),
+        Balance::RoundRobin,
+        WhenAllDown::Pardon,
+        vec![server("c"), server("a")],
+    );
+    first.succeeded_by(&second);
+    let endpoints = vec![server("d"), server("c"), server("a")];
+    let third = Pool::build(Some(&second), "api".into(), Balance::RoundRobin, WhenAllDown::Pardon, endpoints);
+    second.succeeded_by(&third);
+    a.failed(now);
+    b.failed(now);
+    let out: Vec<_> = third
+        .sight(now)
+        .into_iter()
+        .filter(|it| it.out)
+        .map(|it| it.peer.endpoint().name.to_string())
+        .collect();
+    assert_eq!(out, ["a"], "b is gone, and nobody else is blamed for it");
+}
+
+#[test]
+fn a_draining_peer_gets_nobody_new_and_an_empty_pool_has_nobody() {
+    let now = Instant::now();
+    let pool = round_robin(vec![Endpoint { drain: true, ..server("a") }, server("b")]);
+    assert_eq!(sequence(&pool, 3, now), "b b b");
+    assert_eq!(pick(&round_robin(Vec::new()), now).unwrap_err(), NoPeer::Down);
 }
 
 #[test]
@@ -306,7 +353,7 @@ fn under_contention_max_conns_holds_and_every_place_is_given_back() {
                         }
                     }
                     if round % 2 == 0 {
-                        held.into_iter().for_each(Picked::succeeded);
+                        held.into_iter().for_each(|picked| picked.succeeded(now));
                     }
                 }
             });

@@ -1,23 +1,19 @@
-//! What one request has tried: the peers, and how far the IP hash has walked.
+//! What one request has tried: the peers, and how far its hash has walked.
 
 /// The memory of one request across its attempts; starts empty.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Tried {
     /// One bit a peer; the first 64 need no allocation.
     first: u64,
     more: Vec<u64>,
     /// Once a request came to the backups it stays with them, as in nginx.
     pub(super) on_backups: bool,
-    /// nginx `iphp->hash`: where the walk of the IP hash stands.
-    pub(super) hash: u32,
-    /// nginx `iphp->tries`: steps of that walk that led to a closed peer.
+    /// nginx `hp->hash`: where the walk of a hash stands; `None` before its first step.
+    pub(super) walk: Option<u32>,
+    /// nginx `hp->rehash`: steps of that walk, or lots drawn.
+    pub(super) steps: u32,
+    /// nginx `hp->tries`: those that led to a closed peer.
     pub(super) missteps: u32,
-}
-
-impl Default for Tried {
-    fn default() -> Self {
-        Self { first: 0, more: Vec::new(), on_backups: false, hash: 89, missteps: 0 }
-    }
 }
 
 impl Tried {

@@ -42,10 +42,11 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        let Some(rule) = &trip.route().cache else {
+        let upgrades = trip.upgrade(forward).is_some();
+        let Some(rule) = trip.route().cache.as_ref().filter(|_| !upgrades) else {
             journey.cache = Some(CacheStatus {
                 forwarded: Some(Forwarded::Bypass),
-                detail: Some("no-rule"),
+                detail: Some(if upgrades { "upgrade" } else { "no-rule" }),
                 ..CacheStatus::default()
             });
             return self.forward(trip, forward, client, journey).await;
@@ -186,6 +187,10 @@ impl Edge {
         journey: &mut Journey,
     ) -> Result<(), Ended> {
         let answer = cache::answer(reader.head(), reader.extent(), &case.request(), Now::read());
+        if let Some(shown) = self.intercept(case.trip, answer.status, &answer.headers, client, journey).await
+        {
+            return shown;
+        }
         let length = match declared_length(&answer.headers) {
             Some(length) => Length::Known(length),
             None => Length::None,

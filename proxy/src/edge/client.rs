@@ -13,15 +13,15 @@ use pingora::{
 use tokio::time::timeout_at;
 use weir_config::{Plan, plan::Bounds};
 
-use super::reply::assemble;
+use super::{mirror::Copier, reply::assemble};
 use crate::{
     accept::{self, Arrival, BadRequest, Pace},
-    forward::hop_by_hop,
+    forward::{hop_by_hop, limit_rate},
     refusal::Refusal,
     request::RequestView,
 };
 
-/// Request bodies up to this size can be sent to a second peer. nginx holds 16 KiB in memory before it spools to disk;
+/// Request bodies up to this size can be sent to a second peer, unless the route gathers more. nginx holds 16 KiB in memory before it spools to disk;
 /// 64 KiB covers JSON writes and costs at most that for each request under way.
 const REPLAY_BYTES: usize = 64 * 1024;
 
@@ -42,12 +42,17 @@ pub(super) struct Client {
     session: ServerSession,
     /// What was read of the body so far; `None` once that is more than may be kept.
     replay: Option<BytesMut>,
+    replay_bytes: usize,
     seen: u64,
     limit: u64,
     continues: bool,
     body_done: bool,
     written: u64,
     clock: Option<Box<Clock>>,
+    /// Who gets a copy of the body.
+    copier: Option<Copier>,
+    /// How fast the answer may go, and since when it does.
+    pace: Option<(limit_rate::Pace, Option<Instant>)>,
 }
 
 /// The clock of an HTTP/2 stream's body. HTTP/1 has its own at the socket; the front sees no streams.
@@ -70,12 +75,15 @@ impl Client {
         Self {
             session,
             replay: Some(BytesMut::new()),
+            replay_bytes: REPLAY_BYTES,
             seen: 0,
             limit: 0,
             continues: false,
             body_done,
             written: 0,
             clock,
+            copier: None,
+            pace: None,
         }
     }
 
@@ -83,6 +91,27 @@ impl Client {
     pub(super) fn expect_body(&mut self, limit: u64, continues: bool) {
         self.limit = limit;
         self.continues = continues && !self.body_done;
+    }
+
+    /// Copies the body, from here on, as it is read.
+    pub(super) fn copy_to(&mut self, copier: Copier) {
+        self.copier = Some(copier);
+    }
+
+    /// Holds the answer's body to a pace.
+    pub(super) fn limit_rate(&mut self, pace: limit_rate::Pace) {
+        self.pace = Some((pace, None));
+    }
+
+    /// Reads the body until it has ended or `bytes` of it are held; what follows is read as it is sent.
+    pub(super) async fn gather(&mut self, bytes: usize) -> Result<(), ClientError> {
+        while !self.body_done && self.seen < bytes as u64 {
+            // The piece that goes beyond is held, too: it was read, and nobody has sent it yet.
+            self.replay_bytes = usize::MAX;
+            self.chunk().await?;
+        }
+        self.replay_bytes = bytes.max(REPLAY_BYTES);
+        Ok(())
     }
 
     /// From here on the connection carries another protocol, which is no body: nothing bounds it, nothing is replayed.
@@ -124,6 +153,7 @@ impl Client {
                 Some(chunk) => break chunk,
                 None => {
                     self.body_done = true;
+                    self.copier.take().into_iter().for_each(Copier::end);
                     return Ok(None);
                 }
             }
@@ -132,8 +162,9 @@ impl Client {
         if self.limit > 0 && self.seen > self.limit {
             return Err(ClientError::Bad(BadRequest::BodyTooLarge));
         }
+        self.copier = self.copier.take().filter(|copier| copier.body(&chunk));
         match &mut self.replay {
-            Some(kept) if kept.len() + chunk.len() <= REPLAY_BYTES => kept.extend_from_slice(&chunk),
+            Some(kept) if kept.len() + chunk.len() <= self.replay_bytes => kept.extend_from_slice(&chunk),
             kept => *kept = None,
         }
         Ok(Some(chunk))
@@ -189,14 +220,32 @@ impl Client {
     }
 
     /// Writes a piece of the answer's body. An empty one is nothing: as a chunk it would end the answer.
-    pub(super) async fn body(&mut self, bytes: Bytes) -> Result<(), ClientError> {
-        if bytes.is_empty() {
-            return Ok(());
+    pub(super) async fn body(&mut self, mut bytes: Bytes) -> Result<(), ClientError> {
+        while !bytes.is_empty() {
+            let piece = self.in_time(&mut bytes).await;
+            let length = piece.len() as u64;
+            self.session.write_response_body(piece, false).await.map_err(|_| ClientError::Left)?;
+            self.written += length;
         }
-        let length = bytes.len() as u64;
-        self.session.write_response_body(bytes, false).await.map_err(|_| ClientError::Left)?;
-        self.written += length;
         Ok(())
+    }
+
+    /// As much of `bytes` as may go now; waits until something may.
+    async fn in_time(&mut self, bytes: &mut Bytes) -> Bytes {
+        let Some((pace, since)) = &mut self.pace else { return std::mem::take(bytes) };
+        let since = *since.get_or_insert_with(Instant::now);
+        loop {
+            match pace.next(bytes.len(), self.written, since.elapsed()) {
+                limit_rate::Next::Send(length) => return bytes.split_to(length),
+                limit_rate::Next::Wait(span) => tokio::time::sleep(span).await,
+            }
+        }
+    }
+
+    /// Ends the answer with trailers, where the client's protocol has them for us; elsewhere they are dropped, as they may
+    /// be (RFC 9110 §6.5.1).
+    pub(super) async fn trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {
+        self.session.write_response_trailers(trailers).await.map_err(|_| ClientError::Left)
     }
 
     /// The connection ends with this answer.

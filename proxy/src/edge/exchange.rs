@@ -5,28 +5,37 @@
 //!
 //! Why not `HttpProxy`: see DESIGN.md, "Why does the general lane not use pingora-proxy?".
 
+mod ahead;
+mod duplex;
 mod hedge;
 mod open;
+pub(super) mod session;
+mod up;
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
-use pingora::{
-    ErrorType, connectors::http::Connector, http::RequestHeader, protocols::http::client::HttpSession,
-    upstreams::peer::HttpPeer,
-};
+use http::{HeaderMap, Method, StatusCode};
+use pingora::upstreams::peer::HttpPeer;
 use tokio::time::sleep_until;
 
-use self::hedge::{Rival, rival};
 pub(super) use self::open::{Cut, Open};
+use self::{
+    hedge::{Choice, Rival, rival},
+    session::{Link, Session},
+    up::Up,
+};
 use super::client::{Client, ClientError};
 use crate::{
-    balance::{NoPeer, Outcome, Picked, Tried},
+    balance::{Asker, NoPeer, Outcome, Picked, Pool, Tried},
     forward::{
+        http1,
+        idle::Past,
+        peer::Connectors,
+        proxy_protocol::Ends,
         response::{self, Head},
         retry::{self, Failure, Stop, Verdict},
-        upgrade::Websocket,
+        upgrade::Upgrade,
     },
     journey::Attempt,
     running::Upstream,
@@ -35,14 +44,29 @@ use crate::{
 /// Attempts for one request, stale connections included: a peer that restarted leaves many of those behind.
 const ATTEMPTS: usize = 16;
 
+/// The head of a request as the peer gets it.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    pub(super) target: String,
+    pub(super) headers: HeaderMap,
+    /// For a peer that speaks HTTP/2.
+    pub(super) scheme: &'static str,
+    /// Whether the client takes trailers.
+    pub(super) trailers: bool,
+}
+
 /// What is asked of an upstream.
 pub(super) struct Call<'a> {
     pub(super) upstream: &'a Arc<Upstream>,
-    pub(super) client: IpAddr,
+    /// What the choice of a peer depends on.
+    pub(super) asker: Asker,
+    /// What the peer hears of the client's connection, where it wants to.
+    pub(super) ends: Ends,
     /// The request as the peer gets it, body framing included.
-    pub(super) head: RequestHeader,
-    /// The WebSocket handshake that is being passed on.
-    pub(super) websocket: Option<Websocket>,
+    pub(super) head: Request,
+    /// The upgrade that is being passed on.
+    pub(super) upgrade: Option<Upgrade>,
 }
 
 /// Why no answer came.
@@ -65,13 +89,14 @@ pub(super) struct PeerHead {
 
 /// Asks peers of the upstream until one answers, noting every attempt, unless its circuit breaker is open.
 pub(super) async fn open(
-    connector: &Connector,
+    connectors: &Arc<Connectors>,
     call: Call<'_>,
     client: Option<&mut Client>,
     attempts: &mut Vec<Attempt>,
 ) -> Result<Open, NoAnswer> {
-    let admitted = call.upstream.pool.admit(Instant::now()).map_err(NoAnswer::NoPeer)?;
-    let opened = ask_peers(connector, call, client, attempts).await;
+    let pool = call.upstream.pool();
+    let admitted = pool.admit(Instant::now()).map_err(NoAnswer::NoPeer)?;
+    let opened = ask_peers(connectors, pool, call, client, attempts).await;
     let outcome = match &opened {
         Ok(open) if open.head.status.is_server_error() => Outcome::Failed,
         Ok(_) => Outcome::Succeeded,
@@ -83,25 +108,31 @@ pub(super) async fn open(
     opened
 }
 
-/// Picks a peer for the next attempt. The first one waits for its turn where there is a queue.
+/// Picks a peer for the next attempt. The first one waits for its turn where there is a queue; all others are picked
+/// from the same generation.
 async fn pick(
+    pool: &mut Arc<Pool>,
     call: &Call<'_>,
     client: Option<&mut Client>,
     tried: &mut Tried,
 ) -> Result<Result<Picked, NoPeer>, NoAnswer> {
-    let pool = &call.upstream.pool;
     if tried.count() > 0 {
-        return Ok(pool.pick(call.client, tried, Instant::now()));
+        return Ok(pool.pick(&call.asker, tried, Instant::now()));
     }
-    tokio::select! {
+    let picked = tokio::select! {
         biased;
-        picked = pool.pick_in_turn(call.client, tried) => Ok(picked),
-        _ = from_client(client, true) => Err(NoAnswer::Client(ClientError::Left)),
+        picked = pool.pick_in_turn(&call.asker, tried) => picked,
+        _ = from_client(client, true) => return Err(NoAnswer::Client(ClientError::Left)),
+    };
+    if let Ok(picked) = &picked {
+        *pool = Arc::clone(picked.pool());
     }
+    Ok(picked)
 }
 
 async fn ask_peers(
-    connector: &Connector,
+    connectors: &Arc<Connectors>,
+    mut pool: Arc<Pool>,
     call: Call<'_>,
     mut client: Option<&mut Client>,
     attempts: &mut Vec<Attempt>,
@@ -119,10 +150,12 @@ async fn ask_peers(
     let mut unwanted: Option<(Answered, HttpPeer, Picked)> = None;
     let mut counted = 0;
     for _ in 0..ATTEMPTS {
-        let mut picked = match (pick(&call, client.as_deref_mut(), &mut tried).await?, unwanted.take()) {
+        let picked = pick(&mut pool, &call, client.as_deref_mut(), &mut tried).await?;
+        let mut picked = match (picked, unwanted.take()) {
             (Ok(picked), unwanted) => {
-                if let (Some((.., before)), Some(failure)) = (unwanted, last) {
+                if let (Some((answered, peer, before)), Some(failure)) = (unwanted, last) {
                     blame(before, failure, &plan.retry, Instant::now());
+                    session::let_go(connectors, call.upstream, &peer, answered.session).await;
                 }
                 picked
             }
@@ -161,14 +194,19 @@ async fn ask_peers(
         let may_leave = picked.waits()
             && retry::decide(Failure::Silent, &progress(client.as_deref()), &plan.retry, began)
                 == Verdict::Next;
-        let peer = call.upstream.dial.peer(picked.peer().endpoint().address);
+        let (dial, address) = (&call.upstream.dial, &picked.peer().endpoint().address);
+        let peer = match call.upgrade {
+            Some(_) => dial.upgrading(address, call.ends),
+            None => dial.peer(address, call.ends),
+        };
         let hedge = call.upstream.hedge.as_deref().filter(|_| may_hedge(&call, &picked, counted));
         let mut hedged = None;
-        let rival = hedge
-            .map(|hedge| Box::pin(rival(connector, &call, hedge, &mut tried, deadline, began, &mut hedged)));
+        let choice = Choice { pool: &pool, tried: &mut tried };
+        let rival =
+            hedge.map(|hedge| Box::pin(rival(connectors, &call, hedge, choice, deadline, &mut hedged)));
         let silence = silence(call.upstream, may_leave.then(|| picked.silence()));
         let heads = tokio::select! {
-            heads = exchange_heads(connector, &call, &peer, &mut picked, client.as_deref_mut(), deadline) => Ok(heads),
+            heads = exchange_heads(connectors, &call, &peer, &mut picked, client.as_deref_mut(), deadline) => Ok(heads),
             () = silence => Ok(Err(Lost::Peer(Failure::Silent))),
             rival = when(rival) => Err(rival),
         };
@@ -183,14 +221,14 @@ async fn ask_peers(
         };
         let now = Instant::now();
         let (failure, answered) = match heads {
-            Ok((session, head, request_done)) => {
+            Ok(((session, past), head, sent)) => {
                 let status = head.status;
                 picked.heard(status.is_server_error(), now);
                 if let Some(hedge) = &call.upstream.hedge {
                     hedge.answered(now - began);
                 }
                 (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
-                let answered = Answered { session, head, request_done };
+                let answered = Answered { session, past, head, sent };
                 if !plan.retry.is_failure(status.as_u16()) {
                     attempts.push(note);
                     return Ok(answered.open(&call, peer, picked, deadline));
@@ -238,7 +276,7 @@ async fn ask_peers(
 
 /// Only the first attempt, of a request without body that may be asked twice.
 fn may_hedge(call: &Call<'_>, picked: &Picked, attempt: u32) -> bool {
-    attempt == 1 && picked.waits() && call.head.method.is_idempotent() && call.websocket.is_none()
+    attempt == 1 && picked.waits() && call.head.method.is_idempotent() && call.upgrade.is_none()
 }
 
 fn blame(picked: Picked, failure: Failure, retry: &weir_config::plan::Retry, now: Instant) {
@@ -248,9 +286,10 @@ fn blame(picked: Picked, failure: Failure, retry: &weir_config::plan::Retry, now
 }
 
 struct Answered {
-    session: HttpSession,
+    session: Session,
+    past: Past,
     head: PeerHead,
-    request_done: bool,
+    sent: Sent,
 }
 
 impl Answered {
@@ -259,18 +298,21 @@ impl Answered {
         Open {
             upgraded: self.head.status == StatusCode::SWITCHING_PROTOCOLS,
             session: self.session,
+            past: self.past,
+            upstream: Arc::clone(call.upstream),
             peer,
             picked,
             head: self.head,
-            request_done: self.request_done,
+            sent: self.sent,
             read: plan.timeouts.read,
-            keepalive: plan.keepalive_timeout,
+            write: plan.timeouts.write,
             deadline,
         }
     }
 }
 
-enum Lost {
+/// Why an attempt brought no head.
+pub(super) enum Lost {
     Peer(Failure),
     Client(ClientError),
 }
@@ -281,106 +323,139 @@ impl From<ClientError> for Lost {
     }
 }
 
-/// No connection: which kind of none.
-fn connecting(error: &pingora::Error) -> Failure {
-    match error.etype() {
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
-        _ => Failure::Connect,
-    }
-}
-
-/// The exchange broke: which way.
-fn exchanging(error: &pingora::Error) -> Failure {
-    match error.etype() {
-        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Failure::BadAnswer,
-        ErrorType::ReadTimedout => Failure::ReadTimeout,
-        _ => Failure::Reset,
-    }
-}
-
 /// Connects, sends the request, and waits for the head of its answer, while the client's body goes out.
 async fn exchange_heads(
-    connector: &Connector,
+    connectors: &Arc<Connectors>,
     call: &Call<'_>,
     peer: &HttpPeer,
     picked: &mut Picked,
+    client: Option<&mut Client>,
+    deadline: Option<Instant>,
+) -> Result<((Session, Past), PeerHead, Sent), Lost> {
+    let (session, past) = session::connect(connectors, call.upstream, peer).await.map_err(Lost::Peer)?;
+    let mut link = Link::new(connectors, call.upstream, peer, session);
+    let (head, sent) = heads_on(&mut link, past.is_some(), call, picked, client, deadline).await?;
+    let past = past.unwrap_or_else(|| Past::none(Instant::now()));
+    Ok(((link.keep(), past), head, sent))
+}
+
+/// The exchange of heads on a connection.
+async fn heads_on(
+    link: &mut Link<'_>,
+    reused: bool,
+    call: &Call<'_>,
+    picked: &mut Picked,
     mut client: Option<&mut Client>,
     deadline: Option<Instant>,
-) -> Result<(HttpSession, PeerHead, bool), Lost> {
+) -> Result<(PeerHead, Sent), Lost> {
+    let (connector, peer) = (&call.upstream.dial.connectors(link.connectors).negotiated, link.peer);
+    let session = link.session();
     let timeouts = &call.upstream.plan.timeouts;
-    let (mut session, reused) =
-        connector.get_http_session(peer).await.map_err(|error| Lost::Peer(connecting(&error)))?;
-    // Our own deadlines bound every wait below; a second clock inside would only blur which of them struck.
-    session.set_read_timeout(None);
-    session.set_write_timeout(Some(timeouts.write));
-
-    let resendable = call.head.method.is_idempotent();
-    let broken = |error: Box<pingora::Error>| match exchanging(&error) {
+    let resendable = reused && call.head.method.is_idempotent();
+    let broken = |failure: Failure, has_heard: bool| match failure {
         // The peer closed a kept connection as our request crossed it: nobody failed, and it may be sent again.
-        Failure::Reset if reused && resendable => Lost::Peer(Failure::ResetUnsent),
+        Failure::Reset if resendable && !has_heard => Lost::Peer(Failure::ResetUnsent),
+        // What it said may have been on its way before we asked: a fresh connection will tell.
+        Failure::BadAnswer if resendable => Lost::Peer(Failure::ResetUnsent),
         failure => Lost::Peer(failure),
     };
-    session.write_request_header(Box::new(call.head.clone())).await.map_err(broken)?;
-    let mut request_done = match client.as_deref_mut() {
-        None => true,
-        Some(client) => {
-            // An earlier attempt may have read part of the body, or all of it.
-            if let Some(kept) = client.replay().filter(|kept| !kept.is_empty()) {
-                session.write_request_body(kept, false).await.map_err(broken)?;
-            }
-            client.body_done()
-        }
-    };
-    if request_done {
-        session.finish_request_body().await.map_err(broken)?;
-        picked.uploaded(Instant::now());
-    }
-    let mut first_byte_by = request_done.then(|| Instant::now() + timeouts.first_byte);
-    let mut whole_request_sent = request_done;
+    // An earlier attempt may have read part of the body, or all of it.
+    let held = client.as_deref().and_then(Client::replay).unwrap_or_default();
+    let mut request_done = client.as_deref().is_none_or(Client::body_done);
+    let begun = session.send(&call.head, held, request_done, timeouts.write).await;
+    let mut up = begun.map_err(|lost| match lost {
+        Lost::Peer(failure) => broken(failure, false),
+        lost => lost,
+    })?;
+    let mut is_whole = request_done && up.is_none();
+    let mut first_byte_by = None;
     let mut checks = response::Answer::default();
     loop {
+        if request_done && up.is_none() && first_byte_by.is_none() {
+            let now = Instant::now();
+            first_byte_by = Some(now + timeouts.first_byte);
+            picked.uploaded(now);
+        }
         let by = [first_byte_by, deadline].into_iter().flatten().min();
+        let (is_busy, late) = up.as_ref().map_or((false, None), |up| (up.is_busy(), up.late()));
         let event = tokio::select! {
-            read = session.read_response_header() => Event::Head(read),
-            event = from_client(client.as_deref_mut(), request_done) => event,
+            read = session.head(connector, peer) => Event::Head(read),
+            event = sending(&mut up), if is_busy => event,
+            () = at(late) => Event::Sent(false),
+            event = from_client(client.as_deref_mut(), request_done), if !is_busy || request_done => event,
             () = at(by) => return Err(Lost::Peer(Failure::FirstByteTimeout)),
         };
         match event {
-            Event::Head(Err(error)) => return Err(broken(error)),
-            Event::Head(Ok(())) => {
-                let raw = session.response_header().ok_or(Lost::Peer(Failure::BadAnswer))?;
-                let (status, version) = (raw.status, raw.version);
-                let mut head = PeerHead { status, headers: raw.headers.clone() };
+            Event::Head(Err(failure)) => return Err(broken(failure, session.has_heard())),
+            Event::Head(Ok(raw)) => {
+                let mut head = PeerHead { status: raw.status, headers: raw.headers };
                 let checked =
-                    checks.check(status.as_u16(), version, &mut head.headers, call.websocket.as_ref());
+                    checks.check(raw.status.as_u16(), raw.version, &mut head.headers, call.upgrade.as_ref());
                 match checked.map_err(|_| Lost::Peer(Failure::BadAnswer))? {
-                    Head::Interim => pass_interim(client.as_deref_mut(), head).await?,
-                    Head::Final | Head::Tunnel => return Ok((session, head, whole_request_sent)),
+                    Head::Interim => {
+                        pass_interim(client.as_deref_mut(), head).await?;
+                        continue;
+                    }
+                    Head::Final => session.expect_body(&call.head, head.status, &head.headers),
+                    Head::Tunnel => session.open_tunnel(),
                 }
+                let sent = match up {
+                    Some(up) => Sent::PartlyOver(up),
+                    None if is_whole => Sent::Whole,
+                    None if request_done => Sent::Broken,
+                    None => Sent::Partly,
+                };
+                return Ok((head, sent));
             }
             Event::Chunk(Err(error)) => return Err(error.into()),
-            Event::Chunk(Ok(Some(chunk))) => {
+            Event::Left => return Err(ClientError::Left.into()),
+            Event::Chunk(Ok(Some(chunk))) => match &mut up {
+                Some(up) => up.give(chunk),
                 // A peer that stops reading may still answer (413, say): what it says is worth more than our error.
-                if session.write_request_body(chunk, false).await.is_err() {
-                    (request_done, whole_request_sent) = (true, false);
-                    first_byte_by = Some(Instant::now() + timeouts.first_byte);
+                None => request_done = session.write(chunk, timeouts.write).await.is_err(),
+            },
+            Event::Chunk(Ok(None)) => {
+                request_done = true;
+                match &mut up {
+                    Some(up) => up.end(),
+                    None => is_whole = session.finish(timeouts.write).await.is_ok(),
                 }
             }
-            Event::Chunk(Ok(None)) => {
-                whole_request_sent = session.finish_request_body().await.is_ok();
-                request_done = true;
-                picked.uploaded(Instant::now());
-                first_byte_by = Some(Instant::now() + timeouts.first_byte);
+            Event::Sent(went) => {
+                is_whole = went && up.as_ref().is_some_and(Up::is_over);
+                if is_whole || !went {
+                    (request_done, up) = (true, None);
+                }
             }
-            Event::Left => return Err(ClientError::Left.into()),
         }
+    }
+}
+
+/// How far a request is when its answer begins.
+enum Sent {
+    /// All of it has gone.
+    Whole,
+    /// More is to come.
+    Partly,
+    /// More is to come, over HTTP/2.
+    PartlyOver(Up),
+    /// A part was lost: nothing may follow it.
+    Broken,
+}
+
+async fn sending(up: &mut Option<Up>) -> Event {
+    match up {
+        Some(up) => Event::Sent(up.send().await.is_ok()),
+        None => std::future::pending().await,
     }
 }
 
 enum Event {
-    Head(pingora::Result<()>),
+    Head(Result<http1::Head, Failure>),
     Chunk(Result<Option<Bytes>, ClientError>),
     Left,
+    /// Of HTTP/2: what was given has gone, or cannot go.
+    Sent(bool),
 }
 
 /// What the client does next; never resolves where there is no client to watch.

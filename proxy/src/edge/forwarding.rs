@@ -1,22 +1,22 @@
 //! Forwarding one request: the head for the peer, the exchange, and the answer as it comes.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use pingora::http::RequestHeader;
+use rand::Rng;
 use weir_config::plan::Forward;
 
 use super::{
     Edge, Ended, Trip,
     client::{Client, ClientError},
-    exchange::{self, Call, Cut, NoAnswer, Open},
+    exchange::{self, Call, Cut, NoAnswer, Open, Request},
     reply::{self, Length},
 };
 use crate::{
     accept::BadRequest,
-    balance::NoPeer,
+    balance::{Asker, NoPeer},
     cache::{self, Purge, Tag},
-    forward::{headers, hop_by_hop, retry::Failure},
+    forward::{grpc, headers, hop_by_hop},
     journey::Journey,
     refusal::Refusal,
     route::rewrite,
@@ -40,6 +40,10 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
+        // A call may wait for answers before it says more: gathered, neither side would ever go on.
+        if !grpc::is_call(&trip.request.headers) {
+            client.gather(forward.request_buffer.len()).await?;
+        }
         let head = self.request_head(
             trip,
             forward,
@@ -48,16 +52,20 @@ impl Edge {
             Framing::AsTheClient,
         )?;
         let call = self.call(trip, forward, head);
-        let open = exchange::open(&self.connector, call, Some(client), &mut journey.attempts)
+        let open = exchange::open(&self.connectors, call, Some(client), &mut journey.attempts)
             .await
             .map_err(|none| Ended::from(refusal_of(&none)))?;
         self.pass_back(trip, forward, open, client, journey).await
     }
 
-    pub(super) fn call<'a>(&self, trip: &'a Trip, forward: &Forward, head: RequestHeader) -> Call<'a> {
+    pub(super) fn call<'a>(&self, trip: &'a Trip, forward: &Forward, head: Request) -> Call<'a> {
         let running = trip.running();
         let upstream = &running.upstreams[forward.upstream.index()];
-        Call { upstream, client: trip.request.client, head, websocket: trip.request.websocket.clone() }
+        let (client, ends) = (trip.request.client, trip.request.ends);
+        let facts = trip.passed.facts(&trip.request);
+        let route = upstream.sticky.as_ref().and_then(|sticky| sticky.route(&facts, Instant::now()));
+        let asker = Asker::new(&upstream.plan.balance, client, route, &facts, rand::rng().random());
+        Call { upstream, asker, ends, head, upgrade: trip.upgrade(forward).cloned() }
     }
 
     /// The request as the peer gets it: one target, our own account of the client, one framing.
@@ -68,8 +76,9 @@ impl Edge {
         method: &Method,
         mut fields: HeaderMap,
         framing: Framing,
-    ) -> Result<RequestHeader, Refusal> {
+    ) -> Result<Request, Refusal> {
         let (running, request) = (trip.running(), &trip.request);
+        let upstream = &running.upstreams[forward.upstream.index()];
         let facts = trip.passed.facts(request);
         let configured: Vec<_> = trip
             .route()
@@ -82,7 +91,7 @@ impl Edge {
             })
             .collect();
         let identity = running.identity.as_ref().map(|signer| {
-            let value = trip.passed.caller().map(|caller| signer.sign(caller, std::time::SystemTime::now()));
+            let value = trip.passed.caller().map(|caller| signer.sign(caller, SystemTime::now()));
             (signer.header(), value)
         });
         headers::prepare(&mut fields, &request.hop(), identity, &configured).map_err(|_| Refusal::Hops)?;
@@ -93,7 +102,7 @@ impl Edge {
         }
         if !fields.contains_key(header::HOST) {
             // HTTP/1.0 may come without; what we send is HTTP/1.1, which may not. The upstream's name, as nginx does.
-            let name = &running.upstreams[forward.upstream.index()].plan.name;
+            let name = &upstream.plan.name;
             fields.insert(header::HOST, HeaderValue::try_from(&**name).map_err(|_| Refusal::Hops)?);
         }
         // One canonical length or chunks, whatever the client wrote (RFC 9112 §6).
@@ -108,13 +117,16 @@ impl Edge {
             // RFC 9110 §8.6: a length of 0 says that nothing was meant to follow.
             fields.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
         }
-        let target = self.target(trip, forward)?;
-        let mut head = RequestHeader::build(method.clone(), target.as_bytes(), Some(fields.len()))
-            .map_err(|_| Refusal::Internal)?;
-        for (name, value) in &fields {
-            head.append_header(name.clone(), value.clone()).map_err(|_| Refusal::Internal)?;
+        if let Some(upgrade) = trip.upgrade(forward).filter(|_| framing == Framing::AsTheClient) {
+            upgrade.write(&mut fields);
         }
-        Ok(head)
+        Ok(Request {
+            method: method.clone(),
+            target: self.target(trip, forward)?,
+            headers: fields,
+            scheme: if upstream.plan.tls.is_some() { "https" } else { "http" },
+            trailers: request.trailers,
+        })
     }
 
     /// What the peer is asked for.
@@ -133,13 +145,18 @@ impl Edge {
         &self,
         trip: &Trip,
         forward: &Forward,
-        mut open: Open,
+        open: Open,
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
         let status = open.head.status;
+        if let Some(shown) = self.intercept(trip, status, &open.head.headers, client, journey).await {
+            open.abandon(&self.connectors).await;
+            return shown;
+        }
         self.invalidate(trip, forward, status, &open.head.headers);
-        let (fields, length) = answer_fields(trip, &open);
+        let (mut fields, length) = answer_fields(trip, &open);
+        stick(trip, forward, &open, &mut fields);
         let head = reply::head(trip, journey, client, status, fields, length)?;
         journey.answer.status = status.as_u16();
         let bodiless =
@@ -148,24 +165,14 @@ impl Edge {
         if let Err(error) = client.head(head, bodiless).await {
             return Err(error.into());
         }
-        match open.relay(client).await {
-            Ok(()) => {
-                open.done(&self.connector).await;
-                Ok(())
+        open.relay(&self.connectors, client, forward.response_buffer.len()).await.map_err(|cut| {
+            match cut {
+                Cut::Peer(failure) => journey.broke(failure.word()),
+                Cut::Client(ClientError::Left) => journey.refusal = Some(Refusal::ClientLeft),
+                Cut::Client(ClientError::Bad(bad)) => journey.refusal = Some(Refusal::Bad(bad)),
             }
-            Err(Cut::Peer(failure)) => {
-                journey.broke(failure.word());
-                open.broke(Instant::now());
-                Err(Ended::Cut)
-            }
-            Err(Cut::Client(error)) => {
-                journey.refusal = Some(match error {
-                    ClientError::Left => Refusal::ClientLeft,
-                    ClientError::Bad(bad) => Refusal::Bad(bad),
-                });
-                Err(Ended::Cut)
-            }
-        }
+            Ended::Cut
+        })
     }
 
     /// Forgets a session that a successful answer ended, and purges what a successful unsafe request made obsolete, both
@@ -193,17 +200,27 @@ impl Edge {
     }
 }
 
+/// Brings the next request of this session to the peer that answers. What is kept for everybody is not touched.
+pub(super) fn stick(trip: &Trip, forward: &Forward, open: &Open, fields: &mut HeaderMap) {
+    if let Some(sticky) = &trip.running().upstreams[forward.upstream.index()].sticky {
+        let facts = trip.passed.facts(&trip.request);
+        sticky.answered(&facts, open.answerer(), fields, Instant::now(), SystemTime::now());
+    }
+}
+
 /// The fields of a peer's answer that go on, and how its body is framed for the client.
 pub(super) fn answer_fields(trip: &Trip, open: &Open) -> (HeaderMap, Length) {
     let status = open.head.status;
     let mut fields = open.head.headers.clone();
     let length = declared_length(&fields);
-    hop_by_hop::clean_response(&mut fields, trip.request.websocket.as_ref().filter(|_| open.is_upgraded()));
+    hop_by_hop::clean_response(&mut fields, trip.request.upgrade.as_ref().filter(|_| open.is_upgraded()));
     let length = match (status, length) {
         (StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::SWITCHING_PROTOCOLS, _) => {
             Length::None
         }
         (_, Some(length)) => Length::Known(length),
+        // HTTP/2 says the end with the head; gRPC calls such an answer "trailers only" and wants it as it is.
+        (_, None) if open.is_over() => Length::None,
         (_, None) => Length::Unknown,
     };
     (fields, length)
@@ -219,10 +236,10 @@ pub(super) fn refusal_of(none: &NoAnswer) -> Refusal {
         NoAnswer::NoPeer(NoPeer::Full) => Refusal::PeersFull,
         NoAnswer::NoPeer(NoPeer::Open(retry_after)) => Refusal::CircuitOpen { retry_after: *retry_after },
         NoAnswer::NoPeer(_) => Refusal::NoPeer,
-        NoAnswer::Failed(
-            Failure::ConnectTimeout | Failure::FirstByteTimeout | Failure::Silent | Failure::ReadTimeout,
-        ) => Refusal::PeerTimeout,
-        NoAnswer::Failed(_) => Refusal::PeerFailed,
+        NoAnswer::Failed(failure) if failure.status() == StatusCode::GATEWAY_TIMEOUT => {
+            Refusal::PeerTimeout(*failure)
+        }
+        NoAnswer::Failed(failure) => Refusal::PeerFailed(*failure),
         NoAnswer::Client(ClientError::Left) => Refusal::ClientLeft,
         NoAnswer::Client(ClientError::Bad(bad)) => Refusal::Bad(*bad),
     }

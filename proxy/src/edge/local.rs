@@ -100,7 +100,7 @@ impl Edge {
     }
 
     /// An answer whose body is at hand.
-    async fn whole(
+    pub(super) async fn whole(
         &self,
         trip: &Trip,
         client: &mut Client,

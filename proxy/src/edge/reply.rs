@@ -4,8 +4,14 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::ResponseHeader;
 
-use super::{Edge, Ended, Trip, client::Client};
-use crate::{cache::TAG_FIELDS, forward::trace::X_REQUEST_ID, journey::Journey, refusal::Refusal};
+use super::{Edge, Ended, Trip, client::Client, error_page};
+use crate::{
+    cache::TAG_FIELDS,
+    forward::{grpc, trace::X_REQUEST_ID},
+    journey::Journey,
+    refusal::{PROXY_STATUS, Refusal},
+    running::Running,
+};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -120,6 +126,7 @@ fn refusal_parts(refusal: &Refusal) -> (HeaderMap, String) {
     fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     // Of us, for this request alone: no cache on the way may keep it.
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    fields.insert(PROXY_STATUS, HeaderValue::from_static(refusal.proxy_status()));
     for (name, value) in refusal.fields() {
         if let Ok(value) = HeaderValue::try_from(value) {
             fields.insert(name, value);
@@ -147,7 +154,13 @@ pub(super) fn raw_refusal(refusal: &Refusal) -> Bytes {
 
 impl Edge {
     /// Says no; false when the client could not hear it.
-    pub(super) async fn say(&self, refusal: &Refusal, client: &mut Client, journey: &Journey) -> bool {
+    pub(super) async fn say(
+        &self,
+        running: &Running,
+        refusal: &Refusal,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> bool {
         if *refusal == Refusal::ClientLeft || client.has_answered() {
             return false;
         }
@@ -156,7 +169,18 @@ impl Edge {
         if said.closes {
             client.close_after();
         }
-        let (mut fields, body) = refusal_parts(refusal);
+        let (mut fields, text) = refusal_parts(refusal);
+        let (mut status, mut body) = (said.status, Bytes::from(text));
+        if journey.request.as_ref().is_some_and(|request| grpc::is_call(&request.headers)) {
+            grpc::say(&mut fields, said.status, said.sentence);
+            body = Bytes::new();
+        } else if let Some(shown) = error_page::of_ours(running, journey, said.status) {
+            fields.remove(header::CONTENT_TYPE);
+            fields.extend(shown.fields);
+            (status, body) = (shown.status, shown.body);
+            journey.answer.status = status.as_u16();
+        }
+        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         if let Some(id) = journey.request.as_ref().and_then(|request| HeaderValue::try_from(&request.id).ok())
         {
             fields.insert(X_REQUEST_ID, id);
@@ -166,12 +190,12 @@ impl Edge {
         {
             fields.insert(CACHE_STATUS, value);
         }
-        let Some(head) = assemble(said.status, &fields) else { return false };
-        let bodiless = client.is_head();
+        let Some(head) = assemble(status, &fields) else { return false };
+        let bodiless = client.is_head() || body.is_empty();
         if client.head(head, bodiless).await.is_err() {
             return false;
         }
-        bodiless || client.body(Bytes::from(body)).await.is_ok()
+        bodiless || client.body(body).await.is_ok()
     }
 }
 

@@ -8,11 +8,11 @@
 //! the request for the origin frames it anew.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName,
     header::{self, CONNECTION, UPGRADE},
 };
 
-use super::{list, upgrade::Websocket};
+use super::{list, upgrade::Upgrade};
 
 /// Why a request's hop-by-hop fields are refused; the client's fault, 400.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +36,7 @@ const STANDARD: [HeaderName; 6] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
-    // No trailers are forwarded, so none are announced and none asked for.
+    // Said anew where the next hop carries trailers.
     header::TE,
     header::TRAILER,
     UPGRADE,
@@ -83,16 +83,12 @@ const PROTECTED: [HeaderName; 27] = [
     HeaderName::from_static("traceparent"),
 ];
 
-/// Cleans a client's request for the origin. `websocket` is the upgrade to forward, if the request asks for one;
-/// `identity` the signed field, which no client may name.
+/// Cleans a client's request for the origin; `identity` is the signed field, which no client may name. An upgrade that is
+/// passed on is written anew.
 ///
 /// Errors: [`Refused`], before anything is removed.
 /// Source: RFC 9110 §7.6.1; nginx `underscores_in_headers off` and `ignore_invalid_headers on` for the names.
-pub fn clean_request(
-    headers: &mut HeaderMap,
-    websocket: Option<&Websocket>,
-    identity: Option<&HeaderName>,
-) -> Result<(), Refused> {
+pub fn clean_request(headers: &mut HeaderMap, identity: Option<&HeaderName>) -> Result<(), Refused> {
     let nominated = nominated(headers)?;
     let is_protected = |name: &&HeaderName| {
         PROTECTED.contains(name) || name.as_str().starts_with("x-forwarded-") || identity == Some(*name)
@@ -102,26 +98,34 @@ pub fn clean_request(
     }
     remove(headers, STANDARD.iter().chain(&OF_REQUESTS).chain(&nominated));
     remove_odd_names(headers);
-    if websocket.is_some() {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    }
     Ok(())
 }
 
-/// Cleans an origin's answer for the cache and the client; `websocket` when it is the 101 that we asked for.
+/// Cleans an origin's answer for the cache and the client; `upgrade` when it is the 101 that we asked for.
 ///
 /// A nomination of a protected field is not obeyed: an origin's `Cache-Control` or `Set-Cookie` is for everybody.
-pub fn clean_response(headers: &mut HeaderMap, websocket: Option<&Websocket>) {
+pub fn clean_response(headers: &mut HeaderMap, upgrade: Option<&Upgrade>) {
     // Malformed nominations name nothing that could be removed.
     let mut nominated: Vec<_> =
         list::elements(headers, CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
     nominated.retain(|name| !PROTECTED.contains(name));
     remove(headers, STANDARD.iter().chain([&header::TRANSFER_ENCODING]).chain(&nominated));
-    if websocket.is_some() {
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Some(upgrade) = upgrade {
+        upgrade.write(headers);
     }
+}
+
+/// Whether a request's `TE` says that trailers are read and not thrown away (RFC 9110 §10.1.4).
+#[must_use]
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    list::elements(headers, header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Cleans the trailers of an answer: what frames, routes or modifies a message comes before its body or not at all.
+///
+/// Source: RFC 9110 §6.5.1.
+pub fn clean_trailers(trailers: &mut HeaderMap) {
+    remove(trailers, STANDARD.iter().chain(&PROTECTED));
 }
 
 fn nominated(headers: &HeaderMap) -> Result<Vec<HeaderName>, Refused> {
@@ -153,6 +157,8 @@ fn remove_odd_names(headers: &mut HeaderMap) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn head(fields: &[(&str, &str)]) -> HeaderMap {
@@ -170,7 +176,7 @@ mod tests {
 
     fn cleaned(fields: &[(&str, &str)]) -> Result<HeaderMap, Refused> {
         let mut headers = head(fields);
-        clean_request(&mut headers, None, Some(&HeaderName::from_static("x-weir-identity"))).map(|()| headers)
+        clean_request(&mut headers, Some(&HeaderName::from_static("x-weir-identity"))).map(|()| headers)
     }
 
     #[test]
@@ -251,18 +257,22 @@ mod tests {
     }
 
     #[test]
-    fn a_websocket_upgrade_is_forwarded_in_one_form() {
+    fn an_upgrade_is_removed_and_forwarded_in_one_form() {
         let mut headers = head(&[
             ("connection", "Keep-Alive, Upgrade"),
             ("upgrade", "WebSocket"),
             ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
             ("sec-websocket-version", "13"),
         ]);
-        let websocket = Websocket::recognise(&http::Method::GET, http::Version::HTTP_11, &headers).unwrap();
-        clean_request(&mut headers, Some(&websocket), None).unwrap();
-        assert_eq!(headers[CONNECTION], "upgrade");
-        assert_eq!(headers[UPGRADE], "websocket");
+        let upgrade = Upgrade::recognise(&http::Method::GET, http::Version::HTTP_11, &headers).unwrap();
+        clean_request(&mut headers, None).unwrap();
+        assert!(!headers.contains_key(UPGRADE) && !headers.contains_key(CONNECTION));
         assert!(headers.contains_key("sec-websocket-key"));
+        upgrade.write(&mut headers);
+        assert_eq!(
+            (&headers[CONNECTION], &headers[UPGRADE]),
+            (&HeaderValue::from_static("upgrade"), &HeaderValue::from_static("websocket"))
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use http::{
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 
-use super::upgrade::Websocket;
+use super::upgrade::Upgrade;
 
 /// Interim (1xx) answers relayed for one request; a further one ends it.
 const INTERIM: u32 = 16;
@@ -83,7 +83,7 @@ impl Answer {
         status: u16,
         version: Version,
         headers: &mut HeaderMap,
-        websocket: Option<&Websocket>,
+        upgrade: Option<&Upgrade>,
     ) -> Result<Head, BadAnswer> {
         if !(100..=999).contains(&status) {
             return Err(BadAnswer::Status);
@@ -92,7 +92,7 @@ impl Answer {
             return Err(BadAnswer::FieldByte);
         }
         if status == 101 {
-            let answered = websocket.is_some_and(|websocket| websocket.is_answered_by(headers));
+            let answered = upgrade.is_some_and(|upgrade| upgrade.is_answered_by(headers));
             return if answered { Ok(Head::Tunnel) } else { Err(BadAnswer::Upgrade) };
         }
         check_framing(version, headers)?;
@@ -238,14 +238,14 @@ mod tests {
             ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
             ("sec-websocket-version", "13"),
         ]);
-        let websocket = Websocket::recognise(&http::Method::GET, Version::HTTP_11, &asked).unwrap();
+        let upgrade = Upgrade::recognise(&http::Method::GET, Version::HTTP_11, &asked).unwrap();
         let answer = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", "x=")];
-        let check = |fields: &[(&str, &str)], websocket| {
-            Answer::default().check(101, Version::HTTP_11, &mut head(fields), websocket)
+        let check = |fields: &[(&str, &str)], upgrade| {
+            Answer::default().check(101, Version::HTTP_11, &mut head(fields), upgrade)
         };
-        assert_eq!(check(&answer, Some(&websocket)), Ok(Head::Tunnel));
+        assert_eq!(check(&answer, Some(&upgrade)), Ok(Head::Tunnel));
         assert_eq!(check(&answer, None), Err(BadAnswer::Upgrade), "nobody asked");
-        assert_eq!(check(&answer[..1], Some(&websocket)), Err(BadAnswer::Upgrade), "another upgrade");
+        assert_eq!(check(&answer[..1], Some(&upgrade)), Err(BadAnswer::Upgrade), "another upgrade");
     }
 
     #[test]

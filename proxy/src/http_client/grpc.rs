@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{Method, Request, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Connected, Failed, Target, connect, within};
+use super::{Failed, Target, connect, within};
 
 /// The answer is a message of two bytes behind a prefix of five; who sends more speaks of something else.
 const MESSAGE_BYTES: usize = 1024;
@@ -62,10 +62,8 @@ pub async fn check(target: Target<'_>, service: &str, timeout: Duration) -> Resu
         .map_err(Failed::Question)?;
     let message = message(service);
     let asked = within(timeout, async {
-        Ok(match connect(&target).await? {
-            Connected::Plain(stream) => ask(stream, question, message).await,
-            Connected::Tls(stream) => ask(stream, question, message).await,
-        })
+        let stream = connect(&target).await?;
+        Ok(ask(stream, question, message).await)
     });
     asked.await?
 }
@@ -145,6 +143,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::http_client::Way;
 
     #[test]
     fn the_question_is_what_protobuf_writes() {
@@ -158,7 +157,7 @@ mod tests {
     /// A server that answers one call so, and whether the check passes.
     async fn asked(status: u16, body: &'static [u8], grpc: &'static str) -> Result<(), NotServing> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = listener.local_addr().unwrap().into();
         tokio::spawn(async move {
             let (stream, _) = listener.accept().await.unwrap();
             let mut connection = h2::server::handshake(stream).await.unwrap();
@@ -173,7 +172,7 @@ mod tests {
                 send.send_trailers(trailers).unwrap();
             }
         });
-        let target = Target { address, host: "api:1", tls: None };
+        let target = Target { address: &address, host: "api:1", tls: None, way: Way::default() };
         check(target, "vault", Duration::from_secs(5)).await
     }
 
@@ -195,9 +194,9 @@ mod tests {
     #[tokio::test]
     async fn who_does_not_speak_http_2_is_not() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = listener.local_addr().unwrap().into();
         tokio::spawn(async move { drop(listener.accept().await) });
-        let target = Target { address, host: "api:1", tls: None };
+        let target = Target { address: &address, host: "api:1", tls: None, way: Way::default() };
         let failed = check(target, "", Duration::from_secs(5)).await.unwrap_err();
         assert!(matches!(failed, NotServing::Failed(_)), "{failed:?}");
     }

@@ -1,15 +1,18 @@
-//! TLS of the edge's own questions: the system's certificates and the plan's name, as for forwarded requests.
+//! TLS of the edge's own questions: authorities, certificate and name as for forwarded requests.
 
 use std::{io, sync::Arc};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use weir_config::plan::{TlsVersion, UpstreamTls};
+
+use super::files::Files;
 
 /// How to speak TLS to one upstream.
 #[derive(Clone)]
@@ -36,19 +39,27 @@ pub enum BadTls {
 }
 
 impl Tls {
-    /// TLS with a server that proves to be `name` by a chain to `roots`, or, when they are `None`, to anybody.
+    /// TLS as `plan` wants it, with what its `files` hold.
     ///
     /// Errors: [`BadTls`].
-    pub fn new(name: &str, roots: Option<Arc<RootCertStore>>) -> Result<Self, BadTls> {
+    pub fn new(plan: &UpstreamTls, files: &Files) -> Result<Self, BadTls> {
         let provider = Arc::new(ring::default_provider());
-        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()?;
-        let config = match roots {
-            Some(roots) => config.with_root_certificates(roots),
+        let versions = match plan.min_version {
+            TlsVersion::V12 => rustls::DEFAULT_VERSIONS,
+            TlsVersion::V13 => &[&rustls::version::TLS13],
+        };
+        let config =
+            ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
+        let config = match &files.roots {
+            Some(roots) => config.with_root_certificates(Arc::clone(roots)),
             None => config.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
         };
-        let name = ServerName::try_from(name.to_owned()).map_err(|_| BadTls::Name(name.to_owned()))?;
-        Ok(Self { connector: TlsConnector::from(Arc::new(config.with_no_client_auth())), name })
+        let config = match &files.own {
+            Some((chain, key)) => config.with_client_auth_cert(chain.clone(), key.clone_key())?,
+            None => config.with_no_client_auth(),
+        };
+        let name = ServerName::try_from(plan.name.clone()).map_err(|_| BadTls::Name(plan.name.clone()))?;
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
     }
 
     /// The same, but agreeing on this protocol in the handshake (ALPN, RFC 7301).
@@ -59,7 +70,10 @@ impl Tls {
         Self { connector: TlsConnector::from(Arc::new(config)), name: self.name.clone() }
     }
 
-    pub(super) async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(super) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+    ) -> io::Result<TlsStream<S>> {
         self.connector.connect(self.name.clone(), stream).await
     }
 }
@@ -112,6 +126,15 @@ mod tests {
 
     use super::*;
 
+    fn tls(name: &str, words: &str) -> Result<Tls, BadTls> {
+        let yaml = format!(
+            "listeners: [127.0.0.1:0]\nupstreams: {{ api: {{ servers: [127.0.0.1:1], tls: {{ name: {name}, {words} }} }} }}\nroutes: [{{ to: api }}]\n"
+        );
+        let plan = weir_config::load("config.yaml", &yaml, &|_: &str| None).unwrap().plan;
+        let plan = plan.upstreams[0].tls.clone().unwrap();
+        Tls::new(&plan, &Files::read(&plan).unwrap())
+    }
+
     /// Shakes hands with a server that is `origin.test` by its own word; `trusted` puts that word among the roots.
     async fn shake_hands(name: &str, trusted: bool, verify: bool) -> io::Result<()> {
         let own = rcgen::generate_simple_self_signed(["origin.test".to_owned()]).unwrap();
@@ -129,12 +152,13 @@ mod tests {
             let (stream, _) = listener.accept().await.unwrap();
             let _ = TlsAcceptor::from(Arc::new(config)).accept(stream).await;
         });
-        let mut roots = RootCertStore::empty();
-        if trusted {
-            roots.add(certificate).unwrap();
-        }
-        let tls = Tls::new(name, verify.then(|| Arc::new(roots))).unwrap();
-        tls.connect(TcpStream::connect(address).await?).await.map(drop)
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca.pem");
+        let other = rcgen::generate_simple_self_signed(["other.test".to_owned()]).unwrap();
+        std::fs::write(&ca, if trusted { own.cert.pem() } else { other.cert.pem() }).unwrap();
+        let words = if verify { format!("ca: {}", ca.display()) } else { "verify: false".to_owned() };
+        let tls = tls(name, &words).unwrap();
+        tls.connect(tokio::net::TcpStream::connect(address).await?).await.map(drop)
     }
 
     #[tokio::test]
@@ -155,6 +179,6 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_refused() {
-        assert!(matches!(Tls::new("a b", None), Err(BadTls::Name(_))));
+        assert!(matches!(tls("a b", "verify: false"), Err(BadTls::Name(_))));
     }
 }

@@ -6,7 +6,7 @@ use weir_config::{
     plan::{CacheId, LimitId, SessionId},
 };
 
-use super::Running;
+use super::{Mirrored, Running};
 use crate::{auth::Unavailable, cache::Lookup, metrics::Metrics};
 
 /// Counters of the stages, resolved once.
@@ -16,6 +16,8 @@ pub(super) struct Counts {
     sessions: Vec<[IntCounter; 3]>,
     caches: Vec<[IntCounter; 4]>,
     invalidations: IntCounter,
+    /// By route; of those that have a mirror.
+    pub(super) mirrors: Vec<Option<[IntCounter; 3]>>,
 }
 
 impl Counts {
@@ -32,10 +34,17 @@ impl Counts {
             ["hit", "stale", "miss", "bypass"]
                 .map(|result| families.cache.with_label_values(&[&*cache.name, result]))
         };
+        let mirrors = |route: &plan::Route| {
+            let has_one = matches!(&route.action, plan::Action::Forward(forward) if forward.mirror.is_some());
+            has_one.then(|| {
+                Mirrored::WORDS.map(|outcome| families.mirrors.with_label_values(&[&*route.name, outcome]))
+            })
+        };
         Self {
             limits: plan.limits.iter().map(verdicts).collect(),
             sessions: plan.sessions.iter().map(results).collect(),
             caches: plan.caches.iter().map(lookups).collect(),
+            mirrors: plan.routes.iter().map(mirrors).collect(),
             invalidations: families.invalidations.with_label_values::<&str>(&[]),
         }
     }

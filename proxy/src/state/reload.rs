@@ -66,7 +66,9 @@ impl State {
 
     /// Puts a generation in force: requests that begin from now on are its.
     pub fn swap(&self, next: Snapshot) {
-        self.current.store(Arc::new(next));
+        let next = Arc::new(next);
+        let before = self.current.swap(Arc::clone(&next));
+        before.running.succeeded_by(&next.running);
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 

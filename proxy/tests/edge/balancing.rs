@@ -219,26 +219,14 @@ fn an_upstream_whose_every_peer_is_out_is_told_apart_and_reported() {
 /// A real server's framing and keep-alive instead of our own idea of it.
 #[test]
 fn a_real_nginx_answers_through_the_edge_over_kept_connections() {
-    let port = weir_testkit::free_port();
     let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().to_owned();
-    let config = root.join("nginx.conf");
-    std::fs::write(root.join("big"), vec![b'n'; 3_000_000]).unwrap();
-    let text = format!(
-        "daemon off; pid {0}/pid; error_log stderr; events {{}}
-http {{ access_log off; client_body_temp_path {0}/b; proxy_temp_path {0}/p; fastcgi_temp_path {0}/f; uwsgi_temp_path {0}/u;
-scgi_temp_path {0}/s; server {{ listen 127.0.0.1:{port}; root {0}; location = /n {{ return 200 $connection; }} }} }}",
-        root.display()
-    );
-    std::fs::write(&config, text).unwrap();
-    let mut nginx = std::process::Command::new("nginx");
-    nginx.arg("-p").arg(&root).arg("-c").arg(&config);
-    let answers = |_: &weir_testkit::Child| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
-    let _nginx = weir_testkit::Child::start(nginx, folder, "KILL", "nginx")
-        .and_then(|nginx| nginx.ready(weir_testkit::READY_WITHIN, answers))
-        .unwrap_or_else(|problem| panic!("{problem}"));
-    let edge = edge(&format!("127.0.0.1:{port}"), "");
-    assert_eq!(edge.get("/n").text(), edge.get("/n").text(), "the same connection");
+    std::fs::write(folder.path().join("big"), vec![b'n'; 3_000_000]).unwrap();
+    let root = format!("root {}; location = /n {{ return 200 $connection; }}", folder.path().display());
+    let nginx = weir_testkit::Nginx::start("", &root);
+    let edge = edge(&nginx.address().to_string(), "");
+    // One client: another's request might come before the first one's connection is back.
+    let mut client = edge.connect();
+    assert_eq!(client.ask("/n", "").text(), client.ask("/n", "").text(), "the same connection");
     let big = get(edge.http(), "/big");
     assert_eq!((big.status, big.whole, big.body.len()), (200, true, 3_000_000));
     let part = edge.ask("/big", "range: bytes=10-19\r\n");

@@ -5,16 +5,21 @@ mod support;
 
 mod balancing;
 mod caching;
+mod changing;
 mod checks;
+mod choosing;
+mod connections;
 mod desync;
+mod errors;
 mod faults;
 mod forwarding;
 mod guards;
+mod http2_origins;
 mod life;
+mod mirrors;
 mod operating;
 mod protection;
 mod protocols;
-
 mod refreshing;
 mod routes;
 mod sessions;

@@ -8,7 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Client, Edge, Gate, Origin, ok, until};
+use serde_json::json;
+
+use crate::{
+    changing::operate,
+    support::{Client, Edge, Gate, Origin, ok, until},
+};
 
 /// An origin that answers when the gate opens, behind an edge that lets one request through at a time.
 fn narrow(rest: &str) -> (Arc<Gate>, Origin, Edge) {
@@ -18,11 +23,15 @@ fn narrow(rest: &str) -> (Arc<Gate>, Origin, Edge) {
         release.pass();
         wire.send(ok("x"));
     });
-    let edge = Edge::start(&format!(
+    let edge = Edge::start(&narrow_yaml(&origin, rest));
+    (gate, origin, edge)
+}
+
+fn narrow_yaml(origin: &Origin, rest: &str) -> String {
+    format!(
         "clients: {{ trusted: [127.0.0.0/8] }}\nupstreams:\n  api:\n    servers: [{{ address: {}, max_conns: 1 }}]\n    {rest}\nroutes: [{{ match: /*, to: api }}]\n",
         origin.address
-    ));
-    (gate, origin, edge)
+    )
 }
 
 /// A request from this client that is under way.
@@ -84,6 +93,42 @@ fn who_leaves_the_queue_is_never_asked_for() {
     assert_eq!(first.answer().status, 200);
     assert_eq!(edge.get("/last").status, 200);
     assert!(origin.seen().iter().all(|request| request.target() != "/left"));
+}
+
+#[test]
+fn who_waits_is_served_by_a_server_that_is_added_meanwhile() {
+    let (gate, origin, edge) = narrow("queue: { length: 10, timeout: 30s }");
+    let mut first = asking(&edge, "/first", "192.0.2.1");
+    until("the first is there", || origin.count() == 1);
+    let mut waiting = ["/a", "/b"].map(|path| asking(&edge, path, "192.0.2.1"));
+    until("two wait", || queued(&edge) == 2.0);
+    let added = Origin::start(|_, wire| wire.answer("", "added"));
+    let server = json!({ "address": added.address.to_string() });
+    assert_eq!(operate(&edge, "POST", "/upstreams/api/servers", &server, "").0, 201);
+    waiting.iter_mut().for_each(|client| assert_eq!(client.answer().text(), "added"));
+    assert_eq!(queued(&edge), 0.0);
+    gate.open();
+    assert_eq!(first.answer().status, 200);
+}
+
+#[test]
+fn who_waits_keeps_its_turn_over_a_reload() {
+    let rules = "queue: { length: 10, timeout: 30s }";
+    let (gate, origin, edge) = narrow(rules);
+    let mut first = asking(&edge, "/first", "192.0.2.1");
+    until("the first is there", || origin.count() == 1);
+    let mut second = asking(&edge, "/second", "192.0.2.1");
+    until("the second waits", || queued(&edge) == 1.0);
+    edge.reload(&narrow_yaml(&origin, rules));
+    assert_eq!(queued(&edge), 1.0);
+    let mut third = asking(&edge, "/third", "192.0.2.1");
+    until("the third waits behind it", || queued(&edge) == 2.0);
+    gate.open();
+    for client in [&mut first, &mut second, &mut third] {
+        assert_eq!(client.answer().status, 200);
+    }
+    let order: Vec<_> = origin.seen().iter().map(|request| request.target().to_owned()).collect();
+    assert_eq!(order, ["/first", "/second", "/third"]);
 }
 
 #[test]

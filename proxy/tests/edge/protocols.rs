@@ -174,6 +174,66 @@ fn a_refused_upgrade_stays_http() {
     assert_eq!(client.ask("/", "").status, 403);
 }
 
+/// Switches to whatever is asked for, and says the first bytes back.
+fn switching() -> Origin {
+    Origin::connections(|mut client| {
+        let Some(head) = client.head() else { return };
+        match head.field("upgrade") {
+            Some(name) => {
+                client.send(format!(
+                    "HTTP/1.1 101 Go\r\nconnection: upgrade\r\nupgrade: {name}\r\n\r\nhi {name};"
+                ));
+                let said = client.up_to(5);
+                client.try_send(said);
+            }
+            None => _ = client.try_send(ok("plain")),
+        }
+    })
+}
+
+#[test]
+fn a_route_takes_the_upgrades_that_it_names_and_no_others() {
+    let origin = switching();
+    let edge = Edge::routing(&origin, "upgrade: [TCP]", "");
+    let mut client = edge.connect();
+    client.send("POST /run HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: tcp\r\n\r\nearly");
+    let (status, head) = client.answer_head();
+    assert_eq!((status, head.field("upgrade").as_deref()), (101, Some("tcp")));
+    assert_eq!(client.rest(), b"hi tcp;early");
+    assert_eq!(edge.record("target", "/run")["status"], 101);
+    for upgrade in ["spdy/3.1", "h2c", "tcp, websocket"] {
+        let mut client = edge.connect();
+        client
+            .send(format!("GET / HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: {upgrade}\r\n\r\n"));
+        let answer = client.answer();
+        assert_eq!((answer.text(), &*answer.field("connection")), ("plain".into(), "close"), "{upgrade}");
+        assert!(client.is_ended(), "what follows may be in the other protocol");
+    }
+    assert_eq!(edge.connect().send(HANDSHAKE).answer().text(), "plain", "not even a websocket");
+}
+
+#[test]
+fn without_a_word_only_a_websocket_is_an_upgrade() {
+    let origin = switching();
+    let edge = Edge::before(&origin);
+    let answer = edge.send("GET / HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: tcp\r\n\r\n");
+    assert_eq!((answer.status, answer.text()), (200, "plain".into()));
+}
+
+#[test]
+fn a_silent_tunnel_ends_after_the_time_between_two_reads() {
+    let origin = echo();
+    let yaml = format!(
+        "upstreams: {{ api: {{ servers: [\"{}\"], timeouts: {{ read: 200ms }} }} }}\nroutes: [{{ match: /*, to: api }}]\n",
+        origin.address
+    );
+    let edge = Edge::start(&yaml);
+    let mut client = edge.connect();
+    assert_eq!(client.send(HANDSHAKE).answer_head().0, 101);
+    assert_eq!(client.up_to(7), b"welcome");
+    assert!(client.is_ended());
+}
+
 /// A certificate for a name, signed by itself, as PEM files; returns what a client must trust.
 pub(crate) fn certificate(
     folder: &Path,

@@ -168,3 +168,30 @@ fn an_answer_before_the_body_was_sent_is_passed_on() {
     let answer = client.answer();
     assert_eq!((answer.status, answer.text()), (413, "big".into()));
 }
+
+#[test]
+fn nothing_follows_a_part_of_a_request_that_was_lost() {
+    const LENGTH: usize = 48 << 20;
+    let body: Arc<Vec<u8>> = Arc::new((0..LENGTH).map(|at| (at / 1000 % 251) as u8).collect());
+    let sent = Arc::clone(&body);
+    let (tell, heard) = std::sync::mpsc::sync_channel(1);
+    let origin = Origin::connections(move |mut client| {
+        client.head();
+        // Reads nothing until the edge has given the write up, and then all that comes.
+        std::thread::sleep(std::time::Duration::from_millis(800));
+        client.try_send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n");
+        let got = client.up_to(LENGTH);
+        let _ = tell.send((got.len(), got == sent[..got.len()]));
+    });
+    let edge = edge(origin.address, "write: 200ms, read: 1s");
+    let mut client = edge.connect();
+    client.send(format!("PUT / HTTP/1.1\r\nhost: h\r\ncontent-length: {LENGTH}\r\n\r\n"));
+    let mut upload = client.stream.try_clone().unwrap();
+    let uploading = std::thread::spawn(move || std::io::Write::write_all(&mut upload, &body).is_ok());
+    let answer = client.answer();
+    assert!(!answer.whole, "{} bytes", answer.body.len());
+    drop(client);
+    let (length, is_a_beginning) = heard.recv_timeout(crate::support::SOON).unwrap();
+    assert!(length < LENGTH && is_a_beginning, "{length} bytes, and a hole in them");
+    assert!(!uploading.join().unwrap());
+}

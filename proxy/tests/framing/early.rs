@@ -67,7 +67,7 @@ fn a_connection_that_was_answered_early_is_given_to_nobody() {
 /// Sends back what it gets, as it gets it, chunked or in a tunnel.
 fn echo(mut stream: TcpStream) {
     let Some((head, rest)) = read_head(&mut stream) else { return };
-    let answer: &[u8] = if head.contains("upgrade: websocket") {
+    let answer: &[u8] = if head.to_ascii_lowercase().contains("upgrade: websocket") {
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
     } else {
         b"HTTP/1.1 200 OK\r\n\r\n"

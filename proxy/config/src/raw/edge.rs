@@ -19,6 +19,8 @@ pub struct Listener {
     pub tls: Word<Tls>,
     /// What one connection may ask of us.
     pub bounds: Word<Bounds>,
+    /// Whether every connection begins with a PROXY header; only `clients.trusted` may connect then.
+    pub proxy_protocol: Word<bool>,
 }
 
 impl FromShort for Listener {
@@ -132,6 +134,18 @@ pub struct Redis {
     /// To connect.
     pub connect_timeout: Word<Span>,
     /// For one command; a slower Redis counts as down.
+    pub timeout: Word<Span>,
+}
+
+/// Who is asked for the addresses of servers that `resolve`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Resolver {
+    /// Name servers, with or without a port. Default: those of `/etc/resolv.conf`.
+    pub addresses: Word<List<String>>,
+    /// How long an answer is believed, instead of its own time to live.
+    pub valid: Word<Span>,
+    /// For one question.
     pub timeout: Word<Span>,
 }
 

@@ -40,6 +40,22 @@ pub struct Route {
     pub rewrite: Word<Template>,
     /// `Host` for the upstream. Default: the client's.
     pub host: Word<Template>,
+    /// Protocols that a client may switch to through this route. Default: `websocket`.
+    pub upgrade: Word<List<String>>,
+    /// What is shown instead of a short JSON text when the answer is an error of ours.
+    pub error_pages: Word<List<ErrorPage>>,
+    /// Whether `error_pages` also stand for the origin's errors. Default: false.
+    pub intercept_errors: Word<bool>,
+    /// Bytes a second of one answer's body. 0: no bound.
+    pub limit_rate: Word<Bytes>,
+    /// How much of a body goes before `limit_rate` counts.
+    pub limit_rate_after: Word<Bytes>,
+    /// How much of a request's body is gathered before a server is asked. 0: none.
+    pub request_buffer: Word<Bytes>,
+    /// How much of an answer is read before its client takes it. 0: nothing.
+    pub response_buffer: Word<Bytes>,
+    /// Where requests go once more; a single word is an upstream.
+    pub mirror: Word<Short<Mirror>>,
     /// Sends the client elsewhere.
     pub redirect: Word<Redirect>,
     /// A fixed answer.
@@ -165,4 +181,42 @@ pub struct Files {
     pub index: Word<String>,
     /// The `Cache-Control` of what is served.
     pub cache_control: Word<String>,
+}
+
+/// What is shown for an error: one of `body`, `file` and `redirect`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ErrorPage {
+    /// For which errors, 400 to 599.
+    pub status: Word<List<u16>>,
+    /// The status that the client gets instead.
+    #[serde(rename = "as")]
+    pub shown_as: Word<u16>,
+    /// The `Content-Type`. Default: `text/html; charset=utf-8`.
+    #[serde(rename = "type")]
+    pub content_type: Word<String>,
+    /// The page.
+    pub body: Word<Template>,
+    /// A file that holds the page, read at start and reload; 1MiB at most.
+    pub file: Word<String>,
+    /// Where the client is sent.
+    pub redirect: Word<Redirect>,
+}
+
+/// Where requests go once more; the answers are thrown away.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mirror {
+    /// The upstream.
+    pub to: Word<String>,
+    /// Which share of the requests, in percent. Default: 100.
+    pub percent: Word<u32>,
+}
+
+impl FromShort for Mirror {
+    const SHORT_FORM: &'static str = "an upstream";
+
+    fn from_short(text: &str) -> Result<Self, String> {
+        Ok(Self { to: Word::new(text.to_owned()), ..Self::default() })
+    }
 }

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    balance::{Balance, Sticky, WhenAllDown},
     protect::{CircuitBreaker, Concurrency, Health, Hedge, Outlier, Queue, Retry},
     word::{FromShort, List, Short, Switch, Word},
 };
@@ -16,8 +17,12 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Upstream {
-    /// How a server is chosen: `round_robin`, `least_conn` or `ip_hash`.
-    pub balance: Word<Balance>,
+    /// How a server is chosen: a method, or `{ hash: KEY }` and the like.
+    pub balance: Word<Short<Balance>>,
+    /// What keeps a session at the server where it began.
+    pub sticky: Word<Sticky>,
+    /// What happens when failures or checks have taken every server out: `pardon` or `fail_open`.
+    pub when_all_down: Word<WhenAllDown>,
     /// The servers.
     pub servers: Word<List<Short<Server>>>,
     /// Active checks; without them only failed requests tell.
@@ -36,31 +41,68 @@ pub struct Upstream {
     pub hedge: Word<Hedge>,
     /// How long each part of an exchange may take.
     pub timeouts: Word<Timeouts>,
-    /// Idle connections kept for reuse, for each server. 0: none.
-    pub keepalive: Word<u32>,
-    /// How long an idle connection is kept.
-    pub keepalive_timeout: Word<Span>,
+    /// Connections kept for reuse; a number is how many may be idle.
+    pub keepalive: Word<Short<Keepalive>>,
     /// TLS to the servers.
     pub tls: Word<UpstreamTls>,
+    /// What is spoken to the servers: `http1`, `h2` (over TLS, by ALPN) or `h2c` (in plain text, without asking first).
+    pub protocol: Word<Protocol>,
+    /// Tells the servers each client's address in front of everything else: `v1` or `v2`.
+    pub proxy_protocol: Word<ProxyProtocol>,
+    /// The local address to connect from, with or without a port.
+    pub bind: Word<String>,
 }
 
-/// How a server is chosen.
+/// What is spoken to the servers of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// In turn, by weight.
-    RoundRobin,
-    /// Fewest active requests by weight.
-    LeastConn,
-    /// By the client's address.
-    IpHash,
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 over TLS where the server chooses it, else HTTP/1.1.
+    H2,
+    /// HTTP/2 in plain text, by prior knowledge.
+    H2c,
+}
+
+/// Connections to the servers kept for reuse.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Keepalive {
+    /// Idle connections kept, for all servers of the upstream together. 0: none.
+    pub idle: Word<u32>,
+    /// Requests that one connection may carry. 0: no bound.
+    pub requests: Word<u64>,
+    /// How old a connection may become before it is not used again.
+    pub time: Word<Span>,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Word<Span>,
+}
+
+impl FromShort for Keepalive {
+    const SHORT_FORM: &'static str = "how many may be idle";
+
+    fn from_short(text: &str) -> Result<Self, String> {
+        let idle: u32 = text.parse().map_err(|_| format!("`{text}` is not a number of connections"))?;
+        Ok(Self { idle: Word::new(idle), ..Self::default() })
+    }
+}
+
+/// The version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// One server of an upstream.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
-    /// Host or address, and port: `10.0.0.5:3000`, `api.internal:3000`, `[::1]:3000`.
+    /// Host or address, and port: `10.0.0.5:3000`, `api.internal:3000`, `[::1]:3000`. A socket: `unix:/run/api.sock`.
     pub address: Word<String>,
     /// Share relative to the others.
     pub weight: Word<u32>,
@@ -74,6 +116,16 @@ pub struct Server {
     pub backup: Word<bool>,
     /// Never asked.
     pub down: Word<bool>,
+    /// Asked only by sessions that it has already.
+    pub drain: Word<bool>,
+    /// Whether the name is looked up again whenever its answer expires.
+    pub resolve: Word<bool>,
+    /// A service whose SRV records tell the servers, with their ports: `http`, or `_http._tcp`. Needs `resolve`.
+    pub service: Word<String>,
+    /// How long its share grows from nothing after it was out. 0: it has its share at once.
+    pub slow_start: Word<Span>,
+    /// The word by which `sticky` knows it. Default: the MD5 of its address, as nginx.
+    pub route: Word<String>,
 }
 
 impl FromShort for Server {
@@ -108,6 +160,25 @@ pub struct UpstreamTls {
     pub name: Word<String>,
     /// Whether the certificate is checked. Default: true.
     pub verify: Word<bool>,
+    /// PEM file of the authorities to believe. Default: the system's.
+    pub ca: Word<String>,
+    /// PEM file of the certificate that we show, leaf first.
+    pub certificate: Word<String>,
+    /// PEM file of its key: PKCS#8, PKCS#1 or SEC1.
+    pub key: Word<String>,
+    /// The oldest version spoken: `1.2` or `1.3`.
+    pub min_version: Word<TlsVersion>,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[serde(rename = "1.2")]
+    V12,
+    /// RFC 8446.
+    #[serde(rename = "1.3")]
+    V13,
 }
 
 /// Where session tokens come from, and where they are looked up.

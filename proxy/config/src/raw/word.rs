@@ -283,11 +283,19 @@ pub trait FromShort: Sized {
     /// # Errors
     /// With what should have been written.
     fn from_short(text: &str) -> Result<Self, String>;
+
+    /// Writes the short form, of what is better said so than with keys.
+    fn to_short(&self) -> Option<String> {
+        None
+    }
 }
 
-impl<T: Serialize> Serialize for Short<T> {
+impl<T: Serialize + FromShort> Serialize for Short<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
+        match self.0.to_short() {
+            Some(word) => serializer.serialize_str(&word),
+            None => self.0.serialize(serializer),
+        }
     }
 }
 
@@ -327,7 +335,7 @@ impl<T: JsonSchema + FromShort> JsonSchema for Short<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let long = generator.subschema_for::<T>();
-        json_schema!({ "anyOf": [{ "type": ["string", "boolean"], "description": T::SHORT_FORM }, long] })
+        json_schema!({ "anyOf": [{ "type": ["string", "boolean", "integer"], "description": T::SHORT_FORM }, long] })
     }
 }
 

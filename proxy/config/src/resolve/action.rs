@@ -4,7 +4,7 @@ use super::{Resolver, path::literal_folder, route::Scope};
 use crate::{
     defaults as d,
     plan::{self, Action, Match, UpstreamId},
-    raw,
+    raw::{self, Short},
     span::Place,
     template::Template,
 };
@@ -32,8 +32,15 @@ impl Resolver<'_> {
         for (second, at) in written {
             self.report.error(at, format!("a route does one thing: `{first}` or `{second}`"));
         }
-        let only_forwarded =
-            [("rewrite", raw.rewrite.place()), ("host", raw.host.place()), ("cache", raw.cache.place())];
+        let only_forwarded = [
+            ("rewrite", raw.rewrite.place()),
+            ("host", raw.host.place()),
+            ("cache", raw.cache.place()),
+            ("upgrade", raw.upgrade.place()),
+            ("mirror", raw.mirror.place()),
+            ("request_buffer", raw.request_buffer.place()),
+            ("response_buffer", raw.response_buffer.place()),
+        ];
         for (key, at) in only_forwarded.into_iter().filter_map(|(key, at)| at.map(|at| (key, at))) {
             if first != "to" {
                 self.report.error(at, format!("`{key}` goes with `to`, not with `{first}`"));
@@ -42,7 +49,8 @@ impl Resolver<'_> {
         match first {
             "to" => self.forward(raw, scope),
             "redirect" => {
-                raw.redirect.placed().and_then(|(redirect, place)| self.redirect(redirect, scope, place))
+                let (redirect, place) = raw.redirect.placed()?;
+                self.redirect_to(redirect, scope, place).map(Action::Redirect)
             }
             "answer" => raw.answer.get().map(|answer| self.answer(answer, scope)),
             _ => raw.files.placed().and_then(|(files, place)| self.files(files, when, place)),
@@ -69,10 +77,31 @@ impl Resolver<'_> {
             upstream,
             rewrite: raw.rewrite.get().cloned(),
             host: raw.host.get().cloned(),
+            upgrades: self.upgrades(&raw.upgrade),
+            request_buffer: self.buffer(&raw.request_buffer, d::REQUEST_BUFFER),
+            response_buffer: self.buffer(&raw.response_buffer, d::RESPONSE_BUFFER),
+            mirror: raw.mirror.placed().and_then(|(Short(mirror), place)| self.mirror(mirror, place)),
         }))
     }
 
-    fn redirect(&mut self, raw: &raw::Redirect, scope: &Scope, place: Place) -> Option<Action> {
+    fn mirror(&mut self, raw: &raw::Mirror, place: Place) -> Option<plan::Mirror> {
+        let percent = raw.percent.or(d::MIRROR_PERCENT);
+        if let Some(at) = raw.percent.place().filter(|_| percent > 100) {
+            self.report.error(at, format!("{percent} percent is more than all")).help("from 0 to 100");
+        }
+        let (name, at) = self.required(&raw.to, "to", place)?;
+        let at = if at == Place::default() { place } else { at };
+        let known = self.names.upstreams.clone();
+        let upstream = UpstreamId(self.look_up("upstream", name, at, &known)?);
+        Some(plan::Mirror { upstream, percent })
+    }
+
+    pub(super) fn redirect_to(
+        &mut self,
+        raw: &raw::Redirect,
+        scope: &Scope,
+        place: Place,
+    ) -> Option<plan::Redirect> {
         let status = raw.status.or(d::REDIRECT_STATUS);
         if let Some(at) = raw.status.place().filter(|_| !matches!(status, 301 | 302 | 303 | 307 | 308)) {
             self.report
@@ -82,7 +111,7 @@ impl Resolver<'_> {
         let (location, at) = self.required(&raw.location, "location", place)?;
         self.check(location, at, scope);
         let status = http::StatusCode::from_u16(status).ok()?;
-        Some(Action::Redirect(plan::Redirect { status, location: location.clone() }))
+        Some(plan::Redirect { status, location: location.clone() })
     }
 
     fn answer(&mut self, raw: &raw::Answer, scope: &Scope) -> Action {
@@ -117,7 +146,7 @@ impl Resolver<'_> {
         }))
     }
 
-    fn header_value(&mut self, text: &str, place: Place) {
+    pub(super) fn header_value(&mut self, text: &str, place: Place) {
         if http::HeaderValue::from_str(text).is_err() {
             self.report.error(place, "a header's value has no line breaks or control characters");
         }

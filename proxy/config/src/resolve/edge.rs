@@ -25,7 +25,8 @@ impl Resolver<'_> {
         // The short form has no place of its own.
         let at = if at == Place::default() { place } else { at };
         let address = self.socket(address, at)?;
-        Some(plan::Listener { address, tls, bounds, place })
+        let proxy_protocol = self.listens_behind_proxies(&raw.proxy_protocol);
+        Some(plan::Listener { address, tls, bounds, proxy_protocol, place })
     }
 
     fn tls(&mut self, raw: &raw::Tls, place: Place) -> Option<plan::Tls> {

@@ -3,7 +3,7 @@
 use super::Resolver;
 use crate::{
     defaults as d,
-    plan::{self, Balance, UpstreamId},
+    plan::{self, Balance, UpstreamId, WhenAllDown},
     raw::{self, Short, Word},
     span::Place,
     template::{Template, Variable},
@@ -16,17 +16,20 @@ impl Resolver<'_> {
     }
 
     fn upstream(&mut self, name: &str, raw: &raw::Upstream, place: Place) -> plan::Upstream {
-        let balance = match raw.balance.get() {
-            Some(raw::Balance::RoundRobin) => Balance::RoundRobin,
-            Some(raw::Balance::LeastConn) => Balance::LeastConn,
-            Some(raw::Balance::IpHash) => Balance::IpHash,
-            None => d::BALANCE,
-        };
-        let servers = self.servers(name, raw, balance, place);
+        let balance = self.balance(&raw.balance);
+        let sticky = raw.sticky.placed().and_then(|(sticky, place)| self.sticky(sticky, place));
+        let servers = self.servers(name, raw, &balance, place);
+        self.ring_fits(&servers, &balance, place);
         plan::Upstream {
             name: name.into(),
             balance,
-            health: raw.health.get().map(|health| self.health(health, !raw.tls.is_absent())),
+            sticky,
+            when_all_down: match raw.when_all_down.get() {
+                Some(raw::WhenAllDown::Pardon) => WhenAllDown::Pardon,
+                Some(raw::WhenAllDown::FailOpen) => WhenAllDown::FailOpen,
+                None => d::WHEN_ALL_DOWN,
+            },
+            health: raw.health.get().map(|health| self.health(health, !raw.tls.is_absent(), &servers)),
             retry: self.retry(raw.retry.get().unwrap_or(&raw::Retry::default())),
             outlier: self.outlier(&raw.outlier),
             circuit_breaker: raw.circuit_breaker.get().map(|breaker| self.circuit_breaker(breaker)),
@@ -34,32 +37,38 @@ impl Resolver<'_> {
             queue: raw.queue.get().map(|queue| self.queue(queue)),
             hedge: raw.hedge.get().map(|hedge| self.hedge(hedge)),
             timeouts: self.timeouts(raw.timeouts.get().unwrap_or(&raw::Timeouts::default())),
-            keepalive: raw.keepalive.or(d::KEEPALIVE) as usize,
-            keepalive_timeout: self.time(&raw.keepalive_timeout, d::KEEPALIVE_TIMEOUT),
-            tls: raw.tls.get().map(|tls| self.upstream_tls(tls, &servers)),
+            keepalive: self.keepalive(raw.keepalive.get().map_or(&raw::Keepalive::default(), |it| &it.0)),
+            tls: raw.tls.placed().map(|(tls, place)| self.upstream_tls(tls, &servers, place)),
+            proxy_protocol: raw.proxy_protocol.get().map(|version| match version {
+                raw::ProxyProtocol::V1 => plan::ProxyProtocol::V1,
+                raw::ProxyProtocol::V2 => plan::ProxyProtocol::V2,
+            }),
+            bind: self.bind(&raw.bind, &servers),
+            protocol: self.protocol(raw),
             servers,
             place,
         }
     }
 
-    fn servers(
+    pub(super) fn servers(
         &mut self,
         name: &str,
         raw: &raw::Upstream,
-        balance: Balance,
+        balance: &Balance,
         place: Place,
     ) -> Vec<plan::Server> {
         let mut servers: Vec<plan::Server> = Vec::new();
-        for (Short(server), place) in raw.servers.items() {
-            let Some(server) = self.server(server, place) else { continue };
-            if let Some(first) = servers.iter().find(|known| known.address == server.address) {
+        for (Short(written), place) in raw.servers.items() {
+            let Some(server) = self.server(written, place) else { continue };
+            if let Some(first) = servers.iter().find(|known| known.name() == server.name()) {
                 let message =
-                    format!("`{}` is listed twice, first in line {}", server.address, first.place.line);
+                    format!("`{}` is listed twice, first in line {}", server.name(), first.place.line);
                 self.report.warning(place, message).help("use `weight` for a larger share");
             }
-            if server.backup && balance == Balance::IpHash {
-                let problem = self.report.error(place, "`backup` does not go with `balance: ip_hash`");
-                problem.help("an address keeps its server there; use `down` for a server that rests");
+            self.server_fits(written, &server, balance);
+            if let Some(at) = written.drain.place().filter(|_| server.drain && raw.sticky.is_absent()) {
+                let problem = self.report.warning(at, "without `sticky` no session is left to be drained");
+                problem.help("`down: true` says the same");
             }
             servers.push(server);
         }
@@ -67,8 +76,9 @@ impl Resolver<'_> {
         if matches!(raw.servers, Word::Wrong(_)) || !all_read {
             return servers;
         }
-        if !servers.iter().any(|server| !server.down) {
-            let none = if servers.is_empty() { "no servers" } else { "only servers that are `down`" };
+        if !servers.iter().any(|server| !server.down && !server.drain) {
+            let none =
+                if servers.is_empty() { "no servers" } else { "only servers that are `down` or `drain`" };
             self.report.error(place, format!("upstream `{name}` has {none}"));
         } else if !servers.iter().any(|server| !server.backup) {
             self.report.error(place, format!("upstream `{name}` has only servers that are `backup`"));
@@ -84,7 +94,7 @@ impl Resolver<'_> {
         let fail_timeout = self.time(&raw.fail_timeout, d::FAIL_TIMEOUT);
         let (address, at) = self.required(&raw.address, "address", place)?;
         let at = if at == Place::default() { place } else { at };
-        let address = self.server_address(address, at)?;
+        let (address, service) = self.server_name(raw, address, at)?;
         Some(plan::Server {
             address,
             weight: raw.weight.or(d::WEIGHT),
@@ -93,8 +103,24 @@ impl Resolver<'_> {
             fail_timeout,
             backup: raw.backup.or(false),
             down: raw.down.or(false),
+            drain: raw.drain.or(false),
+            resolve: raw.resolve.or(false),
+            service,
+            slow_start: Self::span(&raw.slow_start, d::SLOW_START),
+            route: self.route_word(&raw.route),
             place,
         })
+    }
+
+    /// nginx's bound on `route`, and what a cookie's value may be made of (RFC 6265 §4.1.1).
+    fn route_word(&mut self, word: &Word<String>) -> Option<String> {
+        let (route, at) = word.placed()?;
+        let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b',' | b';' | b'\\');
+        if route.is_empty() || route.len() > 32 || !route.bytes().all(fits) {
+            let problem = self.report.error(at, format!("`{route}` cannot be a route"));
+            problem.help("up to 32 characters that a cookie may have, such as `a` or `web-1`");
+        }
+        Some(route.clone())
     }
 
     fn timeouts(&mut self, raw: &raw::Timeouts) -> plan::Timeouts {
@@ -105,19 +131,6 @@ impl Resolver<'_> {
             write: self.time(&raw.write, d::WRITE_TIMEOUT),
             total: raw.total.get().map(|span| span.get()).filter(|total| !total.is_zero()),
         }
-    }
-
-    fn upstream_tls(&mut self, raw: &raw::UpstreamTls, servers: &[plan::Server]) -> plan::UpstreamTls {
-        let host = |server: &plan::Server| server.address.rsplit_once(':').map(|(host, _)| host.to_owned());
-        let verify = raw.verify.or(true);
-        if let Some(place) = raw.verify.place().filter(|_| !verify) {
-            let problem = self
-                .report
-                .warning(place, "without a check of the certificate anybody can pose as the server");
-            problem.help("give the `name` that the certificate carries instead");
-        }
-        let name = raw.name.get().cloned().or_else(|| servers.first().and_then(host)).unwrap_or_default();
-        plan::UpstreamTls { name, verify }
     }
 
     /// A path to ask an origin for.
@@ -143,10 +156,7 @@ impl Resolver<'_> {
             match source {
                 raw::TokenSource::Bearer => from.push(plan::TokenSource::Bearer),
                 raw::TokenSource::Cookie(name) => {
-                    // A cookie's name is a token (RFC 6265 §4.1.1), as a header's is.
-                    if name.parse::<http::HeaderName>().is_err() {
-                        self.report.error(at, format!("`{name}` cannot be the name of a cookie"));
-                    }
+                    self.cookie_name(name, at);
                     from.push(plan::TokenSource::Cookie(name.clone()));
                 }
                 raw::TokenSource::Header(name) => {

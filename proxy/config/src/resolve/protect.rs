@@ -12,7 +12,7 @@ use crate::{
 
 impl Resolver<'_> {
     /// `tls`: whether requests go by TLS.
-    pub(super) fn health(&mut self, raw: &raw::Health, tls: bool) -> plan::Health {
+    pub(super) fn health(&mut self, raw: &raw::Health, tls: bool, servers: &[plan::Server]) -> plan::Health {
         let kind = raw.kind.or(CheckType::Http);
         let words = [
             (raw.path.place(), "path", CheckType::Http),
@@ -37,6 +37,11 @@ impl Resolver<'_> {
         }
         if let Some((0, place)) = raw.port.placed() {
             self.report.error(place, "nobody listens on port 0");
+        }
+        let socket = servers.iter().find(|server| server.address.starts_with("unix:"));
+        if let Some((place, socket)) = raw.port.place().zip(socket) {
+            let problem = self.report.error(place, format!("`{}` has no port", socket.address));
+            problem.help("without `port` each server is checked where requests go");
         }
         let interval = self.time(&raw.interval, d::HEALTH_INTERVAL);
         if interval < Duration::from_millis(100) {
@@ -125,6 +130,7 @@ impl Resolver<'_> {
             max_ejected: raw.max_ejected.or(d::OUTLIER_MAX_EJECTED),
         })
     }
+
     pub(super) fn circuit_breaker(&mut self, raw: &raw::CircuitBreaker) -> plan::CircuitBreaker {
         if let Some((share, place)) = raw.failures.placed().filter(|(share, _)| share.fraction() <= 0.0) {
             self.report.error(place, format!("at {share} failures it would open by every success"));
@@ -154,6 +160,7 @@ impl Resolver<'_> {
             timeout: self.time(&raw.timeout, d::QUEUE_TIMEOUT),
         }
     }
+
     pub(super) fn hedge(&mut self, raw: &raw::Hedge) -> plan::Hedge {
         let quantile = raw.quantile.or(d::HEDGE_QUANTILE);
         if let Some(place) = raw.quantile.place().filter(|_| !(0.5..1.0).contains(&quantile.fraction())) {

@@ -66,6 +66,7 @@ impl Resolver<'_> {
         }
         let request_headers = self.headers(&raw.request_headers, &scope, true);
         let response_headers = self.headers(&raw.response_headers, &scope, false);
+        let error_pages = self.error_pages(raw, &scope);
         let action = self.action(raw, &when, &scope, place)?;
         Some(plan::Route {
             name: raw.name.get().map_or_else(|| default_name(&when), Clone::clone).into(),
@@ -79,6 +80,9 @@ impl Resolver<'_> {
             response_headers,
             action,
             body_bytes: raw.body_bytes.get().copied(),
+            error_pages,
+            intercept_errors: raw.intercept_errors.or(false),
+            limit_rate: self.limit_rate(raw),
             place,
         })
     }
@@ -299,6 +303,11 @@ impl Resolver<'_> {
 }
 
 impl Scope {
+    /// The same before the path is known.
+    pub(super) fn without_parameters(&self) -> Self {
+        Self { parameters: Vec::new(), session: self.session }
+    }
+
     fn has(&self, parameter: &str) -> bool {
         self.parameters.iter().any(|known| known == parameter)
     }

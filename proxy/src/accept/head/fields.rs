@@ -2,7 +2,8 @@
 
 use http::Version;
 
-use super::{BadRequest, Framing, is_token};
+use super::{BadRequest, Framing};
+use crate::chunked::is_token;
 
 /// The fields in their order, with what the front needs of them.
 #[derive(Debug, Default)]
@@ -95,14 +96,24 @@ impl<'a> Fields<'a> {
 
     /// Whether the upgrade is a complete websocket handshake (RFC 6455 §4.2.1).
     pub(super) fn is_websocket(&self) -> bool {
-        let one = |name| {
-            let mut values = self.named(name).map(|(_, value)| *value);
-            values.next().filter(|_| values.next().is_none())
-        };
         self.connection_upgrade
-            && one("upgrade").is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
-            && one("sec-websocket-version") == Some(b"13")
-            && one("sec-websocket-key").is_some_and(is_nonce)
+            && self.only("upgrade").is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
+            && self.only("sec-websocket-version") == Some(b"13")
+            && self.only("sec-websocket-key").is_some_and(is_nonce)
+    }
+
+    /// Whether one other protocol is offered. h2c never is: it would be a second front door, without this one's checks.
+    pub(super) fn offers_another(&self) -> bool {
+        let is_name = |value: &[u8]| {
+            let known = [&b"websocket"[..], b"h2c"].iter().any(|known| value.eq_ignore_ascii_case(known));
+            !value.is_empty() && !known && value.iter().all(|byte| is_token(*byte) || *byte == b'/')
+        };
+        self.connection_upgrade && self.only("upgrade").is_some_and(is_name)
+    }
+
+    fn only(&self, name: &str) -> Option<&'a [u8]> {
+        let mut values = self.named(name).map(|(_, value)| *value);
+        values.next().filter(|_| values.next().is_none())
     }
 
     fn named(&self, name: &str) -> impl Iterator<Item = &(&'a [u8], &'a [u8])> {

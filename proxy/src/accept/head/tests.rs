@@ -169,13 +169,28 @@ fn the_client_decides_whether_the_connection_lives() {
     assert!(!lives("GET / HTTP/1.0\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n"));
 }
 
+#[test]
+fn another_protocol_may_be_offered_but_never_h2c_and_the_connection_ends_with_it() {
+    let offer = |upgrade: &str, rest: &str| {
+        let head = format!(
+            "POST /run HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n{rest}\r\n"
+        );
+        let head = read(&head).unwrap();
+        assert!(!head.keep_alive, "{upgrade}");
+        head.may_switch
+    };
+    assert!(offer("SPDY/3.1", "") && offer("tcp", ""));
+    assert!(!offer("h2c", "") && !offer("tcp, h2c", "") && !offer("", ""));
+    assert!(!offer("tcp", "Upgrade: h2c\r\n") && !offer("tcp", "Content-Length: 3\r\n"));
+}
+
 const WEBSOCKET: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 #[test]
 fn only_a_whole_websocket_handshake_keeps_its_upgrade() {
     let head = read(WEBSOCKET).unwrap();
-    assert!(head.websocket && head.keep_alive && head.rewritten.is_none());
+    assert!(head.may_switch && head.keep_alive && head.rewritten.is_none());
     for (from, to) in [
         ("GET", "POST"),
         ("websocket\r", "h2c\r"),
@@ -191,7 +206,7 @@ fn only_a_whole_websocket_handshake_keeps_its_upgrade() {
         let Ok(head) = check(WEBSOCKET.replace(from, to).as_bytes(), &bounds) else {
             panic!("{from} -> {to}")
         };
-        assert!(!head.websocket && !head.keep_alive, "{from} -> {to}");
+        assert!(!head.may_switch && !head.keep_alive, "{from} -> {to}");
         let text = String::from_utf8(head.rewritten.unwrap()).unwrap();
         assert!(!text.contains("Upgrade: ") && text.contains("\r\nConnection: close\r\n"), "{text}");
     }

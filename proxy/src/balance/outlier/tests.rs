@@ -1,14 +1,19 @@
 //! What a pool of peers that are compared promises.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use weir_config::plan::{Balance, WhenAllDown};
 
 use super::*;
-use crate::balance::{Endpoint, Picked, Pool, Tried, passive::tests::endpoint};
-use parking_lot::Mutex;
-use weir_config::plan::Balance;
+use crate::balance::{
+    Asker, Endpoint, Picked, Pool, Tried,
+    passive::tests::endpoint,
+    tests::{CLIENT, round_robin},
+};
 
-const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 fn rules() -> Rules {
     Rules {
@@ -33,15 +38,26 @@ fn millis(millis: u64) -> Duration {
 
 /// Peers `a`, `b`, … that are compared.
 fn pool(count: usize) -> Arc<Pool> {
-    let names = ["a", "b", "c", "d", "e"];
-    let endpoints = names[..count].iter().map(|name| Endpoint { name: (*name).into(), ..endpoint(0) });
-    let mut pool = Pool::build(None, "api".into(), Balance::RoundRobin, endpoints.collect());
+    let endpoints = NAMES[..count].iter().map(|name| Endpoint { name: (*name).into(), ..endpoint(0) });
+    let mut pool = round_robin(endpoints.collect());
     Arc::get_mut(&mut pool).unwrap().outlier = Some((rules(), Mutex::default()));
     pool
 }
 
+/// The next generation, which takes the place of `old`.
+fn next(old: &Arc<Pool>, count: usize) -> Arc<Pool> {
+    let endpoints =
+        NAMES[..count].iter().map(|name| Endpoint { name: (*name).into(), weight: 2, ..endpoint(0) });
+    let (name, balance) = (Arc::clone(old.name()), Balance::RoundRobin);
+    let mut next = Pool::build(Some(old), name, balance, WhenAllDown::Pardon, endpoints.collect());
+    let season = old.outlier.as_ref().unwrap().1.lock().clone();
+    Arc::get_mut(&mut next).unwrap().outlier = Some((rules(), Mutex::new(season)));
+    old.succeeded_by(&next);
+    next
+}
+
 fn pick(pool: &Arc<Pool>, now: Instant) -> Picked {
-    pool.pick(CLIENT, &mut Tried::default(), now).unwrap()
+    pool.pick(&CLIENT.into(), &mut Tried::default(), now).unwrap()
 }
 
 fn name(picked: &Picked) -> &str {
@@ -60,7 +76,7 @@ fn answered(
         let mut picked = pick(pool, now);
         let (took, fails) = (took(name(&picked)), fails(name(&picked)));
         picked.heard(fails, now + took);
-        picked.succeeded();
+        picked.succeeded(now + took);
     }
 }
 
@@ -81,7 +97,7 @@ fn with_hung(pool: &Arc<Pool>, hung: &str, count: usize, now: Instant) -> (Strin
             waiting.push(picked);
         } else {
             picked.heard(false, now + millis(1));
-            picked.succeeded();
+            picked.succeeded(now + millis(1));
         }
     }
     (names, waiting)
@@ -152,7 +168,7 @@ fn uploads_are_no_silence_until_they_are_done() {
     let mut waiting: Vec<_> = (0..15).map(|_| pick(&pool, start)).collect();
     let (mut hung, others): (Vec<_>, Vec<_>) =
         std::mem::take(&mut waiting).into_iter().partition(|picked| name(picked) == "a");
-    others.into_iter().for_each(Picked::succeeded);
+    others.into_iter().for_each(|picked| picked.succeeded(start));
     hung.iter_mut().for_each(Picked::uploads);
     pool.review(hung[0].index, start + seconds(20));
     assert_eq!(out(&pool, start + seconds(20)), "");
@@ -225,7 +241,7 @@ fn who_fails_more_than_the_median_rests() {
     let pool = pool(3);
     answered(&pool, 90, start, |_| millis(1), |name| name == "b");
     assert_eq!(out(&pool, start), "", "not before the window has passed");
-    pick(&pool, start + seconds(10)).succeeded();
+    pick(&pool, start + seconds(10)).succeeded(start + seconds(10));
     assert_eq!(out(&pool, start + seconds(10)), "b");
 }
 
@@ -234,7 +250,7 @@ fn when_all_fail_alike_nobody_rests() {
     let start = Instant::now();
     let pool = pool(3);
     answered(&pool, 90, start, |_| millis(1), |_| true);
-    pick(&pool, start + seconds(10)).succeeded();
+    pick(&pool, start + seconds(10)).succeeded(start + seconds(10));
     assert_eq!(out(&pool, start + seconds(10)), "");
 }
 
@@ -243,7 +259,7 @@ fn few_requests_prove_nothing() {
     let start = Instant::now();
     let pool = pool(3);
     answered(&pool, 57, start, |_| millis(1), |name| name == "b");
-    pick(&pool, start + seconds(10)).succeeded();
+    pick(&pool, start + seconds(10)).succeeded(start + seconds(10));
     assert_eq!(out(&pool, start + seconds(10)), "");
 }
 
@@ -254,8 +270,8 @@ fn who_is_many_times_slower_rests_if_anybody_would_notice() {
     let (noticed, not) = (pool(3), pool(3));
     answered(&noticed, 90, start, slow(120), |_| false);
     answered(&not, 90, start, slow(90), |_| false);
-    pick(&noticed, start + seconds(10)).succeeded();
-    pick(&not, start + seconds(10)).succeeded();
+    pick(&noticed, start + seconds(10)).succeeded(start + seconds(10));
+    pick(&not, start + seconds(10)).succeeded(start + seconds(10));
     assert_eq!(out(&noticed, start + seconds(10)), "c");
     assert_eq!(out(&not, start + seconds(10)), "");
 }
@@ -280,7 +296,7 @@ fn no_more_than_the_cap_rest_and_the_worst_go_first() {
             }
         },
     );
-    pick(&pool, start + seconds(10)).succeeded();
+    pick(&pool, start + seconds(10)).succeeded(start + seconds(10));
     // The median is c's: d and e exceed it by half, and two of five may rest.
     assert_eq!(out(&pool, start + seconds(10)), "de");
 }
@@ -290,6 +306,63 @@ fn of_two_one_may_rest_and_one_stays() {
     let start = Instant::now();
     let pool = pool(2);
     answered(&pool, 90, start, |_| millis(1), |name| name == "a");
-    pick(&pool, start + seconds(10)).succeeded();
+    pick(&pool, start + seconds(10)).succeeded(start + seconds(10));
     assert_eq!(out(&pool, start + seconds(10)), "a");
+}
+
+#[test]
+fn requests_of_every_generation_are_waited_for_together() {
+    let start = Instant::now();
+    let old = warm(3, start);
+    let (_, mut waiting) = with_hung(&old, "a", 12, start);
+    assert_eq!(waiting.len(), 4);
+    let new = next(&old, 4);
+    // One that goes on with the old generation, because it began with that.
+    waiting.extend(with_hung(&old, "a", 3, start).1);
+    assert_eq!(waiting.len(), 5);
+    let index = new.newest(waiting[0].peer(), 0).unwrap().1;
+    new.review(index, start + seconds(1));
+    assert_eq!(out(&new, start + seconds(1)), "a");
+}
+
+#[test]
+fn what_an_old_request_hears_is_a_sign_of_life_in_the_newest_generation() {
+    let start = Instant::now();
+    let old = warm(3, start);
+    let (_, mut waiting) = with_hung(&old, "a", 15, start);
+    let newest = next(&next(&old, 3), 3);
+    waiting.pop().unwrap().heard(false, start + millis(60));
+    // The numbers of the others are not known any more.
+    drop(waiting);
+    newest.review(0, start + seconds(2));
+    assert_eq!(out(&newest, start + seconds(2)), "");
+    assert!(with_hung(&newest, "", 4, start + millis(60)).0.contains('a'));
+}
+
+#[test]
+fn outcomes_at_a_peer_that_is_gone_are_told_to_nobody() {
+    let start = Instant::now();
+    let old = warm(3, start);
+    let mut gone: Vec<_> = (0..9).map(|_| pick(&old, start)).filter(|picked| name(picked) == "c").collect();
+    let new = next(&old, 2);
+    gone.iter_mut().for_each(Picked::uploads);
+    gone.iter_mut().for_each(|picked| picked.uploaded(start));
+    gone.iter_mut().for_each(|picked| picked.heard(true, start));
+    gone.pop().unwrap().failed(start);
+    gone.pop().unwrap().succeeded(start);
+    assert_eq!(out(&new, start), "");
+}
+
+#[test]
+fn a_session_leaves_a_suspect_peer_while_another_is_open() {
+    let start = Instant::now();
+    let pool = warm(2, start);
+    let of_a = Asker { route: Some("a".into()), ..CLIENT.into() };
+    let ask = |now| pool.pick(&of_a, &mut Tried::default(), now).unwrap();
+    let waiting: Vec<_> = (0..5).map(|_| ask(start)).collect();
+    assert!(
+        waiting.iter().all(|picked| name(picked) == "a"),
+        "all peers have its route, and it is the first"
+    );
+    assert_eq!(name(&ask(start + millis(50))), "b");
 }

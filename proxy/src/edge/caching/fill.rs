@@ -4,10 +4,9 @@
 //! one included, reads from the fill. So a client may leave or be slow without anyone else noticing. An answer of unknown
 //! length is passed on by the request that fetched it, which goes on filling when its client leaves.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use http::{HeaderMap, Method, StatusCode, header};
-use pingora::connectors::http::Connector;
 
 use super::Case;
 use crate::{
@@ -16,10 +15,10 @@ use crate::{
         Edge, Ended,
         client::Client,
         exchange::{self, NoAnswer, Open},
-        forwarding::{Framing, answer_fields},
+        forwarding::{Framing, answer_fields, stick},
         reply::{self, Length},
     },
-    forward::retry::Failure,
+    forward::{peer::Connectors, retry::Failure},
     journey::{Attempt, Journey},
 };
 
@@ -55,7 +54,7 @@ impl Edge {
             }
             let head = self.request_head(case.trip, case.forward, &Method::GET, fields, Framing::Nothing)?;
             let call = self.call(case.trip, case.forward, head);
-            let opened = exchange::open(&self.connector, call, client.as_deref_mut(), attempts).await;
+            let opened = exchange::open(&self.connectors, call, client.as_deref_mut(), attempts).await;
             let open = match opened {
                 Ok(open) => open,
                 // The client's end is no news about the origin: the next waiter takes the fill over.
@@ -69,14 +68,14 @@ impl Edge {
             status.origin = Some(origin);
             if origin.is_server_error() && has_stale {
                 guard.origin_failed();
-                open.done(&self.connector).await;
+                open.done(&self.connectors).await;
                 return Ok(Fetched::None(NoAnswer::Failed(Failure::Status(origin))));
             }
             let tags = self.tags(case);
             let (fields, length) = answer_fields(case.trip, &open);
             if origin == StatusCode::NOT_MODIFIED && guard.stale().is_some() {
                 let confirmed = guard.not_modified(&fields, &tags, now);
-                open.done(&self.connector).await;
+                open.done(&self.connectors).await;
                 match confirmed {
                     Ok(confirmed) => {
                         status.stored = confirmed.refused.is_none();
@@ -95,7 +94,7 @@ impl Edge {
                     status.stored = true;
                     match guard.reader() {
                         Some(reader) => {
-                            tokio::spawn(keep(Arc::clone(&self.connector), open, guard));
+                            tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
                             Fetched::Kept(reader, status)
                         }
                         None => Fetched::Passing(Box::new(open), Some(guard), status),
@@ -114,13 +113,19 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        let (fields, length) = answer_fields(case.trip, &open);
+        let shown = self.intercept(case.trip, open.head.status, &open.head.headers, client, journey).await;
+        if let Some(shown) = shown {
+            tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
+            return shown;
+        }
+        let (mut fields, length) = answer_fields(case.trip, &open);
+        stick(case.trip, case.forward, &open, &mut fields);
         let head = reply::head(case.trip, journey, client, open.head.status, fields, length)?;
         journey.answer.status = open.head.status.as_u16();
         let bodiless =
             case.trip.request.method == Method::HEAD || length == Length::Known(0) || length == Length::None;
         if let Err(error) = client.head(head, bodiless).await {
-            tokio::spawn(keep(Arc::clone(&self.connector), open, guard));
+            tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
             return Err(error.into());
         }
         loop {
@@ -128,19 +133,19 @@ impl Edge {
                 Ok(Some(chunk)) => {
                     guard.write(&chunk);
                     if !bodiless && client.body(chunk).await.is_err() {
-                        tokio::spawn(keep(Arc::clone(&self.connector), open, guard));
+                        tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
                         return Err(Ended::Cut);
                     }
                 }
                 Ok(None) => {
                     // Whether it could be kept in the end changes nothing for this client.
                     let _ = guard.finish();
-                    open.done(&self.connector).await;
+                    open.done(&self.connectors).await;
                     return Ok(());
                 }
                 Err(failure) => {
                     journey.broke(failure.word());
-                    open.broke(Instant::now());
+                    open.broke(&self.connectors).await;
                     return Err(Ended::Cut);
                 }
             }
@@ -165,8 +170,8 @@ impl Edge {
             let fetched = edge.fetch(&case, guard, true, CacheStatus::default(), None, &mut Vec::new()).await;
             if let Ok(Fetched::Passing(open, guard, _)) = fetched {
                 match guard {
-                    Some(guard) => keep(Arc::clone(&edge.connector), *open, guard).await,
-                    None => open.abandon().await,
+                    Some(guard) => keep(Arc::clone(&edge.connectors), *open, guard).await,
+                    None => open.abandon(&edge.connectors).await,
                 }
             }
         });
@@ -182,17 +187,17 @@ fn with_length(mut fields: HeaderMap, length: Length) -> HeaderMap {
 }
 
 /// Reads the rest of an answer into its fill; whoever reads from that sees its end, or that it broke.
-async fn keep(connector: Arc<Connector>, mut open: Open, mut guard: FillGuard) {
+async fn keep(connectors: Arc<Connectors>, mut open: Open, mut guard: FillGuard) {
     loop {
         match open.chunk().await {
             Ok(Some(chunk)) => guard.write(&chunk),
             Ok(None) => {
                 let _ = guard.finish();
-                return open.done(&connector).await;
+                return open.done(&connectors).await;
             }
             Err(failure) => {
                 tracing::debug!(failure = failure.word(), "a fill broke");
-                return open.broke(Instant::now());
+                return open.broke(&connectors).await;
             }
         }
     }

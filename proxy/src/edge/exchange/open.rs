@@ -1,30 +1,41 @@
 //! An answer from its head to its end: a connection with the rest of it on it. It belongs to the request that asked,
 //! or to a task that fills the cache, which is why it holds nothing of the client.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use pingora::{connectors::http::Connector, protocols::http::client::HttpSession, upstreams::peer::HttpPeer};
+use http::HeaderMap;
+use pingora::upstreams::peer::HttpPeer;
 use tokio::time::sleep_until;
 
-use super::{PeerHead, exchanging};
+use super::{
+    PeerHead, Sent, ahead,
+    session::{self, Session},
+};
 use crate::{
-    balance::Picked,
+    balance::{Peer, Picked},
     edge::client::{Client, ClientError},
-    forward::retry::Failure,
+    forward::{hop_by_hop, idle::Past, peer::Connectors, retry::Failure},
+    running::Upstream,
 };
 
 /// A connection on which the final head of an answer has been read.
 pub(in crate::edge) struct Open {
-    pub(super) session: HttpSession,
+    pub(super) session: Session,
+    /// What its connection has been through before.
+    pub(super) past: Past,
+    pub(super) upstream: Arc<Upstream>,
     pub(super) peer: HttpPeer,
     pub(super) picked: Picked,
     pub(in crate::edge) head: PeerHead,
-    /// Whether the whole request went out; otherwise the connection cannot be used again.
-    pub(super) request_done: bool,
+    /// How far the request is; unless it is whole the connection cannot be used again.
+    pub(super) sent: Sent,
     pub(super) upgraded: bool,
     pub(super) read: Duration,
-    pub(super) keepalive: Duration,
+    pub(super) write: Duration,
     pub(super) deadline: Option<Instant>,
 }
 
@@ -37,10 +48,28 @@ pub(in crate::edge) enum Cut {
     Client(ClientError),
 }
 
+/// What is left of an exchange.
+pub(super) enum Way {
+    /// Nothing.
+    Over,
+    /// The answer alone.
+    Answer,
+}
+
 impl Open {
+    /// Who answers.
+    pub(in crate::edge) fn answerer(&self) -> &Peer {
+        self.picked.peer()
+    }
+
     /// Whether the connection now carries another protocol.
     pub(in crate::edge) fn is_upgraded(&self) -> bool {
         self.upgraded
+    }
+
+    /// Whether the answer was its head alone, as only HTTP/2 can tell.
+    pub(in crate::edge) fn is_over(&self) -> bool {
+        self.session.is_over()
     }
 
     /// The next chunk of the answer; `None` at its end.
@@ -48,64 +77,108 @@ impl Open {
         let silent = Instant::now() + self.read;
         let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
         tokio::select! {
-            chunk = self.session.read_response_body() => chunk.map_err(|error| exchanging(&error)),
+            chunk = self.session.body() => chunk,
             () = sleep_until(by.into()) => Err(Failure::ReadTimeout),
         }
     }
 
-    /// Passes the rest of the answer on, while the rest of the request goes the other way.
-    pub(in crate::edge) async fn relay(&mut self, client: &mut Client) -> Result<(), Cut> {
-        let mut request_done = !self.upgraded && (self.request_done || client.body_done());
+    /// Passes the rest of the answer on, up to `ahead` bytes of it before the client takes them; the rest of the request
+    /// goes the other way until it has ended. Tells the pool how it went.
+    pub(in crate::edge) async fn relay(
+        mut self,
+        connectors: &Connectors,
+        client: &mut Client,
+        ahead: usize,
+    ) -> Result<(), Cut> {
+        let both = match std::mem::replace(&mut self.sent, Sent::Broken) {
+            Sent::PartlyOver(up) => self.duplex(up, client).await,
+            Sent::Partly => self.both_ways(client).await,
+            sent => {
+                self.sent = sent;
+                if self.upgraded { self.both_ways(client).await } else { Ok(Way::Answer) }
+            }
+        };
+        match both {
+            Ok(Way::Answer) => ahead::pass(self, connectors, client, ahead).await,
+            Ok(Way::Over) => {
+                self.done(connectors).await;
+                Ok(())
+            }
+            Err(Cut::Peer(failure)) => {
+                self.broke(connectors).await;
+                Err(Cut::Peer(failure))
+            }
+            Err(cut) => {
+                self.abandon(connectors).await;
+                Err(cut)
+            }
+        }
+    }
+
+    /// While the request is not at its end, or the connection is a tunnel: each side waits for the other.
+    async fn both_ways(&mut self, client: &mut Client) -> Result<Way, Cut> {
         if self.upgraded {
             client.open_tunnel();
-            if let HttpSession::H1(session) = &mut self.session {
-                session.maybe_upgrade_body_writer();
-            }
         }
         loop {
             let silent = Instant::now() + self.read;
             let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
             tokio::select! {
-                chunk = self.session.read_response_body() => match chunk {
-                    Ok(Some(chunk)) => client.body(chunk).await.map_err(Cut::Client)?,
-                    Ok(None) => break,
-                    Err(error) => return Err(Cut::Peer(exchanging(&error))),
+                chunk = self.session.body() => match chunk.map_err(Cut::Peer)? {
+                    Some(chunk) => client.body(chunk).await.map_err(Cut::Client)?,
+                    None => {
+                        if let Some(trailers) = self.trailers().await.map_err(Cut::Peer)? {
+                            client.trailers(trailers).await.map_err(Cut::Client)?;
+                        }
+                        return Ok(Way::Over);
+                    }
                 },
-                chunk = client.chunk(), if !request_done => match chunk {
+                chunk = client.chunk() => match chunk {
                     Ok(Some(chunk)) => {
-                        if self.session.write_request_body(chunk, false).await.is_err() {
-                            request_done = true;
+                        if self.session.write(chunk, self.write).await.is_err() {
+                            return Ok(Way::Answer);
                         }
                     }
                     // Of a tunnel, either side may end it.
-                    Ok(None) if self.upgraded => break,
+                    Ok(None) if self.upgraded => return Ok(Way::Over),
                     Ok(None) => {
-                        self.request_done = self.session.finish_request_body().await.is_ok();
-                        request_done = true;
+                        if self.session.finish(self.write).await.is_ok() {
+                            self.sent = Sent::Whole;
+                        }
+                        return Ok(Way::Answer);
                     }
                     Err(error) => return Err(Cut::Client(error)),
                 },
                 () = sleep_until(by.into()) => return Err(Cut::Peer(Failure::ReadTimeout)),
             }
         }
-        Ok(())
+    }
+
+    /// What follows the body; only HTTP/2 peers' trailers are to be had.
+    pub(super) async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
+        let trailers = tokio::time::timeout(self.read, self.session.trailers()).await;
+        let trailers = trailers.map_err(|_| Failure::ReadTimeout)??;
+        Ok(trailers.map(|mut trailers| {
+            hop_by_hop::clean_trailers(&mut trailers);
+            trailers
+        }))
     }
 
     /// The answer was read to its end: tells the pool so, and keeps the connection for the next request.
-    pub(in crate::edge) async fn done(mut self, connector: &Connector) {
-        self.picked.succeeded();
-        if self.request_done && !self.upgraded && self.session.response_done() {
-            connector.release_http_session(self.session, &self.peer, Some(self.keepalive)).await;
-        }
+    pub(in crate::edge) async fn done(self, connectors: &Connectors) {
+        self.picked.succeeded(Instant::now());
+        let clean = matches!(self.sent, Sent::Whole) && !self.upgraded;
+        session::give_back(connectors, &self.upstream, &self.peer, (self.session, self.past), clean).await;
     }
 
     /// The answer broke off, which counts against the peer.
-    pub(in crate::edge) fn broke(self, now: Instant) {
-        self.picked.failed(now);
+    pub(in crate::edge) async fn broke(self, connectors: &Connectors) {
+        self.picked.failed(Instant::now());
+        session::let_go(connectors, &self.upstream, &self.peer, self.session).await;
     }
 
     /// Nobody wants the rest of the answer.
-    pub(in crate::edge) async fn abandon(mut self) {
-        self.session.shutdown().await;
+    pub(in crate::edge) async fn abandon(self, connectors: &Connectors) {
+        session::let_go(connectors, &self.upstream, &self.peer, self.session).await;
     }
 }

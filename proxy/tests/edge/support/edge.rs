@@ -88,6 +88,10 @@ impl Edge {
         get(self.admin, path)
     }
 
+    pub(crate) fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// A sample of the metrics, by name and labels as they are written; 0 where there is none.
     pub(crate) fn metric(&self, sample: &str) -> f64 {
         let text = self.admin("/metrics").text();

@@ -2,6 +2,7 @@
 //! threads of its own, and all of it ends with the test.
 
 mod client;
+mod dns;
 mod edge;
 mod origin;
 
@@ -12,6 +13,7 @@ use std::{
 
 pub(crate) use self::{
     client::{Answer, Client, get},
+    dns::Dns,
     edge::Edge,
     origin::{Origin, Request, Wire, ok},
 };

@@ -1,13 +1,12 @@
 //! The chunked coding as a state machine that looks at every byte of framing and skips over data (RFC 9112 §7.1).
 //!
-//! It decodes nothing: it says how far the bytes are this body's, so that nobody behind it reads one byte more, and it
-//! stops at the first byte on which two parsers could disagree.
+//! It copies nothing: it says how far the bytes are this body's, so that nobody behind it reads one byte more, and which
+//! of them are data; it stops at the first byte on which two parsers could disagree. A leaf: the front holds clients to
+//! it, and forward the peers.
 //!
 //! States: size → (extension) → LF → data → CR → LF → size …; size 0 → trailer lines → empty line → done.
 //! Stricter than the RFC, each because parsers are known to differ there: no white space around the size, extensions and
 //! trailers bounded, no control character inside them.
-
-use super::{bad::BadRequest, target::is_token};
 
 /// Extensions of one body, in all; more has no honest use and costs us work per byte of data.
 const EXTENSION_BYTES: u32 = 4096;
@@ -32,9 +31,20 @@ enum State {
     Done,
 }
 
+/// Why a body is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadBody {
+    /// The coding is broken, or could be read in two ways.
+    #[error("the chunked coding is broken")]
+    Coding,
+    /// More data than there may be.
+    #[error("the body is too large")]
+    TooLarge,
+}
+
 /// How far a chunked body has been seen.
 #[derive(Debug, Clone)]
-pub(super) struct Chunks {
+pub struct Chunks {
     state: State,
     data: u64,
     data_max: u64,
@@ -44,17 +54,20 @@ pub(super) struct Chunks {
 
 impl Chunks {
     /// A body of which nothing was seen, with at most `data_max` bytes of data.
-    pub(super) const fn new(data_max: u64) -> Self {
+    #[must_use]
+    pub const fn new(data_max: u64) -> Self {
         Self { state: State::Size { digits: 0, size: 0 }, data: 0, data_max, extension: 0, trailer: 0 }
     }
 
     /// Whether the last byte of the body was seen.
-    pub(super) const fn is_done(&self) -> bool {
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
     /// How many of the next bytes are data, whatever they are.
-    pub(super) const fn data_left(&self) -> u64 {
+    #[must_use]
+    pub const fn data_left(&self) -> u64 {
         match self.state {
             State::Data { left } => left,
             _ => 0,
@@ -63,8 +76,8 @@ impl Chunks {
 
     /// Takes what belongs to the body from the front of `bytes` and says how much that is.
     ///
-    /// Errors: [`BadRequest::BadChunk`], [`BadRequest::BodyTooLarge`]; after one, nothing of `bytes` may be passed on.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, BadRequest> {
+    /// Errors: [`BadBody::Coding`], [`BadBody::TooLarge`]; after one, nothing of `bytes` may be passed on.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<usize, BadBody> {
         let mut at = 0;
         while at < bytes.len() && !self.is_done() {
             if let State::Data { left } = self.state {
@@ -80,8 +93,20 @@ impl Chunks {
         Ok(at)
     }
 
-    fn step(&mut self, byte: u8) -> Result<State, BadRequest> {
-        let bad = Err(BadRequest::BadChunk);
+    /// As [`Chunks::take`], but stops before the next byte of data: what it takes is framing.
+    ///
+    /// Errors: as there.
+    pub fn take_framing(&mut self, bytes: &[u8]) -> Result<usize, BadBody> {
+        let mut at = 0;
+        while at < bytes.len() && !self.is_done() && self.data_left() == 0 {
+            self.state = self.step(bytes[at])?;
+            at += 1;
+        }
+        Ok(at)
+    }
+
+    fn step(&mut self, byte: u8) -> Result<State, BadBody> {
+        let bad = Err(BadBody::Coding);
         Ok(match (self.state, byte) {
             (State::Size { digits, size }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F')
                 if digits < SIZE_DIGITS =>
@@ -101,9 +126,9 @@ impl Chunks {
             }
             (State::SizeLf { size: 0 }, b'\n') => State::TrailerStart,
             (State::SizeLf { size }, b'\n') => {
-                self.data = self.data.checked_add(size).ok_or(BadRequest::BadChunk)?;
+                self.data = self.data.checked_add(size).ok_or(BadBody::Coding)?;
                 if self.data > self.data_max {
-                    return Err(BadRequest::BodyTooLarge);
+                    return Err(BadBody::TooLarge);
                 }
                 State::Data { left: size }
             }
@@ -122,10 +147,17 @@ impl Chunks {
         })
     }
 
-    fn trailing(&mut self, next: State) -> Result<State, BadRequest> {
+    fn trailing(&mut self, next: State) -> Result<State, BadBody> {
         self.trailer += 1;
-        if self.trailer > TRAILER_BYTES { Err(BadRequest::BadChunk) } else { Ok(next) }
+        if self.trailer > TRAILER_BYTES { Err(BadBody::Coding) } else { Ok(next) }
     }
+}
+
+/// A token's byte (RFC 9110 §5.6.2).
+#[must_use]
+pub const fn is_token(byte: u8) -> bool {
+    matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
+        || byte.is_ascii_alphanumeric()
 }
 
 /// What may stand in an extension or a trailer's value.
@@ -140,13 +172,13 @@ mod tests {
 
     use super::*;
 
-    fn whole(bytes: &[u8]) -> Result<Option<usize>, BadRequest> {
+    fn whole(bytes: &[u8]) -> Result<Option<usize>, BadBody> {
         let mut chunks = Chunks::new(1000);
         let taken = chunks.take(bytes)?;
         Ok(chunks.is_done().then_some(taken))
     }
 
-    fn bytewise(bytes: &[u8]) -> Result<Option<usize>, BadRequest> {
+    fn bytewise(bytes: &[u8]) -> Result<Option<usize>, BadBody> {
         let mut chunks = Chunks::new(1000);
         let mut taken = 0;
         for byte in bytes {
@@ -203,28 +235,41 @@ mod tests {
             "5_0\r\n",
             "5,\r\n",
         ] {
-            assert_eq!(whole(body.as_bytes()), Err(BadRequest::BadChunk), "{body:?}");
+            assert_eq!(whole(body.as_bytes()), Err(BadBody::Coding), "{body:?}");
         }
     }
 
     #[test]
     fn sizes_are_counted_before_their_data_arrives() {
         assert_eq!(whole(b"3e8\r\n"), Ok(None));
-        assert_eq!(whole(b"3e9\r\n"), Err(BadRequest::BodyTooLarge));
-        assert_eq!(whole(b"ffffffffffffffff\r\n"), Err(BadRequest::BodyTooLarge));
-        assert_eq!(whole(b"1\r\na\r\n3e8\r\n"), Err(BadRequest::BodyTooLarge));
-        assert_eq!(whole(b"1\r\na\r\nffffffffffffffff\r\n"), Err(BadRequest::BadChunk));
+        assert_eq!(whole(b"3e9\r\n"), Err(BadBody::TooLarge));
+        assert_eq!(whole(b"ffffffffffffffff\r\n"), Err(BadBody::TooLarge));
+        assert_eq!(whole(b"1\r\na\r\n3e8\r\n"), Err(BadBody::TooLarge));
+        assert_eq!(whole(b"1\r\na\r\nffffffffffffffff\r\n"), Err(BadBody::Coding));
     }
 
     #[test]
     fn extensions_and_trailers_are_bounded() {
         let long = "x".repeat(4096);
         assert_eq!(whole(format!("1;{long}\r\n").as_bytes()), Ok(None));
-        assert_eq!(whole(format!("1;{long}y\r\n").as_bytes()), Err(BadRequest::BadChunk));
+        assert_eq!(whole(format!("1;{long}y\r\n").as_bytes()), Err(BadBody::Coding));
         let spread = "1;aaaa\r\nx\r\n".repeat(1025);
         let mut chunks = Chunks::new(1 << 20);
-        assert_eq!(chunks.take(spread.as_bytes()), Err(BadRequest::BadChunk));
-        assert_eq!(whole(format!("0\r\na: {long}\r\n").as_bytes()), Err(BadRequest::BadChunk));
+        assert_eq!(chunks.take(spread.as_bytes()), Err(BadBody::Coding));
+        assert_eq!(whole(format!("0\r\na: {long}\r\n").as_bytes()), Err(BadBody::Coding));
+    }
+
+    #[test]
+    fn framing_ends_where_data_begins() {
+        let body = b"5;x\r\nhello\r\n2\r\nyo\r\n0\r\nT: 1\r\n\r\nrest";
+        let (mut chunks, mut at, mut data) = (Chunks::new(1000), 0, Vec::new());
+        while !chunks.is_done() {
+            at += chunks.take_framing(&body[at..]).unwrap();
+            let here = usize::try_from(chunks.data_left()).unwrap();
+            data.extend_from_slice(&body[at..at + here]);
+            at += chunks.take(&body[at..at + here]).unwrap();
+        }
+        assert_eq!((&*data, &body[at..]), (&b"helloyo"[..], &b"rest"[..]));
     }
 
     proptest! {
