@@ -292,6 +292,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     if data > 0 && !self.ahead.is_empty() {
                         let (piece, _) = take(&mut self.ahead, data);
                         chunks.take(&piece).map_err(|_| Failure::BadAnswer)?;
+                        self.look_for_end();
                         return Ok(Some(piece));
                     }
                     let framing = chunks.take_framing(&self.ahead).map_err(|_| Failure::BadAnswer)?;
@@ -304,6 +305,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
             }
         }
+    }
+
+    /// Whether the end of the chunks has come with the last piece: the peer is free then, before anybody has taken that.
+    fn look_for_end(&mut self) {
+        let Reading::Chunked(chunks) = &mut self.reading else { return };
+        let mut rest = chunks.clone();
+        // What is wrong with it is for the next read to say.
+        let Ok(framing) = rest.take_framing(&self.ahead) else { return };
+        if rest.is_done() {
+            self.ahead.advance(framing);
+            self.reading = Reading::Done;
+        }
+    }
+
+    /// Whether all of the answer was read.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        matches!(self.reading, Reading::Done)
     }
 
     /// Whether a byte of an answer came: without one, a connection that broke may have been closed before our request.

@@ -325,6 +325,11 @@ impl Session {
         }
     }
 
+    /// Whether the answer is known to be read to its end, and nothing can follow.
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self, Self::Http1(connection) if connection.is_read())
+    }
+
     /// The next piece of the answer's body; `None` at its end. May be dropped and begun again.
     pub(in crate::edge) async fn body(&mut self) -> Result<Option<Bytes>, Failure> {
         match self {

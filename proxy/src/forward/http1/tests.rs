@@ -120,6 +120,21 @@ async fn an_answer_ends_where_its_framing_says() {
 }
 
 #[tokio::test]
+async fn with_its_last_piece_an_answer_is_read() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    ] {
+        let (mut connection, _peer) = answered(answer.as_bytes(), false).await;
+        let head = connection.head().await.unwrap();
+        connection.expect_body(&Method::GET, head.status, &head.headers);
+        assert!(!connection.is_read());
+        assert_eq!(connection.body().await.unwrap().unwrap(), "hello");
+        assert!(connection.is_read() && connection.into_reusable().is_some());
+    }
+}
+
+#[tokio::test]
 async fn a_connection_is_used_again_only_when_all_is_said_and_nothing_more() {
     for (answer, again) in [
         ("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n", false),
