@@ -4,7 +4,8 @@
 //! sends a thousand requests delays its own. When the queue is full, who has the most waiting gives a place to one who has
 //! less. A place that is given back calls the next request, and a request that got a place calls another one, because
 //! more may be free (a peer that came back, a limit that grew). Who is called and finds nothing waits at the very front.
-//! A new request never overtakes: while anybody waits, it joins.
+//! A new request never overtakes: while anybody waits, it joins. Nor does a later one: nobody is called while another one
+//! that was called has yet to look, and that looks again if a place was given back meanwhile.
 //!
 //! Bounds: `length` requests, each for `timeout`. It leaves to others: what counts as full (`Pool::pick`).
 //!
@@ -30,8 +31,17 @@ pub(super) struct Queue {
     pub(super) timeout: Duration,
     /// Requests that hold a ticket, those that were called included; read without the lock.
     waiting: AtomicUsize,
+    lines: Mutex<Lines>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
     /// The clients in the order of their turns, each with its requests in the order they came; no list is empty.
-    lines: Mutex<VecDeque<Line>>,
+    turns: VecDeque<Line>,
+    /// A request was called, which belongs to no line then, and has not told yet what it found.
+    calling: bool,
+    /// A place was given back since it was called.
+    freed: bool,
 }
 
 #[derive(Debug)]
@@ -89,43 +99,52 @@ impl Queue {
         let call = Arc::new(Call::default());
         let mut lines = self.lines.lock();
         if self.waiting() >= self.length {
-            Self::make_room(&mut lines, client)?;
+            lines.make_room(client)?;
         }
-        match lines.iter_mut().find(|line| line.client == client) {
+        match lines.turns.iter_mut().find(|line| line.client == client) {
             Some(line) => line.requests.push_back(Arc::clone(&call)),
-            None => lines.push_back(Line { client, requests: [Arc::clone(&call)].into() }),
+            None => lines.turns.push_back(Line { client, requests: [Arc::clone(&call)].into() }),
         }
         self.waiting.fetch_add(1, Ordering::Relaxed);
         drop(lines);
         Ok(Ticket { queue: Arc::clone(self), client, call })
     }
 
+    /// A place may be free: calls the next request, whose client goes to the end of the turns.
+    pub(super) fn call_next(&self) {
+        if self.waiting() > 0 {
+            self.lines.lock().call_next();
+        }
+    }
+}
+
+impl Lines {
+    fn call_next(&mut self) {
+        if self.calling {
+            self.freed = true;
+            return;
+        }
+        let Some(mut line) = self.turns.pop_front() else { return };
+        let next = line.requests.pop_front();
+        if !line.requests.is_empty() {
+            self.turns.push_back(line);
+        }
+        if let Some(next) = next {
+            self.calling = true;
+            next.tell(News::YourTurn);
+        }
+    }
+
     /// Displaces the newest request of the client with the most, if that has more than `client` would have.
-    fn make_room(lines: &mut VecDeque<Line>, client: IpAddr) -> Result<(), NoRoom> {
-        let own = lines.iter().find(|line| line.client == client).map_or(0, |line| line.requests.len());
-        let longest = lines.iter_mut().max_by_key(|line| line.requests.len()).ok_or(NoRoom)?;
+    fn make_room(&mut self, client: IpAddr) -> Result<(), NoRoom> {
+        let own = self.turns.iter().find(|line| line.client == client).map_or(0, |line| line.requests.len());
+        let longest = self.turns.iter_mut().max_by_key(|line| line.requests.len()).ok_or(NoRoom)?;
         if longest.requests.len() <= own + 1 {
             return Err(NoRoom);
         }
         let displaced = longest.requests.pop_back().ok_or(NoRoom)?;
         displaced.tell(News::Displaced);
         Ok(())
-    }
-
-    /// A place may be free: calls the next request, whose client goes to the end of the turns.
-    pub(super) fn call_next(&self) {
-        if self.waiting() == 0 {
-            return;
-        }
-        let mut lines = self.lines.lock();
-        let Some(mut line) = lines.pop_front() else { return };
-        let next = line.requests.pop_front();
-        if !line.requests.is_empty() {
-            lines.push_back(line);
-        }
-        if let Some(next) = next {
-            next.tell(News::YourTurn);
-        }
     }
 }
 
@@ -153,30 +172,34 @@ impl Ticket {
     pub(super) fn again(&self) {
         let mut lines = self.queue.lines.lock();
         *self.call.news.lock() = News::None;
-        let position = lines.iter().position(|line| line.client == self.client);
+        let position = lines.turns.iter().position(|line| line.client == self.client);
         let mut line = position
-            .and_then(|position| lines.remove(position))
+            .and_then(|position| lines.turns.remove(position))
             .unwrap_or_else(|| Line { client: self.client, requests: VecDeque::new() });
         line.requests.push_front(Arc::clone(&self.call));
-        lines.push_front(line);
+        lines.turns.push_front(line);
+        lines.calling = false;
+        if std::mem::take(&mut lines.freed) {
+            lines.call_next();
+        }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.queue.waiting.fetch_sub(1, Ordering::Relaxed);
         let mut lines = self.queue.lines.lock();
-        if let Some(position) = lines.iter().position(|line| line.client == self.client) {
-            let line = &mut lines[position];
+        if let Some(position) = lines.turns.iter().position(|line| line.client == self.client) {
+            let line = &mut lines.turns[position];
             line.requests.retain(|call| !Arc::ptr_eq(call, &self.call));
             if line.requests.is_empty() {
-                lines.remove(position);
+                lines.turns.remove(position);
             }
         }
-        drop(lines);
-        self.queue.waiting.fetch_sub(1, Ordering::Relaxed);
         if *self.call.news.lock() == News::YourTurn {
             // It has its place, and another may be free; or it gave up, and the call is the next one's.
-            self.queue.call_next();
+            (lines.calling, lines.freed) = (false, false);
+            lines.call_next();
         }
     }
 }
@@ -203,12 +226,13 @@ mod tests {
     #[test]
     fn clients_take_turns_however_many_requests_they_have() {
         let queue = queue(10);
-        let tickets = [1, 1, 1, 2, 3].map(|number| queue.join(client(number)).unwrap());
+        let mut tickets = [1, 1, 1, 2, 3].map(|number| queue.join(client(number)).ok());
         let mut order = Vec::new();
+        queue.call_next();
         for _ in 0..5 {
-            queue.call_next();
-            let called = (0..5).find(|at| !order.contains(at) && is_called(&tickets[*at]));
-            order.push(called.unwrap());
+            let called = tickets.iter().position(|ticket| ticket.as_ref().is_some_and(is_called)).unwrap();
+            order.push(called);
+            tickets[called] = None;
         }
         assert_eq!(order, [0, 3, 4, 1, 2]);
     }
@@ -232,7 +256,7 @@ mod tests {
         drop(greedy);
         assert_eq!(queue.waiting(), 1);
         drop(modest);
-        assert!(queue.lines.lock().is_empty());
+        assert!(queue.lines.lock().turns.is_empty());
     }
 
     #[test]
@@ -254,6 +278,22 @@ mod tests {
         assert!(!is_called(&first));
         queue.call_next();
         assert!(is_called(&first) && !is_called(&second) && !is_called(&other));
+    }
+
+    #[test]
+    fn who_has_yet_to_look_is_not_overtaken_by_whom_the_next_place_would_call() {
+        let queue = queue(10);
+        let [first, second] = [1, 2].map(|number| queue.join(client(number)).unwrap());
+        queue.call_next();
+        queue.call_next();
+        assert!(is_called(&first) && !is_called(&second));
+        first.again();
+        assert!(is_called(&first), "for the place that was given back meanwhile");
+        first.again();
+        assert!(!is_called(&first) && !is_called(&second));
+        queue.call_next();
+        drop(first);
+        assert!(is_called(&second), "more may be free");
     }
 
     #[test]
