@@ -128,7 +128,7 @@ mod tests {
             quickest
         };
         let (known, unknown) = (quickest(Some(hash)).await, quickest(None).await);
-        // A skipped hash would be a hundred times quicker; half leaves room for a busy machine.
-        assert!(unknown * 2 > known, "{unknown:?} against {known:?}");
+        // A skipped hash would be a hundred times quicker; a tenth leaves room for a busy machine.
+        assert!(unknown * 10 > known, "{unknown:?} against {known:?}");
     }
 }

@@ -16,7 +16,10 @@ use bytes::Bytes;
 use pingora::{connectors::http::Connector, upstreams::peer::HttpPeer};
 use rand::Rng;
 use tokio::{
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Notify,
+        mpsc::{Receiver, Sender, channel},
+    },
     time::timeout,
 };
 use weir_config::plan::Forward;
@@ -56,26 +59,34 @@ enum Piece {
 /// Where a request's body is copied to.
 pub(super) struct Copier {
     pieces: Sender<Piece>,
-    behind: Arc<AtomicUsize>,
+    lag: Arc<Lag>,
 }
 
 /// The mirror's end of it.
 struct Body {
     pieces: Receiver<Piece>,
-    behind: Arc<AtomicUsize>,
+    lag: Arc<Lag>,
+}
+
+/// How far a mirror is behind.
+#[derive(Default)]
+struct Lag {
+    bytes: AtomicUsize,
+    /// Told when it was too far: the mirror may be in the middle of a write that its peer does not read.
+    too_far: Notify,
 }
 
 fn copier() -> (Copier, Body) {
     let (to, from) = channel(PIECES);
-    let behind = Arc::<AtomicUsize>::default();
-    (Copier { pieces: to, behind: Arc::clone(&behind) }, Body { pieces: from, behind })
+    let lag = Arc::<Lag>::default();
+    (Copier { pieces: to, lag: Arc::clone(&lag) }, Body { pieces: from, lag })
 }
 
 impl Body {
     async fn next(&mut self) -> Option<Piece> {
         let piece = self.pieces.recv().await?;
         if let Piece::Body(bytes) = &piece {
-            self.behind.fetch_sub(bytes.len(), Ordering::Relaxed);
+            self.lag.bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
         }
         Some(piece)
     }
@@ -84,8 +95,13 @@ impl Body {
 impl Copier {
     /// Copies a piece; false when the mirror is too far behind.
     pub(super) fn body(&self, piece: &Bytes) -> bool {
-        let before = self.behind.fetch_add(piece.len(), Ordering::Relaxed);
-        before + piece.len() <= BEHIND && self.pieces.try_send(Piece::Body(piece.clone())).is_ok()
+        let before = self.lag.bytes.fetch_add(piece.len(), Ordering::Relaxed);
+        let copied =
+            before + piece.len() <= BEHIND && self.pieces.try_send(Piece::Body(piece.clone())).is_ok();
+        if !copied {
+            self.lag.too_far.notify_one();
+        }
+        copied
     }
 
     /// The body was whole.
@@ -147,8 +163,12 @@ async fn send(
         return Mirrored::Failed;
     };
     let past = past.unwrap_or_else(|| Past::none(Instant::now()));
+    let lag = Arc::clone(&body.lag);
     let body = trip.request.has_body.then_some(&mut body);
-    let outcome = exchange(&mut session, connectors, upstream, &peer, &mut picked, &head, body).await;
+    let outcome = tokio::select! {
+        outcome = exchange(&mut session, connectors, upstream, &peer, &mut picked, &head, body) => outcome,
+        () = lag.too_far.notified() => Mirrored::Dropped,
+    };
     match outcome {
         Mirrored::Sent => {
             picked.succeeded(Instant::now());

@@ -40,9 +40,18 @@ pub(in crate::edge) async fn connect(
     upstream: &Upstream,
     peer: &HttpPeer,
 ) -> Result<(Session, Option<Past>), Failure> {
-    if let Some((line, past)) = upstream.idle.take(Dial::key(peer), Instant::now()) {
-        return Ok((Session::Http1(Connection::new(line.0)), Some(past)));
+    match upstream.idle.take(Dial::key(peer), Instant::now()) {
+        Some((line, past)) => Ok((Session::Http1(Connection::new(line.0)), Some(past))),
+        // In a box: a request that needs none would carry the room for it, and copy it.
+        None => Box::pin(open(shared, upstream, peer)).await,
     }
+}
+
+async fn open(
+    shared: &Connectors,
+    upstream: &Upstream,
+    peer: &HttpPeer,
+) -> Result<(Session, Option<Past>), Failure> {
     let failed = |error: Box<pingora::Error>| match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
         _ => Failure::Connect,
@@ -78,21 +87,31 @@ pub(in crate::edge) async fn give_back(
 ) {
     let stream = match session {
         Session::Http1(connection) => connection.into_reusable(),
-        Session::Negotiated(session) => match *session {
-            HttpSession::H1(mut session) => {
-                session.respect_keepalive();
-                if session.is_body_done() { session.reuse().await } else { None }
-            }
-            // An HTTP/2 connection goes back whatever became of this one stream on it.
-            shared_one => {
-                let idle = Some(upstream.plan.keepalive.idle_timeout);
-                let connector = &upstream.dial.connectors(shared).negotiated;
-                return connector.release_http_session(shared_one, peer, idle).await;
-            }
-        },
+        Session::Negotiated(session) => Box::pin(release(shared, upstream, peer, *session)).await,
     };
     if let Some(stream) = stream.filter(|_| clean) {
         upstream.idle.put(Dial::key(peer), Line(stream), past, Instant::now());
+    }
+}
+
+/// The stream of a connection that turned out to speak HTTP/1.1, if it may be used again; one in HTTP/2 goes back to the
+/// connector that knows its streams, whatever became of this one.
+async fn release(
+    shared: &Connectors,
+    upstream: &Upstream,
+    peer: &HttpPeer,
+    session: HttpSession,
+) -> Option<Stream> {
+    match session {
+        HttpSession::H1(mut session) => {
+            session.respect_keepalive();
+            if session.is_body_done() { session.reuse().await } else { None }
+        }
+        session => {
+            let idle = Some(upstream.plan.keepalive.idle_timeout);
+            upstream.dial.connectors(shared).negotiated.release_http_session(session, peer, idle).await;
+            None
+        }
     }
 }
 
@@ -107,9 +126,11 @@ pub(in crate::edge) async fn let_go(
     if let Session::Negotiated(mut session) = session
         && matches!(*session, HttpSession::H2(_))
     {
-        session.shutdown().await;
-        let idle = Some(upstream.plan.keepalive.idle_timeout);
-        upstream.dial.connectors(shared).negotiated.release_http_session(*session, peer, idle).await;
+        Box::pin(async move {
+            session.shutdown().await;
+            release(shared, upstream, peer, *session).await;
+        })
+        .await;
     }
 }
 
