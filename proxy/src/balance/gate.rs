@@ -166,20 +166,28 @@ impl Pool {
                 picked => return picked,
             }
         }
+        // In a box: a request that need not wait would carry the room for it, and copy it.
+        let in_turn = Box::pin(self.wait_in(queue, asker, tried));
+        tokio::time::timeout(queue.timeout, in_turn).await.unwrap_or(Err(NoPeer::Full))
+    }
+
+    async fn wait_in(
+        self: &Arc<Self>,
+        queue: &Arc<Queue>,
+        asker: &Asker,
+        tried: &mut Tried,
+    ) -> Result<Picked, NoPeer> {
         let ticket = queue.join(asker.client).map_err(|_| NoPeer::Full)?;
         // A place that was given back before there was anybody to call.
         queue.call_next();
-        let in_turn = async {
-            loop {
-                ticket.turn().await.map_err(|_| NoPeer::Full)?;
-                let pool = self.successor().unwrap_or_else(|| Arc::clone(self));
-                match pool.pick(asker, tried, Instant::now()) {
-                    Err(NoPeer::Full) => ticket.again(),
-                    picked => return picked,
-                }
+        loop {
+            ticket.turn().await.map_err(|_| NoPeer::Full)?;
+            let pool = self.successor().unwrap_or_else(|| Arc::clone(self));
+            match pool.pick(asker, tried, Instant::now()) {
+                Err(NoPeer::Full) => ticket.again(),
+                picked => return picked,
             }
-        };
-        tokio::time::timeout(queue.timeout, in_turn).await.unwrap_or(Err(NoPeer::Full))
+        }
     }
 
     /// What operators see of the protections.
