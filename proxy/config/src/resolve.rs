@@ -11,6 +11,7 @@ mod edge;
 mod error_page;
 mod named;
 mod path;
+mod protect;
 mod protocol;
 mod peers;
 mod route;

@@ -234,6 +234,7 @@ pub(super) fn declared_length(fields: &HeaderMap) -> Option<u64> {
 pub(super) fn refusal_of(none: &NoAnswer) -> Refusal {
     match none {
         NoAnswer::NoPeer(NoPeer::Full) => Refusal::PeersFull,
+        NoAnswer::NoPeer(NoPeer::Open(retry_after)) => Refusal::CircuitOpen { retry_after: *retry_after },
         NoAnswer::NoPeer(_) => Refusal::NoPeer,
         NoAnswer::Failed(failure) if failure.status() == StatusCode::GATEWAY_TIMEOUT => {
             Refusal::PeerTimeout(*failure)

@@ -159,7 +159,12 @@ impl Resolver<'_> {
         methods
     }
 
-    fn header_match(&mut self, name: &str, is: &raw::HeaderCondition, place: Place) -> Option<HeaderMatch> {
+    pub(super) fn header_match(
+        &mut self,
+        name: &str,
+        is: &raw::HeaderCondition,
+        place: Place,
+    ) -> Option<HeaderMatch> {
         let name = self.header_name(name, place)?;
         let value = match is {
             raw::HeaderCondition::Present => HeaderCondition::Present,
