@@ -195,7 +195,7 @@ impl Edge {
             Some(length) => Length::Known(length),
             None => Length::None,
         };
-        let head = reply::head(case.trip, journey, client, answer.status, answer.headers, length)?;
+        let head = reply::head(case.trip, journey, client, answer.status, answer.headers, length);
         journey.answer.status = answer.status.as_u16();
         let bodiless = answer.body == cache::Plan::Nothing;
         client.head(head, bodiless).await?;

@@ -184,7 +184,7 @@ async fn ask_peers(
             },
             client: retry::Client::Waiting,
         };
-        if client.as_deref_mut().is_some_and(Client::has_body) {
+        if client.as_deref().is_some_and(Client::has_body) {
             picked.uploads();
         }
         // Who cannot go elsewhere keeps waiting: the peer may yet answer.

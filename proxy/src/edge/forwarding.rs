@@ -157,7 +157,7 @@ impl Edge {
         self.invalidate(trip, forward, status, &open.head.headers);
         let (mut fields, length) = answer_fields(trip, &open);
         stick(trip, forward, &open, &mut fields);
-        let head = reply::head(trip, journey, client, status, fields, length)?;
+        let head = reply::head(trip, journey, client, status, fields, length);
         journey.answer.status = status.as_u16();
         let bodiless =
             length == Length::None || length == Length::Known(0) || trip.request.method == Method::HEAD;
