@@ -90,7 +90,7 @@ pub(super) async fn open(
     call: Call<'_>,
     client: Option<&mut Client>,
     attempts: &mut Vec<Attempt>,
-) -> Result<Open, NoAnswer> {
+) -> Result<Box<Open>, NoAnswer> {
     let pool = call.upstream.pool();
     let admitted = pool.admit(Instant::now()).map_err(NoAnswer::NoPeer)?;
     let opened = ask_peers(connectors, pool, &call, client, attempts).await;
@@ -133,7 +133,7 @@ async fn ask_peers(
     call: &Call<'_>,
     mut client: Option<&mut Client>,
     attempts: &mut Vec<Attempt>,
-) -> Result<Open, NoAnswer> {
+) -> Result<Box<Open>, NoAnswer> {
     let plan = &call.upstream.plan;
     let started = Instant::now();
     call.upstream.budget.deposit(started);
@@ -290,9 +290,9 @@ struct Answered {
 }
 
 impl Answered {
-    fn open(self, call: &Call<'_>, peer: HttpPeer, picked: Picked, deadline: Option<Instant>) -> Open {
+    fn open(self, call: &Call<'_>, peer: HttpPeer, picked: Picked, deadline: Option<Instant>) -> Box<Open> {
         let plan = &call.upstream.plan;
-        Open {
+        Box::new(Open {
             upgraded: self.head.status == StatusCode::SWITCHING_PROTOCOLS,
             session: self.session,
             past: self.past,
@@ -304,7 +304,7 @@ impl Answered {
             read: plan.timeouts.read,
             write: plan.timeouts.write,
             deadline,
-        }
+        })
     }
 }
 

@@ -145,7 +145,7 @@ impl Edge {
         &self,
         trip: &Trip,
         forward: &Forward,
-        open: Open,
+        open: Box<Open>,
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
