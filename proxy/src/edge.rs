@@ -12,6 +12,7 @@ mod forwarding;
 mod local;
 mod mirror;
 mod reply;
+mod tunnel;
 
 use std::sync::Arc;
 
@@ -122,6 +123,7 @@ impl Edge {
             Action::Redirect(redirect) => self.redirect(&trip, redirect, client, journey).await,
             Action::Answer(answer) => self.fixed(&trip, answer, client, journey).await,
             Action::Files(_) => self.file(&trip, client, journey).await,
+            Action::Tunnel(upstream) => self.tunnel(&trip, *upstream, client, journey).await,
             Action::Forward(forward) => {
                 self.mirror(&trip, forward, client);
                 self.look_up_or_forward(&trip, forward, client, journey).await

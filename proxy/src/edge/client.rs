@@ -255,6 +255,11 @@ impl Client {
         self.exchange.is_head()
     }
 
+    /// Whether a tunnel was asked for.
+    pub(super) fn is_connect(&self) -> bool {
+        self.exchange.is_connect()
+    }
+
     /// Drops the answer in the middle: the client must notice that it is not whole.
     pub(super) async fn abort(self) {
         self.exchange.abort().await;

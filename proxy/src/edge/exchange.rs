@@ -66,6 +66,13 @@ pub(super) struct Call<'a> {
     pub(super) upgrade: Option<Upgrade>,
 }
 
+impl Call<'_> {
+    /// A connection is wanted, and nothing is said on it.
+    fn is_tunnel(&self) -> bool {
+        self.head.method == Method::CONNECT
+    }
+}
+
 /// Why no answer came.
 #[derive(Debug)]
 pub(super) enum NoAnswer {
@@ -193,8 +200,8 @@ async fn ask_peers(
                 == Verdict::Next;
         let (dial, address) = (&call.upstream.dial, &picked.peer().endpoint().address);
         let peer = match call.upgrade {
-            Some(_) => dial.upgrading(address, call.ends),
-            None => dial.peer(address, call.ends),
+            None if !call.is_tunnel() => dial.peer(address, call.ends),
+            _ => dial.upgrading(address, call.ends),
         };
         let hedge = call.upstream.hedge.as_deref().filter(|_| may_hedge(call, &picked, counted));
         let mut hedged = None;
@@ -293,7 +300,7 @@ impl Answered {
     fn open(self, call: &Call<'_>, peer: HttpPeer, picked: Picked, deadline: Option<Instant>) -> Box<Open> {
         let plan = &call.upstream.plan;
         Box::new(Open {
-            upgraded: self.head.status == StatusCode::SWITCHING_PROTOCOLS,
+            upgraded: self.head.status == StatusCode::SWITCHING_PROTOCOLS || call.is_tunnel(),
             session: self.session,
             past: self.past,
             upstream: Arc::clone(call.upstream),

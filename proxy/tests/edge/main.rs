@@ -25,3 +25,4 @@ mod routes;
 mod sessions;
 mod streaming;
 mod trouble;
+mod tunnels;

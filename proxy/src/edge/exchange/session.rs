@@ -47,6 +47,17 @@ pub(in crate::edge) async fn connect(
     }
 }
 
+/// A connection that has carried nothing yet, and will carry what the client says.
+pub(super) async fn tunnel(
+    shared: &Connectors,
+    upstream: &Upstream,
+    peer: &HttpPeer,
+) -> Result<Session, Failure> {
+    let (mut session, _) = Box::pin(open(shared, upstream, peer)).await?;
+    session.open_tunnel();
+    Ok(session)
+}
+
 async fn open(
     shared: &Connectors,
     upstream: &Upstream,
