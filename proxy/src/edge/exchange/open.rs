@@ -155,7 +155,7 @@ impl Open {
         }
     }
 
-    /// What follows the body; only HTTP/2 peers' trailers are to be had.
+    /// What followed the body.
     pub(super) async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
         let trailers = tokio::time::timeout(self.read, self.session.trailers()).await;
         let trailers = trailers.map_err(|_| Failure::ReadTimeout)??;
