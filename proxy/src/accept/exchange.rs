@@ -207,7 +207,7 @@ impl Exchange {
     pub async fn abort(self) {
         match self.protocol {
             Protocol::Http1(exchange) => exchange.abort().await,
-            Protocol::Http2(mut session) => session.shutdown().await,
+            Protocol::Http2(mut session) => Box::pin(async move { session.shutdown().await }).await,
         }
     }
 
@@ -215,10 +215,14 @@ impl Exchange {
     pub async fn finish(self) -> Option<Reusable> {
         match self.protocol {
             Protocol::Http1(exchange) => exchange.finish().await.map(Reusable),
+            // In a box: a request over HTTP/1 would carry the room for it, and copy it.
             Protocol::Http2(mut session) => {
-                session.set_total_drain_timeout(Some(DRAIN));
-                let _ = session.finish().await;
-                None
+                Box::pin(async move {
+                    session.set_total_drain_timeout(Some(DRAIN));
+                    let _ = session.finish().await;
+                    None
+                })
+                .await
             }
         }
     }

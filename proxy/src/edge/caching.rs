@@ -49,7 +49,7 @@ impl Edge {
                 detail: Some(if upgrades { "upgrade" } else { "no-rule" }),
                 ..CacheStatus::default()
             });
-            return self.forward(trip, forward, client, journey).await;
+            return Box::pin(self.forward(trip, forward, client, journey)).await;
         };
         let case = Case { trip, forward, rule, cache: &trip.running().caches[rule.cache.index()] };
         let (key, now) = (self.key(&case)?, Now::read());
@@ -62,10 +62,10 @@ impl Edge {
                 self.serve_from(&case, Reader::whole(entry), client, journey).await
             }
             Lookup::OnlyIfCached => Err(Refusal::NotCached.into()),
-            Lookup::Bypass(reason) => self.bypass(&case, reason, client, journey).await,
+            Lookup::Bypass(reason) => Box::pin(self.bypass(&case, reason, client, journey)).await,
             Lookup::Miss(miss) => {
                 let status = CacheStatus { forwarded: Some(miss.forwarded()), ..CacheStatus::default() };
-                self.fill_or_wait(&case, key, None, status, client, journey).await
+                Box::pin(self.fill_or_wait(&case, key, None, status, client, journey)).await
             }
             Lookup::Stale { entry, staleness, ttl } => {
                 let status = CacheStatus {
@@ -78,7 +78,8 @@ impl Edge {
                     journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
                     return self.serve_from(&case, Reader::whole(entry), client, journey).await;
                 }
-                self.fill_or_wait(&case, key, Some((entry, staleness)), status, client, journey).await
+                let stale = Some((entry, staleness));
+                Box::pin(self.fill_or_wait(&case, key, stale, status, client, journey)).await
             }
         }
     }
