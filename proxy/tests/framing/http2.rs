@@ -50,7 +50,7 @@ async fn read_whole(response: ResponseFuture) -> Result<(u16, Bytes), h2::Error>
 }
 
 /// One frame, header and payload.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
     frame.extend([kind, flags]);
     frame.extend(stream.to_be_bytes());
@@ -64,13 +64,22 @@ fn head() -> Vec<u8> {
 }
 
 /// A connection that has said its preface.
-fn raw(weir: &Weir) -> TcpStream {
+pub(crate) fn raw(weir: &Weir) -> TcpStream {
     let mut socket = TcpStream::connect(weir.address).unwrap();
     socket.set_nodelay(true).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
     socket.write_all(&frame(4, 0, 0, &[])).unwrap();
     socket
+}
+
+/// Kind and payload of the next frame; `None` at the end of the connection.
+pub(crate) fn next_frame(socket: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
+    let mut head = [0; 9];
+    socket.read_exact(&mut head).ok()?;
+    let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+    socket.read_exact(&mut payload).ok()?;
+    Some((head[3], payload))
 }
 
 /// Whether the edge ends the connection, whatever it says before.
