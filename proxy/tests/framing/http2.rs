@@ -212,12 +212,13 @@ async fn many_streams_at_once_each_get_their_own_answer() {
     origin.assert_clean();
 }
 
+/// Criterion 22.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_are_dropped_while_a_good_client_is_served_and_memory_stays() {
     let origin = Origin::start();
     let weir = Weir::start(&config(origin.address));
     let mut good = connect(&weir).await;
-    let (mut slowest, began) = (Duration::ZERO, weir.memory());
+    let (mut took, began) = (Vec::new(), weir.memory());
     let id = |nth: u32| 2 * nth + 1;
     // Our own hand-made head is one that arrives.
     let mut one = raw(&weir);
@@ -264,16 +265,19 @@ async fn floods_are_dropped_while_a_good_client_is_served_and_memory_stays() {
             poll_fn(|cx| good.poll_ready(cx)).await.unwrap();
             let (response, _) = good.send_request(request(Method::GET, "/good"), true).unwrap();
             assert_eq!(whole(response).await.unwrap().0, 200, "{name}");
-            slowest = slowest.max(asked.elapsed());
+            took.push(asked.elapsed());
         }
         assert!(flooding.await.unwrap(), "{name}: not dropped");
         let upstream = origin.seen().iter().filter(|request| request.contains(" /flood ")).count();
         let grown = weir.memory().saturating_sub(before);
         println!("{name}: {upstream} requests upstream, {grown} KiB");
-        assert!(upstream <= 120 && grown < GROWTH, "{name}: {upstream} requests, {grown} KiB");
+        assert!(upstream <= 100 && grown < GROWTH, "{name}: {upstream} requests, {grown} KiB");
     }
-    println!("slowest good answer {slowest:?}, in all {} KiB", weir.memory().saturating_sub(began));
-    assert!(slowest < Duration::from_secs(1));
+    took.sort();
+    let (p95, slowest) = (took[took.len() * 95 / 100], took[took.len() - 1]);
+    println!("good answers: p95 {p95:?}, slowest of {} {slowest:?}", took.len());
+    println!("in all {} KiB", weir.memory().saturating_sub(began));
+    assert!(p95 < Duration::from_millis(100) && slowest < Duration::from_secs(1), "{p95:?}, {slowest:?}");
     origin.assert_clean();
     weir.assert_sane();
 }
