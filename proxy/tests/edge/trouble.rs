@@ -217,7 +217,7 @@ fn nothing_follows_a_part_of_a_request_that_was_lost() {
     let origin = Origin::connections(move |mut client| {
         client.head();
         // Reads nothing until the edge has given the write up, and then all that comes.
-        std::thread::sleep(std::time::Duration::from_millis(800));
+        std::thread::sleep(std::time::Duration::from_millis(1500));
         client.try_send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n");
         let got = client.up_to(LENGTH);
         let _ = tell.send((got.len(), got == sent[..got.len()]));
