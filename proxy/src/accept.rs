@@ -1,16 +1,16 @@
 //! The first stage: from a listening socket to one request that has one meaning.
 //!
 //! It owns the sockets, the accept loops, TLS, and every limit on what a connection may ask of us: time, size, number and
-//! speed. It reads each HTTP/1 head itself, refuses what two parsers could read differently, and hands Pingora exactly
-//! one head and exactly one body at a time; an idle connection holds nothing of Pingora's. HTTP/2 frames are left to their
-//! library, under bounds, and each of its requests is held to the same rules. Who the request is for is none of its
-//! business: that is the [`Service`]'s.
+//! speed. It reads each HTTP/1 head itself, refuses what two parsers could read differently, and hands on exactly one head
+//! and exactly one body at a time. HTTP/2 frames are left to their library, under bounds, and each of its requests is held
+//! to the same rules. Who the request is for is none of its business: that is the [`Service`]'s.
 //!
 //! Read in this order:
 //! - [`listener`]: bind, accept, the limit on connections, the graceful stop.
 //! - `proxy_protocol`: who connected, by the word of the hop in front.
 //! - [`tls`]: certificates by name, reloaded in place.
 //! - `http1`: the life of an HTTP/1 connection; `head`, `target`, `rewrite`: what a head may be.
+//! - [`exchange`]: one request and the way to answer it, in either protocol.
 //! - `io`: the connection behind its gate; `gate`, `frames`: what passes it.
 //! - `http2`: the life of an HTTP/2 connection; `stream`: what one of its requests may be.
 //! - [`client`]: whose request it is, behind trusted hops.
@@ -19,6 +19,7 @@
 pub mod bad;
 pub mod client;
 pub mod counters;
+pub mod exchange;
 mod frames;
 mod gate;
 mod head;
@@ -46,12 +47,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Version;
-use pingora::{
-    protocols::{Stream, http::ServerSession},
-    server::ShutdownWatch,
-};
+use pingora::server::ShutdownWatch;
 
 pub use self::bad::BadRequest;
+use self::exchange::{Exchange, Head, Reusable};
 pub(crate) use self::gate::Pace;
 
 /// What serves the requests that pass, and words the refusals.
@@ -63,8 +62,8 @@ pub trait Service: Send + Sync + 'static {
     ///        to be trusted, only shown.
     fn refuse(&self, arrival: Arc<Arrival>, request_line: &[u8]) -> Bytes;
 
-    /// Serves one request; the stream comes back when the connection may be used again.
-    async fn serve(&self, session: ServerSession, arrival: Arc<Arrival>) -> Option<Stream>;
+    /// Serves one request; what [`Exchange::finish`] gives comes back when the connection may be used again.
+    async fn serve(&self, exchange: Exchange, head: Head, arrival: Arc<Arrival>) -> Option<Reusable>;
 }
 
 /// A client's connection, as every request on it sees it.
@@ -128,13 +127,6 @@ pub struct Arrival {
     pub last: bool,
     fault: Arc<Fault>,
     stop: ShutdownWatch,
-}
-
-/// Breaks a connection inside of an answer that only its end would have ended: a FIN would say that the answer is whole.
-pub fn reset(stream: Stream) {
-    if let Ok(io) = stream.into_any().downcast::<io::FrontIo>() {
-        io.reset();
-    }
 }
 
 /// What the gate found wrong with a body, once.

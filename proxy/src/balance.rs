@@ -10,23 +10,31 @@
 //! `max_conns`; here a peer that is merely full prevents the pardon. Without it an upstream that was down for a
 //! moment would stay dark for a whole `fail_timeout` after it came back.
 //!
-//! One lock a pool, held for a walk over its peers, so that turns and `max_conns` are exact. Measured with ten peers:
-//! a pick, its outcome and its release take 41 to 88 ns by round robin, least_conn or ip_hash, and 0.12 to 0.25 µs with two threads that do
-//! nothing else.
+//! One lock a pool, held for a walk over its peers, so that turns and `max_conns` are exact. Measured with ten peers that
+//! are not compared: a pick, its outcome and its release take 41 to 88 ns by round robin, least_conn or ip_hash, and 0.12
+//! to 0.25 µs with two threads that do nothing else.
 //!
 //! - [`peer`]: an address with its parameters, and what outlives a reload.
 //! - `passive`: what outcomes of requests say.
+//! - `compare`: what they say when peers are compared; `outlier` is the judgement.
 //! - [`probe`]: what active checks say.
+//! - `gate`: what stands before the pool: `breaker`, `concurrency` and `queue`.
 //! - `round_robin`, `least_conn`, `least_time`, `ip_hash`, `hash`, `ring`, `random`: the methods.
 //! - [`Asker`]: what of a request they depend on.
 //! - `slow_start`: how a share grows when its peer is back.
 //! - [`sticky`]: what brings the requests of a session to its peer.
 //! - [`resolve`]: the plan's servers → endpoints; [`names`]: what the name servers say.
+//! - [`Picked`]: a request at the peer that was picked for it.
 //!
 //! Peers come and go by generations: whoever holds a pool builds the next one from it ([`Pool::rebuild`]) and names it
 //! its successor. Requests that an older generation picked tell their outcome to the newest one, if their peer stayed.
+//! What stands before the pool is one for all generations, as long as its rules are the same.
 
 mod asker;
+mod breaker;
+mod compare;
+mod concurrency;
+mod gate;
 mod hash;
 mod ip_hash;
 mod least_conn;
@@ -34,9 +42,12 @@ mod least_time;
 mod load;
 mod member;
 pub mod names;
+mod outlier;
 mod passive;
 pub mod peer;
+mod picked;
 pub mod probe;
+mod queue;
 mod random;
 pub mod resolve;
 mod ring;
@@ -64,10 +75,18 @@ use weir_config::plan::{Balance, Spread, Until, Upstream, WhenAllDown};
 
 pub use self::{
     asker::Asker,
+    breaker::Outcome,
+    gate::{Admitted, GateSight},
     peer::{Endpoint, Peer},
+    picked::Picked,
     tried::Tried,
 };
-use self::{member::Member, ring::Ring};
+use self::{
+    gate::Gate,
+    member::Member,
+    outlier::{Rules, Season},
+    ring::Ring,
+};
 
 /// One upstream: its peers and whose turn it is.
 #[derive(Debug)]
@@ -82,6 +101,9 @@ pub struct Pool {
     /// Primaries first, then backups.
     members: Mutex<Box<[Member]>>,
     primaries: usize,
+    /// When peers that do worse than others rest; taken after `members`.
+    outlier: Option<(Rules, Mutex<Season>)>,
+    gate: Gate,
     /// Whether another generation took its place, which is found in `newest`.
     retired: AtomicBool,
     /// The generation in force, shared by all of them: no chain, however long a request keeps an old one.
@@ -103,6 +125,9 @@ pub enum NoPeer {
     /// The plan or the active checks take every peer out.
     #[error("every peer is down")]
     Down,
+    /// The circuit breaker leaves the upstream alone for so long.
+    #[error("the circuit breaker is open")]
+    Open(Duration),
 }
 
 impl NoPeer {
@@ -114,6 +139,7 @@ impl NoPeer {
             Self::Out => "peers_out",
             Self::Tried => "peers_tried",
             Self::Down => "peers_down",
+            Self::Open(_) => "circuit_open",
         }
     }
 }
@@ -145,7 +171,18 @@ impl Pool {
     #[must_use]
     pub fn rebuild(old: Option<&Self>, upstream: &Upstream, endpoints: Vec<Endpoint>) -> Arc<Self> {
         let (name, balance) = (Arc::clone(&upstream.name), upstream.balance.clone());
-        let pool = Self::build(old, name, balance, upstream.when_all_down, endpoints);
+        let mut pool = Self::build(old, name, balance, upstream.when_all_down, endpoints);
+        let fresh = Arc::get_mut(&mut pool).expect("nobody else has it yet");
+        fresh.watch(old, upstream.outlier.as_ref());
+        fresh.gate = Gate::new(upstream, old.map(|old| &old.gate));
+        if upstream.health.as_ref().is_some_and(|health| health.mandatory) {
+            // Who is new has yet to prove well.
+            let before = old.map(|old| old.members.lock());
+            let known =
+                |peer: &Peer| before.iter().flat_map(|it| it.iter()).any(|member| member.peer.is(peer));
+            let members = fresh.members.get_mut().iter();
+            members.filter(|member| !known(&member.peer)).for_each(|member| member.peer.set_healthy(false));
+        }
         if upstream.health.is_none() {
             // The checks that found a peer sick may be gone from the plan: nobody would ever bring it back.
             pool.members.lock().iter().for_each(|member| member.peer.set_healthy(true));
@@ -184,6 +221,8 @@ impl Pool {
             slow_start,
             members: Mutex::new(members),
             primaries: count,
+            outlier: None,
+            gate: Gate::default(),
             retired: AtomicBool::new(false),
             newest: old.map_or_else(Arc::default, |old| Arc::clone(&old.newest)),
         })
@@ -197,9 +236,13 @@ impl Pool {
     /// Source: nginx `ngx_http_upstream_get_round_robin_peer` and its siblings.
     pub fn pick(self: &Arc<Self>, asker: &Asker, tried: &mut Tried, now: Instant) -> Result<Picked, NoPeer> {
         let mut members = self.members.lock();
+        if self.gate.is_full(|| under_way(&members)) {
+            return Err(NoPeer::Full);
+        }
         if self.slow_start {
             members.iter_mut().for_each(|member| member.notice_health(now));
         }
+        self.compare(&mut members, tried, now);
         let chosen = if self.is_single(&members) {
             // Failures do not count where there is nobody else to ask (nginx `peers->single`).
             let member = &members[0];
@@ -223,20 +266,50 @@ impl Pool {
         member.peer.begin();
         tried.insert(index);
         tried.on_backups = index >= self.primaries;
-        let (pool, peer) = (Arc::clone(self), Arc::clone(&member.peer));
-        let waits = matches!(self.balance, Balance::LeastTime { inflight: true, .. });
-        if waits {
-            member.waiting.begin(now);
-        }
-        Ok(Picked { pool, peer, index, began: now, header: None, waits })
+        let peer = Arc::clone(&member.peer);
+        let inflight = matches!(self.balance, Balance::LeastTime { inflight: true, .. });
+        let begin = |member: &mut Member| {
+            if inflight {
+                member.waiting.begin(now);
+            }
+            member.vigil.sent(now)
+        };
+        // Whoever hears of the outcome hears of the request, too.
+        let awaited = if self.retired.load(Ordering::Acquire) {
+            drop(members);
+            self.newest(&peer, index).map(|(pool, index)| begin(&mut pool.members.lock()[index]))
+        } else {
+            Some(begin(member))
+        };
+        Ok(Picked::new(Arc::clone(self), peer, index, now, inflight, awaited))
     }
 
     /// From now on outcomes belong to `next`, which was rebuilt from this one, as far as it has their peers.
     pub fn succeeded_by(self: &Arc<Self>, next: &Arc<Self>) {
-        if !Arc::ptr_eq(self, next) {
-            *self.newest.lock() = Arc::downgrade(next);
-            self.retired.store(true, Ordering::Release);
+        if Arc::ptr_eq(self, next) {
+            return;
         }
+        let before = self.members.lock();
+        // Requests have come and gone here since `next` was built.
+        next.take_over(&before);
+        *self.newest.lock() = Arc::downgrade(next);
+        self.retired.store(true, Ordering::Release);
+        drop(before);
+        // Whoever waits may find a place in it.
+        self.freed();
+    }
+
+    /// A place was given back, or there are others.
+    fn freed(&self) {
+        self.gate.freed();
+        if let Some(newest) = self.successor() {
+            newest.gate.freed();
+        }
+    }
+
+    /// The generation in force, if it is another one.
+    fn successor(&self) -> Option<Arc<Self>> {
+        self.retired.load(Ordering::Acquire).then(|| self.newest.lock().upgrade()).flatten()
     }
 
     /// As the plan calls it.
@@ -324,7 +397,10 @@ impl Pool {
             return NoPeer::Tried;
         }
         if self.when_all_down == WhenAllDown::Pardon && up().all(|(_, member)| is_out(member)) {
-            members.iter_mut().for_each(|member| member.standing.pardon());
+            for member in members.iter_mut() {
+                member.standing.pardon();
+                member.vigil.pardon();
+            }
         }
         NoPeer::Out
     }
@@ -334,7 +410,7 @@ impl Pool {
         if !self.retired.load(Ordering::Acquire) {
             return Some((Arc::clone(self), index));
         }
-        let newest = self.newest.lock().upgrade()?;
+        let newest = self.successor()?;
         let index = newest.members.lock().iter().position(|member| member.peer.is(peer))?;
         Some((newest, index))
     }
@@ -388,96 +464,9 @@ fn its_session(
     members[index].is_open_to_its_session(index, tried, now).then_some(index)
 }
 
-/// A peer picked for one attempt: the proof that forward asks for, and the count of the request until it is dropped.
-///
-/// Dropped without an outcome (the client left, say) it says nothing about the peer.
-#[derive(Debug)]
-#[must_use = "the peer counts the request only as long as this lives"]
-pub struct Picked {
-    pool: Arc<Pool>,
-    peer: Arc<Peer>,
-    index: usize,
-    began: Instant,
-    header: Option<Duration>,
-    /// Whether it counts among those that wait for an answer.
-    waits: bool,
-}
-
-impl Picked {
-    /// Whom to ask.
-    #[must_use]
-    pub fn peer(&self) -> &Arc<Peer> {
-        &self.peer
-    }
-
-    /// The upstream it was picked from.
-    #[must_use]
-    pub fn upstream(&self) -> &Arc<str> {
-        self.pool.name()
-    }
-
-    /// The head of an answer came, for `least_time`.
-    pub fn answered(&mut self, now: Instant) {
-        let took = now.saturating_duration_since(self.began);
-        self.header = Some(took);
-        if self.waits && self.pool.waits_for_heads() {
-            self.waits = false;
-            if let Some((pool, index)) = self.pool.newest(&self.peer, self.index) {
-                let member = &mut pool.members.lock()[index];
-                member.times.add_header(took);
-                member.waiting.end(took, now);
-            }
-        }
-    }
-
-    /// The attempt ended with an answer that counts as none of the failures.
-    pub fn succeeded(mut self, now: Instant) {
-        self.waited(now);
-        let last_byte = now.saturating_duration_since(self.began);
-        let Some((pool, index)) = self.pool.newest(&self.peer, self.index) else { return };
-        let member = &mut pool.members.lock()[index];
-        member.times.add_last_byte(last_byte);
-        if !pool.waits_for_heads() {
-            member.times.add_header(self.header.unwrap_or(last_byte));
-        }
-        member.succeeded(now);
-    }
-
-    /// The kept-alive connection was closed before anything was sent on it: this says nothing about the peer, and the
-    /// only peer of an upstream may be asked again. With several, the request goes to another one, as in nginx.
-    pub fn unused(self, tried: &mut Tried) {
-        if self.pool.is_single(&self.pool.members.lock()) {
-            tried.remove(self.index);
-        }
-    }
-
-    /// The attempt failed in a way that counts against the peer.
-    pub fn failed(mut self, now: Instant) {
-        self.waited(now);
-        if let Some((pool, index)) = self.pool.newest(&self.peer, self.index) {
-            pool.failed(index, now);
-        }
-    }
-
-    fn waited(&mut self, now: Instant) {
-        if std::mem::take(&mut self.waits)
-            && let Some((pool, index)) = self.pool.newest(&self.peer, self.index)
-        {
-            let took = now.saturating_duration_since(self.began);
-            pool.members.lock()[index].waiting.end(took, now);
-        }
-    }
-}
-
-impl Drop for Picked {
-    fn drop(&mut self) {
-        if self.waits
-            && let Some((pool, index)) = self.pool.newest(&self.peer, self.index)
-        {
-            pool.members.lock()[index].waiting.leave();
-        }
-        self.peer.end();
-    }
+/// Requests under way at all of them.
+fn under_way(members: &[Member]) -> u32 {
+    members.iter().map(|member| member.peer.active()).sum()
 }
 
 #[cfg(test)]

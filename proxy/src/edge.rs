@@ -1,8 +1,8 @@
 //! THE REQUEST PATH, general lane: accepted, routed, limited, authenticated, looked up, balanced, forwarded, recorded.
 //!
 //! [`Edge::serve`] is one request's life; [`Edge::travel`] tells it in time order, each step a call that either
-//! answers, refuses, or hands on. What a step needs of Pingora is in `edge/client.rs` (the client's side) and
-//! `edge/exchange.rs` (the peer's side); this file and its children are the only ones that see both.
+//! answers, refuses, or hands on. What a step needs of the client is in `edge/client.rs`, what it needs of a peer in
+//! `edge/exchange.rs`; this file and its children are the only ones that see both.
 
 mod caching;
 mod client;
@@ -12,17 +12,20 @@ mod forwarding;
 mod local;
 mod mirror;
 mod reply;
+mod tunnel;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use pingora::protocols::{Stream, http::ServerSession};
 use weir_config::plan::{Action, Forward};
 
 use self::client::{Client, ClientError};
 use crate::{
-    accept::{Arrival, BadRequest, Service},
+    accept::{
+        Arrival, BadRequest, Service,
+        exchange::{Exchange, Head, Reusable},
+    },
     cache::Now,
     decide::{self, Decision, Passed},
     forward::peer::Connectors,
@@ -94,6 +97,7 @@ impl Edge {
     async fn travel(
         &self,
         snapshot: &Arc<Snapshot>,
+        head: Head,
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
@@ -101,7 +105,7 @@ impl Edge {
         if let Some(bad) = journey.arrival.refused {
             return Err(Refusal::Bad(bad).into());
         }
-        let request = Arc::new(client.request(&journey.arrival, &snapshot.running.plan)?);
+        let request = Arc::new(client.request(head, &journey.arrival, &snapshot.running.plan)?);
         journey.request = Some(Arc::clone(&request));
 
         // routed, limited, authenticated.
@@ -109,7 +113,7 @@ impl Edge {
             decide::decide(&snapshot.running, &request, Now::read()).await;
         (journey.route, journey.caller) = (route, caller);
         let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(verdict?) };
-        client.expect_body(trip.body_limit(&journey.arrival), trip.request.expects_continue);
+        client.bound_body(trip.body_limit(&journey.arrival));
         if let Some(limit) = &trip.route().limit_rate {
             client.limit_rate(Pace { per_second: limit.per_second.get(), after: limit.after.get() });
         }
@@ -119,6 +123,7 @@ impl Edge {
             Action::Redirect(redirect) => self.redirect(&trip, redirect, client, journey).await,
             Action::Answer(answer) => self.fixed(&trip, answer, client, journey).await,
             Action::Files(_) => self.file(&trip, client, journey).await,
+            Action::Tunnel(upstream) => self.tunnel(&trip, *upstream, client, journey).await,
             Action::Forward(forward) => {
                 self.mirror(&trip, forward, client);
                 self.look_up_or_forward(&trip, forward, client, journey).await
@@ -175,21 +180,13 @@ impl Service for Edge {
         answer
     }
 
-    async fn serve(&self, mut session: ServerSession, arrival: Arc<Arrival>) -> Option<Stream> {
+    async fn serve(&self, exchange: Exchange, head: Head, arrival: Arc<Arrival>) -> Option<Reusable> {
         let snapshot = self.state.snapshot();
         let _in_flight = self.state.begin();
         let mut journey = Journey::new(arrival);
-        if !matches!(session.read_request().await, Ok(true)) {
-            // The front let it pass and Pingora did not: the rules differ somewhere, and ours is the one to mend.
-            tracing::warn!("a request passed the front that pingora cannot read");
-            journey.refusal = Some(Refusal::Bad(BadRequest::BadLine));
-            journey.answer.status = 400;
-            snapshot.recorder.finish(&journey, None);
-            return None;
-        }
         let listener = snapshot.running.plan.listener(journey.arrival.connection.listener);
-        let mut client = Client::new(session, listener.map(|listener| &listener.bounds));
-        let ended = Box::pin(self.travel(&snapshot, &mut client, &mut journey)).await;
+        let mut client = Client::new(exchange, listener.map(|listener| &listener.bounds));
+        let ended = Box::pin(self.travel(&snapshot, head, &mut client, &mut journey)).await;
         let whole = match ended {
             Ok(()) => true,
             Err(Ended::Refused(refusal)) => {

@@ -16,12 +16,16 @@
 //! - [`upgrade`]: upgrades to another protocol.
 //! - [`response`]: which answers are refused.
 //! - [`retry`]: the next peer, or the end.
+//! - [`budget`]: how many requests may be repeated.
+//! - [`hedge`]: a second peer for a slow answer.
 //! - [`peer`]: a picked address as Pingora's type.
 //! - [`idle`]: connections that nobody uses now.
 //! - [`proxy_protocol`]: the client's address, said to the peer before everything else.
 
+pub mod budget;
 pub mod grpc;
 pub mod headers;
+pub mod hedge;
 pub mod hop_by_hop;
 pub mod http1;
 pub mod http2;

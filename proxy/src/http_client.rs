@@ -1,4 +1,5 @@
-//! The edge's own questions over HTTP/1.1: is this peer well (balance), whose is this token (auth).
+//! The edge's own questions over HTTP/1.1: is this peer well (balance), whose is this token (auth). [`grpc`] asks the
+//! first one in gRPC.
 //!
 //! A leaf beside the stages: one connection a question, GET only, one deadline for the whole of it and a bound on the
 //! answer. It leaves to others: pooling (a check that reuses a connection would not notice that no new one can be
@@ -6,17 +7,18 @@
 
 mod address;
 mod files;
+pub mod grpc;
 mod tls;
 
 use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, header, response};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
-    net::{TcpSocket, TcpStream, UnixStream},
+    net::{TcpSocket, UnixStream},
 };
 
 pub use self::{
@@ -61,21 +63,27 @@ pub enum Failed {
     Connect(#[source] io::Error),
     /// The exchange broke or was not HTTP; the target's fault.
     #[error("the exchange broke")]
-    Exchange(#[from] hyper::Error),
+    Exchange(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The body broke off; the target's fault.
     #[error("the answer broke off")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The answer has a head, but more body than was asked for.
     #[error("the answer is longer than {limit} bytes")]
     TooLong {
-        /// The status it came with.
-        status: StatusCode,
+        /// The head it came with.
+        head: Box<response::Parts>,
         /// In bytes.
         limit: usize,
     },
     /// The deadline passed; the target's fault.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+}
+
+impl From<hyper::Error> for Failed {
+    fn from(error: hyper::Error) -> Self {
+        Self::Exchange(error.into())
+    }
 }
 
 /// Asks `target` with `GET path`, and reads the whole answer.
@@ -88,47 +96,48 @@ pub async fn get(
     bearer: Option<&str>,
     timeout: Duration,
     max_body: usize,
-) -> Result<(StatusCode, Bytes), Failed> {
+) -> Result<Response<Bytes>, Failed> {
     let question = question(target.host, path, bearer)?;
-    let answer = async {
-        match target.address {
-            Address::Inet(address) => {
-                let stream = connect(*address, target.way.bind).await.map_err(Failed::Connect)?;
-                ask(stream, &target, question, max_body).await
-            }
-            Address::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(Failed::Connect)?;
-                ask(stream, &target, question, max_body).await
-            }
-        }
-    };
+    within(timeout, async { exchange(connect(&target).await?, question, max_body).await }).await
+}
+
+/// Whether `target` accepts a connection, TLS included.
+///
+/// Errors: [`Failed`].
+pub async fn knock(target: Target<'_>, timeout: Duration) -> Result<(), Failed> {
+    within(timeout, async { connect(&target).await.map(drop) }).await
+}
+
+async fn within<T>(timeout: Duration, answer: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
     tokio::time::timeout(timeout, answer).await.unwrap_or(Err(Failed::Timeout(timeout)))
 }
 
-async fn connect(address: SocketAddr, bind: Option<SocketAddr>) -> io::Result<TcpStream> {
+/// A connection, whatever it goes over.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+async fn connect(target: &Target<'_>) -> Result<Box<dyn Stream>, Failed> {
+    let mut stream = reach(target.address, target.way.bind).await.map_err(Failed::Connect)?;
+    stream.write_all(target.way.preface).await.map_err(Failed::Connect)?;
+    match target.tls {
+        None => Ok(stream),
+        Some(tls) => Ok(Box::new(tls.connect(stream).await.map_err(Failed::Connect)?)),
+    }
+}
+
+async fn reach(address: &Address, bind: Option<SocketAddr>) -> io::Result<Box<dyn Stream>> {
+    let address = match address {
+        Address::Inet(address) => *address,
+        Address::Unix(path) => return Ok(Box::new(UnixStream::connect(path).await?)),
+    };
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(bind) = bind {
         socket.bind(bind)?;
     }
     let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-async fn ask(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    target: &Target<'_>,
-    question: Request<Empty<Bytes>>,
-    max_body: usize,
-) -> Result<(StatusCode, Bytes), Failed> {
-    stream.write_all(target.way.preface).await.map_err(Failed::Connect)?;
-    match target.tls {
-        None => exchange(stream, question, max_body).await,
-        Some(tls) => {
-            let stream = tls.connect(stream).await.map_err(Failed::Connect)?;
-            exchange(stream, question, max_body).await
-        }
-    }
+    Ok(Box::new(stream))
 }
 
 fn question(host: &str, path: &str, bearer: Option<&str>) -> Result<Request<Empty<Bytes>>, http::Error> {
@@ -150,7 +159,7 @@ async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     question: Request<Empty<Bytes>>,
     max_body: usize,
-) -> Result<(StatusCode, Bytes), Failed> {
+) -> Result<Response<Bytes>, Failed> {
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(HEAD_BYTES)
         .handshake(TokioIo::new(stream))
@@ -159,9 +168,9 @@ async fn exchange(
     let mut answer = pin!(async {
         let (head, body) = sender.send_request(question).await?.into_parts();
         match Limited::new(body, max_body).collect().await {
-            Ok(body) => Ok((head.status, body.to_bytes())),
+            Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
             Err(error) if error.is::<LengthLimitError>() => {
-                Err(Failed::TooLong { status: head.status, limit: max_body })
+                Err(Failed::TooLong { head: Box::new(head), limit: max_body })
             }
             Err(error) => Err(Failed::Body(error)),
         }
@@ -177,6 +186,7 @@ async fn exchange(
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use http::StatusCode;
     use tokio::{io::AsyncReadExt, net::TcpListener};
 
     use super::*;
@@ -206,8 +216,8 @@ mod tests {
     #[tokio::test]
     async fn asks_with_host_and_token_and_returns_status_and_body() {
         let (address, asked) = answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
-        let (status, body) = get(plain(&address), "/me?x=1", Some("secret"), PATIENCE, 100).await.unwrap();
-        assert_eq!((status, body.as_ref()), (StatusCode::OK, b"hi".as_slice()));
+        let answer = get(plain(&address), "/me?x=1", Some("secret"), PATIENCE, 100).await.unwrap();
+        assert_eq!((answer.status(), answer.body().as_ref()), (StatusCode::OK, b"hi".as_slice()));
         let asked = asked.await.unwrap();
         assert!(asked.starts_with("GET /me?x=1 HTTP/1.1\r\nhost: api:3001\r\n"), "{asked}");
         assert!(asked.contains("authorization: Bearer secret\r\n"), "{asked}");
@@ -218,27 +228,27 @@ mod tests {
         let (address, asked) = answering("HTTP/1.1 204 No\r\n\r\n").await;
         let way = Way { bind: Some(([127, 0, 0, 1], 0).into()), preface: b"PROXY UNKNOWN\r\n" };
         let target = Target { way, ..plain(&address) };
-        assert_eq!(get(target, "/", None, PATIENCE, 100).await.unwrap().0, 204);
+        assert_eq!(get(target, "/", None, PATIENCE, 100).await.unwrap().status(), 204);
         assert!(asked.await.unwrap().starts_with("PROXY UNKNOWN\r\nGET / HTTP/1.1\r\n"));
     }
 
     #[tokio::test]
     async fn an_error_status_is_an_answer() {
         let (address, _) = answering("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n").await;
-        assert_eq!(get(plain(&address), "/", None, PATIENCE, 100).await.unwrap().0, 503);
+        assert_eq!(get(plain(&address), "/", None, PATIENCE, 100).await.unwrap().status(), 503);
     }
 
     #[tokio::test]
     async fn a_body_until_close_is_read_whole() {
         let (address, _) = answering("HTTP/1.1 200 OK\r\n\r\nall of it").await;
-        assert_eq!(get(plain(&address), "/", None, PATIENCE, 100).await.unwrap().1, "all of it");
+        assert_eq!(get(plain(&address), "/", None, PATIENCE, 100).await.unwrap().body(), "all of it");
     }
 
     #[tokio::test]
     async fn a_longer_body_is_refused_but_its_status_told() {
         let (address, _) = answering("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlong").await;
         let failed = get(plain(&address), "/", None, PATIENCE, 3).await.unwrap_err();
-        assert!(matches!(failed, Failed::TooLong { status: StatusCode::OK, limit: 3 }), "{failed:?}");
+        assert!(matches!(failed, Failed::TooLong { head, limit: 3 } if head.status == StatusCode::OK));
     }
 
     #[tokio::test]

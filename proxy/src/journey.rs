@@ -48,6 +48,10 @@ pub struct Attempt {
     pub status: Option<u16>,
     /// `answered`, or the word of the failure.
     pub outcome: &'static str,
+    /// Whether it was made while the one before was still silent.
+    pub hedge: bool,
+    /// Why no further attempt was made after this one failed.
+    pub stopped: Option<&'static str>,
 }
 
 /// What the client got.

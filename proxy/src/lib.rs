@@ -34,3 +34,4 @@ pub mod chunked; // the chunked coding, strictly
 pub mod http_client; // the edge's own questions
 pub mod metrics; // the families and their handles
 pub mod source; // the configuration's file and environment
+pub mod wire; // HTTP/1 heads as bytes

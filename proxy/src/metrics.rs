@@ -61,10 +61,20 @@ families! {
     refusals: counter "weir_refusals_total" ["reason"] "requests refused, by reason";
     /// Attempts at peers, by how they ended.
     attempts: counter "weir_attempts_total" ["upstream", "peer", "outcome"] "attempts at a peer, by how they ended";
+    /// Attempts after the first, and why there were not more.
+    retries: counter "weir_upstream_retries_total" ["upstream", "outcome"] "attempts after the first, by whether they were answered or failed, and failures that were not retried, by reason";
+    /// Second peers asked for a slow answer, by who was first.
+    hedges: counter "weir_upstream_hedges_total" ["upstream", "outcome"] "attempts made while the first was silent, by whether they won or lost";
     /// From the pick of a peer to its answer's head.
     first_bytes: histogram "weir_attempt_first_byte_seconds" ["upstream"] "from the pick of a peer to the head of its answer, seconds";
     /// Whether a peer is asked.
     peer_up: gauge "weir_peer_up" ["upstream", "peer"] "1 while the peer is asked, 0 while it is out";
+    /// Whether the circuit breaker refuses.
+    circuit_open: gauge "weir_circuit_open" ["upstream"] "1 while the circuit breaker refuses requests to the upstream";
+    /// What the concurrency limit admits.
+    concurrency: gauge "weir_concurrency_limit" ["upstream"] "requests at once that the upstream gets";
+    /// Requests in the queue.
+    queued: gauge "weir_queued_requests" ["upstream"] "requests that wait for a place at a peer";
     /// Look-ups, by what came of them.
     cache: counter "weir_cache_requests_total" ["cache", "result"] "requests that a cache rule applied to, by result";
     /// What a cache holds.

@@ -92,6 +92,18 @@ impl Recorder {
 
     fn attempts(&self, journey: &Journey, upstream: &str) {
         let families = self.metrics.families();
+        let retried = |outcome| families.retries.with_label_values(&[upstream, outcome]).inc();
+        let (hedges, attempts): (Vec<_>, Vec<_>) = journey.attempts.iter().partition(|attempt| attempt.hedge);
+        for hedge in hedges {
+            let outcome = if hedge.outcome == "answered" { "won" } else { "lost" };
+            families.hedges.with_label_values(&[upstream, outcome]).inc();
+        }
+        for attempt in attempts.iter().skip(1) {
+            retried(if attempt.outcome == "answered" { "answered" } else { "failed" });
+        }
+        if let Some(reason) = journey.attempts.last().and_then(|last| last.stopped) {
+            retried(reason);
+        }
         for attempt in &journey.attempts {
             families.attempts.with_label_values(&[upstream, &*attempt.peer, attempt.outcome]).inc();
             if let Some(first_byte) = attempt.first_byte {
@@ -144,6 +156,8 @@ impl Line<'_> {
                     "outcome": attempt.outcome,
                     "status": attempt.status,
                     "first_byte_ms": attempt.first_byte.map(millis),
+                    "hedge": attempt.hedge,
+                    "stopped": attempt.stopped,
                 })
             });
             put("attempts", attempts.collect::<Vec<_>>().into());

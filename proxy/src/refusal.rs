@@ -43,6 +43,11 @@ pub enum Refusal {
     NoPeer,
     /// Every peer that is up has all the requests it takes.
     PeersFull,
+    /// The circuit breaker leaves the upstream alone.
+    CircuitOpen {
+        /// When it is worth coming back.
+        retry_after: Duration,
+    },
     /// A peer refused, broke off or answered nonsense.
     PeerFailed(Failure),
     /// A peer did not answer in time.
@@ -104,6 +109,7 @@ impl Refusal {
             Self::Hops => Said { closes: true, ..said(400, "hop_by_hop", "the request cannot be passed on") },
             Self::NoPeer => said(502, "no_peer", "no server is available"),
             Self::PeersFull => said(503, "peers_full", "every server is busy"),
+            Self::CircuitOpen { .. } => said(503, "circuit_open", "the servers fail at the moment"),
             Self::PeerFailed(_) => said(502, "peer_failed", "the server's answer could not be used"),
             Self::PeerTimeout(_) => said(504, "peer_timeout", "the server did not answer in time"),
             Self::NoFile => said(404, "no_file", "nothing is served here"),
@@ -116,7 +122,7 @@ impl Refusal {
     #[must_use]
     pub fn fields(&self) -> Vec<(http::HeaderName, String)> {
         match self {
-            Self::Limited { retry_after } => {
+            Self::Limited { retry_after } | Self::CircuitOpen { retry_after } => {
                 vec![(http::header::RETRY_AFTER, whole_seconds(*retry_after).to_string())]
             }
             Self::SessionsDown | Self::PeersFull => vec![(http::header::RETRY_AFTER, "1".to_owned())],

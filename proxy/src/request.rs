@@ -53,9 +53,7 @@ pub struct RequestView {
     pub headers: HeaderMap,
     /// Whether a body follows.
     pub has_body: bool,
-    /// Whether the client waits for `100 Continue` before it sends the body.
-    pub expects_continue: bool,
-    /// Whether the client takes trailers; only HTTP/2 carries them here.
+    /// Whether the client takes trailers.
     pub trailers: bool,
     /// The other protocol it asks for; the route says whether that is passed on.
     pub upgrade: Option<Upgrade>,
@@ -81,31 +79,31 @@ impl RequestView {
     /// # Errors
     /// 400s that need the whole head: a path without an agreed meaning, `Connection` naming what is not the connection's.
     pub fn read(
-        method: &Method,
+        method: Method,
         target: &str,
         version: Version,
-        headers: &HeaderMap,
+        mut headers: HeaderMap,
         has_body: bool,
         arrival: &Arrival,
         plan: &Plan,
     ) -> Result<Self, Refusal> {
-        let (raw_path, query) = split_target(target);
+        // CONNECT names a host and a port, and no path.
+        let is_connect = method == Method::CONNECT;
+        let (raw_path, query) = if is_connect { ("/", None) } else { split_target(target) };
         let path = Path::parse(raw_path).map_err(|_| Refusal::Bad(BadRequest::BadTarget))?.into_owned();
-        let mut headers = headers.clone();
         let peer = arrival.connection.peer.ip().to_canonical();
         let is_trusted = plan.clients.trusted.iter().any(|net| net.contains(&peer));
         let client = client::client(peer, &headers, &plan.clients);
-        let upgrade = Upgrade::recognise(method, version, &headers);
-        let trailers = version == Version::HTTP_2 && hop_by_hop::takes_trailers(&headers);
+        let upgrade = Upgrade::recognise(&method, version, &headers).filter(|_| !is_connect);
+        let trailers = version != Version::HTTP_10 && hop_by_hop::takes_trailers(&headers);
         let identity = plan.identity.as_ref().map(|identity| &identity.header);
         hop_by_hop::clean_request(&mut headers, identity).map_err(|_| Refusal::Hops)?;
-        let expects_continue = headers.remove(header::EXPECT).is_some() && version == Version::HTTP_11;
         if let Some(identity) = identity {
             headers.remove(identity);
         }
         // HTTP/1.0 may come without Host; such a request is for nobody by name.
-        let authority =
-            headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("").to_ascii_lowercase();
+        let authority = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+        let authority = if is_connect { target } else { authority }.to_ascii_lowercase();
         let host = without_port(&authority).to_owned();
         // The cache compares hosts without regard to case: so must the origin, or one client's spelling is another's answer.
         if let Ok(host) = HeaderValue::try_from(&authority)
@@ -117,7 +115,7 @@ impl RequestView {
         let id = trace::request_id(&headers, is_trusted, fresh);
         let trace = Trace::follow(&headers, fresh, rand::rng().random());
         Ok(Self {
-            method: method.clone(),
+            method,
             version,
             scheme: arrival.connection.scheme(),
             authority,
@@ -126,7 +124,6 @@ impl RequestView {
             query,
             headers,
             has_body,
-            expects_continue,
             trailers,
             upgrade,
             client,
@@ -146,9 +143,12 @@ impl RequestView {
         })
     }
 
-    /// Path and query as they are forwarded when the route does not rewrite them.
+    /// Path and query as they are forwarded when the route does not rewrite them; of CONNECT, host and port.
     #[must_use]
     pub fn target(&self) -> String {
+        if self.method == Method::CONNECT {
+            return self.authority.clone();
+        }
         let path = self.path.forwarded();
         match &self.query {
             Some(query) => format!("{path}?{query}"),

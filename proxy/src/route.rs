@@ -188,20 +188,13 @@ impl Rule {
 
     fn takes_method(&self, method: &Method) -> bool {
         let get_takes_head = method == Method::HEAD && self.methods.contains(&Method::GET);
-        self.methods.is_empty() || self.methods.contains(method) || get_takes_head
+        (self.methods.is_empty() && method != Method::CONNECT)
+            || self.methods.contains(method)
+            || get_takes_head
     }
 
     fn takes_headers(&self, headers: &HeaderMap) -> bool {
-        self.headers.iter().all(|(name, condition)| match condition {
-            HeaderCondition::Present => headers.contains_key(name),
-            HeaderCondition::Absent => !headers.contains_key(name),
-            HeaderCondition::Equals(expected) => headers.get_all(name).iter().any(|value| value == expected),
-            HeaderCondition::Matches(regex) => headers
-                .get_all(name)
-                .iter()
-                .filter_map(|value| value.to_str().ok())
-                .any(|value| regex.is_match(value)),
-        })
+        self.headers.iter().all(|(name, condition)| condition.is_met(name, headers))
     }
 
     /// What the path captures; `None` where a value is not UTF-8, which is no match.

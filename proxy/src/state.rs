@@ -151,7 +151,18 @@ impl State {
         // Peers that are gone must not be shown as they were.
         families.peer_up.reset();
         for upstream in &running.upstreams {
-            for sight in upstream.pool().sight(now) {
+            let (pool, label) = (upstream.pool(), [&*upstream.plan.name]);
+            let gate = pool.gate(now);
+            if let Some(open) = gate.open {
+                families.circuit_open.with_label_values(&label).set(i64::from(open));
+            }
+            if let Some(limit) = gate.limit {
+                families.concurrency.with_label_values(&label).set(i64::from(limit));
+            }
+            if let Some(waiting) = gate.waiting {
+                families.queued.with_label_values(&label).set(number(waiting));
+            }
+            for sight in pool.sight(now) {
                 let up = sight.is_asked();
                 let labels = [&*upstream.plan.name, &*sight.peer.endpoint().name];
                 families.peer_up.with_label_values(&labels).set(i64::from(up));

@@ -18,7 +18,7 @@ pub(super) const ROWS: &[Row] = &[
     once("keepalive_requests", UPSTREAM, ONE, Means),
     once("keepalive_time", UPSTREAM, ONE, Means),
     once("zone", UPSTREAM, ONE_OR_TWO, Ignored("all threads share one state already")),
-    once("queue", UPSTREAM, ONE_OR_TWO, Refused("requests do not queue for a peer: raise max_conns or add a server")),
+    once("queue", UPSTREAM, ONE_OR_TWO, Means),
     once("resolver", UPSTREAM, SOME, Ignored("all upstreams ask the resolver of http")),
     once("resolver_timeout", UPSTREAM, ONE, Ignored("all upstreams ask the resolver of http")),
     once("state", UPSTREAM, ONE, Refused("list the servers in the file and reload")),

@@ -1,6 +1,7 @@
 //! `proxy_pass` and `grpc_pass`, and the directives that tune them.
 
 use weir_config::{
+    plan::RetryOn,
     raw::{Protocol, Retry, Route, Timeouts, Upstream, UpstreamTls, Word},
     template::Template,
     units::Span,
@@ -226,34 +227,34 @@ impl<'a> Translator<'a, '_> {
             retry.timeout = Word::new(timeout);
         }
         let Some(next) = scope.one(&module.word("next_upstream")) else { return retry };
-        let mut statuses = Vec::new();
         self.ledger.exact(next);
+        let mut on = Vec::new();
         for word in &next.args {
-            match word.text.as_str() {
-                "error" | "timeout" | "invalid_header" | "updating" => {}
-                "off" => retry.tries = Word::new(1),
-                "non_idempotent" => {
-                    self.ledger.approximated(
-                        next,
-                        "only requests that may safely be repeated go to the next server",
-                    );
+            on.push(match word.text.as_str() {
+                "error" => RetryOn::Error,
+                "timeout" => RetryOn::Timeout,
+                "invalid_header" => RetryOn::InvalidHeader,
+                "non_idempotent" => RetryOn::NonIdempotent,
+                "http_403" => RetryOn::Http403,
+                "http_404" => RetryOn::Http404,
+                "http_429" => RetryOn::Http429,
+                "http_500" => RetryOn::Http500,
+                "http_502" => RetryOn::Http502,
+                "http_503" => RetryOn::Http503,
+                "http_504" => RetryOn::Http504,
+                // Of a cache; `off` stands alone.
+                "updating" if matches!(module, Module::Proxy) => continue,
+                "off" => {
+                    retry.tries = Word::new(1);
+                    return retry;
                 }
                 other => {
-                    const KNOWN: [u16; 7] = [403, 404, 429, 500, 502, 503, 504];
-                    let status = other.strip_prefix("http_").and_then(|status| status.parse().ok());
-                    match status.filter(|status| KNOWN.contains(status)) {
-                        Some(status) => statuses.push(status),
-                        None => self.problems.add(&word.at, format!("invalid value \"{other}\"")),
-                    }
+                    self.problems.add(&word.at, format!("invalid value \"{other}\""));
+                    continue;
                 }
-            }
+            });
         }
-        let has = |name| next.texts().any(|word| word == name);
-        let both = has("error") && has("timeout");
-        if !has("off") && !both {
-            self.ledger.approximated(next, "errors and timeouts always go to the next server");
-        }
-        retry.statuses = list(statuses);
+        retry.on = list(on);
         retry
     }
 

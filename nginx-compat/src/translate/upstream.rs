@@ -1,6 +1,9 @@
 //! `upstream` blocks → groups of servers, and the groups that a bare `proxy_pass http://host:port` implies.
 
-use weir_config::raw::{Balance, Method, Server, Short, Upstream, Word};
+use weir_config::{
+    raw::{Balance, Method, Queue, Server, Short, Upstream, Word},
+    units::Span,
+};
 
 use super::{
     Translator,
@@ -52,9 +55,30 @@ impl<'a> Translator<'a, '_> {
             sticky: maybe(sticky),
             servers: list(servers.into_iter().map(Short)),
             keepalive: maybe(keepalive.map(Short)),
+            queue: maybe(self.queue(&scope)),
             ..Upstream::default()
         };
         Group { block, base, tries: u32::try_from(tries).unwrap_or(u32::MAX).max(1) }
+    }
+
+    /// `queue NUMBER [timeout=TIME]`.
+    fn queue(&mut self, scope: &Scope<'a>) -> Option<Queue> {
+        const NGINX_TIMEOUT: Span = Span::new(std::time::Duration::from_secs(60));
+        let directive = scope.own("queue")?;
+        let length = self.value(directive, |text| number(text).filter(|length| *length > 0))?;
+        let timeout = match directive.args.get(1) {
+            None => NGINX_TIMEOUT,
+            Some(word) => match word.text.strip_prefix("timeout=").and_then(span) {
+                Some(timeout) => timeout,
+                None => {
+                    self.problems.add(&word.at, format!("invalid parameter \"{}\"", word.text));
+                    return None;
+                }
+            },
+        };
+        self.ledger
+            .approximated(directive, "503 instead of 502 when it is full or late, and clients take turns");
+        Some(Queue { length: Word::new(length), timeout: Word::new(timeout) })
     }
 
     /// `server ADDRESS [parameters]`; `None` where it has to be left out.

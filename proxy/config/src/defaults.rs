@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use crate::{
-    plan::{Balance, Protocol, TlsVersion, WhenAllDown},
-    units::Bytes,
+    plan::{Balance, Protocol, RetryOn, TlsVersion, WhenAllDown},
+    units::{Bytes, Share},
 };
 
 const fn seconds(seconds: u64) -> Duration {
@@ -94,6 +94,8 @@ pub const RESOLVER_TIMEOUT: Duration = seconds(5);
 pub const HEALTH_PATH: &str = "/health";
 /// As NGINX Plus.
 pub const HEALTH_INTERVAL: Duration = seconds(5);
+/// Enough that a fleet which starts together does not ask together for long.
+pub const HEALTH_JITTER: Share = Share::percent(10);
 /// A check that takes longer is no sign of health.
 pub const HEALTH_TIMEOUT: Duration = seconds(2);
 /// One failed check may be a lost packet, two are a pattern.
@@ -107,6 +109,57 @@ pub const HEALTH_STATUS: std::ops::RangeInclusive<u16> = 200..=399;
 pub const RETRY_TRIES: u32 = 3;
 /// Nobody waits longer than this for a first byte.
 pub const RETRY_TIMEOUT: Duration = seconds(60);
+/// nginx's `error timeout`, and answers that cannot be believed: of those the client has not seen a byte either.
+pub const RETRY_ON: [RetryOn; 3] = [RetryOn::Error, RetryOn::Timeout, RetryOn::InvalidHeader];
+/// As Finagle and Envoy: an outage of everything costs a fifth more requests, not three times as many.
+pub const RETRY_BUDGET: Share = Share::percent(20);
+/// As Finagle: at little load a share is less than one request, and one dead server of three fails a third of them.
+pub const RETRY_FLOOR: u32 = 10;
+
+/// Long enough for [`OUTLIER_REQUESTS`] at ten requests a second; as Envoy's `interval`.
+pub const OUTLIER_WINDOW: Duration = seconds(10);
+/// As Envoy's `success_rate_request_volume`: with fewer, chance condemns.
+pub const OUTLIER_REQUESTS: u32 = 100;
+/// More than a deployment's difference, less than an outage.
+pub const OUTLIER_ERRORS: Share = Share::percent(30);
+/// Machines of one kind differ by less; a disk that dies or a neighbour that steals the CPU by more.
+pub const OUTLIER_LATENCY: u32 = 5;
+/// Shorter pauses are a collector's or a checkpoint's, and pass by themselves.
+pub const OUTLIER_SILENCE: Duration = seconds(1);
+/// As nginx's `fail_timeout`; it grows by as much each time.
+pub const OUTLIER_EJECTION: Duration = FAIL_TIMEOUT;
+/// As Envoy's `max_ejection_time`.
+pub const OUTLIER_MAX_EJECTION: Duration = seconds(300);
+/// Half of the servers can be trusted to carry the load for a while; if more are worse than the median, the yardstick is wrong.
+pub const OUTLIER_MAX_EJECTED: Share = Share::percent(50);
+
+/// As Envoy's outlier window.
+pub const BREAKER_WINDOW: Duration = seconds(10);
+/// As Hystrix: with fewer, chance opens it.
+pub const BREAKER_REQUESTS: u32 = 20;
+/// As Hystrix: when every other request fails, those that succeed are luck.
+pub const BREAKER_FAILURES: Share = Share::percent(50);
+/// No such bound: one route that always fails would close all the others.
+pub const BREAKER_CONSECUTIVE: u32 = 0;
+/// As Hystrix: long enough to breathe, short enough that nobody calls.
+pub const BREAKER_OPEN: Duration = seconds(5);
+/// One may be lucky, three in a row are back.
+pub const BREAKER_PROBES: u32 = 3;
+/// What the smallest server of ten threads serves.
+pub const CONCURRENCY_MIN: u32 = 10;
+/// As Envoy's `max_concurrency_limit`.
+pub const CONCURRENCY_MAX: u32 = 1000;
+/// As Envoy's `min_rtt_calc_params.interval`.
+pub const CONCURRENCY_PROBE: Duration = seconds(60);
+/// As many as [`KEEPALIVE`] connections serve in half a second, at about 10 ms.
+pub const QUEUE_LENGTH: u32 = 1024;
+/// nginx's 60 s outlive whoever waits: a client that has given up is served all the same.
+pub const QUEUE_TIMEOUT: Duration = seconds(5);
+
+/// As "The Tail at Scale" (Dean and Barroso, 2013): one request of twenty is late enough.
+pub const HEDGE_QUANTILE: Share = Share::percent(95);
+/// Twice what the quantile alone would ask for; when more are late, it is load, and more requests make it worse.
+pub const HEDGE_SHARE: Share = Share::percent(10);
 
 /// Two lost SYNs; nginx's 60 s would keep a client waiting for a machine that is gone.
 pub const CONNECT_TIMEOUT: Duration = seconds(5);

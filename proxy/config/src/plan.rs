@@ -5,12 +5,13 @@
 //! Names point by index ([`UpstreamId`], [`CacheId`], …), so nothing is looked up by string while a request waits.
 
 mod balance;
+pub mod protect;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
-pub use self::balance::*;
+pub use self::{balance::*, protect::*};
 use crate::{
     defaults,
     secret::Secret,
@@ -153,6 +154,8 @@ pub struct Bounds {
     pub http2_streams: u32,
     /// Whether a bare LF may end a line of the head (normalised, never passed on).
     pub bare_lf: BareLf,
+    /// Whether some route takes CONNECT; otherwise it is refused before anything is asked.
+    pub connect: bool,
 }
 
 impl Default for Bounds {
@@ -171,6 +174,7 @@ impl Default for Bounds {
             requests_per_connection: defaults::REQUESTS_PER_CONNECTION,
             http2_streams: defaults::HTTP2_STREAMS,
             bare_lf: BareLf::Refuse,
+            connect: false,
         }
     }
 }
@@ -255,6 +259,16 @@ pub struct Upstream {
     pub health: Option<Health>,
     /// When a failed attempt goes to the next peer.
     pub retry: Retry,
+    /// When a peer that does worse than the others rests; `None` is never.
+    pub outlier: Option<Outlier>,
+    /// When the upstream is left alone; `None` is never.
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// How many requests at once it gets; `None` is no bound but the peers' own.
+    pub concurrency: Option<Concurrency>,
+    /// Where requests wait while every peer is full; `None` refuses them at once.
+    pub queue: Option<Queue>,
+    /// When a second peer is asked while the first is silent; `None` is never.
+    pub hedge: Option<Hedge>,
     /// How long each part of an exchange may take.
     pub timeouts: Timeouts,
     /// Connections kept for reuse.
@@ -355,36 +369,6 @@ impl Server {
     pub fn name(&self) -> &str {
         self.service.as_deref().unwrap_or(&self.address)
     }
-}
-
-/// Active checks of an upstream's peers.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Health {
-    /// Asked with GET.
-    pub path: String,
-    /// Between two checks of a peer.
-    pub interval: Duration,
-    /// For one check.
-    pub timeout: Duration,
-    /// Failures in a row that take a peer out.
-    pub fall: u32,
-    /// Successes in a row that bring it back.
-    pub rise: u32,
-    /// Statuses that count as healthy, inclusive.
-    pub status: std::ops::RangeInclusive<u16>,
-}
-
-/// When a failed attempt goes to the next peer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Retry {
-    /// Attempts in all, the first one included; 1 is no retry.
-    pub tries: u32,
-    /// From the first attempt's start; no attempt begins later.
-    pub timeout: Duration,
-    /// Answers that count as failures besides errors and timeouts.
-    pub statuses: Vec<u16>,
 }
 
 /// How long each part of an exchange with a peer may take.
@@ -545,7 +529,7 @@ pub struct Match {
     pub hosts: Vec<HostPattern>,
     /// The path.
     pub path: PathPattern,
-    /// Any of these; empty is any method. GET includes HEAD.
+    /// Any of these; empty is any method but CONNECT. GET includes HEAD.
     pub methods: Vec<http::Method>,
     /// All of these.
     pub headers: Vec<HeaderMatch>,
@@ -582,7 +566,7 @@ pub enum Segment {
     Parameter(String),
 }
 
-/// A condition on one request field.
+/// A condition on one field.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct HeaderMatch {
@@ -592,7 +576,7 @@ pub struct HeaderMatch {
     pub value: HeaderCondition,
 }
 
-/// What a request field must be.
+/// What a field must be.
 #[derive(Debug, Clone)]
 pub enum HeaderCondition {
     /// There, with any value.
@@ -603,6 +587,22 @@ pub enum HeaderCondition {
     Equals(String),
     /// One of its values matches.
     Matches(regex::Regex),
+}
+
+impl HeaderCondition {
+    /// Whether the field `name` of these is so.
+    #[must_use]
+    pub fn is_met(&self, name: &http::HeaderName, fields: &http::HeaderMap) -> bool {
+        let mut values = fields.get_all(name).iter();
+        match self {
+            Self::Present => values.next().is_some(),
+            Self::Absent => values.next().is_none(),
+            Self::Equals(expected) => values.any(|value| value == expected),
+            Self::Matches(regex) => {
+                values.filter_map(|value| value.to_str().ok()).any(|value| regex.is_match(value))
+            }
+        }
+    }
 }
 
 /// Who may pass by address; the most specific network wins, and `deny` wins a tie.
@@ -660,6 +660,8 @@ pub enum Action {
     Answer(Answer),
     /// Files of a folder.
     Files(Files),
+    /// A tunnel to a server of this upstream; such a route takes CONNECT, and no other does.
+    Tunnel(UpstreamId),
 }
 
 /// How fast one answer may go to its client.

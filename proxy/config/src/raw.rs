@@ -6,12 +6,14 @@
 
 pub mod balance;
 pub mod edge;
+pub mod protect;
 pub mod route;
 pub mod upstream;
 pub mod word;
 
 pub use balance::*;
 pub use edge::*;
+pub use protect::*;
 pub use route::*;
 pub use upstream::*;
 pub use word::{FromShort, List, Named, Short, Switch, Word};

@@ -11,6 +11,7 @@ mod edge;
 mod error_page;
 mod named;
 mod path;
+mod protect;
 mod protocol;
 mod peers;
 mod route;
@@ -31,7 +32,7 @@ use crate::{
 pub(crate) fn resolve(raw: &Raw, outside: &dyn Outside, report: &mut Report) -> Plan {
     let mut resolver = Resolver { raw, outside, report, names: Names::of(raw) };
     resolver.version();
-    let plan = Plan {
+    let mut plan = Plan {
         threads: resolver.threads(),
         listeners: resolver.listeners(),
         admin: resolver.admin(),
@@ -47,6 +48,8 @@ pub(crate) fn resolve(raw: &Raw, outside: &dyn Outside, report: &mut Report) -> 
         log: resolver.log(),
         shutdown: resolver.shutdown(),
     };
+    let connect = plan.routes.iter().any(|route| matches!(route.action, Action::Tunnel(_)));
+    plan.listeners.iter_mut().for_each(|listener| listener.bounds.connect = connect);
     resolver.sessions_can_be_looked_up(&plan);
     resolver.addresses_are_free(&plan);
     // What follows compares parts of the plan, and would be misled by those that are missing for another reason.
@@ -204,6 +207,7 @@ impl<'a> Resolver<'a> {
     fn names_are_used(&mut self, plan: &Plan) {
         let forwards = plan.routes.iter().filter_map(|route| match &route.action {
             Action::Forward(forward) => Some(forward.upstream.index()),
+            Action::Tunnel(upstream) => Some(upstream.index()),
             _ => None,
         });
         let asked = plan.sessions.iter().filter_map(|session| Some(session.ask.as_ref()?.upstream.index()));

@@ -1,4 +1,4 @@
-//! Quantities with units: `10s`, `64MiB`, `100/15m`. Each parses what it displays.
+//! Quantities with units: `10s`, `64MiB`, `100/15m`, `20%`. Each parses what it displays.
 //!
 //! A bare number is a size in bytes, but never a time: `timeout: 10` would be ten of what?
 
@@ -196,6 +196,46 @@ impl fmt::Display for Quota {
     }
 }
 
+/// A part of a whole: `20%`; whole percent, at most 100.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Share(u8);
+
+impl Share {
+    /// This many percent; more than 100 is read as 100.
+    #[must_use]
+    pub const fn percent(percent: u8) -> Self {
+        Self(if percent > 100 { 100 } else { percent })
+    }
+
+    /// From 0 to 1.
+    #[must_use]
+    pub fn fraction(self) -> f64 {
+        f64::from(self.0) / 100.0
+    }
+
+    /// This part of `whole`, rounded down.
+    #[must_use]
+    pub const fn of(self, whole: usize) -> usize {
+        whole * self.0 as usize / 100
+    }
+}
+
+impl FromStr for Share {
+    type Err = BadUnit;
+
+    fn from_str(text: &str) -> Result<Self, BadUnit> {
+        let number = text.strip_suffix('%').map(str::trim_end).and_then(|number| number.parse::<u8>().ok());
+        let share = number.filter(|number| *number <= 100).map(Self);
+        share.ok_or_else(|| BadUnit(format!("`{text}` is not a share; write whole percent: `20%`")))
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
 fn number_and_unit(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
@@ -267,6 +307,7 @@ macro_rules! written_as_text {
 written_as_text!(Factor, "Factor", "^[0-9]+([.][0-9]{1,3})?$", "1.25", "2");
 written_as_text!(Bytes, "Bytes", "^[0-9]+(B|KiB|MiB|GiB|TiB)?$", "512", "64KiB", "10MiB");
 written_as_text!(Span, "Span", "^(0|([0-9]+(ms|s|m|h|d))+)$", "500ms", "10s", "15m");
+written_as_text!(Share, "Share", "^[0-9]{1,3}%$", "20%", "100%");
 written_as_text!(Quota, "Quota", "^[0-9]+/[0-9]*(ms|s|m|h|d)", "10/s", "100/15m");
 
 #[cfg(test)]
@@ -328,6 +369,15 @@ mod tests {
         assert_eq!("10/s".parse::<Quota>().unwrap().to_string(), "10/s");
         for text in ["0/s", "10", "10/", "/s", "10/0s", "10r/s", "10/year"] {
             assert!(text.parse::<Quota>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_whole_percent_up_to_all() {
+        assert_eq!("20%".parse::<Share>().unwrap().of(11), 2);
+        assert_eq!("100%".parse::<Share>().unwrap().to_string(), "100%");
+        for text in ["20", "101%", "-1%", "%", "0.5%", "1/2"] {
+            assert!(text.parse::<Share>().is_err(), "{text}");
         }
     }
 

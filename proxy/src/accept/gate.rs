@@ -1,12 +1,13 @@
 //! The gate between a connection and the request it serves: how many of the next bytes are this request's.
 //!
-//! Pingora gets exactly one head and then exactly that body; what follows stays with the connection. So no answer, however it
+//! An exchange gets exactly one head and then exactly that body; what follows stays with the connection. So no answer, however it
 //! fails, can make body bytes run as a request, or a request be taken for a body.
 //!
 //! States: closed → (a request with a body begins) → body → closed; closed → (a 101 is written) → tunnel; frames for HTTP/2.
 
 use std::time::Duration;
 
+use bytes::{Buf, Bytes, BytesMut};
 use weir_config::plan::Bounds;
 
 use super::{bad::BadRequest, frames::Frames, head::Framing};
@@ -40,37 +41,49 @@ impl Gate {
         }
     }
 
-    /// How many of the next bytes pass whatever they are.
-    pub(super) fn unexamined(&self) -> u64 {
+    /// How much it may still want, as far as is known: reading more than that reads into the next request.
+    pub(super) fn most(&self) -> u64 {
         match self {
             Self::Length(left) => *left,
-            Self::Chunked(chunks) => chunks.data_left(),
-            Self::Closed | Self::Tunnel | Self::Frames(_) => 0,
+            _ => u64::MAX,
         }
     }
 
-    /// Takes the body's bytes from the front of `bytes`, and closes behind the last one.
+    /// Takes the next piece of the body from the front of `bytes`, without its framing, and closes behind the last one;
+    /// `None` when there is none before more comes.
     ///
     /// Errors: what [`Chunks::take`] says.
-    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, BadRequest> {
+    pub(super) fn piece(&mut self, bytes: &mut BytesMut) -> Result<Option<Bytes>, BadRequest> {
+        let wanted = match self {
+            Self::Closed | Self::Frames(_) => return Ok(None),
+            Self::Tunnel => u64::MAX,
+            Self::Length(left) => *left,
+            Self::Chunked(chunks) => {
+                let framing = chunks.take_framing(bytes)?;
+                bytes.advance(framing);
+                if chunks.is_done() {
+                    *self = Self::Closed;
+                    return Ok(None);
+                }
+                chunks.data_left()
+            }
+        };
+        let here = usize::try_from(wanted).unwrap_or(usize::MAX).min(bytes.len());
+        if here == 0 {
+            return Ok(None);
+        }
+        let piece = bytes.split_to(here).freeze();
         match self {
             Self::Length(left) => {
-                let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
-                *left -= taken as u64;
+                *left -= here as u64;
                 if *left == 0 {
                     *self = Self::Closed;
                 }
-                Ok(taken)
             }
-            Self::Chunked(chunks) => {
-                let taken = chunks.take(bytes)?;
-                if chunks.is_done() {
-                    *self = Self::Closed;
-                }
-                Ok(taken)
-            }
-            Self::Closed | Self::Tunnel | Self::Frames(_) => Ok(0),
+            Self::Chunked(chunks) => _ = chunks.take(&piece)?,
+            _ => {}
         }
+        Ok(Some(piece))
     }
 }
 
@@ -110,23 +123,33 @@ impl Pace {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
-    use weir_config::units::Bytes;
+    use weir_config::units;
 
     use super::*;
+
+    /// The pieces of a body that comes as `parts`, and what is left of them.
+    fn pieces(gate: &mut Gate, parts: &[&[u8]]) -> (Vec<Bytes>, BytesMut) {
+        let (mut came, mut pieces) = (BytesMut::new(), Vec::new());
+        for part in parts {
+            came.extend_from_slice(part);
+            while let Some(piece) = gate.piece(&mut came).unwrap() {
+                pieces.push(piece);
+            }
+        }
+        (pieces, came)
+    }
 
     #[test]
     fn a_gate_closes_behind_the_last_byte() {
         let bounds = Bounds::default();
         let mut gate = Gate::body(Framing::Length(5), &bounds);
-        assert_eq!(gate.take(b"hel").unwrap(), 3);
-        assert_eq!((gate.unexamined(), gate.take(b"loGET /").unwrap()), (2, 2));
+        let (body, rest) = pieces(&mut gate, &[b"hel", b"loGET /"]);
+        assert_eq!((body.concat(), &rest[..]), (b"hello".to_vec(), &b"GET /"[..]));
         assert!(matches!(gate, Gate::Closed));
-        assert_eq!(gate.take(b"GET /").unwrap(), 0);
 
         let mut gate = Gate::body(Framing::Chunked, &bounds);
-        assert_eq!(gate.take(b"5\r\nhel").unwrap(), 6);
-        assert_eq!(gate.unexamined(), 2);
-        assert_eq!(gate.take(b"lo\r\n0\r\n\r\nGET /").unwrap(), 9);
+        let (body, rest) = pieces(&mut gate, &[b"5\r\nhel", b"lo\r\n0\r", b"\n\r\nGET /"]);
+        assert_eq!((body, &rest[..]), (vec![Bytes::from("hel"), Bytes::from("lo")], &b"GET /"[..]));
         assert!(matches!(gate, Gate::Closed));
     }
 
@@ -134,7 +157,7 @@ mod tests {
     fn a_slow_body_is_cut_only_after_its_first_timeout_and_only_for_the_clients_time() {
         let mut bounds = Bounds::default();
         bounds.body_timeout = Duration::from_secs(10);
-        bounds.body_min_rate = Bytes::new(100);
+        bounds.body_min_rate = units::Bytes::new(100);
         let second = Duration::from_secs(1);
         let mut pace = Pace::default();
         for _ in 0..10 {
@@ -149,7 +172,7 @@ mod tests {
         for _ in 0..100 {
             held_up_by_us.note(1, Duration::ZERO, &bounds).unwrap();
         }
-        bounds.body_min_rate = Bytes::new(0);
+        bounds.body_min_rate = units::Bytes::new(0);
         assert_eq!(pace.note(1, second, &bounds), Ok(()));
     }
 }

@@ -1,6 +1,6 @@
 //! The life of an HTTP/1 connection: idle → head → (refused | served) → idle …, one request at a time.
 //!
-//! Between requests nothing of Pingora's is alive and no buffer is held. After a refusal, or an answer that closes, nothing
+//! Between requests no buffer is held. After a refusal, or an answer that closes, nothing
 //! that the client has sent beyond is ever looked at.
 
 use std::{
@@ -8,18 +8,16 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::Version;
-use pingora::{
-    protocols::{Stream, http::ServerSession},
-    server::ShutdownWatch,
-};
+use pingora::server::ShutdownWatch;
 use tokio::{io::AsyncWriteExt, time::timeout_at};
 use weir_config::plan::Bounds;
 
 use super::{
     Arrival, Connection, Service,
     bad::BadRequest,
+    exchange::{self, Exchange, Http1, Reusable},
     head::{self, Head, Progress},
     http2,
     io::FrontIo,
@@ -32,8 +30,8 @@ const LINE_SHOWN: usize = 512;
 
 /// What a connection turned out to bring.
 enum Came {
-    /// A request that may be served, and its head for Pingora.
-    Request(Head, BytesMut),
+    /// A request that may be served: what the front made of its head, and the head.
+    Request(Head, exchange::Head),
     /// One that may not.
     Bad(BadRequest),
     /// HTTP/2 by prior knowledge.
@@ -70,7 +68,7 @@ pub(super) async fn serve<S: Service>(
             Came::End => return io.close().await,
             Came::Preface => return Box::pin(http2::serve(io, connection, listener, stop)).await,
             Came::Bad(bad) => return refuse(io, connection, &listener, bad, started, stop).await,
-            Came::Request(head, bytes) => {
+            Came::Request(head, asked) => {
                 let count = connection.count();
                 let limit = bounds.requests_per_connection;
                 let fault = io.begin(&head, bounds);
@@ -85,30 +83,20 @@ pub(super) async fn serve<S: Service>(
                     fault: fault.clone(),
                     stop: stop.clone(),
                 };
-                let mut session = ServerSession::new_http1(io as Stream);
-                session.set_pipelined_prefix(bytes);
-                // The gate has clocks of its own, which know whose fault the waiting is.
-                session.set_read_timeout(None);
-                let reused = listener.service.serve(session, Arc::new(arrival)).await;
+                let http1 = Http1::new(io, head.version, &asked.method, head.keep_alive);
+                let exchange = Exchange::http1(http1, &asked, head.version);
+                let reused = listener.service.serve(exchange, asked, Arc::new(arrival)).await;
                 if let Some(bad) = fault.get() {
                     listener.counters.refuse(*bad);
                 }
-                let Some(back) = reused.and_then(reusable) else { return };
+                let Some(Reusable(back)) = reused else { return };
                 io = back;
                 if last || *stop.borrow() {
                     return io.close().await;
                 }
-                if io.flush().await.is_err() {
-                    return;
-                }
             }
         }
     }
-}
-
-/// Our connection out of Pingora's hands, if it can carry another request.
-fn reusable(stream: Stream) -> Option<Box<FrontIo>> {
-    stream.into_any().downcast::<FrontIo>().ok().filter(|io| io.is_reusable())
 }
 
 /// Reads until a head is complete or cannot become so.
@@ -148,15 +136,12 @@ fn take_head(io: &mut FrontIo, mut head: Head, len: usize) -> Came {
     if ahead.is_empty() {
         *ahead = BytesMut::new();
     }
-    let bytes = match head.rewritten.take() {
-        None => came,
-        Some(rewritten) => {
-            let mut bytes = BytesMut::with_capacity(rewritten.len());
-            bytes.put_slice(&rewritten);
-            bytes
-        }
-    };
-    Came::Request(head, bytes)
+    let bytes = head.rewritten.take().map_or_else(|| came.freeze(), Bytes::from);
+    match exchange::read(&bytes) {
+        Some(asked) => Came::Request(head, asked),
+        // The check let something pass that is no head: the check is the one to mend.
+        None => Came::Bad(BadRequest::BadLine),
+    }
 }
 
 /// Answers what cannot be served, and closes; the connection lingers so that the answer arrives.

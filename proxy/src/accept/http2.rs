@@ -27,6 +27,7 @@ use weir_config::plan::Bounds;
 
 use super::{
     Arrival, Connection, Service,
+    exchange::Exchange,
     io::FrontIo,
     listener::{Listener, within},
     stream,
@@ -160,7 +161,8 @@ async fn one<S: Service>(
         fault: Arc::default(),
         stop: stop.clone(),
     };
-    listener.service.serve(ServerSession::new_http2(session), Arc::new(arrival)).await;
+    let (exchange, asked) = Exchange::http2(ServerSession::new_http2(session));
+    listener.service.serve(exchange, asked, Arc::new(arrival)).await;
 }
 
 /// The streams being served.

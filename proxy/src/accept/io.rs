@@ -1,4 +1,5 @@
-//! One connection as Pingora sees it: TCP or TLS, behind the gate, with every timeout that concerns single bytes.
+//! One connection: TCP or TLS, behind the gate, with every timeout that concerns single bytes. An HTTP/1 exchange asks it
+//! for pieces of a body; to HTTP/2's library it is a stream.
 //!
 //! Reading goes through [`Gate`]: see there. Writing collects small writes, so that a head and its body leave in one packet.
 //! A connection dropped while its client may still be sending *lingers*: it says FIN and reads on for a moment, because
@@ -10,14 +11,14 @@ mod pingora;
 mod raw;
 
 use std::{
-    io::{Error, ErrorKind, Result},
+    io::{Error, ErrorKind, IoSlice, Result},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::Instant,
@@ -35,7 +36,11 @@ use super::{
     listener::Place,
 };
 
-/// Small writes are collected up to this.
+/// Read at once while a head is awaited.
+const HEAD_READ: usize = 8 << 10;
+/// Read at once of a body.
+const BODY_READ: usize = 32 << 10;
+/// Small frames are collected up to this.
 const WRITE_BUFFER: usize = 16 << 10;
 /// Later requests of an impatient client are read ahead up to this; then its own TCP holds it back.
 const READ_AHEAD: usize = 64 << 10;
@@ -50,8 +55,6 @@ pub(super) struct FrontIo {
     /// What came and nobody took.
     ahead: BytesMut,
     unsent: BytesMut,
-    /// Of the write under way, what `unsent` has.
-    taken: usize,
     /// The client said FIN.
     eof: bool,
     /// A write failed: nothing can reach the client any more.
@@ -60,7 +63,10 @@ pub(super) struct FrontIo {
     pace: Pace,
     /// What the gate found, for the request that is being served.
     fault: Arc<Fault>,
-    answer: Answer,
+    /// The final head of the answer was begun.
+    answered: bool,
+    /// The answer may turn the connection into a tunnel.
+    may_switch: bool,
     /// The client waits for a 100 before it sends the body.
     continue_due: bool,
     reading: Stall,
@@ -71,18 +77,6 @@ pub(super) struct FrontIo {
     digests: pingora::Digests,
 }
 
-/// How far the answer of the request being served is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    /// Nothing was written, or only interim heads.
-    Awaited { may_switch: bool },
-    /// The final head was written.
-    Begun,
-    /// It was, and a body of known length follows. Pingora flushes such a body only at its end; whoever reads along
-    /// with a slow origin would wait for that, so its pieces go out as they come, the first one with the head.
-    Flowing,
-}
-
 impl FrontIo {
     pub(super) fn new(raw: Raw, bounds: Arc<Bounds>, place: Place) -> Self {
         Self {
@@ -90,13 +84,13 @@ impl FrontIo {
             raw,
             ahead: BytesMut::new(),
             unsent: BytesMut::new(),
-            taken: 0,
             eof: false,
             broken: false,
             gate: Gate::Closed,
             pace: Pace::default(),
             fault: Arc::default(),
-            answer: Answer::Begun,
+            answered: true,
+            may_switch: false,
             continue_due: false,
             reading: Stall::default(),
             writing: Stall::default(),
@@ -121,9 +115,52 @@ impl FrontIo {
         self.bounds = bounds;
         self.pace = Pace::default();
         self.fault = Arc::default();
-        self.answer = Answer::Awaited { may_switch: head.may_switch };
+        (self.answered, self.may_switch) = (false, head.may_switch);
         self.continue_due = head.expects_continue && head.framing != Framing::None;
         self.fault.clone()
+    }
+
+    /// The final head of the answer was begun: nobody is asked to go on any more.
+    pub(super) fn answer_begun(&mut self) {
+        self.answered = true;
+    }
+
+    /// From here on the connection carries another protocol.
+    ///
+    /// Errors: where the front let no upgrade through.
+    pub(super) fn open_tunnel(&mut self) -> Result<()> {
+        if !self.may_switch || !matches!(self.gate, Gate::Closed) {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        (self.gate, self.answered) = (Gate::Tunnel, true);
+        Ok(())
+    }
+
+    /// Whether this request's body was taken to its end.
+    pub(super) fn is_at_end(&self) -> bool {
+        matches!(self.gate, Gate::Closed)
+    }
+
+    /// What is to be sent and may wait for more.
+    pub(super) fn unsent(&mut self) -> &mut BytesMut {
+        &mut self.unsent
+    }
+
+    /// Sends what waits, a piece and its end in as few packets as they take.
+    pub(super) async fn send(&mut self, mut piece: Bytes, mut end: &[u8]) -> Result<()> {
+        std::future::poll_fn(|cx| self.poll_send(cx, &mut piece, &mut end)).await?;
+        std::future::poll_fn(|cx| self.poll_flush_raw(cx)).await
+    }
+
+    /// The next piece of the body, never empty; `None` at its end. May be dropped and called again.
+    pub(super) async fn body(&mut self) -> Result<Option<Bytes>> {
+        std::future::poll_fn(|cx| self.poll_piece(cx)).await
+    }
+
+    /// Resolves when the client is gone. What it sends meanwhile is kept for the next request.
+    pub(super) async fn left(&mut self) {
+        // Whatever ends this is the end of the client.
+        let _ = std::future::poll_fn(|cx| self.poll_leaving(cx)).await;
     }
 
     /// Opens the gate for good: HTTP/2 has a framing of its own.
@@ -150,12 +187,16 @@ impl FrontIo {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize>> {
+        self.poll_fill_up_to(HEAD_READ, cx)
+    }
+
+    fn poll_fill_up_to(&mut self, most: usize, cx: &mut Context<'_>) -> Poll<Result<usize>> {
         if self.eof {
             return Poll::Ready(Ok(0));
         }
         // On the stack, so that a connection that waits owns no buffer.
-        let mut scratch = [std::mem::MaybeUninit::uninit(); 8192];
-        let mut buffer = ReadBuf::uninit(&mut scratch);
+        let mut scratch = [std::mem::MaybeUninit::uninit(); BODY_READ];
+        let mut buffer = ReadBuf::uninit(&mut scratch[..most.min(BODY_READ)]);
         ready!(Pin::new(&mut self.raw).poll_read(cx, &mut buffer))?;
         self.eof = buffer.filled().is_empty();
         self.ahead.extend_from_slice(buffer.filled());
@@ -174,58 +215,62 @@ impl FrontIo {
         }
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
         if let Some(bad) = self.fault.get() {
             return Poll::Ready(Err((*bad).into()));
         }
         if self.continue_due && self.ahead.is_empty() {
-            if self.has_answer() {
+            if self.answered {
                 // The client will not send what it was never asked for; the connection cannot be used again.
                 return Poll::Ready(Err(ErrorKind::ConnectionAborted.into()));
             }
             self.unsent.extend_from_slice(CONTINUE);
         }
         self.continue_due = false;
-        if !self.has_answer() && !self.unsent.is_empty() {
-            ready!(self.poll_send(cx))?;
+        if !self.answered && !self.unsent.is_empty() {
+            ready!(self.poll_send(cx, &mut Bytes::new(), &mut &b""[..]))?;
+            ready!(self.poll_flush_raw(cx))?;
         }
-        let begin = buf.filled().len();
-        let waited = match self.poll_body_bytes(cx, buf) {
-            Poll::Ready(Ok(())) => self.reading.progress(),
-            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+        loop {
+            match self.gate.piece(&mut self.ahead) {
+                Ok(Some(piece)) => {
+                    self.shrink();
+                    return Poll::Ready(Ok(Some(piece)));
+                }
+                Ok(None) if self.is_at_end() => {
+                    self.shrink();
+                    return Poll::Ready(Ok(None));
+                }
+                Ok(None) if self.eof && matches!(self.gate, Gate::Tunnel) => return Poll::Ready(Ok(None)),
+                Ok(None) => ready!(self.poll_more(cx))?,
+                Err(bad) => return Poll::Ready(Err(self.blame(bad))),
+            }
+        }
+    }
+
+    /// Reads more of the body, or of a tunnel; a body has clocks, and must not end before its end.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let is_tunnel = matches!(self.gate, Gate::Tunnel);
+        let most = usize::try_from(self.gate.most()).unwrap_or(BODY_READ);
+        let read = match self.poll_fill_up_to(most, cx) {
+            Poll::Ready(read) => read?,
+            Poll::Pending if is_tunnel => return Poll::Pending,
             Poll::Pending => {
                 ready!(self.reading.poll_expired(self.bounds.body_timeout, cx));
                 return Poll::Ready(Err(self.blame(BadRequest::BodyTimeout)));
             }
         };
-        match self.pace.note(buf.filled().len() - begin, waited, &self.bounds) {
+        let waited = self.reading.progress();
+        if is_tunnel {
+            return Poll::Ready(Ok(()));
+        }
+        if read == 0 {
+            return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
+        }
+        match self.pace.note(read, waited, &self.bounds) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(bad) => Poll::Ready(Err(self.blame(bad))),
         }
-    }
-
-    fn poll_body_bytes(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        let plain = usize::try_from(self.gate.unexamined()).unwrap_or(usize::MAX).min(buf.remaining());
-        if self.ahead.is_empty() && plain > 0 {
-            let mut part = ReadBuf::new(buf.initialize_unfilled_to(plain));
-            ready!(Pin::new(&mut self.raw).poll_read(cx, &mut part))?;
-            let read = part.filled().len();
-            self.eof |= read == 0;
-            self.gate.take(part.filled())?;
-            buf.advance(read);
-            return Poll::Ready(Ok(()));
-        }
-        if self.ahead.is_empty() {
-            ready!(self.poll_fill(cx))?;
-        }
-        let offered = self.ahead.len().min(buf.remaining());
-        let taken = match self.gate.take(&self.ahead[..offered]) {
-            Ok(taken) => taken,
-            Err(bad) => return Poll::Ready(Err(self.blame(bad))),
-        };
-        buf.put_slice(&self.ahead[..taken]);
-        self.forget(taken);
-        Poll::Ready(Ok(()))
     }
 
     fn poll_frames(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
@@ -244,7 +289,8 @@ impl FrontIo {
         } else {
             let taken = self.ahead.len().min(buf.remaining());
             buf.put_slice(&self.ahead[..taken]);
-            self.forget(taken);
+            self.ahead.advance(taken);
+            self.shrink();
         }
         if let Gate::Frames(frames) = &mut self.gate {
             let seen = frames.see(&buf.filled()[begin..], Instant::now());
@@ -256,18 +302,8 @@ impl FrontIo {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_tunnel(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        if self.ahead.is_empty() {
-            return Pin::new(&mut self.raw).poll_read(cx, buf);
-        }
-        let taken = self.ahead.len().min(buf.remaining());
-        buf.put_slice(&self.ahead[..taken]);
-        self.forget(taken);
-        Poll::Ready(Ok(()))
-    }
-
-    fn forget(&mut self, taken: usize) {
-        self.ahead.advance(taken);
+    /// What was taken to its end holds no buffer.
+    fn shrink(&mut self) {
         if self.ahead.is_empty() {
             self.ahead = BytesMut::new();
         }
@@ -279,46 +315,35 @@ impl FrontIo {
         bad.into()
     }
 
-    /// Sees the status line that a write begins with, while none was final.
-    fn note_answer(&mut self, bytes: &[u8]) {
-        let Answer::Awaited { may_switch } = self.answer else { return };
-        match bytes.get(b"HTTP/1.".len() + 2..).and_then(|rest| rest.get(..3)) {
-            // The only way into a tunnel: a 101 that answers an upgrade which the front let through.
-            Some(b"101") if may_switch && matches!(self.gate, Gate::Closed) => {
-                self.gate = Gate::Tunnel;
-                self.answer = Answer::Begun;
-            }
-            Some([b'1', ..]) => {}
-            _ if bytes.windows(b"chunked".len()).any(|word| word == b"chunked") => {
-                self.answer = Answer::Begun
-            }
-            _ => self.answer = Answer::Flowing,
-        }
-    }
-
-    fn has_answer(&self) -> bool {
-        !matches!(self.answer, Answer::Awaited { .. })
-    }
-
-    /// Sends what was collected.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        while !self.unsent.is_empty() {
-            let unsent = std::mem::take(&mut self.unsent);
-            let sent = self.poll_write_raw(cx, &unsent);
-            self.unsent = unsent;
-            self.unsent.advance(ready!(sent)?);
+    /// Sends what waits, then `piece`, then `end`; what was sent is taken off their fronts.
+    fn poll_send(&mut self, cx: &mut Context<'_>, piece: &mut Bytes, end: &mut &[u8]) -> Poll<Result<()>> {
+        while !(self.unsent.is_empty() && piece.is_empty() && end.is_empty()) {
+            let parts = [IoSlice::new(&self.unsent), IoSlice::new(piece), IoSlice::new(end)];
+            let written = match Pin::new(&mut self.raw).poll_write_vectored(cx, &parts) {
+                Poll::Ready(Ok(0)) => Err(ErrorKind::WriteZero.into()),
+                Poll::Ready(written) => written,
+                Poll::Pending => Err(ready!(self.poll_unread(cx))),
+            };
+            let mut sent = ready!(self.wrote(written))?;
+            let mut take = |length: usize| {
+                let taken = length.min(sent);
+                sent -= taken;
+                taken
+            };
+            self.unsent.advance(take(self.unsent.len()));
+            piece.advance(take(piece.len()));
+            *end = &end[take(end.len())..];
         }
         self.unsent = BytesMut::new();
         Poll::Ready(Ok(()))
     }
 
-    fn poll_write_raw(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
-        let written = match Pin::new(&mut self.raw).poll_write(cx, bytes) {
-            Poll::Ready(Ok(0)) => Err(ErrorKind::WriteZero.into()),
-            Poll::Ready(written) => written,
+    fn poll_flush_raw(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let flushed = match Pin::new(&mut self.raw).poll_flush(cx) {
+            Poll::Ready(flushed) => flushed,
             Poll::Pending => Err(ready!(self.poll_unread(cx))),
         };
-        self.wrote(written)
+        self.wrote(flushed)
     }
 
     /// The client takes nothing: an error when it has done so for too long.
@@ -335,52 +360,36 @@ impl FrontIo {
     }
 }
 
+/// HTTP/2's library reads and writes frames.
 impl AsyncRead for FrontIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
-        match self.gate {
-            Gate::Closed => self.poll_leaving(cx),
-            Gate::Length(_) | Gate::Chunked(_) => self.poll_body(cx, buf),
-            Gate::Tunnel => self.poll_tunnel(cx, buf),
-            Gate::Frames(_) => self.poll_frames(cx, buf),
-        }
+        self.poll_frames(cx, buf)
     }
 }
 
 impl AsyncWrite for FrontIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
-        let flows = self.answer == Answer::Flowing;
-        self.note_answer(bytes);
-        if flows && bytes.len() < WRITE_BUFFER {
-            // Taken once, though a full socket may have us called again for the same bytes.
-            if self.taken == 0 {
-                self.unsent.extend_from_slice(bytes);
-                self.taken = bytes.len();
-            }
-            ready!(self.poll_send(cx))?;
-            return Poll::Ready(Ok(std::mem::take(&mut self.taken)));
-        }
         if self.unsent.len() + bytes.len() > WRITE_BUFFER {
-            ready!(self.poll_send(cx))?;
+            ready!(self.poll_send(cx, &mut Bytes::new(), &mut &b""[..]))?;
         }
         if bytes.len() >= WRITE_BUFFER {
-            return self.poll_write_raw(cx, bytes);
+            let written = match Pin::new(&mut self.raw).poll_write(cx, bytes) {
+                Poll::Ready(written) => written,
+                Poll::Pending => Err(ready!(self.poll_unread(cx))),
+            };
+            return self.wrote(written);
         }
         self.unsent.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        ready!(self.poll_send(cx))?;
-        let me = &mut *self;
-        let flushed = match Pin::new(&mut me.raw).poll_flush(cx) {
-            Poll::Ready(flushed) => flushed,
-            Poll::Pending => Err(ready!(me.poll_unread(cx))),
-        };
-        me.wrote(flushed)
+        ready!(self.poll_send(cx, &mut Bytes::new(), &mut &b""[..]))?;
+        self.poll_flush_raw(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        ready!(self.poll_send(cx))?;
+        ready!(self.poll_send(cx, &mut Bytes::new(), &mut &b""[..]))?;
         Pin::new(&mut self.raw).poll_shutdown(cx)
     }
 }

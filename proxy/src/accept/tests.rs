@@ -1,4 +1,4 @@
-//! The front on loopback, with Pingora behind it and a tiny edge that answers by path.
+//! The front on loopback, with a tiny edge behind it that answers by path.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -47,7 +47,7 @@ impl Front {
         let listener = Arc::new(Listener {
             address,
             settings: ArcSwap::from_pointee(Settings { bounds: Arc::new(bounds), tls, hops: None }),
-            service: Arc::new(Edge::start().await),
+            service: Arc::new(Edge::start()),
             counters: Arc::new(Counters::default()),
         });
         let (stop, watch) = watch::channel(false);

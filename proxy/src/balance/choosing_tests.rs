@@ -164,7 +164,7 @@ fn the_time_to_the_head_is_another_than_that_to_the_last_byte() {
     let now = Instant::now();
     let answer = |pool: &Arc<Pool>, route: &str, head, last| {
         let mut picked = pool.pick(&of_session(route), &mut Tried::default(), now).unwrap();
-        picked.answered(now + Duration::from_millis(head));
+        picked.heard(false, now + Duration::from_millis(head));
         picked.succeeded(now + Duration::from_millis(last));
     };
     for (until, expected) in [(Until::Header, "a"), (Until::LastByte, "b")] {
@@ -183,7 +183,7 @@ fn with_inflight_a_peer_that_stopped_answering_is_avoided_before_its_answers_com
             pool(Balance::LeastTime { until: Until::Header, inflight }, vec![server("a"), server("b")]);
         for (route, ms) in [("a", 10), ("b", 90)] {
             let mut picked = pool.pick(&of_session(route), &mut Tried::default(), now).unwrap();
-            picked.answered(now + Duration::from_millis(ms));
+            picked.heard(false, now + Duration::from_millis(ms));
             picked.succeeded(now + Duration::from_millis(ms));
         }
         let hangs = pool.pick(&CLIENT.into(), &mut Tried::default(), now).unwrap();

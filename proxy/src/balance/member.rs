@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     least_time::{Times, Waiting},
+    outlier::Vigil,
     passive::Standing,
     peer::{Endpoint, Peer},
     slow_start::{FULL, Growth},
@@ -15,6 +16,9 @@ use super::{
 pub(super) struct Member {
     pub(super) peer: Arc<Peer>,
     pub(super) standing: Standing,
+    pub(super) vigil: Vigil,
+    /// Suspect, for as long as somebody else is open: only true within a pick.
+    pub(super) avoided: bool,
     /// nginx `weight`: the share asked for.
     pub(super) weight: i64,
     /// nginx `effective_weight`: reduced by failures, regained one a pick.
@@ -35,6 +39,8 @@ impl Member {
         Self {
             peer,
             standing: Standing::default(),
+            vigil: Vigil::default(),
+            avoided: false,
             weight,
             effective: weight,
             current: 0,
@@ -53,6 +59,7 @@ impl Member {
         };
         Self {
             standing: self.standing.clone(),
+            vigil: self.vigil.clone(),
             growth: self.growth,
             times: self.times,
             waiting: self.waiting,
@@ -70,9 +77,9 @@ impl Member {
         self.peer.endpoint().down || self.peer.endpoint().drain
     }
 
-    /// Whether failures keep it out.
+    /// Whether failures keep it out, or that it did worse than others.
     pub(super) fn is_out(&self, now: Instant) -> bool {
-        self.standing.is_out(self.peer.endpoint(), now)
+        self.standing.is_out(self.peer.endpoint(), now) || self.vigil.is_ejected(now)
     }
 
     /// Whether it has all the requests it may have.
@@ -83,12 +90,16 @@ impl Member {
 
     /// Whether a request that has `tried` others may go to it, as member number `index`.
     pub(super) fn is_open(&self, index: usize, tried: &Tried, now: Instant) -> bool {
-        !tried.contains(index) && self.is_up() && !self.is_out(now) && !self.is_full()
+        !tried.contains(index) && self.is_up() && !self.avoided && !self.is_out(now) && !self.is_full()
     }
 
     /// Whether the session of a request that has `tried` others may go to it: a drained peer keeps its sessions.
     pub(super) fn is_open_to_its_session(&self, index: usize, tried: &Tried, now: Instant) -> bool {
-        self.is_up_for_its_session() && !tried.contains(index) && !self.is_out(now) && !self.is_full()
+        !tried.contains(index)
+            && self.is_up_for_its_session()
+            && !self.avoided
+            && !self.is_out(now)
+            && !self.is_full()
     }
 
     /// As [`Self::is_up`] for the sessions that it has.

@@ -495,7 +495,7 @@ proptest! {
                     let at = at % under_way.len();
                     let flight = &mut under_way[at];
                     model.notify_header(flight.id, &mut flight.request, clock);
-                    flight.picked.answered(now);
+                    flight.picked.heard(false, now);
                     continue;
                 }
                 Event::End { at } | Event::Fail { at } => {

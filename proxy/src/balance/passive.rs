@@ -77,12 +77,13 @@ impl Standing {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
 
-    fn rules(max_fails: u32) -> Endpoint {
+    /// A peer with these rules; everything else as it is without a word.
+    pub(in crate::balance) fn endpoint(max_fails: u32) -> Endpoint {
         Endpoint {
             name: "a:1".into(),
             address: ([127, 0, 0, 1], 1).into(),
@@ -104,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_out_after_max_fails_and_not_before() {
-        let (rules, start) = (rules(2), Instant::now());
+        let (rules, start) = (endpoint(2), Instant::now());
         let mut standing = Standing::default();
         standing.picked(&rules, start);
         assert!(!standing.failed(&rules, start));
@@ -115,7 +116,7 @@ mod tests {
 
     #[test]
     fn max_fails_zero_never_takes_a_peer_out() {
-        let (rules, start) = (rules(0), Instant::now());
+        let (rules, start) = (endpoint(0), Instant::now());
         let mut standing = Standing::default();
         for _ in 0..100 {
             assert!(!standing.failed(&rules, start));
@@ -125,7 +126,7 @@ mod tests {
 
     #[test]
     fn one_probe_goes_through_for_each_fail_timeout() {
-        let (rules, start) = (rules(1), Instant::now());
+        let (rules, start) = (endpoint(1), Instant::now());
         let mut standing = Standing::default();
         standing.failed(&rules, start);
         assert!(standing.is_out(&rules, after(start, 10)));
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_failed_probe_keeps_the_peer_out_for_another_window() {
-        let (rules, start) = (rules(1), Instant::now());
+        let (rules, start) = (endpoint(1), Instant::now());
         let mut standing = Standing::default();
         standing.failed(&rules, start);
         standing.picked(&rules, after(start, 11));
@@ -149,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_success_inside_the_window_of_a_failure_forgives_nothing() {
-        let (rules, start) = (rules(2), Instant::now());
+        let (rules, start) = (endpoint(2), Instant::now());
         let mut standing = Standing::default();
         standing.failed(&rules, start);
         standing.picked(&rules, after(start, 5));
@@ -159,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_success_after_a_quiet_window_forgives_everything() {
-        let (rules, start) = (rules(2), Instant::now());
+        let (rules, start) = (endpoint(2), Instant::now());
         let mut standing = Standing::default();
         standing.failed(&rules, start);
         standing.picked(&rules, after(start, 11));

@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Notify;
+
 use crate::http_client::Address;
 
 /// One resolved address of a plan's server, with the server's parameters.
@@ -62,13 +64,15 @@ pub struct Peer {
 struct Life {
     active: AtomicU32,
     healthy: AtomicBool,
+    silent: Notify,
 }
 
 impl Peer {
     /// A peer that nobody asked yet; healthy until a check says otherwise.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, life: Arc::new(Life { active: AtomicU32::new(0), healthy: AtomicBool::new(true) }) }
+        let life = Life { active: AtomicU32::new(0), healthy: AtomicBool::new(true), silent: Notify::new() };
+        Self { endpoint, life: Arc::new(life) }
     }
 
     /// The same peer with other parameters: its requests in flight and its health are one with this one's.
@@ -109,6 +113,11 @@ impl Peer {
     /// Counts one request more; only under the pool's lock, so that `max_conns` holds.
     pub(in crate::balance) fn begin(&self) {
         self.life.active.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Told when it is found silent: whoever waits had better go elsewhere.
+    pub(in crate::balance) fn silent(&self) -> &Notify {
+        &self.life.silent
     }
 
     /// Counts one request less.

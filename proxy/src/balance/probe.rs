@@ -1,54 +1,66 @@
-//! Active checks: a task a peer asks `GET path` at intervals and says whether the peer may be asked.
+//! Active checks: a task a peer asks it at intervals, by HTTP, gRPC or a mere connection, and says whether it may be asked.
 //!
 //! States: *well* → (`fall` failures in a row) → *sick* → (`rise` successes in a row) → *well*. A peer starts as it
-//! was before (well, if it is new), so a reload neither revives nor condemns anybody. The first check comes after a
-//! random part of the interval and the others up to a tenth early or late, so that a fleet does not ask in step.
+//! was before (if it is new: well, or sick where checks are mandatory), so a reload neither revives nor condemns anybody.
+//! The first check of one that is well comes after a random part of the interval, and the others a little early or late,
+//! so that a fleet does not ask in step; who is sick is asked at once.
 //! A check opens its own connection: what it proves is that a new client could be served.
 
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use http::{HeaderName, Response, response};
 use tokio_util::sync::CancellationToken;
-use weir_config::plan::Health;
+use weir_config::plan::{CheckAsk, Health};
 
 use super::peer::Peer;
-use crate::http_client::{self, Failed, Target, Tls, Way};
+use crate::http_client::{
+    self, Failed, Target, Tls, Way,
+    grpc::{self, NotServing},
+};
 
-/// A check needs the status; more body than this is not read.
+/// More body than this is not read: nobody says that he is well at such length.
 const BODY_BYTES: usize = 64 << 10;
 
 /// What is asked of a peer, and how answers are judged.
 #[derive(Debug, Clone)]
 pub struct Check {
-    /// Asked with GET.
-    pub path: String,
+    /// What is asked.
+    pub ask: CheckAsk,
+    /// Where, if not at the peer's own port; a socket has none.
+    pub port: Option<u16>,
     /// Between two checks.
     pub interval: Duration,
+    /// How much of the interval a check may be early or late, from 0 to 1.
+    pub jitter: f64,
     /// For one check.
     pub timeout: Duration,
     /// Failures in a row that take a peer out; 0 is read as 1.
     pub fall: u32,
     /// Successes in a row that bring it back; 0 is read as 1.
     pub rise: u32,
-    /// Statuses of a healthy peer.
-    pub status: RangeInclusive<u16>,
-    /// TLS, when the peers speak it.
+    /// TLS, when it is asked by that.
     pub tls: Option<Tls>,
     /// How to get to the peers.
     pub way: Way,
 }
 
 impl Check {
-    /// The check that the plan asks for.
+    /// The check that the plan asks for; `tls` is how requests speak to the peers.
     #[must_use]
-    pub fn new(health: &Health, tls: Option<Tls>, way: Way) -> Self {
+    pub fn new(health: &Health, tls: Option<&Tls>, way: Way) -> Self {
+        let tls = tls.filter(|_| health.tls);
         Self {
-            path: health.path.clone(),
+            ask: health.ask.clone(),
+            port: health.port,
             interval: health.interval,
+            jitter: health.jitter.fraction(),
             timeout: health.timeout,
             fall: health.fall,
             rise: health.rise,
-            status: health.status.clone(),
-            tls,
+            tls: match health.ask {
+                CheckAsk::Grpc { .. } => tls.map(|tls| tls.speaking(b"h2")),
+                CheckAsk::Http { .. } | CheckAsk::Tcp => tls.cloned(),
+            },
             way,
         }
     }
@@ -56,19 +68,49 @@ impl Check {
     /// Asks `peer` once; the reason when it is not well.
     async fn ask(&self, peer: &Peer) -> Result<(), Sick> {
         let endpoint = peer.endpoint();
-        let target = Target {
-            address: &endpoint.address,
-            host: &endpoint.name,
-            tls: self.tls.as_ref(),
-            way: self.way,
+        let address = match self.port {
+            Some(port) => &endpoint.address.with_port(port),
+            None => &endpoint.address,
         };
-        let answer = http_client::get(target, &self.path, None, self.timeout, BODY_BYTES).await;
-        let status = match answer {
-            Ok((status, _)) | Err(Failed::TooLong { status, .. }) => status.as_u16(),
-            Err(failed) => return Err(Sick::Failed(failed)),
-        };
-        if self.status.contains(&status) { Ok(()) } else { Err(Sick::Status(status)) }
+        let target = Target { address, host: &endpoint.name, tls: self.tls.as_ref(), way: self.way };
+        match &self.ask {
+            CheckAsk::Tcp => http_client::knock(target, self.timeout).await.map_err(Sick::Failed),
+            CheckAsk::Grpc { service } => {
+                grpc::check(target, service, self.timeout).await.map_err(Sick::NotServing)
+            }
+            CheckAsk::Http { path, status, headers, body } => {
+                let answer = http_client::get(target, path, None, self.timeout, BODY_BYTES).await;
+                let (head, said) = match answer.map(Response::into_parts) {
+                    Ok((head, said)) => (head, Some(said)),
+                    // Too long to be searched, but who only looks at the head has seen enough.
+                    Err(Failed::TooLong { head, .. }) => (*head, None),
+                    Err(failed) => return Err(Sick::Failed(failed)),
+                };
+                let contains =
+                    |text: &String| said.as_ref().is_some_and(|said| contains(said, text.as_bytes()));
+                if !status.iter().any(|range| range.contains(&head.status.as_u16())) {
+                    Err(Sick::Status(head.status.as_u16()))
+                } else if let Some(name) = unmet(headers, &head) {
+                    Err(Sick::Header(name))
+                } else if !body.as_ref().is_none_or(contains) {
+                    Err(Sick::Body)
+                } else {
+                    Ok(())
+                }
+            }
+        }
     }
+}
+
+/// The first field that is not as it should be.
+fn unmet(conditions: &[weir_config::plan::HeaderMatch], head: &response::Parts) -> Option<HeaderName> {
+    let unmet = conditions.iter().find(|condition| !condition.value.is_met(&condition.name, &head.headers));
+    unmet.map(|condition| condition.name.clone())
+}
+
+/// An empty text is in every body.
+fn contains(body: &[u8], text: &[u8]) -> bool {
+    text.is_empty() || body.windows(text.len()).any(|window| window == text)
 }
 
 /// Why a check failed.
@@ -78,6 +120,12 @@ enum Sick {
     Failed(Failed),
     #[error("status {0}")]
     Status(u16),
+    #[error("the header {0} is not as it should be")]
+    Header(HeaderName),
+    #[error("the body does not say so")]
+    Body,
+    #[error(transparent)]
+    NotServing(NotServing),
 }
 
 /// The verdicts in a row, and what they add up to.
@@ -146,7 +194,9 @@ async fn watch_with<A: Future<Output = Result<(), Sick>>>(
 ) {
     let mut streak = Streak::new(peer.is_healthy());
     let endpoint = peer.endpoint();
-    tokio::time::sleep(check.interval.mul_f64(random())).await;
+    if peer.is_healthy() {
+        tokio::time::sleep(check.interval.mul_f64(random())).await;
+    }
     loop {
         let verdict = ask().await;
         match (streak.observe(verdict.is_ok(), check.fall, check.rise), &verdict) {
@@ -166,7 +216,7 @@ async fn watch_with<A: Future<Output = Result<(), Sick>>>(
             }
             (None, _) => {}
         }
-        tokio::time::sleep(check.interval.mul_f64(0.9 + 0.2 * random())).await;
+        tokio::time::sleep(check.interval.mul_f64(1.0 + check.jitter * (2.0 * random() - 1.0))).await;
     }
 }
 
@@ -202,12 +252,18 @@ mod tests {
 
     fn check() -> Check {
         Check {
-            path: "/health".to_owned(),
+            ask: CheckAsk::Http {
+                path: "/health".to_owned(),
+                status: vec![200..=299],
+                headers: Vec::new(),
+                body: None,
+            },
+            port: None,
             interval: Duration::from_secs(5),
+            jitter: 0.1,
             timeout: Duration::from_secs(1),
             fall: 3,
             rise: 2,
-            status: 200..=299,
             tls: None,
             way: Way::default(),
         }

@@ -150,8 +150,8 @@ impl Edge {
             Fetched::Passing(open, guard, status) => {
                 journey.cache = Some(status);
                 match guard {
-                    None => self.pass_back(case.trip, case.forward, *open, client, journey).await,
-                    Some(guard) => self.pass_and_keep(case, *open, guard, client, journey).await,
+                    None => self.pass_back(case.trip, case.forward, open, client, journey).await,
+                    Some(guard) => self.pass_and_keep(case, open, guard, client, journey).await,
                 }
             }
             Fetched::None(NoAnswer::Client(error)) => Err(error.into()),
@@ -195,7 +195,7 @@ impl Edge {
             Some(length) => Length::Known(length),
             None => Length::None,
         };
-        let head = reply::head(case.trip, journey, client, answer.status, answer.headers, length)?;
+        let head = reply::head(case.trip, journey, client, answer.status, answer.headers, length);
         journey.answer.status = answer.status.as_u16();
         let bodiless = answer.body == cache::Plan::Nothing;
         client.head(head, bodiless).await?;

@@ -1,21 +1,19 @@
 //! The client's side of one exchange: its request body in chunks, kept for a replay while it is small, and whether it
 //! is still there.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
-use pingora::{
-    http::ResponseHeader,
-    protocols::{Stream, http::ServerSession},
-};
-
+use http::{HeaderMap, StatusCode, Version};
 use tokio::time::timeout_at;
 use weir_config::{Plan, plan::Bounds};
 
-use super::{mirror::Copier, reply::assemble};
+use super::mirror::Copier;
 use crate::{
-    accept::{self, Arrival, BadRequest, Pace},
+    accept::{
+        Arrival, BadRequest, Pace,
+        exchange::{Exchange, Gone, Head, Reusable},
+    },
     forward::{hop_by_hop, limit_rate},
     refusal::Refusal,
     request::RequestView,
@@ -24,9 +22,6 @@ use crate::{
 /// Request bodies up to this size can be sent to a second peer, unless the route gathers more. nginx holds 16 KiB in memory before it spools to disk;
 /// 64 KiB covers JSON writes and costs at most that for each request under way.
 const REPLAY_BYTES: usize = 64 * 1024;
-
-/// How long an unread request body may take to be drained so that the connection can be kept.
-const DRAIN: Duration = Duration::from_secs(2);
 
 /// Why the client's side ended an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,15 +32,21 @@ pub(super) enum ClientError {
     Bad(BadRequest),
 }
 
+impl From<Gone> for ClientError {
+    fn from(_: Gone) -> Self {
+        Self::Left
+    }
+}
+
 /// The client of one request.
 pub(super) struct Client {
-    session: ServerSession,
+    exchange: Exchange,
     /// What was read of the body so far; `None` once that is more than may be kept.
     replay: Option<BytesMut>,
     replay_bytes: usize,
     seen: u64,
     limit: u64,
-    continues: bool,
+    has_body: bool,
     body_done: bool,
     written: u64,
     clock: Option<Box<Clock>>,
@@ -64,22 +65,22 @@ struct Clock {
 }
 
 impl Client {
-    /// The client behind `session`, whose head has been read. A `limit` of 0 is no bound.
-    pub(super) fn new(mut session: ServerSession, bounds: Option<&Bounds>) -> Self {
-        let body_done = session.is_body_empty();
-        let clock = bounds.filter(|_| session.is_http2()).map(|bounds| {
+    /// The client behind `exchange`. A `limit` of 0 is no bound.
+    pub(super) fn new(mut exchange: Exchange, bounds: Option<&Bounds>) -> Self {
+        let has_body = exchange.has_body();
+        let clock = bounds.filter(|_| exchange.version() == Version::HTTP_2).map(|bounds| {
             // A client that never opens its window would hold its answer in our memory.
-            session.set_write_timeout(Some(bounds.send_timeout));
+            exchange.set_write_timeout(bounds.send_timeout);
             Box::new(Clock { bounds: bounds.clone(), pace: Pace::default(), since: None })
         });
         Self {
-            session,
+            exchange,
             replay: Some(BytesMut::new()),
             replay_bytes: REPLAY_BYTES,
             seen: 0,
             limit: 0,
-            continues: false,
-            body_done,
+            has_body,
+            body_done: !has_body,
             written: 0,
             clock,
             copier: None,
@@ -87,10 +88,9 @@ impl Client {
         }
     }
 
-    /// Bounds the body, and notes whether the client waits for `100 Continue` before it sends any.
-    pub(super) fn expect_body(&mut self, limit: u64, continues: bool) {
+    /// Bounds the body.
+    pub(super) fn bound_body(&mut self, limit: u64) {
         self.limit = limit;
-        self.continues = continues && !self.body_done;
     }
 
     /// Copies the body, from here on, as it is read.
@@ -120,8 +120,8 @@ impl Client {
     }
 
     /// Whether the request has a body at all.
-    pub(super) fn has_body(&mut self) -> bool {
-        !self.session.is_body_empty()
+    pub(super) fn has_body(&self) -> bool {
+        self.has_body
     }
 
     /// Whether the body has been read to its end.
@@ -141,9 +141,6 @@ impl Client {
 
     /// The next chunk of the body; `None` at its end. May be dropped and called again.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
-        if std::mem::take(&mut self.continues) {
-            self.session.write_continue_response().await.map_err(|_| ClientError::Left)?;
-        }
         // A body that breaks a rule says so in [`Arrival::fault`], which words the answer.
         let chunk = loop {
             match self.timed_read().await? {
@@ -171,14 +168,12 @@ impl Client {
     }
 
     async fn timed_read(&mut self) -> Result<Option<Bytes>, ClientError> {
-        let read = self.session.read_request_body();
-        let Some(clock) = &mut self.clock else {
-            return read.await.map_err(|_| ClientError::Left);
-        };
+        let read = self.exchange.body();
+        let Some(clock) = &mut self.clock else { return Ok(read.await?) };
         let late = || ClientError::Bad(BadRequest::BodyTimeout);
         let since = *clock.since.get_or_insert_with(Instant::now);
         let read = timeout_at((since + clock.bounds.body_timeout).into(), read).await.map_err(|_| late())?;
-        let chunk = read.map_err(|_| ClientError::Left)?;
+        let chunk = read?;
         clock.since = None;
         let bytes = chunk.as_ref().map_or(0, Bytes::len);
         clock.pace.note(bytes, since.elapsed(), &clock.bounds).map_err(|_| late())?;
@@ -187,10 +182,7 @@ impl Client {
 
     /// Resolves when the client is gone; only after its body was read.
     pub(super) async fn left(&mut self) {
-        // Bytes of a next request stay in the front's buffer, so whatever ends this read is the end of the client.
-        if self.session.read_body_or_idle(true).await.is_ok() {
-            std::future::pending::<()>().await;
-        }
+        self.exchange.left().await;
     }
 
     /// Passes an interim answer on, where the protocol has them.
@@ -199,24 +191,18 @@ impl Client {
         status: StatusCode,
         fields: &HeaderMap,
     ) -> Result<(), ClientError> {
-        // HTTP/1.0 knows none.
-        if self.session.req_header().version == http::Version::HTTP_10 {
-            return Ok(());
-        }
         let mut fields = fields.clone();
         hop_by_hop::clean_response(&mut fields, None);
-        let Some(head) = assemble(status, &fields) else { return Ok(()) };
-        self.session.write_response_header(Box::new(head)).await.map_err(|_| ClientError::Left)
+        Ok(self.exchange.interim(status, fields).await?)
     }
 
     /// Writes the head of the answer; `end` when no body follows.
-    pub(super) async fn head(&mut self, head: ResponseHeader, end: bool) -> Result<(), ClientError> {
-        let result = match &mut self.session {
-            // HTTP/2 says the end with the head itself; a later empty DATA frame would cost a packet.
-            ServerSession::H2(session) => session.write_response_header(Box::new(head), end),
-            session => session.write_response_header(Box::new(head)).await,
-        };
-        result.map_err(|_| ClientError::Left)
+    pub(super) async fn head(
+        &mut self,
+        (status, fields): (StatusCode, HeaderMap),
+        end: bool,
+    ) -> Result<(), ClientError> {
+        Ok(self.exchange.head(status, fields, end).await?)
     }
 
     /// Writes a piece of the answer's body. An empty one is nothing: as a chunk it would end the answer.
@@ -224,7 +210,7 @@ impl Client {
         while !bytes.is_empty() {
             let piece = self.in_time(&mut bytes).await;
             let length = piece.len() as u64;
-            self.session.write_response_body(piece, false).await.map_err(|_| ClientError::Left)?;
+            self.exchange.write(piece).await?;
             self.written += length;
         }
         Ok(())
@@ -245,52 +231,42 @@ impl Client {
     /// Ends the answer with trailers, where the client's protocol has them for us; elsewhere they are dropped, as they may
     /// be (RFC 9110 §6.5.1).
     pub(super) async fn trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {
-        self.session.write_response_trailers(trailers).await.map_err(|_| ClientError::Left)
+        Ok(self.exchange.trailers(trailers).await?)
     }
 
     /// The connection ends with this answer.
     pub(super) fn close_after(&mut self) {
-        self.session.set_keepalive(None);
+        self.exchange.close_after();
     }
 
     /// The request as every stage sees it.
-    pub(super) fn request(&mut self, arrival: &Arrival, plan: &Plan) -> Result<RequestView, Refusal> {
-        let has_body = self.has_body();
-        let head = self.session.req_header();
-        let target = std::str::from_utf8(head.raw_path()).map_err(|_| Refusal::Bad(BadRequest::BadTarget))?;
-        RequestView::read(&head.method, target, arrival.version, &head.headers, has_body, arrival, plan)
+    pub(super) fn request(&self, head: Head, arrival: &Arrival, plan: &Plan) -> Result<RequestView, Refusal> {
+        let target = std::str::from_utf8(&head.target).map_err(|_| Refusal::Bad(BadRequest::BadTarget))?;
+        RequestView::read(head.method, target, arrival.version, head.headers, self.has_body, arrival, plan)
     }
 
     /// Whether the final head of an answer was written.
     pub(super) fn has_answered(&self) -> bool {
-        self.session.response_written().is_some_and(|head| !head.status.is_informational())
+        self.exchange.has_answered()
     }
 
     /// Whether an answer may have no body.
     pub(super) fn is_head(&self) -> bool {
-        self.session.req_header().method == http::Method::HEAD
+        self.exchange.is_head()
+    }
+
+    /// Whether a tunnel was asked for.
+    pub(super) fn is_connect(&self) -> bool {
+        self.exchange.is_connect()
     }
 
     /// Drops the answer in the middle: the client must notice that it is not whole.
     pub(super) async fn abort(self) {
-        match self.session {
-            ServerSession::H1(session) if session.req_header().version == http::Version::HTTP_10 => {
-                accept::reset(session.into_inner());
-            }
-            mut session => session.shutdown().await,
-        }
+        self.exchange.abort().await;
     }
 
-    /// Ends an answer that was written whole; gives the stream back when the next request may come on it.
-    pub(super) async fn finish(mut self) -> Option<Stream> {
-        if !self.body_done && self.session.get_keepalive().is_some() {
-            // What is left of the body would be taken for the next request.
-            self.session.set_total_drain_timeout(Some(DRAIN));
-            if self.continues || self.session.drain_request_body().await.is_err() {
-                self.session.set_keepalive(None);
-            }
-        }
-        let reusable = self.session.finish().await.ok().flatten()?;
-        Some(reusable.into_parts().0)
+    /// Ends an answer that was written whole; gives the connection back when the next request may come on it.
+    pub(super) async fn finish(self) -> Option<Reusable> {
+        self.exchange.finish().await
     }
 }

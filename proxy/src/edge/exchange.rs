@@ -7,29 +7,31 @@
 
 mod ahead;
 mod duplex;
+mod heads;
+mod hedge;
 mod open;
 pub(super) mod session;
 mod up;
 
 use std::{sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use pingora::{connectors::http::Connector, upstreams::peer::HttpPeer};
-use tokio::time::sleep_until;
+use pingora::upstreams::peer::HttpPeer;
 
 pub(super) use self::open::{Cut, Open};
-use self::{session::Session, up::Up};
+use self::{
+    heads::{Lost, Sent, exchange_heads, from_client},
+    hedge::{Choice, Rival, rival},
+    session::Session,
+};
 use super::client::{Client, ClientError};
 use crate::{
-    balance::{Asker, NoPeer, Picked, Tried},
+    balance::{Asker, NoPeer, Outcome, Picked, Pool, Tried},
     forward::{
-        http1,
         idle::Past,
         peer::Connectors,
         proxy_protocol::Ends,
-        response::{self, Head},
-        retry::{self, Failure, Verdict},
+        retry::{self, Failure, Stop, Verdict},
         upgrade::Upgrade,
     },
     journey::Attempt,
@@ -64,6 +66,13 @@ pub(super) struct Call<'a> {
     pub(super) upgrade: Option<Upgrade>,
 }
 
+impl Call<'_> {
+    /// A connection is wanted, and nothing is said on it.
+    fn is_tunnel(&self) -> bool {
+        self.head.method == Method::CONNECT
+    }
+}
+
 /// Why no answer came.
 #[derive(Debug)]
 pub(super) enum NoAnswer {
@@ -82,32 +91,81 @@ pub(super) struct PeerHead {
     pub(super) headers: HeaderMap,
 }
 
-/// Asks peers of the upstream until one answers, noting every attempt.
+/// Asks peers of the upstream until one answers, noting every attempt, unless its circuit breaker is open.
 pub(super) async fn open(
-    connectors: &Connectors,
+    connectors: &Arc<Connectors>,
     call: Call<'_>,
+    client: Option<&mut Client>,
+    attempts: &mut Vec<Attempt>,
+) -> Result<Box<Open>, NoAnswer> {
+    let pool = call.upstream.pool();
+    let admitted = pool.admit(Instant::now()).map_err(NoAnswer::NoPeer)?;
+    let opened = ask_peers(connectors, pool, &call, client, attempts).await;
+    let outcome = match &opened {
+        Ok(open) if open.head.status.is_server_error() => Outcome::Failed,
+        Ok(_) => Outcome::Succeeded,
+        // That none could be asked says nothing new about them, and neither does the client.
+        Err(NoAnswer::Client(_) | NoAnswer::NoPeer(_)) => Outcome::Unknown,
+        Err(NoAnswer::Failed(_)) => Outcome::Failed,
+    };
+    admitted.done(outcome, Instant::now());
+    opened
+}
+
+/// Picks a peer for the next attempt. The first one waits for its turn where there is a queue; all others are picked
+/// from the same generation.
+async fn pick(
+    pool: &mut Arc<Pool>,
+    call: &Call<'_>,
+    client: Option<&mut Client>,
+    tried: &mut Tried,
+) -> Result<Result<Picked, NoPeer>, NoAnswer> {
+    if tried.count() > 0 {
+        return Ok(pool.pick(&call.asker, tried, Instant::now()));
+    }
+    let picked = tokio::select! {
+        biased;
+        picked = pool.pick_in_turn(&call.asker, tried) => picked,
+        _ = from_client(client, true) => return Err(NoAnswer::Client(ClientError::Left)),
+    };
+    if let Ok(picked) = &picked {
+        *pool = Arc::clone(picked.pool());
+    }
+    Ok(picked)
+}
+
+async fn ask_peers(
+    connectors: &Arc<Connectors>,
+    mut pool: Arc<Pool>,
+    call: &Call<'_>,
     mut client: Option<&mut Client>,
     attempts: &mut Vec<Attempt>,
-) -> Result<Open, NoAnswer> {
+) -> Result<Box<Open>, NoAnswer> {
     let plan = &call.upstream.plan;
     let started = Instant::now();
+    call.upstream.budget.deposit(started);
+    if let Some(hedge) = &call.upstream.hedge {
+        hedge.begins(started);
+    }
     let deadline = plan.timeouts.total.map(|total| started + total);
-    let (pool, mut tried) = (call.upstream.pool(), Tried::default());
+    let mut tried = Tried::default();
     let mut last: Option<Failure> = None;
     // An answer whose status sends us on, until there is somebody to go on to.
-    let mut unwanted: Option<(Answered, HttpPeer, Picked)> = None;
+    let mut unwanted: Option<Box<(Answered, HttpPeer, Picked)>> = None;
     let mut counted = 0;
     for _ in 0..ATTEMPTS {
-        let mut picked = match (pool.pick(&call.asker, &mut tried, Instant::now()), unwanted.take()) {
+        let picked = pick(&mut pool, call, client.as_deref_mut(), &mut tried).await?;
+        let mut picked = match (picked, unwanted.take().map(|unwanted| *unwanted)) {
             (Ok(picked), unwanted) => {
-                if let (Some((.., before)), Some(failure)) = (unwanted, last) {
+                if let (Some((answered, peer, before)), Some(failure)) = (unwanted, last) {
                     blame(before, failure, &plan.retry, Instant::now());
+                    session::let_go(connectors, call.upstream, &peer, answered.session).await;
                 }
                 picked
             }
             // The last answer is an answer, whatever its status (nginx passes it on, too).
             (Err(_), Some((answered, peer, before))) => {
-                return Ok(answered.open(&call, peer, before, deadline));
+                return Ok(answered.open(call, peer, before, deadline));
             }
             // The reason of the last peer says more than "all tried".
             (Err(none), None) => return Err(last.map_or(NoAnswer::NoPeer(none), NoAnswer::Failed)),
@@ -120,23 +178,64 @@ pub(super) async fn open(
             first_byte: None,
             status: None,
             outcome: "answered",
+            hedge: false,
+            stopped: None,
         };
+        let progress = |client: Option<&Client>| retry::Progress {
+            method: &call.head.method,
+            attempts: counted,
+            started,
+            body: match client {
+                Some(client) if client.replay().is_none() => retry::Body::Gone,
+                _ => retry::Body::Held,
+            },
+            client: retry::Client::Waiting,
+        };
+        if client.as_deref().is_some_and(Client::has_body) {
+            picked.uploads();
+        }
+        // Who cannot go elsewhere keeps waiting: the peer may yet answer.
+        let may_leave = picked.waits()
+            && retry::decide(Failure::Silent, &progress(client.as_deref()), &plan.retry, began)
+                == Verdict::Next;
         let (dial, address) = (&call.upstream.dial, &picked.peer().endpoint().address);
         let peer = match call.upgrade {
-            Some(_) => dial.upgrading(address, call.ends),
-            None => dial.peer(address, call.ends),
+            None if !call.is_tunnel() => dial.peer(address, call.ends),
+            _ => dial.upgrading(address, call.ends),
         };
-        let heads = exchange_heads(connectors, &call, &peer, client.as_deref_mut(), deadline).await;
+        let hedge = call.upstream.hedge.as_deref().filter(|_| may_hedge(call, &picked, counted));
+        let mut hedged = None;
+        let choice = Choice { pool: &pool, tried: &mut tried };
+        let rival =
+            hedge.map(|hedge| Box::pin(rival(connectors, call, hedge, choice, deadline, &mut hedged)));
+        let silence = silence(call.upstream, may_leave.then(|| picked.silence()));
+        let heads = tokio::select! {
+            heads = exchange_heads(connectors, call, &peer, &mut picked, client.as_deref_mut(), deadline) => Ok(heads),
+            () = silence => Ok(Err(Lost::Peer(Failure::Silent))),
+            rival = when(rival) => Err(rival),
+        };
+        attempts.extend(hedged);
+        let heads = match heads {
+            Ok(heads) => heads,
+            Err(Rival { answered, peer, picked }) => {
+                note.outcome = "hedge_lost";
+                attempts.insert(attempts.len() - 1, note);
+                return Ok(answered.open(call, peer, picked, deadline));
+            }
+        };
         let now = Instant::now();
         let (failure, answered) = match heads {
             Ok(((session, past), head, sent)) => {
                 let status = head.status;
+                picked.heard(status.is_server_error(), now);
+                if let Some(hedge) = &call.upstream.hedge {
+                    hedge.answered(now - began);
+                }
                 (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
-                picked.answered(now);
                 let answered = Answered { session, past, head, sent };
-                if !plan.retry.statuses.contains(&status.as_u16()) {
+                if !plan.retry.is_failure(status.as_u16()) {
                     attempts.push(note);
-                    return Ok(answered.open(&call, peer, picked, deadline));
+                    return Ok(answered.open(call, peer, picked, deadline));
                 }
                 (Failure::Status(status), Some(answered))
             }
@@ -148,24 +247,23 @@ pub(super) async fn open(
             Err(Lost::Peer(failure)) => (failure, None),
         };
         note.outcome = failure.word();
+        let mut verdict = retry::decide(failure, &progress(client.as_deref()), &plan.retry, now);
+        // A stale connection was no attempt, and a silent one has paid when it was given up.
+        let is_free = matches!(failure, Failure::ResetUnsent | Failure::Silent);
+        if verdict == Verdict::Next && !is_free && !may_repeat(call.upstream, now) {
+            verdict = Verdict::Stop(Stop::Budget);
+        }
+        if let Verdict::Stop(stop) = verdict {
+            note.stopped = Some(stop.word());
+        }
         attempts.push(note);
-        let progress = retry::Progress {
-            method: &call.head.method,
-            attempts: counted,
-            started,
-            body: match &client {
-                Some(client) if client.replay().is_none() => retry::Body::Gone,
-                _ => retry::Body::Held,
-            },
-            client: retry::Client::Waiting,
-        };
-        match (retry::decide(failure, &progress, &plan.retry, now), answered) {
-            (Verdict::Stop(_), Some(answered)) => return Ok(answered.open(&call, peer, picked, deadline)),
+        match (verdict, answered) {
+            (Verdict::Stop(_), Some(answered)) => return Ok(answered.open(call, peer, picked, deadline)),
             (Verdict::Stop(_), None) => {
                 blame(picked, failure, &plan.retry, now);
                 return Err(NoAnswer::Failed(failure));
             }
-            (Verdict::Next, Some(answered)) => unwanted = Some((answered, peer, picked)),
+            (Verdict::Next, Some(answered)) => unwanted = Some(Box::new((answered, peer, picked))),
             (Verdict::Next, None) if failure == Failure::ResetUnsent => {
                 picked.unused(&mut tried);
                 counted -= 1;
@@ -174,10 +272,15 @@ pub(super) async fn open(
         }
         last = Some(failure);
     }
-    match unwanted {
-        Some((answered, peer, picked)) => Ok(answered.open(&call, peer, picked, deadline)),
+    match unwanted.map(|unwanted| *unwanted) {
+        Some((answered, peer, picked)) => Ok(answered.open(call, peer, picked, deadline)),
         None => Err(NoAnswer::Failed(last.unwrap_or(Failure::Reset))),
     }
+}
+
+/// Only the first attempt, of a request without body that may be asked twice.
+fn may_hedge(call: &Call<'_>, picked: &Picked, attempt: u32) -> bool {
+    attempt == 1 && picked.waits() && call.head.method.is_idempotent() && call.upgrade.is_none()
 }
 
 fn blame(picked: Picked, failure: Failure, retry: &weir_config::plan::Retry, now: Instant) {
@@ -194,10 +297,10 @@ struct Answered {
 }
 
 impl Answered {
-    fn open(self, call: &Call<'_>, peer: HttpPeer, picked: Picked, deadline: Option<Instant>) -> Open {
+    fn open(self, call: &Call<'_>, peer: HttpPeer, picked: Picked, deadline: Option<Instant>) -> Box<Open> {
         let plan = &call.upstream.plan;
-        Open {
-            upgraded: self.head.status == StatusCode::SWITCHING_PROTOCOLS,
+        Box::new(Open {
+            upgraded: self.head.status == StatusCode::SWITCHING_PROTOCOLS || call.is_tunnel(),
             session: self.session,
             past: self.past,
             upstream: Arc::clone(call.upstream),
@@ -208,185 +311,30 @@ impl Answered {
             read: plan.timeouts.read,
             write: plan.timeouts.write,
             deadline,
-        }
+        })
     }
 }
 
-/// Why an attempt brought no head.
-pub(super) enum Lost {
-    Peer(Failure),
-    Client(ClientError),
+/// Whether the budget has room for one more retry, which is taken.
+fn may_repeat(upstream: &Upstream, now: Instant) -> bool {
+    let retry = &upstream.plan.retry;
+    upstream.budget.withdraw(retry.budget, retry.floor, now)
 }
 
-impl From<ClientError> for Lost {
-    fn from(error: ClientError) -> Self {
-        Self::Client(error)
-    }
-}
-
-/// Connects, sends the request, and waits for the head of its answer, while the client's body goes out.
-async fn exchange_heads(
-    connectors: &Connectors,
-    call: &Call<'_>,
-    peer: &HttpPeer,
-    client: Option<&mut Client>,
-    deadline: Option<Instant>,
-) -> Result<((Session, Past), PeerHead, Sent), Lost> {
-    let (mut session, past) = session::connect(connectors, call.upstream, peer).await.map_err(Lost::Peer)?;
-    let connector = &call.upstream.dial.connectors(connectors).negotiated;
-    match heads_on(&mut session, past.is_some(), connector, call, peer, client, deadline).await {
-        Ok((head, sent)) => {
-            let past = past.unwrap_or_else(|| Past::none(Instant::now()));
-            Ok(((session, past), head, sent))
-        }
-        Err(lost) => {
-            session::let_go(connectors, call.upstream, peer, session).await;
-            Err(lost)
-        }
-    }
-}
-
-/// The exchange of heads on a connection.
-async fn heads_on(
-    session: &mut Session,
-    reused: bool,
-    connector: &Connector,
-    call: &Call<'_>,
-    peer: &HttpPeer,
-    mut client: Option<&mut Client>,
-    deadline: Option<Instant>,
-) -> Result<(PeerHead, Sent), Lost> {
-    let timeouts = &call.upstream.plan.timeouts;
-    let resendable = reused && call.head.method.is_idempotent();
-    let broken = |failure: Failure, has_heard: bool| match failure {
-        // The peer closed a kept connection as our request crossed it: nobody failed, and it may be sent again.
-        Failure::Reset if resendable && !has_heard => Lost::Peer(Failure::ResetUnsent),
-        // What it said may have been on its way before we asked: a fresh connection will tell.
-        Failure::BadAnswer if resendable => Lost::Peer(Failure::ResetUnsent),
-        failure => Lost::Peer(failure),
-    };
-    // An earlier attempt may have read part of the body, or all of it.
-    let held = client.as_deref().and_then(Client::replay).unwrap_or_default();
-    let mut request_done = client.as_deref().is_none_or(Client::body_done);
-    let begun = session.send(&call.head, held, request_done, timeouts.write).await;
-    let mut up = begun.map_err(|lost| match lost {
-        Lost::Peer(failure) => broken(failure, false),
-        lost => lost,
-    })?;
-    let mut is_whole = request_done && up.is_none();
-    let mut first_byte_by = is_whole.then(|| Instant::now() + timeouts.first_byte);
-    let mut checks = response::Answer::default();
-    loop {
-        let by = [first_byte_by, deadline].into_iter().flatten().min();
-        let (is_busy, late) = up.as_ref().map_or((false, None), |up| (up.is_busy(), up.late()));
-        let event = tokio::select! {
-            read = session.head(connector, peer) => Event::Head(read),
-            event = sending(&mut up), if is_busy => event,
-            () = at(late) => Event::Sent(false),
-            event = from_client(client.as_deref_mut(), request_done), if !is_busy || request_done => event,
-            () = at(by) => return Err(Lost::Peer(Failure::FirstByteTimeout)),
-        };
-        match event {
-            Event::Head(Err(failure)) => return Err(broken(failure, session.has_heard())),
-            Event::Head(Ok(raw)) => {
-                let mut head = PeerHead { status: raw.status, headers: raw.headers };
-                let checked =
-                    checks.check(raw.status.as_u16(), raw.version, &mut head.headers, call.upgrade.as_ref());
-                match checked.map_err(|_| Lost::Peer(Failure::BadAnswer))? {
-                    Head::Interim => {
-                        pass_interim(client.as_deref_mut(), head).await?;
-                        continue;
-                    }
-                    Head::Final => session.expect_body(&call.head, head.status, &head.headers),
-                    Head::Tunnel => session.open_tunnel(),
-                }
-                let sent = match up {
-                    Some(up) => Sent::PartlyOver(up),
-                    None if is_whole => Sent::Whole,
-                    None if request_done => Sent::Broken,
-                    None => Sent::Partly,
-                };
-                return Ok((head, sent));
-            }
-            Event::Chunk(Err(error)) => return Err(error.into()),
-            Event::Left => return Err(ClientError::Left.into()),
-            Event::Chunk(Ok(Some(chunk))) => match &mut up {
-                Some(up) => up.give(chunk),
-                // A peer that stops reading may still answer (413, say): what it says is worth more than our error.
-                None => request_done = session.write(chunk, timeouts.write).await.is_err(),
-            },
-            Event::Chunk(Ok(None)) => {
-                request_done = true;
-                match &mut up {
-                    Some(up) => up.end(),
-                    None => is_whole = session.finish(timeouts.write).await.is_ok(),
-                }
-            }
-            Event::Sent(went) => {
-                is_whole = went && up.as_ref().is_some_and(Up::is_over);
-                if is_whole || !went {
-                    (request_done, up) = (true, None);
-                }
-            }
-        }
-        if request_done && up.is_none() && first_byte_by.is_none() {
-            first_byte_by = Some(Instant::now() + timeouts.first_byte);
-        }
-    }
-}
-
-/// How far a request is when its answer begins.
-enum Sent {
-    /// All of it has gone.
-    Whole,
-    /// More is to come.
-    Partly,
-    /// More is to come, over HTTP/2.
-    PartlyOver(Up),
-    /// A part was lost: nothing may follow it.
-    Broken,
-}
-
-async fn sending(up: &mut Option<Up>) -> Event {
-    match up {
-        Some(up) => Event::Sent(up.send().await.is_ok()),
+async fn when<T>(happens: Option<impl Future<Output = T>>) -> T {
+    match happens {
+        Some(happens) => happens.await,
         None => std::future::pending().await,
     }
 }
 
-enum Event {
-    Head(Result<http1::Head, Failure>),
-    Chunk(Result<Option<Bytes>, ClientError>),
-    Left,
-    /// Of HTTP/2: what was given has gone, or cannot go.
-    Sent(bool),
-}
-
-/// What the client does next; never resolves where there is no client to watch.
-async fn from_client(client: Option<&mut Client>, request_done: bool) -> Event {
-    match client {
-        Some(client) if !request_done => Event::Chunk(client.chunk().await),
-        Some(client) if client.body_done() => {
-            client.left().await;
-            Event::Left
+/// Resolves when the peer is found silent and the budget has room for going elsewhere.
+async fn silence(upstream: &Upstream, silence: Option<impl Future<Output = ()>>) {
+    if let Some(silence) = silence {
+        silence.await;
+        if may_repeat(upstream, Instant::now()) {
+            return;
         }
-        _ => std::future::pending().await,
     }
-}
-
-/// `100 Continue` is ours to say (the client got it when its body was asked for); other interim answers pass.
-async fn pass_interim(client: Option<&mut Client>, head: PeerHead) -> Result<(), ClientError> {
-    match client {
-        Some(client) if head.status != StatusCode::CONTINUE => {
-            client.interim(head.status, &head.headers).await
-        }
-        _ => Ok(()),
-    }
-}
-
-async fn at(by: Option<Instant>) {
-    match by {
-        Some(by) => sleep_until(by.into()).await,
-        None => std::future::pending().await,
-    }
+    std::future::pending().await
 }

@@ -76,7 +76,7 @@ impl Edge {
             None => Length::None,
         };
         let head =
-            reply::head(trip, journey, client, answer.status, std::mem::take(&mut answer.headers), length)?;
+            reply::head(trip, journey, client, answer.status, std::mem::take(&mut answer.headers), length);
         journey.answer.status = answer.status.as_u16();
         client.head(head, answer.body.is_none()).await?;
         let Some(body) = answer.body else { return Ok(()) };
@@ -109,7 +109,7 @@ impl Edge {
         fields: HeaderMap,
         body: Bytes,
     ) -> Result<(), Ended> {
-        let head = reply::head(trip, journey, client, status, fields, Length::Known(body.len() as u64))?;
+        let head = reply::head(trip, journey, client, status, fields, Length::Known(body.len() as u64));
         journey.answer.status = status.as_u16();
         let bodiless = body.is_empty() || trip.request.method == Method::HEAD;
         client.head(head, bodiless).await?;

@@ -34,7 +34,7 @@ use super::{
     forwarding::Framing,
 };
 use crate::{
-    balance::{Asker, Tried},
+    balance::{Asker, Picked, Tried},
     forward::{
         idle::Past,
         peer::Connectors,
@@ -154,7 +154,7 @@ async fn send(
     let facts = trip.passed.facts(&trip.request);
     let balance = &upstream.plan.balance;
     let asker = Asker::new(balance, trip.request.client, None, &facts, rand::rng().random());
-    let Ok(picked) = upstream.pool().pick(&asker, &mut Tried::default(), Instant::now()) else {
+    let Ok(mut picked) = upstream.pool().pick(&asker, &mut Tried::default(), Instant::now()) else {
         return Mirrored::Failed;
     };
     let peer = upstream.dial.peer(&picked.peer().endpoint().address, trip.request.ends);
@@ -164,8 +164,9 @@ async fn send(
     };
     let past = past.unwrap_or_else(|| Past::none(Instant::now()));
     let lag = Arc::clone(&body.lag);
+    let body = trip.request.has_body.then_some(&mut body);
     let outcome = tokio::select! {
-        outcome = exchange(&mut session, connectors, upstream, &peer, &head, trip, &mut body) => outcome,
+        outcome = exchange(&mut session, connectors, upstream, &peer, &mut picked, &head, body) => outcome,
         () = lag.too_far.notified() => Mirrored::Dropped,
     };
     match outcome {
@@ -188,18 +189,19 @@ async fn exchange(
     connectors: &Connectors,
     upstream: &Upstream,
     peer: &HttpPeer,
+    picked: &mut Picked,
     head: &Request,
-    trip: &Trip,
-    body: &mut Body,
+    mut body: Option<&mut Body>,
 ) -> Mirrored {
     let timeouts = &upstream.plan.timeouts;
-    let Ok(mut up) = session.send(head, Bytes::new(), !trip.request.has_body, timeouts.write).await else {
+    if body.is_some() {
+        picked.uploads();
+    }
+    let Ok(mut up) = session.send(head, Bytes::new(), body.is_none(), timeouts.write).await else {
         return Mirrored::Failed;
     };
-    let mut is_end = !trip.request.has_body;
-    while !is_end {
-        let piece;
-        (piece, is_end) = match body.next().await {
+    while let Some(pieces) = &mut body {
+        let (piece, is_end) = match pieces.next().await {
             Some(Piece::Body(piece)) => (piece, false),
             Some(Piece::End) => (Bytes::new(), true),
             // The client left, or we could not keep up: the peer must not take a part for the whole.
@@ -220,10 +222,14 @@ async fn exchange(
         if !sent {
             return Mirrored::Failed;
         }
+        if is_end {
+            body = None;
+        }
     }
+    picked.uploaded(Instant::now());
     let connector = &upstream.dial.connectors(connectors).negotiated;
     let forgotten =
-        timeout(timeouts.first_byte + timeouts.read, forget(session, connector, peer, head)).await;
+        timeout(timeouts.first_byte + timeouts.read, forget(session, connector, peer, picked, head)).await;
     if matches!(forgotten, Ok(Ok(()))) { Mirrored::Sent } else { Mirrored::Failed }
 }
 
@@ -232,6 +238,7 @@ async fn forget(
     session: &mut Session,
     connector: &Connector,
     peer: &HttpPeer,
+    picked: &mut Picked,
     request: &Request,
 ) -> Result<(), Failure> {
     let mut answer = Answer::default();
@@ -241,6 +248,7 @@ async fn forget(
         match checked.map_err(|_| Failure::BadAnswer)? {
             Head::Interim => {}
             Head::Final | Head::Tunnel => {
+                picked.heard(head.status.is_server_error(), Instant::now());
                 session.expect_body(request, head.status, &head.headers);
                 break;
             }

@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
-use pingora::http::ResponseHeader;
 
-use super::{Edge, Ended, Trip, client::Client, error_page};
+use super::{Edge, Trip, client::Client, error_page};
 use crate::{
     cache::TAG_FIELDS,
     forward::{grpc, trace::X_REQUEST_ID},
@@ -34,7 +33,7 @@ pub(super) fn head(
     status: StatusCode,
     mut fields: HeaderMap,
     length: Length,
-) -> Result<ResponseHeader, Ended> {
+) -> (StatusCode, HeaderMap) {
     if trip.route().cache.is_some() {
         for name in &TAG_FIELDS {
             fields.remove(name);
@@ -62,7 +61,7 @@ pub(super) fn head(
     }
     close_if_last(client, journey);
     frame(&mut fields, client, &trip.request.method, trip.request.version, status, length);
-    assemble(status, &fields).ok_or(Ended::Refused(Refusal::Internal))
+    (status, fields)
 }
 
 /// Asked when the head is written: we may have been told to stop while the origin was thinking.
@@ -85,7 +84,7 @@ fn frame(
     fields.remove(header::TRANSFER_ENCODING);
     match length {
         // Of a status that could have one, or else the client would wait for it until the connection ends.
-        Length::None if method != Method::HEAD && may_have_body(status) => {
+        Length::None if !matches!(*method, Method::HEAD | Method::CONNECT) && may_have_body(status) => {
             fields.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
         }
         Length::None => {}
@@ -108,14 +107,6 @@ fn frame(
 /// RFC 9112 §6.3, 1.
 fn may_have_body(status: StatusCode) -> bool {
     !status.is_informational() && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED
-}
-
-pub(super) fn assemble(status: StatusCode, fields: &HeaderMap) -> Option<ResponseHeader> {
-    let mut head = ResponseHeader::build(status, Some(fields.len() + 2)).ok()?;
-    for (name, value) in fields {
-        head.append_header(name.clone(), value.clone()).ok()?;
-    }
-    Some(head)
 }
 
 /// The fields and the body of a refusal.
@@ -174,7 +165,10 @@ impl Edge {
         if journey.request.as_ref().is_some_and(|request| grpc::is_call(&request.headers)) {
             grpc::say(&mut fields, said.status, said.sentence);
             body = Bytes::new();
-        } else if let Some(shown) = error_page::of_ours(running, journey, said.status) {
+        } else if let Some(shown) = error_page::of_ours(running, journey, said.status)
+            .filter(|shown| !(client.is_connect() && shown.status.is_success()))
+        {
+            // To CONNECT a success would say that the tunnel is open.
             fields.remove(header::CONTENT_TYPE);
             fields.extend(shown.fields);
             (status, body) = (shown.status, shown.body);
@@ -190,9 +184,8 @@ impl Edge {
         {
             fields.insert(CACHE_STATUS, value);
         }
-        let Some(head) = assemble(status, &fields) else { return false };
         let bodiless = client.is_head() || body.is_empty();
-        if client.head(head, bodiless).await.is_err() {
+        if client.head((status, fields), bodiless).await.is_err() {
             return false;
         }
         bodiless || client.body(body).await.is_ok()

@@ -16,7 +16,10 @@ use http::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{list, retry::Failure};
-use crate::chunked::Chunks;
+use crate::{
+    chunked::Chunks,
+    wire::{fields_len, put_chunk_line, put_fields},
+};
 
 /// The largest head of an answer; nginx's `proxy_buffer_size` is 8 KiB at most, and some frameworks set many cookies.
 const HEAD_BYTES: usize = 64 << 10;
@@ -105,18 +108,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             None => Sending::Done,
         };
         let out = &mut self.unsent;
-        let fields: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        out.reserve(method.as_str().len() + target.len() + fields + 16);
+        out.reserve(method.as_str().len() + target.len() + fields_len(headers) + 16);
         out.put_slice(method.as_str().as_bytes());
         out.put_u8(b' ');
         out.put_slice(target.as_bytes());
         out.put_slice(b" HTTP/1.1\r\n");
-        for (name, value) in headers {
-            put_name(out, name.as_str());
-            out.put_slice(b": ");
-            out.put_slice(value.as_bytes());
-            out.put_slice(b"\r\n");
-        }
+        put_fields(out, headers);
         out.put_slice(b"\r\n");
     }
 
@@ -141,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         };
         if chunked {
-            put_hex(&mut self.unsent, piece.len());
+            put_chunk_line(&mut self.unsent, piece.len());
         }
         if piece.len() < COLLECT {
             self.unsent.put_slice(piece);
@@ -366,21 +363,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 fn take(ahead: &mut BytesMut, most: u64) -> (Bytes, u64) {
     let here = usize::try_from(most).unwrap_or(usize::MAX).min(ahead.len());
     (ahead.split_to(here).freeze(), most - here as u64)
-}
-
-/// `content-length` as `Content-Length`: names have no case, and some old peers believe they do.
-fn put_name(out: &mut BytesMut, name: &str) {
-    let mut begins = true;
-    for byte in name.bytes() {
-        out.put_u8(if begins { byte.to_ascii_uppercase() } else { byte });
-        begins = byte == b'-';
-    }
-}
-
-fn put_hex(out: &mut BytesMut, size: usize) {
-    use std::fmt::Write;
-    // Writing to a buffer that grows cannot fail.
-    let _ = write!(out, "{size:x}\r\n");
 }
 
 #[cfg(test)]

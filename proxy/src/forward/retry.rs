@@ -3,13 +3,13 @@
 //! The rule above all others: a request that is not idempotent is never sent again once a byte of it was sent (RFC 9110
 //! §9.2.2), and nothing is repeated once the client has seen a byte of an answer.
 //!
-//! Source: nginx `proxy_next_upstream` with `error timeout invalid_header` and the plan's statuses, its `_tries` and
-//! `_timeout`. One departure: `Retry::timeout` is the plan's word, where nginx reads 0 as "no bound".
+//! Source: nginx `proxy_next_upstream`, its `_tries` and `_timeout`. Departures: `Retry::timeout` is the plan's word,
+//! where nginx reads 0 as "no bound"; and there is a budget ([`super::budget`]), which is asked last.
 
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
-use weir_config::plan::Retry;
+use weir_config::plan::{Retry, RetryOn};
 
 /// How an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,6 +24,8 @@ pub enum Failure {
     Reset,
     /// The request was sent, and no answer began in time.
     FirstByteTimeout,
+    /// The request was sent, and the peer gives no sign of life to anybody.
+    Silent,
     /// The answer began, and stopped.
     ReadTimeout,
     /// An answer that is refused (`response::BadAnswer`).
@@ -89,6 +91,8 @@ pub enum Stop {
     Tries,
     /// The plan's time is used up.
     Time,
+    /// Too many requests are being repeated already.
+    Budget,
 }
 
 impl Stop {
@@ -102,6 +106,7 @@ impl Stop {
             Self::BodyGone => "body_gone",
             Self::Tries => "tries",
             Self::Time => "time",
+            Self::Budget => "budget",
         }
     }
 }
@@ -114,7 +119,9 @@ impl Failure {
     pub fn status(self) -> StatusCode {
         match self {
             Self::Status(status) => status,
-            Self::ConnectTimeout | Self::FirstByteTimeout | Self::ReadTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::Silent | Self::ReadTimeout => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Self::Connect | Self::ResetUnsent | Self::Reset | Self::BadAnswer => StatusCode::BAD_GATEWAY,
         }
     }
@@ -128,6 +135,7 @@ impl Failure {
             Self::ResetUnsent => "reset_unsent",
             Self::Reset => "reset",
             Self::FirstByteTimeout => "first_byte_timeout",
+            Self::Silent => "silent",
             Self::ReadTimeout => "read_timeout",
             Self::BadAnswer => "bad_answer",
             Self::Status(_) => "status",
@@ -140,15 +148,32 @@ impl Failure {
     /// Neither does a kept-alive connection that broke unused, which every peer closes at times.
     #[must_use]
     pub fn blames_peer(self, retry: &Retry) -> bool {
-        self.blames(&retry.statuses)
+        self.blames(&retry.on)
     }
 
-    fn blames(self, statuses: &[u16]) -> bool {
+    fn blames(self, on: &[RetryOn]) -> bool {
         match self {
             Self::Status(StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) | Self::ResetUnsent => false,
-            Self::Status(status) => statuses.contains(&status.as_u16()),
+            // Whoever found it silent has taken it out already, for longer each time.
+            Self::Silent => false,
+            Self::Status(status) => on.iter().any(|on| on.is_status(status.as_u16())),
+            // Without its word in `on` it is no reason to ask the next peer, but it is a failure of this one (nginx, the same).
             _ => true,
         }
+    }
+
+    /// Whether the plan's words send it to the next peer. What was not even sent is no failure that needs a word.
+    fn is_in(self, on: &[RetryOn]) -> bool {
+        let word = match self {
+            Self::ResetUnsent => return true,
+            Self::Connect | Self::Reset => RetryOn::Error,
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::ReadTimeout | Self::Silent => {
+                RetryOn::Timeout
+            }
+            Self::BadAnswer => RetryOn::InvalidHeader,
+            Self::Status(status) => return on.iter().any(|on| on.is_status(status.as_u16())),
+        };
+        on.contains(&word)
     }
 
     /// Whether a part of the request may have reached the peer.
@@ -160,7 +185,7 @@ impl Failure {
 /// Decides what becomes of a request whose attempt failed.
 #[must_use]
 pub fn decide(failure: Failure, progress: &Progress<'_>, retry: &Retry, now: Instant) -> Verdict {
-    let rule = Rule { tries: retry.tries, timeout: retry.timeout, statuses: &retry.statuses };
+    let rule = Rule { tries: retry.tries, timeout: retry.timeout, on: &retry.on };
     match rule.stop(failure, progress, now) {
         Some(stop) => Verdict::Stop(stop),
         None => Verdict::Next,
@@ -171,20 +196,17 @@ pub fn decide(failure: Failure, progress: &Progress<'_>, retry: &Retry, now: Ins
 struct Rule<'a> {
     tries: u32,
     timeout: Duration,
-    statuses: &'a [u16],
+    on: &'a [RetryOn],
 }
 
 impl Rule<'_> {
     fn stop(&self, failure: Failure, progress: &Progress<'_>, now: Instant) -> Option<Stop> {
-        let counts = match failure {
-            Failure::Status(status) => self.statuses.contains(&status.as_u16()),
-            _ => true,
-        };
-        if !counts {
+        let repeatable = progress.method.is_idempotent() || self.on.contains(&RetryOn::NonIdempotent);
+        if !failure.is_in(self.on) {
             Some(Stop::NoFailure)
         } else if progress.client == Client::Answered {
             Some(Stop::Answered)
-        } else if failure.was_sent() && !progress.method.is_idempotent() {
+        } else if failure.was_sent() && !repeatable {
             Some(Stop::Unsafe)
         } else if progress.body == Body::Gone {
             Some(Stop::BodyGone)
@@ -204,13 +226,16 @@ mod tests {
     use super::*;
 
     const BUSY: Failure = Failure::Status(StatusCode::SERVICE_UNAVAILABLE);
-    const RULE: Rule<'_> = Rule { tries: 3, timeout: Duration::from_secs(10), statuses: &[404, 503] };
-    const FAILURES: [Failure; 8] = [
+    const ON: &[RetryOn] =
+        &[RetryOn::Error, RetryOn::Timeout, RetryOn::InvalidHeader, RetryOn::Http404, RetryOn::Http503];
+    const RULE: Rule<'_> = Rule { tries: 3, timeout: Duration::from_secs(10), on: ON };
+    const FAILURES: [Failure; 9] = [
         Failure::Connect,
         Failure::ConnectTimeout,
         Failure::ResetUnsent,
         Failure::Reset,
         Failure::FirstByteTimeout,
+        Failure::Silent,
         Failure::ReadTimeout,
         Failure::BadAnswer,
         BUSY,
@@ -243,6 +268,35 @@ mod tests {
                 assert_eq!(stop(failure, &first(&method)), expected, "{method} {failure:?}");
             }
         }
+    }
+
+    #[test]
+    fn non_idempotent_is_the_word_that_repeats_them_all() {
+        let on = [ON, &[RetryOn::NonIdempotent]].concat();
+        let rule = Rule { on: &on, ..RULE };
+        for failure in FAILURES {
+            let progress = first(&Method::POST);
+            assert_eq!(rule.stop(failure, &progress, progress.started), None, "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn only_failures_that_the_plan_names_go_on() {
+        let stop = |word: RetryOn, failure: Failure| {
+            let progress = first(&Method::GET);
+            Rule { on: &[word], ..RULE }.stop(failure, &progress, progress.started)
+        };
+        assert_eq!(stop(RetryOn::Error, Failure::Reset), None);
+        assert_eq!(stop(RetryOn::Error, Failure::FirstByteTimeout), Some(Stop::NoFailure));
+        assert_eq!(stop(RetryOn::Timeout, Failure::Silent), None);
+        assert_eq!(stop(RetryOn::Timeout, Failure::BadAnswer), Some(Stop::NoFailure));
+        assert_eq!(stop(RetryOn::InvalidHeader, Failure::BadAnswer), None);
+        assert_eq!(
+            stop(RetryOn::InvalidHeader, Failure::ResetUnsent),
+            None,
+            "a stale connection is no failure"
+        );
+        assert_eq!(stop(RetryOn::Http5xx, BUSY), None);
     }
 
     #[test]
@@ -283,7 +337,10 @@ mod tests {
         for failure in FAILURES {
             let expected = match failure {
                 BUSY => 503,
-                Failure::ConnectTimeout | Failure::FirstByteTimeout | Failure::ReadTimeout => 504,
+                Failure::ConnectTimeout
+                | Failure::FirstByteTimeout
+                | Failure::Silent
+                | Failure::ReadTimeout => 504,
                 _ => 502,
             };
             assert_eq!(failure.status(), expected, "{failure:?}");
@@ -293,9 +350,9 @@ mod tests {
     #[test]
     fn what_is_no_fault_of_the_peer_is_not_held_against_it() {
         assert!(Failure::Connect.blames(&[]));
-        assert!(BUSY.blames(RULE.statuses));
+        assert!(BUSY.blames(ON));
         assert!(!BUSY.blames(&[]));
-        assert!(!Failure::Status(StatusCode::NOT_FOUND).blames(RULE.statuses));
+        assert!(!Failure::Status(StatusCode::NOT_FOUND).blames(ON));
         assert!(!Failure::ResetUnsent.blames(&[]));
     }
 }

@@ -21,7 +21,7 @@ impl Refusal {
             Self::Address | Self::Limited { .. } | Self::NoSession | Self::Role => {
                 "weir; error=http_request_denied"
             }
-            Self::NoPeer => "weir; error=destination_unavailable",
+            Self::NoPeer | Self::CircuitOpen { .. } => "weir; error=destination_unavailable",
             Self::PeersFull => "weir; error=connection_limit_reached",
             Self::PeerFailed(failure) | Self::PeerTimeout(failure) => of(*failure),
             Self::SessionsDown | Self::Internal => "weir; error=proxy_internal_error",
@@ -38,7 +38,7 @@ fn of(failure: Failure) -> &'static str {
         Failure::Connect => "weir; error=connection_refused",
         Failure::ConnectTimeout => "weir; error=connection_timeout",
         Failure::ResetUnsent | Failure::Reset => "weir; error=connection_terminated",
-        Failure::FirstByteTimeout => "weir; error=http_response_timeout",
+        Failure::FirstByteTimeout | Failure::Silent => "weir; error=http_response_timeout",
         Failure::ReadTimeout => "weir; error=connection_read_timeout",
         Failure::BadAnswer => "weir; error=http_protocol_error",
         // The peer's answer counted as a failure, and there was an older one to give: none of the registry's words is nearer.
@@ -57,8 +57,10 @@ mod tests {
             Refusal::Role,
             Refusal::NoPeer,
             Refusal::PeersFull,
+            Refusal::CircuitOpen { retry_after: std::time::Duration::from_secs(1) },
             Refusal::PeerFailed(Failure::Connect),
             Refusal::PeerTimeout(Failure::FirstByteTimeout),
+            Refusal::PeerTimeout(Failure::Silent),
             Refusal::Internal,
             Refusal::NoRoute,
         ];

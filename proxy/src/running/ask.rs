@@ -43,7 +43,7 @@ impl Ask for AskUpstream {
         let mut last = Unavailable::new("no peer could be asked");
         let pool = self.upstream.pool();
         for _ in 0..plan.retry.tries.max(1) {
-            let picked = match pool.pick(&own, &mut tried, Instant::now()) {
+            let mut picked = match pool.pick(&own, &mut tried, Instant::now()) {
                 Ok(picked) => picked,
                 Err(none) => return Err(if tried.count() == 0 { Unavailable::new(none) } else { last }),
             };
@@ -57,7 +57,10 @@ impl Ask for AskUpstream {
             let answer =
                 http_client::get(target, path, Some(token.expose()), plan.timeouts.first_byte, ANSWER_BYTES)
                     .await;
-            match answer {
+            if let Ok(answer) = &answer {
+                picked.heard(answer.status().is_server_error(), Instant::now());
+            }
+            match answer.map(|answer| (answer.status(), answer.into_body())) {
                 Ok((StatusCode::OK, body)) => {
                     picked.succeeded(Instant::now());
                     return String::from_utf8(body.to_vec()).map(Some).map_err(Unavailable::new);

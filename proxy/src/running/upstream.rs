@@ -1,6 +1,6 @@
 //! One upstream, alive: its peers, how requests connect to them, and the checks that watch them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use tokio_util::sync::CancellationToken;
 use weir_config::plan;
@@ -9,6 +9,8 @@ use super::{CannotRun, Running, roster::Roster};
 use crate::{
     balance::{Pool, names::Names, probe::Check, sticky::Sticky},
     forward::{
+        budget::Budget,
+        hedge::Hedge,
         idle::{self, Idle},
         peer::{Dial, Line},
         proxy_protocol,
@@ -25,6 +27,10 @@ pub struct Upstream {
     pub roster: Arc<Roster>,
     /// What brings the requests of a session to its peer.
     pub sticky: Option<Arc<Sticky>>,
+    /// How many requests may be repeated.
+    pub budget: Arc<Budget>,
+    /// When a second peer is asked for a slow answer.
+    pub hedge: Option<Arc<Hedge>>,
     /// How requests connect.
     pub dial: Dial,
     /// Connections that nobody uses now.
@@ -49,7 +55,7 @@ impl Upstream {
         let tls = tls.map_err(|problem| unusable(problem.to_string()))?;
         let way =
             Way { bind: plan.bind, preface: plan.proxy_protocol.map_or(b"", proxy_protocol::own_header) };
-        let check = plan.health.as_ref().map(|health| Check::new(health, tls.clone(), way));
+        let check = plan.health.as_ref().map(|health| Check::new(health, tls.as_ref(), way));
         let before = old.and_then(|old| old.upstreams.iter().find(|other| other.plan.name == plan.name));
         let roster =
             Roster::build(plan, before.map(|before| &*before.roster), check, Arc::clone(names), stop);
@@ -68,7 +74,15 @@ impl Upstream {
         let sticky = plan.sticky.as_ref();
         let sticky =
             sticky.map(|plan| Sticky::rebuild(before.and_then(|before| before.sticky.as_ref()), plan));
-        Ok(Self { plan: plan.clone(), roster, sticky, dial, idle, tls, way })
+        // What was spent stays spent over a reload.
+        let budget =
+            before.map_or_else(|| Arc::new(Budget::new(Instant::now())), |old| Arc::clone(&old.budget));
+        let hedge = plan.hedge.as_ref().map(|rules| {
+            let same = before.filter(|old| old.plan.hedge.as_ref() == Some(rules));
+            let same = same.and_then(|old| old.hedge.as_ref());
+            same.map_or_else(|| Arc::new(Hedge::new(rules, Instant::now())), Arc::clone)
+        });
+        Ok(Self { plan: plan.clone(), roster, sticky, budget, hedge, dial, idle, tls, way })
     }
 
     /// Whose turn it is: the generation that is in force, to be kept for all attempts of a request.

@@ -139,10 +139,10 @@ fn a_kept_connection_that_the_origin_closed_costs_nobody_an_answer() {
 fn statuses_of_the_plan_go_to_the_next_and_the_last_answer_is_an_answer() {
     let busy = || Origin::saying("HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy");
     let (a, b) = (busy(), Origin::named("b"));
-    let good = edge(&format!("{}, {}", a.address, b.address), "    retry: { statuses: [503] }");
+    let good = edge(&format!("{}, {}", a.address, b.address), "    retry: { on: [http_503] }");
     assert_eq!(tally(&good, 4)["b"], 4);
     let (c, d) = (busy(), busy());
-    let bad = edge(&format!("{}, {}", c.address, d.address), "    retry: { statuses: [503] }");
+    let bad = edge(&format!("{}, {}", c.address, d.address), "    retry: { on: [http_503] }");
     let answer = bad.get("/");
     assert_eq!((answer.status, answer.text()), (503, "busy".into()));
     assert_eq!(c.count() + d.count(), 2);

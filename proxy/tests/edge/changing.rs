@@ -41,7 +41,7 @@ fn resolving(dns: &Dns, server: &str) -> String {
 }
 
 /// Asks the admin listener to change something; status and answer.
-fn operate(edge: &Edge, method: &str, path: &str, body: &Value, fields: &str) -> (u16, Value) {
+pub(crate) fn operate(edge: &Edge, method: &str, path: &str, body: &Value, fields: &str) -> (u16, Value) {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: {0}\r\ncontent-length: {1}\r\n{fields}\r\n{body}",

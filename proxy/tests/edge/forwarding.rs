@@ -188,3 +188,13 @@ routes:
     assert!(!seen.has("user-agent") && !answer.has("server"));
     assert_eq!(answer.field("x-edge"), answer.field("x-request-id"));
 }
+
+#[test]
+fn an_origins_date_is_kept_and_a_missing_one_is_added() {
+    let date = "Thu, 01 Jan 1998 00:00:00 GMT";
+    let dated = Origin::saying(format!("HTTP/1.1 200 OK\r\ndate: {date}\r\ncontent-length: 0\r\n\r\n"));
+    assert_eq!(Edge::before(&dated).get("/").field("date"), date);
+    let dateless = Origin::named("x");
+    let answer = Edge::before(&dateless).get("/");
+    assert!(answer.field("date").ends_with(" GMT"), "{answer:?}");
+}

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     balance::{Balance, Sticky, WhenAllDown},
-    word::{FromShort, List, Short, Word},
+    protect::{CircuitBreaker, Concurrency, Health, Hedge, Outlier, Queue, Retry},
+    word::{FromShort, List, Short, Switch, Word},
 };
 use crate::{
     template::Template,
@@ -28,6 +29,16 @@ pub struct Upstream {
     pub health: Word<Health>,
     /// When a failed attempt goes to the next server.
     pub retry: Word<Retry>,
+    /// Servers that do worse than the others rest for a while, or `off`.
+    pub outlier: Word<Short<Switch<Outlier>>>,
+    /// An upstream that fails is left alone for a while.
+    pub circuit_breaker: Word<CircuitBreaker>,
+    /// Requests at once follow the upstream's latency.
+    pub concurrency: Word<Concurrency>,
+    /// Requests wait for a place at a server.
+    pub queue: Word<Queue>,
+    /// A slow answer is asked of a second server, too.
+    pub hedge: Word<Hedge>,
     /// How long each part of an exchange may take.
     pub timeouts: Word<Timeouts>,
     /// Connections kept for reuse; a number is how many may be idle.
@@ -123,36 +134,6 @@ impl FromShort for Server {
     fn from_short(text: &str) -> Result<Self, String> {
         Ok(Self { address: Word::new(text.to_owned()), ..Self::default() })
     }
-}
-
-/// Active checks of an upstream's servers.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Health {
-    /// Asked with GET.
-    pub path: Word<String>,
-    /// Between two checks of a server.
-    pub interval: Word<Span>,
-    /// For one check.
-    pub timeout: Word<Span>,
-    /// Failures in a row that take a server out.
-    pub fall: Word<u32>,
-    /// Successes in a row that bring it back.
-    pub rise: Word<u32>,
-    /// Statuses that count as healthy: `200` or `200-399`.
-    pub status: Word<String>,
-}
-
-/// When a failed attempt goes to the next server. Only requests that may safely be repeated do.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Retry {
-    /// Attempts in all, the first one included. 1: no retry.
-    pub tries: Word<u32>,
-    /// No attempt begins later than this after the first.
-    pub timeout: Word<Span>,
-    /// Answers that count as failures, besides errors and timeouts.
-    pub statuses: Word<List<u16>>,
 }
 
 /// How long each part of an exchange with a server may take.

@@ -1,7 +1,5 @@
 //! What routes refer to by name: upstreams, sessions, limits, caches.
 
-use std::ops::RangeInclusive;
-
 use super::Resolver;
 use crate::{
     defaults as d,
@@ -31,8 +29,13 @@ impl Resolver<'_> {
                 Some(raw::WhenAllDown::FailOpen) => WhenAllDown::FailOpen,
                 None => d::WHEN_ALL_DOWN,
             },
-            health: raw.health.get().map(|health| self.health(health)),
+            health: raw.health.get().map(|health| self.health(health, !raw.tls.is_absent(), &servers)),
             retry: self.retry(raw.retry.get().unwrap_or(&raw::Retry::default())),
+            outlier: self.outlier(&raw.outlier),
+            circuit_breaker: raw.circuit_breaker.get().map(|breaker| self.circuit_breaker(breaker)),
+            concurrency: raw.concurrency.get().map(|concurrency| self.concurrency(concurrency)),
+            queue: raw.queue.get().map(|queue| self.queue(queue)),
+            hedge: raw.hedge.get().map(|hedge| self.hedge(hedge)),
             timeouts: self.timeouts(raw.timeouts.get().unwrap_or(&raw::Timeouts::default())),
             keepalive: self.keepalive(raw.keepalive.get().map_or(&raw::Keepalive::default(), |it| &it.0)),
             tls: raw.tls.placed().map(|(tls, place)| self.upstream_tls(tls, &servers, place)),
@@ -120,59 +123,6 @@ impl Resolver<'_> {
         Some(route.clone())
     }
 
-    fn health(&mut self, raw: &raw::Health) -> plan::Health {
-        let default = Word::new(d::HEALTH_PATH.to_owned());
-        let health = plan::Health {
-            path: self.origin_path(if raw.path.is_absent() { &default } else { &raw.path }),
-            interval: self.time(&raw.interval, d::HEALTH_INTERVAL),
-            timeout: self.time(&raw.timeout, d::HEALTH_TIMEOUT),
-            fall: self.count(&raw.fall, d::HEALTH_FALL),
-            rise: self.count(&raw.rise, d::HEALTH_RISE),
-            status: raw
-                .status
-                .placed()
-                .and_then(|(text, at)| self.statuses(text, at))
-                .unwrap_or(d::HEALTH_STATUS),
-        };
-        if health.interval < std::time::Duration::from_millis(100) {
-            let place = raw.interval.place().unwrap_or_default();
-            self.report.error(place, "checks more often than every 100ms are a load test");
-        }
-        health
-    }
-
-    /// `200` or `200-399`.
-    fn statuses(&mut self, text: &str, place: Place) -> Option<RangeInclusive<u16>> {
-        let status =
-            |text: &str| text.trim().parse::<u16>().ok().filter(|status| (100..600).contains(status));
-        let (from, to) = text.split_once('-').unwrap_or((text, text));
-        match (status(from), status(to)) {
-            (Some(from), Some(to)) if from <= to => Some(from..=to),
-            _ => {
-                let problem = self.report.error(place, format!("`{text}` is not a range of statuses"));
-                problem.help("write `200` or `200-399`");
-                None
-            }
-        }
-    }
-
-    fn retry(&mut self, raw: &raw::Retry) -> plan::Retry {
-        let mut statuses = Vec::new();
-        for (status, place) in raw.statuses.items() {
-            if !(400..600).contains(status) {
-                self.report
-                    .error(place, format!("{status} is no failure"))
-                    .help("from 400 to 599, such as 502 or 503");
-            }
-            statuses.push(*status);
-        }
-        plan::Retry {
-            tries: self.count(&raw.tries, d::RETRY_TRIES),
-            timeout: self.time(&raw.timeout, d::RETRY_TIMEOUT),
-            statuses,
-        }
-    }
-
     fn timeouts(&mut self, raw: &raw::Timeouts) -> plan::Timeouts {
         plan::Timeouts {
             connect: self.time(&raw.connect, d::CONNECT_TIMEOUT),
@@ -184,7 +134,7 @@ impl Resolver<'_> {
     }
 
     /// A path to ask an origin for.
-    fn origin_path(&mut self, word: &Word<String>) -> String {
+    pub(super) fn origin_path(&mut self, word: &Word<String>) -> String {
         if let Some((path, place)) = word.placed() {
             let bad = |c: char| c.is_whitespace() || c.is_control() || !c.is_ascii() || c == '#';
             if !path.starts_with('/') || path.contains(bad) {

@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    io::Result,
+    io::{IoSlice, Result},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -86,6 +86,22 @@ impl AsyncWrite for Raw {
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, bytes),
             Self::Gone => Poll::Ready(Ok(0)),
         }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, parts),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write_vectored(cx, parts),
+            Self::Gone => Poll::Ready(Ok(0)),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {

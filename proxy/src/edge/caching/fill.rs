@@ -88,7 +88,7 @@ impl Edge {
             return Ok(match guard.head(origin, &with_length(fields, length), &tags, now) {
                 Decision::NotStored(reason) => {
                     status.detail = Some(reason.word());
-                    Fetched::Passing(Box::new(open), None, status)
+                    Fetched::Passing(open, None, status)
                 }
                 Decision::Store => {
                     status.stored = true;
@@ -97,7 +97,7 @@ impl Edge {
                             tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
                             Fetched::Kept(reader, status)
                         }
-                        None => Fetched::Passing(Box::new(open), Some(guard), status),
+                        None => Fetched::Passing(open, Some(guard), status),
                     }
                 }
             });
@@ -108,7 +108,7 @@ impl Edge {
     pub(super) async fn pass_and_keep(
         &self,
         case: &Case<'_>,
-        mut open: Open,
+        mut open: Box<Open>,
         mut guard: FillGuard,
         client: &mut Client,
         journey: &mut Journey,
@@ -120,7 +120,7 @@ impl Edge {
         }
         let (mut fields, length) = answer_fields(case.trip, &open);
         stick(case.trip, case.forward, &open, &mut fields);
-        let head = reply::head(case.trip, journey, client, open.head.status, fields, length)?;
+        let head = reply::head(case.trip, journey, client, open.head.status, fields, length);
         journey.answer.status = open.head.status.as_u16();
         let bodiless =
             case.trip.request.method == Method::HEAD || length == Length::Known(0) || length == Length::None;
@@ -170,7 +170,7 @@ impl Edge {
             let fetched = edge.fetch(&case, guard, true, CacheStatus::default(), None, &mut Vec::new()).await;
             if let Ok(Fetched::Passing(open, guard, _)) = fetched {
                 match guard {
-                    Some(guard) => keep(Arc::clone(&edge.connectors), *open, guard).await,
+                    Some(guard) => keep(Arc::clone(&edge.connectors), open, guard).await,
                     None => open.abandon(&edge.connectors).await,
                 }
             }
@@ -187,7 +187,7 @@ fn with_length(mut fields: HeaderMap, length: Length) -> HeaderMap {
 }
 
 /// Reads the rest of an answer into its fill; whoever reads from that sees its end, or that it broke.
-async fn keep(connectors: Arc<Connectors>, mut open: Open, mut guard: FillGuard) {
+async fn keep(connectors: Arc<Connectors>, mut open: Box<Open>, mut guard: FillGuard) {
     loop {
         match open.chunk().await {
             Ok(Some(chunk)) => guard.write(&chunk),

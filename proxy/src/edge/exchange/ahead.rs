@@ -27,7 +27,7 @@ struct Ahead {
 
 /// Passes the answer on; the request has been sent, as far as it will be.
 pub(super) async fn pass(
-    open: Open,
+    open: Box<Open>,
     connectors: &Connectors,
     client: &mut Client,
     most: usize,
@@ -41,7 +41,7 @@ pub(super) async fn pass(
 }
 
 async fn pour(
-    open: &mut Option<Open>,
+    open: &mut Option<Box<Open>>,
     connectors: &Connectors,
     client: &mut Client,
     most: usize,
@@ -83,7 +83,7 @@ async fn pour(
 }
 
 /// The next piece; never comes once the answer has been read.
-async fn chunk(open: &mut Option<Open>) -> Result<Option<Bytes>, Failure> {
+async fn chunk(open: &mut Option<Box<Open>>) -> Result<Option<Bytes>, Failure> {
     match open {
         Some(open) => open.chunk().await,
         None => std::future::pending().await,
@@ -99,7 +99,7 @@ impl Ahead {
     async fn take(
         &mut self,
         next: Result<Option<Bytes>, Failure>,
-        open: &mut Option<Open>,
+        open: &mut Option<Box<Open>>,
         connectors: &Connectors,
     ) -> Result<(), Cut> {
         let failure = match next {

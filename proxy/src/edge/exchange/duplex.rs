@@ -8,7 +8,8 @@ use std::time::Instant;
 use tokio::time::sleep_until;
 
 use super::{
-    Sent, at,
+    Sent,
+    heads::at,
     open::{Cut, Open, Way},
     up::Up,
 };

@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -44,6 +45,17 @@ pub(in crate::edge) async fn connect(
         // In a box: a request that needs none would carry the room for it, and copy it.
         None => Box::pin(open(shared, upstream, peer)).await,
     }
+}
+
+/// A connection that has carried nothing yet, and will carry what the client says.
+pub(super) async fn tunnel(
+    shared: &Connectors,
+    upstream: &Upstream,
+    peer: &HttpPeer,
+) -> Result<Session, Failure> {
+    let (mut session, _) = Box::pin(open(shared, upstream, peer)).await?;
+    session.open_tunnel();
+    Ok(session)
 }
 
 async fn open(
@@ -137,6 +149,46 @@ pub(in crate::edge) async fn let_go(
 pub(in crate::edge) enum Session {
     Http1(Connection<Stream>),
     Negotiated(Box<HttpSession>),
+}
+
+/// A connection on which an exchange is under way: unless it is kept it is let go, also when whoever waits for the answer
+/// goes elsewhere in the middle.
+pub(super) struct Link<'a> {
+    pub(super) connectors: &'a Arc<Connectors>,
+    upstream: &'a Arc<Upstream>,
+    pub(super) peer: &'a HttpPeer,
+    /// `None` once it is kept.
+    session: Option<Session>,
+}
+
+impl<'a> Link<'a> {
+    pub(super) fn new(
+        connectors: &'a Arc<Connectors>,
+        upstream: &'a Arc<Upstream>,
+        peer: &'a HttpPeer,
+        session: Session,
+    ) -> Self {
+        Self { connectors, upstream, peer, session: Some(session) }
+    }
+
+    pub(super) fn session(&mut self) -> &mut Session {
+        self.session.as_mut().expect("only `keep` takes it, and that is the end")
+    }
+
+    pub(super) fn keep(mut self) -> Session {
+        self.session.take().expect("only `keep` takes it, and that is the end")
+    }
+}
+
+impl Drop for Link<'_> {
+    fn drop(&mut self) {
+        // HTTP/1.1 ends by being dropped.
+        if let Some(session @ Session::Negotiated(_)) = self.session.take() {
+            let (connectors, upstream) = (Arc::clone(self.connectors), Arc::clone(self.upstream));
+            let peer = self.peer.clone();
+            tokio::spawn(async move { let_go(&connectors, &upstream, &peer, session).await });
+        }
+    }
 }
 
 /// A write to a peer, which may take so long.

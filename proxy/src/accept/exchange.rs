@@ -1,0 +1,231 @@
+//! One request and its answer, in the protocol of their connection.
+//!
+//! HTTP/1 is ours ([`http1`]); of HTTP/2 a stream is Pingora's. What follows a request on its connection belongs to the
+//! front: an exchange cannot read one byte of it, however it ends.
+
+mod http1;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, Version};
+use pingora::{http::ResponseHeader, protocols::http::ServerSession};
+
+pub(super) use self::http1::{Http1, read};
+use super::io::FrontIo;
+
+/// How long an unread request body may take to be drained so that the connection can be kept.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// A request whose head was read, and the way to answer it.
+pub struct Exchange {
+    protocol: Protocol,
+    is_head: bool,
+    version: Version,
+}
+
+enum Protocol {
+    Http1(Box<Http1>),
+    Http2(Box<ServerSession>),
+}
+
+/// What a client asks for, as it came.
+#[derive(Debug)]
+pub struct Head {
+    /// Any token.
+    pub method: Method,
+    /// As it stands in the first line, or in `:path`.
+    pub target: Bytes,
+    /// In the order in which they came.
+    pub headers: HeaderMap,
+}
+
+/// The client closed, reset the stream, does not read, or sent what [`super::Arrival::fault`] names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the client's side of the exchange ended")]
+pub struct Gone;
+
+/// A connection that can carry another request; only the front can do anything with it.
+pub struct Reusable(pub(super) Box<FrontIo>);
+
+impl Exchange {
+    pub(super) fn http1(exchange: Http1, head: &Head, version: Version) -> Self {
+        Self { protocol: Protocol::Http1(Box::new(exchange)), is_head: head.method == Method::HEAD, version }
+    }
+
+    /// Over a stream, with its head.
+    pub(super) fn http2(session: ServerSession) -> (Self, Head) {
+        let request = session.req_header();
+        let head = Head {
+            method: request.method.clone(),
+            target: Bytes::copy_from_slice(request.raw_path()),
+            headers: request.headers.clone(),
+        };
+        let is_head = head.method == Method::HEAD;
+        (Self { protocol: Protocol::Http2(Box::new(session)), is_head, version: Version::HTTP_2 }, head)
+    }
+
+    /// Whether an answer may have no body.
+    #[must_use]
+    pub fn is_head(&self) -> bool {
+        self.is_head
+    }
+
+    /// Whether a success would open a tunnel.
+    #[must_use]
+    pub fn is_connect(&self) -> bool {
+        matches!(&self.protocol, Protocol::Http1(exchange) if exchange.is_connect())
+    }
+
+    /// What the client speaks.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Whether more of the request's body is to come; before the first read, whether there is one at all.
+    pub fn has_body(&mut self) -> bool {
+        match &mut self.protocol {
+            Protocol::Http1(exchange) => exchange.has_body(),
+            Protocol::Http2(session) => !session.is_body_empty(),
+        }
+    }
+
+    /// The next piece of the request's body, or of a tunnel; `None` at its end. May be dropped and called again.
+    ///
+    /// Of HTTP/1 a client that waits for `100 Continue` gets it here, and the clocks are the listener's; HTTP/2 has
+    /// neither, and may bring an empty piece.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn body(&mut self) -> Result<Option<Bytes>, Gone> {
+        match &mut self.protocol {
+            Protocol::Http1(exchange) => exchange.body().await,
+            Protocol::Http2(session) => session.read_request_body().await.map_err(|_| Gone),
+        }
+    }
+
+    /// Resolves when the client is gone; only after its body was read.
+    pub async fn left(&mut self) {
+        match &mut self.protocol {
+            Protocol::Http1(exchange) => exchange.left().await,
+            Protocol::Http2(session) => {
+                if session.read_body_or_idle(true).await.is_ok() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+
+    /// Bounds how long a client may not take what we write. HTTP/1 has the listener's bound already.
+    pub fn set_write_timeout(&mut self, timeout: Duration) {
+        if let Protocol::Http2(session) = &mut self.protocol {
+            session.set_write_timeout(Some(timeout));
+        }
+    }
+
+    /// Writes an interim answer, if the client's protocol has them.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn interim(&mut self, status: StatusCode, fields: HeaderMap) -> Result<(), Gone> {
+        match &mut self.protocol {
+            // HTTP/1.0 knows none.
+            Protocol::Http1(_) if self.version == Version::HTTP_10 => Ok(()),
+            Protocol::Http1(exchange) => exchange.interim(status, &fields).await,
+            Protocol::Http2(session) => {
+                session.write_response_header(pingoras(status, fields)).await.map_err(|_| Gone)
+            }
+        }
+    }
+
+    /// Writes the final head; `end` when no body follows. Its fields say how the body is framed: a length, `chunked`, or
+    /// the end of the connection. A 101, and 2xx to CONNECT, opens a tunnel. `Date` is added where it is missing, and what HTTP/1 says of the connection.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn head(&mut self, status: StatusCode, fields: HeaderMap, end: bool) -> Result<(), Gone> {
+        match &mut self.protocol {
+            Protocol::Http1(exchange) => exchange.head(status, fields, end).await,
+            Protocol::Http2(session) => match &mut **session {
+                // HTTP/2 says the end with the head itself; a later empty DATA frame would cost a packet.
+                ServerSession::H2(session) => session.write_response_header(pingoras(status, fields), end),
+                session => session.write_response_header(pingoras(status, fields)).await,
+            }
+            .map_err(|_| Gone),
+        }
+    }
+
+    /// Writes a piece of the answer's body, or of a tunnel. An empty one is nothing.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn write(&mut self, piece: Bytes) -> Result<(), Gone> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        match &mut self.protocol {
+            Protocol::Http1(exchange) => exchange.write(piece).await,
+            Protocol::Http2(session) => session.write_response_body(piece, false).await.map_err(|_| Gone),
+        }
+    }
+
+    /// Ends the answer with trailers, where its framing has room for them; elsewhere they are dropped, as they may be
+    /// (RFC 9110 §6.5.1).
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn trailers(&mut self, trailers: HeaderMap) -> Result<(), Gone> {
+        match &mut self.protocol {
+            Protocol::Http1(exchange) => {
+                exchange.trailers(&trailers);
+                Ok(())
+            }
+            Protocol::Http2(session) => session.write_response_trailers(trailers).await.map_err(|_| Gone),
+        }
+    }
+
+    /// The connection ends with this answer. Nothing to HTTP/2.
+    pub fn close_after(&mut self) {
+        if let Protocol::Http1(exchange) = &mut self.protocol {
+            exchange.close_after();
+        }
+    }
+
+    /// Whether the final head was written.
+    #[must_use]
+    pub fn has_answered(&self) -> bool {
+        match &self.protocol {
+            Protocol::Http1(exchange) => exchange.has_answered(),
+            Protocol::Http2(session) => {
+                session.response_written().is_some_and(|head| !head.status.is_informational())
+            }
+        }
+    }
+
+    /// Drops the answer in the middle: the client must notice that it is not whole.
+    pub async fn abort(self) {
+        match self.protocol {
+            Protocol::Http1(exchange) => exchange.abort().await,
+            Protocol::Http2(mut session) => session.shutdown().await,
+        }
+    }
+
+    /// Ends an answer that was written whole; gives the connection back when the next request may come on it.
+    pub async fn finish(self) -> Option<Reusable> {
+        match self.protocol {
+            Protocol::Http1(exchange) => exchange.finish().await.map(Reusable),
+            Protocol::Http2(mut session) => {
+                session.set_total_drain_timeout(Some(DRAIN));
+                let _ = session.finish().await;
+                None
+            }
+        }
+    }
+}
+
+fn pingoras(status: StatusCode, fields: HeaderMap) -> Box<ResponseHeader> {
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    (parts.status, parts.headers) = (status, fields);
+    Box::new(ResponseHeader::from(parts))
+}

@@ -1,0 +1,243 @@
+//! HTTP/1 as we speak it to a client: one head in, one body in, one answer out.
+//!
+//! Below is the connection with its gate and its clocks ([`FrontIo`]), above whoever answers. A head waits for the first
+//! piece of its body, so that both leave in one packet, unless it announces chunks: those come from an origin that may
+//! think before each.
+
+use std::{cell::RefCell, time::SystemTime};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING},
+};
+use tokio::time::timeout;
+
+use super::{DRAIN, Gone, Head};
+use crate::{
+    accept::io::FrontIo,
+    wire::{fields_len, put_chunk_line, put_field, put_fields},
+};
+
+/// An exchange on a connection of HTTP/1.
+pub(in crate::accept) struct Http1 {
+    io: Box<FrontIo>,
+    version: Version,
+    /// The request is a CONNECT: its 2xx opens a tunnel.
+    is_connect: bool,
+    /// Whether the connection lives on.
+    keep_alive: bool,
+    sending: Sending,
+}
+
+/// How the answer goes out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    /// Its final head is to come.
+    Head,
+    /// So many bytes of it are missing.
+    Length(u64),
+    Chunked,
+    /// It ends with the connection.
+    ToEnd,
+    /// The connection belongs to another protocol.
+    Tunnel,
+    Done,
+}
+
+/// Reads a head that was checked, so that nothing in it can surprise; `None` if something does.
+pub(in crate::accept) fn read(bytes: &Bytes) -> Option<Head> {
+    let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut line = lines.next()?.split(|byte| *byte == b' ');
+    let method = Method::from_bytes(line.next()?).ok()?;
+    let target = bytes.slice_ref(line.next()?);
+    // Of most heads; one with more fields grows.
+    let mut headers = HeaderMap::with_capacity(24);
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+        let value = line[colon + 1..].trim_ascii();
+        headers.append(name, HeaderValue::from_maybe_shared(bytes.slice_ref(value)).ok()?);
+    }
+    Some(Head { method, target, headers })
+}
+
+impl Http1 {
+    /// On a connection whose gate is set for this request's body.
+    pub(in crate::accept) fn new(
+        io: Box<FrontIo>,
+        version: Version,
+        method: &Method,
+        keep_alive: bool,
+    ) -> Self {
+        Self { io, version, is_connect: *method == Method::CONNECT, keep_alive, sending: Sending::Head }
+    }
+
+    pub(super) fn is_connect(&self) -> bool {
+        self.is_connect
+    }
+
+    pub(super) fn has_body(&self) -> bool {
+        !self.io.is_at_end()
+    }
+
+    pub(super) async fn body(&mut self) -> Result<Option<Bytes>, Gone> {
+        self.io.body().await.map_err(|_| Gone)
+    }
+
+    pub(super) async fn left(&mut self) {
+        self.io.left().await;
+    }
+
+    pub(super) async fn interim(&mut self, status: StatusCode, fields: &HeaderMap) -> Result<(), Gone> {
+        if self.has_answered() {
+            return Ok(());
+        }
+        self.put_head(status, fields, None);
+        self.flush().await
+    }
+
+    pub(super) async fn head(
+        &mut self,
+        status: StatusCode,
+        fields: HeaderMap,
+        end: bool,
+    ) -> Result<(), Gone> {
+        if self.has_answered() {
+            return Err(Gone);
+        }
+        if status == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && status.is_success()) {
+            self.keep_alive = false;
+            self.put_head(status, &fields, None);
+            self.io.open_tunnel().map_err(|_| Gone)?;
+            self.sending = Sending::Tunnel;
+            return self.flush().await;
+        }
+        let length = fields.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        self.sending = match length {
+            _ if end => Sending::Done,
+            _ if fields.contains_key(TRANSFER_ENCODING) => Sending::Chunked,
+            Some(length) => Sending::Length(length),
+            None => Sending::ToEnd,
+        };
+        self.keep_alive &= self.sending != Sending::ToEnd;
+        self.put_head(status, &fields, Some(if self.keep_alive { "keep-alive" } else { "close" }));
+        self.io.answer_begun();
+        if end || self.sending == Sending::Chunked { self.flush().await } else { Ok(()) }
+    }
+
+    /// A final head says what becomes of the connection, and the time.
+    fn put_head(&mut self, status: StatusCode, fields: &HeaderMap, connection: Option<&str>) {
+        let out = self.io.unsent();
+        // The line, Date and Connection take less than the rest.
+        out.reserve(fields_len(fields) + 128);
+        out.put_slice(b"HTTP/1.1 ");
+        out.put_slice(status.as_str().as_bytes());
+        out.put_u8(b' ');
+        out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+        out.put_slice(b"\r\n");
+        match connection {
+            None => put_fields(out, fields),
+            Some(connection) => {
+                for (name, value) in fields.iter().filter(|(name, _)| *name != CONNECTION) {
+                    put_field(out, name.as_str(), value.as_bytes());
+                }
+                if !fields.contains_key(DATE) {
+                    put_date(out);
+                }
+                put_field(out, CONNECTION.as_str(), connection.as_bytes());
+            }
+        }
+        out.put_slice(b"\r\n");
+    }
+
+    pub(super) async fn write(&mut self, piece: Bytes) -> Result<(), Gone> {
+        let end: &[u8] = match &mut self.sending {
+            Sending::Length(left) => {
+                *left = left.checked_sub(piece.len() as u64).ok_or(Gone)?;
+                b""
+            }
+            Sending::Chunked => {
+                put_chunk_line(self.io.unsent(), piece.len());
+                b"\r\n"
+            }
+            Sending::ToEnd | Sending::Tunnel => b"",
+            // An answer that has no body, whatever somebody sends as such.
+            Sending::Done => return Ok(()),
+            Sending::Head => return Err(Gone),
+        };
+        self.io.send(piece, end).await.map_err(|_| Gone)
+    }
+
+    async fn flush(&mut self) -> Result<(), Gone> {
+        self.io.send(Bytes::new(), b"").await.map_err(|_| Gone)
+    }
+
+    /// Only chunks have room for them.
+    pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
+        if self.sending == Sending::Chunked {
+            let out = self.io.unsent();
+            out.put_slice(b"0\r\n");
+            put_fields(out, trailers);
+            out.put_slice(b"\r\n");
+            self.sending = Sending::Done;
+        }
+    }
+
+    pub(super) fn close_after(&mut self) {
+        self.keep_alive = false;
+    }
+
+    pub(super) fn has_answered(&self) -> bool {
+        self.sending != Sending::Head
+    }
+
+    pub(super) async fn abort(self) {
+        // Where its end is the answer's, a FIN would say that it is whole.
+        if self.sending == Sending::ToEnd && self.version == Version::HTTP_10 {
+            self.io.reset();
+        } else {
+            self.io.close().await;
+        }
+    }
+
+    pub(super) async fn finish(mut self) -> Option<Box<FrontIo>> {
+        match self.sending {
+            Sending::Chunked => self.io.unsent().put_slice(b"0\r\n\r\n"),
+            Sending::Head | Sending::Length(1..) => self.keep_alive = false,
+            Sending::Length(0) | Sending::ToEnd | Sending::Tunnel | Sending::Done => {}
+        }
+        if self.flush().await.is_err() {
+            return None;
+        }
+        if self.keep_alive && !self.io.is_at_end() {
+            // What is left of the body would be taken for the next request.
+            self.keep_alive = matches!(timeout(DRAIN, self.drain()).await, Ok(Ok(())));
+        }
+        if self.keep_alive && self.io.is_reusable() {
+            return Some(self.io);
+        }
+        self.io.close().await;
+        None
+    }
+
+    async fn drain(&mut self) -> Result<(), Gone> {
+        while self.body().await?.is_some() {}
+        Ok(())
+    }
+}
+
+/// The time as HTTP writes it, made once a second and thread.
+fn put_date(out: &mut BytesMut) {
+    thread_local! {
+        static DATE_OF: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    DATE_OF.with_borrow_mut(|(of, text)| {
+        if *of != second || text.is_empty() {
+            (*of, *text) = (second, httpdate::fmt_http_date(now));
+        }
+        put_field(out, DATE.as_str(), text.as_bytes());
+    });
+}
