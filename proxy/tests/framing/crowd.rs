@@ -158,3 +158,12 @@ fn without_descriptors_those_who_are_there_are_served_and_nothing_spins() {
     assert!(freed.elapsed() < Duration::from_secs(1), "{:?}", freed.elapsed());
     weir.assert_sane();
 }
+
+/// The soft limit that systemd and shells begin with is smaller than one listener's `connections`.
+#[test]
+fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
+    let origin = Origin::start();
+    let weir = Weir::start_as(&config(origin.address), "ulimit -Sn 64; exec \"$0\" run \"$1\"");
+    let mut crowd: Vec<_> = (0..150).map(|_| weir.connect()).collect();
+    crowd.iter_mut().for_each(|client| client.is_served("one"));
+}
