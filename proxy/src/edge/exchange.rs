@@ -210,6 +210,8 @@ async fn ask_peers(
             hedge.map(|hedge| Box::pin(rival(connectors, call, hedge, choice, deadline, &mut hedged)));
         let silence = silence(call.upstream, may_leave.then(|| picked.silence()));
         let heads = tokio::select! {
+            // An answer that is there needs no clock.
+            biased;
             heads = exchange_heads(connectors, call, &peer, &mut picked, client.as_deref_mut(), deadline) => Ok(heads),
             () = silence => Ok(Err(Lost::Peer(Failure::Silent))),
             rival = when(rival) => Err(rival),

@@ -154,7 +154,7 @@ impl Edge {
         &self,
         trip: &Trip,
         forward: &Forward,
-        open: Box<Open>,
+        mut open: Box<Open>,
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
@@ -164,7 +164,7 @@ impl Edge {
             return shown;
         }
         self.invalidate(trip, forward, status, &open.head.headers);
-        let (mut fields, length) = answer_fields(trip, &open);
+        let (mut fields, length) = answer_fields(trip, std::mem::take(&mut open.head.headers), &open);
         stick(trip, forward, &open, &mut fields);
         let head = reply::head(trip, journey, client, status, fields, length);
         journey.answer.status = status.as_u16();
@@ -211,10 +211,9 @@ pub(super) fn stick(trip: &Trip, forward: &Forward, open: &Open, fields: &mut He
     }
 }
 
-/// The fields of a peer's answer that go on, and how its body is framed for the client.
-pub(super) fn answer_fields(trip: &Trip, open: &Open) -> (HeaderMap, Length) {
+/// Which of the fields of a peer's answer go on, and how its body is framed for the client.
+pub(super) fn answer_fields(trip: &Trip, mut fields: HeaderMap, open: &Open) -> (HeaderMap, Length) {
     let status = open.head.status;
-    let mut fields = open.head.headers.clone();
     let length = declared_length(&fields);
     hop_by_hop::clean_response(&mut fields, trip.request.upgrade.as_ref().filter(|_| open.is_upgraded()));
     let length = match (status, length) {

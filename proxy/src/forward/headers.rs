@@ -240,7 +240,7 @@ mod tests {
             port: 443,
             version: Version::HTTP_11,
             request_id: HeaderValue::from_static("id-1"),
-            trace: Trace { trace: 1, span: 2, flags: 0 },
+            trace: Trace { trace: uuid::Uuid::from_u128(1), span: 2, flags: 0 },
         }
     }
 

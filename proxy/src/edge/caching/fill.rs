@@ -72,7 +72,7 @@ impl Edge {
                 return Ok(Fetched::None(NoAnswer::Failed(Failure::Status(origin))));
             }
             let tags = self.tags(case);
-            let (fields, length) = answer_fields(case.trip, &open);
+            let (fields, length) = answer_fields(case.trip, open.head.headers.clone(), &open);
             if origin == StatusCode::NOT_MODIFIED && guard.stale().is_some() {
                 let confirmed = guard.not_modified(&fields, &tags, now);
                 open.done(&self.connectors).await;
@@ -118,7 +118,7 @@ impl Edge {
             tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
             return shown;
         }
-        let (mut fields, length) = answer_fields(case.trip, &open);
+        let (mut fields, length) = answer_fields(case.trip, open.head.headers.clone(), &open);
         stick(case.trip, case.forward, &open, &mut fields);
         let head = reply::head(case.trip, journey, client, open.head.status, fields, length);
         journey.answer.status = open.head.status.as_u16();

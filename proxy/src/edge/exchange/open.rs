@@ -75,9 +75,16 @@ impl Open {
 
     /// The next chunk of the answer; `None` at its end.
     pub(in crate::edge) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
-        let silent = Instant::now() + self.read;
-        let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
+        let now = Instant::now();
+        let deadline = self.deadline.filter(|_| !self.upgraded);
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(Failure::ReadTimeout);
+        }
+        let silent = now + self.read;
+        let by = deadline.map_or(silent, |deadline| deadline.min(silent));
         tokio::select! {
+            // What is there needs no clock.
+            biased;
             chunk = self.session.body() => chunk,
             () = sleep_until(by.into()) => Err(Failure::ReadTimeout),
         }
@@ -155,7 +162,7 @@ impl Open {
         }
     }
 
-    /// What follows the body; only HTTP/2 peers' trailers are to be had.
+    /// What followed the body.
     pub(super) async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
         let trailers = tokio::time::timeout(self.read, self.session.trailers()).await;
         let trailers = trailers.map_err(|_| Failure::ReadTimeout)??;

@@ -372,14 +372,14 @@ impl Session {
         }
     }
 
-    /// What follows the body; only HTTP/2 peers' trailers are to be had.
+    /// What followed the body.
     pub(in crate::edge) async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
         match self {
             Self::Negotiated(session) => match &mut **session {
                 HttpSession::H2(session) => session.read_trailers().await.map_err(|error| exchanging(&error)),
                 _ => Ok(None),
             },
-            Self::Http1(_) => Ok(None),
+            Self::Http1(connection) => Ok(connection.take_trailers()),
         }
     }
 }
