@@ -13,11 +13,14 @@ use crate::{
     forward::{peer::Connectors, retry::Failure},
 };
 
+/// What a piece costs at least, its handle and place included: an answer in chunks of one byte is held in no more of them.
+const PIECE: usize = 64;
+
 /// What was read and not yet written.
 #[derive(Default)]
 struct Ahead {
     pieces: VecDeque<Bytes>,
-    /// With the piece that is being written.
+    /// What they cost, with the piece that is being written.
     bytes: usize,
     trailers: Option<HeaderMap>,
 }
@@ -59,7 +62,7 @@ async fn pour(
             ahead.take(next, open, connectors).await?;
             continue;
         };
-        let length = piece.len();
+        let cost = cost(&piece);
         let mut write = pin!(client.body(piece));
         loop {
             tokio::select! {
@@ -71,7 +74,7 @@ async fn pour(
                 next = chunk(open), if ahead.bytes < most => ahead.take(next, open, connectors).await?,
             }
         }
-        ahead.bytes -= length;
+        ahead.bytes -= cost;
     }
     match ahead.trailers {
         Some(trailers) => client.trailers(trailers).await.map_err(Cut::Client),
@@ -87,6 +90,10 @@ async fn chunk(open: &mut Option<Box<Open>>) -> Result<Option<Bytes>, Failure> {
     }
 }
 
+fn cost(piece: &Bytes) -> usize {
+    piece.len().max(PIECE)
+}
+
 impl Ahead {
     /// Keeps a piece. Behind the last one the peer is free.
     async fn take(
@@ -97,7 +104,7 @@ impl Ahead {
     ) -> Result<(), Cut> {
         let failure = match next {
             Ok(Some(piece)) => {
-                self.bytes += piece.len();
+                self.bytes += cost(&piece);
                 self.pieces.push_back(piece);
                 // Free before its last piece is taken: whoever that client asks next may go to the same connection.
                 if let Some(whole) = open.take_if(|open| open.session.is_read()) {
