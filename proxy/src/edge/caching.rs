@@ -209,12 +209,16 @@ impl Edge {
             }
             return Ok(());
         }
-        while let Some(piece) = reader.next().await {
+        loop {
+            let next = match client.at_once(reader.next()).await.map_err(|_| Ended::Cut)? {
+                Some(next) => next,
+                None => reader.next().await,
+            };
+            let Some(piece) = next else { return Ok(()) };
             // A fill that broke must not pass for a whole body.
             let piece = piece.map_err(|_| Ended::Cut)?;
             client.body(piece).await.map_err(|_| Ended::Cut)?;
         }
-        Ok(())
     }
 
     /// What tells this answer apart from others: the route's template, or scheme, host and target.

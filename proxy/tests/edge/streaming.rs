@@ -349,3 +349,31 @@ fn a_gathered_body_can_go_to_the_next_server() {
         edge.send(format!("PUT / HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
     assert_eq!(answer.text(), body.len().to_string());
 }
+
+#[test]
+fn a_head_does_not_wait_for_a_body_that_takes_its_time() {
+    for framing in ["content-length: 3", "transfer-encoding: chunked"] {
+        for cache in ["", "cache: { in: c, ttl: 60s }, "] {
+            let gate = Arc::new(Gate::default());
+            let release = Arc::clone(&gate);
+            let origin = Origin::start(move |_, wire| {
+                wire.send(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n"));
+                release.pass();
+                wire.send(if framing.starts_with('c') { "abc" } else { "3\r\nabc\r\n0\r\n\r\n" });
+            });
+            let edge = Edge::start(&format!(
+                "caches: {{ c: {{ memory: 1MiB }} }}
+upstreams: {{ api: {{ servers: [{}] }} }}
+routes: [{{ match: /*, {cache}to: api }}]
+",
+                origin.address
+            ));
+            let mut client = edge.connect();
+            client.send("GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+            let (status, head) = client.answer_head();
+            assert_eq!(status, 200, "{framing} {cache}: nobody has sent a byte of the body yet");
+            gate.open();
+            assert_eq!(client.body(&head, false, false).0, b"abc");
+        }
+    }
+}

@@ -129,7 +129,15 @@ impl Edge {
             return Err(error.into());
         }
         loop {
-            match open.chunk().await {
+            let next = match client.at_once(open.chunk()).await {
+                Ok(Some(next)) => next,
+                Ok(None) => open.chunk().await,
+                Err(_) => {
+                    tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
+                    return Err(Ended::Cut);
+                }
+            };
+            match next {
                 Ok(Some(chunk)) => {
                     guard.write(&chunk);
                     if !bodiless && client.body(chunk).await.is_err() {

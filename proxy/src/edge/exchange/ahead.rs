@@ -53,11 +53,14 @@ async fn pour(
             if open.is_none() {
                 break;
             }
-            let next = tokio::select! {
-                // A client that has the whole answer may leave before we have heard its end.
-                biased;
-                next = chunk(open) => next,
-                () = client.left(), if may_leave => return Err(Cut::Client(ClientError::Left)),
+            let next = match client.at_once(chunk(open)).await.map_err(Cut::Client)? {
+                Some(next) => next,
+                None => tokio::select! {
+                    // A client that has the whole answer may leave before we have heard its end.
+                    biased;
+                    next = chunk(open) => next,
+                    () = client.left(), if may_leave => return Err(Cut::Client(ClientError::Left)),
+                },
             };
             ahead.take(next, open, connectors).await?;
             continue;
