@@ -80,7 +80,7 @@ impl Recorder {
                 route,
                 took_ms = took.as_millis(),
                 status = journey.answer.status,
-                request_id = request.map_or("", |request| request.id.as_str()),
+                request_id = request.map_or("", |request| request.id()),
                 attempts = journey.attempts.len(),
                 "slow request"
             );
@@ -124,7 +124,7 @@ impl Line<'_> {
         put("time", timestamp(journey.arrival.wall).into());
         put("client", journey.client().to_string().into());
         if let Some(request) = &journey.request {
-            put("id", request.id.as_str().into());
+            put("id", request.id().into());
             put("method", request.method.as_str().into());
             put("host", request.host.as_str().into());
             put("target", request.target().into());

@@ -68,7 +68,7 @@ pub struct RequestView {
     /// What peers hear of the client's connection before they hear the request, where they want to.
     pub ends: Ends,
     /// Its name in logs here and at the origin.
-    pub id: String,
+    pub id: HeaderValue,
     /// Its place in a trace.
     pub trace: Trace,
 }
@@ -106,10 +106,11 @@ impl RequestView {
         let authority = if is_connect { target } else { authority }.to_ascii_lowercase();
         let host = without_port(&authority).to_owned();
         // The cache compares hosts without regard to case: so must the origin, or one client's spelling is another's answer.
-        if let Ok(host) = HeaderValue::try_from(&authority)
-            && headers.contains_key(header::HOST)
+        if let Some(host) =
+            headers.get_mut(header::HOST).filter(|host| host.as_bytes() != authority.as_bytes())
+            && let Ok(lower) = HeaderValue::try_from(&authority)
         {
-            headers.insert(header::HOST, host);
+            *host = lower;
         }
         let fresh = fresh_id();
         let id = trace::request_id(&headers, is_trusted, fresh);
@@ -138,9 +139,15 @@ impl RequestView {
                 ),
                 local: arrival.connection.local,
             },
-            id: id.to_str().unwrap_or_default().to_owned(),
+            id,
             trace,
         })
+    }
+
+    /// Its name in logs, as text.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
     }
 
     /// Path and query as they are forwarded when the route does not rewrite them; of CONNECT, host and port.
@@ -167,7 +174,7 @@ impl RequestView {
             host: &self.authority,
             port: self.port,
             version: self.version,
-            request_id: HeaderValue::try_from(&self.id).unwrap_or_else(|_| HeaderValue::from_static("-")),
+            request_id: self.id.clone(),
             trace: self.trace,
         }
     }
@@ -256,7 +263,7 @@ impl Values for Facts<'_> {
         let request = self.request;
         Some(match variable {
             Variable::ClientIp => Cow::Owned(request.client.to_string()),
-            Variable::RequestId => Cow::Borrowed(&request.id),
+            Variable::RequestId => Cow::Borrowed(request.id()),
             Variable::Method => Cow::Borrowed(request.method.as_str()),
             Variable::Scheme => Cow::Borrowed(request.scheme),
             Variable::Host => Cow::Borrowed(&request.host),

@@ -45,9 +45,7 @@ pub(super) fn head(
         // Appended: the caches behind us have said theirs (RFC 9211 §2).
         fields.append(CACHE_STATUS, value);
     }
-    if let Ok(id) = HeaderValue::try_from(&trip.request.id) {
-        fields.insert(X_REQUEST_ID, id);
-    }
+    fields.insert(X_REQUEST_ID, trip.request.id.clone());
     let facts = trip.passed.facts(&trip.request);
     for (name, template) in &trip.route().response_headers {
         let mut value = String::new();
@@ -175,9 +173,8 @@ impl Edge {
             journey.answer.status = status.as_u16();
         }
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        if let Some(id) = journey.request.as_ref().and_then(|request| HeaderValue::try_from(&request.id).ok())
-        {
-            fields.insert(X_REQUEST_ID, id);
+        if let Some(request) = &journey.request {
+            fields.insert(X_REQUEST_ID, request.id.clone());
         }
         if let Some(value) =
             journey.cache.as_ref().and_then(|status| HeaderValue::try_from(status.to_string()).ok())
