@@ -25,6 +25,7 @@ use crate::{
         Arrival, BadRequest, Service,
         exchange::{Exchange, Head, Reusable},
     },
+    auth::Token,
     cache::Now,
     decide::{self, Decision, Passed},
     forward::peer::Connectors,
@@ -154,6 +155,11 @@ impl Trip {
         let upgrade = self.request.upgrade.as_ref()?;
         let name = upgrade.name();
         forward.upgrades.iter().any(|known| *known == name).then_some(upgrade)
+    }
+
+    /// The token that the caller's session was found by.
+    fn token(&self) -> Option<Token> {
+        self.running().token(self.route().session.as_ref()?, &self.request.headers)
     }
 
     /// The largest request body: the route's own bound, else the listener's; 0 is none.

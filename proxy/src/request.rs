@@ -21,6 +21,7 @@ use weir_config::{
 use crate::{
     accept::{Arrival, BadRequest, client},
     auth::Session,
+    cache::Url,
     forward::{
         headers::Hop,
         hop_by_hop,
@@ -149,6 +150,12 @@ impl RequestView {
             Some(query) => format!("{path}?{query}"),
             None => path.to_owned(),
         }
+    }
+
+    /// The URL that was asked for, as operators purge it.
+    #[must_use]
+    pub fn url(&self) -> Url {
+        Url::new(self.scheme, &self.authority, &self.target())
     }
 
     /// What the origin is told about the way this request came.

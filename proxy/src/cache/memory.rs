@@ -126,6 +126,18 @@ impl Store {
         shard.newest(key, |_| true).ok().map(|resident| Arc::clone(&resident.entry))
     }
 
+    /// Every answer under `key`, whoever it was made for; no use of them.
+    #[must_use]
+    pub(super) fn under(&self, key: &Key) -> Vec<Arc<Entry>> {
+        self.shard(key.hash()).read().under(key).cloned().collect()
+    }
+
+    /// How many entries there are for which `counts` holds. Looks at every one, shard by shard.
+    #[must_use]
+    pub(super) fn count(&self, counts: impl Fn(&Entry) -> bool) -> usize {
+        self.shards.iter().map(|shard| shard.read().entries().filter(|entry| counts(entry)).count()).sum()
+    }
+
     /// Keeps an entry, in the place of one for the same requests if there is one. One asked for after a purge is
     /// never replaced by one asked for before it, however long that took to arrive.
     pub(super) fn insert(&self, key: &Key, entry: Arc<Entry>) {

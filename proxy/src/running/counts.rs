@@ -7,7 +7,7 @@ use weir_config::{
 };
 
 use super::{Mirrored, Running};
-use crate::{auth::Unavailable, cache::Lookup, metrics::Metrics};
+use crate::{auth::Unavailable, cache::{Lookup, Purge}, metrics::Metrics};
 
 /// Counters of the stages, resolved once.
 #[derive(Debug)]
@@ -16,8 +16,25 @@ pub(super) struct Counts {
     sessions: Vec<[IntCounter; 3]>,
     caches: Vec<[IntCounter; 4]>,
     invalidations: IntCounter,
+    purges: [[IntCounter; 2]; PurgedBy::WORDS.len()],
+    leaks: Vec<IntCounter>,
     /// By route; of those that have a mirror.
     pub(super) mirrors: Vec<Option<[IntCounter; 3]>>,
+}
+
+/// Whose word a purge was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PurgedBy {
+    /// The admin listener's.
+    Admin,
+    /// A client's, with the method PURGE.
+    Method,
+    /// The origin's, by a field of its answer.
+    Origin,
+}
+
+impl PurgedBy {
+    const WORDS: [&'static str; 3] = ["admin", "method", "origin"];
 }
 
 impl Counts {
@@ -45,6 +62,9 @@ impl Counts {
             sessions: plan.sessions.iter().map(results).collect(),
             caches: plan.caches.iter().map(lookups).collect(),
             mirrors: plan.routes.iter().map(mirrors).collect(),
+            purges: PurgedBy::WORDS
+                .map(|by| ["hard", "soft"].map(|mode| families.purges.with_label_values(&[by, mode]))),
+            leaks: plan.caches.iter().map(|cache| families.leaks.with_label_values(&[&*cache.name])).collect(),
             invalidations: families.invalidations.with_label_values::<&str>(&[]),
         }
     }
@@ -75,6 +95,16 @@ impl Running {
             Lookup::Bypass(_) => 3,
         };
         self.counts.caches[cache.index()][which].inc();
+    }
+
+    /// Counts purges, however many entries each of them ends.
+    pub fn count_purges(&self, by: PurgedBy, mode: Purge, purges: usize) {
+        self.counts.purges[by as usize][usize::from(mode == Purge::Soft)].inc_by(purges as u64);
+    }
+
+    /// Counts an answer that would have shown one caller's own to others.
+    pub fn count_leak(&self, cache: CacheId) {
+        self.counts.leaks[cache.index()].inc();
     }
 
     /// Counts a tag invalidated by a write.
