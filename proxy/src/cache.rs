@@ -148,9 +148,8 @@ impl Cache {
     /// How many entries that were not purged are like this. It looks at every one: a tenth of a second for a million.
     #[must_use]
     pub fn count(&self, like: impl Fn(&Head) -> bool) -> usize {
-        let counts = |entry: &Entry| {
-            like(entry.head()) && self.shelf.standing(entry.head()) != Standing::Gone
-        };
+        let counts =
+            |entry: &Entry| like(entry.head()) && self.shelf.standing(entry.head()) != Standing::Gone;
         self.shelf.store.count(counts)
     }
 

@@ -5,6 +5,7 @@
 //! through it, so that a step that was left out would have nothing to forward.
 
 mod keyed;
+mod purging;
 
 use std::{borrow::Cow, sync::Arc};
 

@@ -11,6 +11,7 @@ mod exchange;
 mod forwarding;
 mod local;
 mod mirror;
+mod purging;
 mod reply;
 
 use std::sync::Arc;
@@ -107,6 +108,11 @@ impl Edge {
         }
         let request = Arc::new(client.request(head, &journey.arrival, &snapshot.running.plan)?);
         journey.request = Some(Arc::clone(&request));
+
+        // said to the cache itself.
+        if let Some(purged) = self.purge(snapshot, &request, client, journey).await {
+            return purged;
+        }
 
         // routed, limited, authenticated.
         let Decision { route, caller, verdict } =

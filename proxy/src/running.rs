@@ -7,6 +7,7 @@ mod ask;
 mod counts;
 mod error_pages;
 mod mirrors;
+mod purging;
 mod roster;
 mod upstream;
 
@@ -31,11 +32,15 @@ pub use self::{
     counts::PurgedBy,
     error_pages::Shown,
     mirrors::Mirrored,
+    purging::Order,
     roster::{CannotChange, Roster},
     upstream::Upstream,
 };
 use crate::{
-    auth::{Presented, Sessions, Source, Token, Unavailable, access::Access, identity::Signer, source::RedisSource},
+    auth::{
+        Presented, Sessions, Source, Token, Unavailable, access::Access, identity::Signer,
+        source::RedisSource,
+    },
     balance::names::Names,
     cache::{Cache, Rule, Tags},
     limit::Limits,

@@ -76,7 +76,8 @@ impl Guard {
             let credentials = value.iter().position(|byte| *byte == b' ').map_or(value, |at| &value[at..]);
             guard.knows(Mark::Credentials, credentials);
         }
-        let crumbs = headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';'));
+        let crumbs =
+            headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';'));
         for crumb in crumbs {
             if let Some(at) = crumb.iter().position(|byte| *byte == b'=') {
                 guard.knows(Mark::Cookie, &crumb[at + 1..]);
@@ -173,7 +174,10 @@ fn read(mut from: impl Read, into: &mut Vec<u8>) -> std::io::Result<()> {
 
 impl std::fmt::Debug for Guard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Guard").field("has_session", &self.has_session).field("marks", &self.marks.len()).finish()
+        f.debug_struct("Guard")
+            .field("has_session", &self.has_session)
+            .field("marks", &self.marks.len())
+            .finish()
     }
 }
 
@@ -210,7 +214,10 @@ mod tests {
         ] {
             assert_eq!(found(&guard, &[], body.as_bytes()), expected.map(NotStored::Leak), "{body}");
         }
-        assert_eq!(guard.check(&map(&[("x-user", "mail anna@example.org")])), Err(NotStored::Leak(Mark::Email)));
+        assert_eq!(
+            guard.check(&map(&[("x-user", "mail anna@example.org")])),
+            Err(NotStored::Leak(Mark::Email))
+        );
         assert_eq!(guard.check(&map(&[("x-user", "bert@example.org")])), Ok(()));
         assert_eq!(found(&Guard::default(), &[], b"anna@example.org"), None);
     }

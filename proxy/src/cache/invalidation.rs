@@ -201,9 +201,8 @@ mod tests {
         response.append(CACHE_GROUP_INVALIDATION, "\"a\", \"b\"".parse().unwrap());
         response.append(CACHE_GROUP_INVALIDATION, "\"c\"".parse().unwrap());
         let before = tags.moment();
-        let say = |method: Method, status| {
-            at_the_origin_s_word(&tags, &method, &here, None, status, &response)
-        };
+        let say =
+            |method: Method, status| at_the_origin_s_word(&tags, &method, &here, None, status, &response);
         assert_eq!(say(Method::GET, StatusCode::OK), 0);
         assert_eq!(say(Method::POST, StatusCode::CONFLICT), 0);
         assert_eq!(tags.standing(&[here.group(b"a")], before), Standing::Good);

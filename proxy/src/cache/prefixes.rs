@@ -47,7 +47,8 @@ impl Prefixes {
         let (at, prefix) = (tick(), prefix.as_str());
         let mut list = List::clone(&self.list.load());
         // What this one says as well, and no less strictly.
-        list.lines.retain(|old| !(old.prefix.starts_with(prefix) && (purge == Purge::Hard || old.purge == purge)));
+        list.lines
+            .retain(|old| !(old.prefix.starts_with(prefix) && (purge == Purge::Hard || old.purge == purge)));
         if list.lines.len() >= MOST {
             let oldest = list.lines.remove(0);
             match oldest.purge {

@@ -251,7 +251,8 @@ mod tests {
             let members = strings(text.as_bytes())?;
             Some(members.into_iter().map(|member| String::from_utf8_lossy(&member).into_owned()).collect())
         };
-        let some = |members: &[&str]| Some(members.iter().map(|member| (*member).to_owned()).collect::<Vec<_>>());
+        let some =
+            |members: &[&str]| Some(members.iter().map(|member| (*member).to_owned()).collect::<Vec<_>>());
         assert_eq!(list(r#" "a", "b c";x=1 ,"\"\\" "#), some(&["a", "b c", r#""\"#]));
         assert_eq!(list(""), some(&[]));
         for text in ["a", r#""a""#.trim_end_matches('"'), r#""a","#, r#""a" "b""#, r#""a", 1"#, r#"("a")"#] {

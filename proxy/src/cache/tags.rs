@@ -123,7 +123,12 @@ impl std::fmt::Debug for Tags {
 impl Default for Tags {
     fn default() -> Self {
         let slots = |count| std::iter::repeat_with(AtomicU64::default).take(count).collect();
-        Self { clock: AtomicU64::new(0), hard: slots(SLOTS), soft: slots(SOFT_SLOTS), prefixes: Prefixes::default() }
+        Self {
+            clock: AtomicU64::new(0),
+            hard: slots(SLOTS),
+            soft: slots(SOFT_SLOTS),
+            prefixes: Prefixes::default(),
+        }
     }
 }
 

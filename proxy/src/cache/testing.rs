@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{
-    Ask, Begin, Cache, Decision, Entry, FillGuard, Guard, Key, Lookup, Now, RequestHead, Rule, Tag, Tags, Url, Waiter,
+    Ask, Begin, Cache, Decision, Entry, FillGuard, Guard, Key, Lookup, Now, RequestHead, Rule, Tag, Tags,
+    Url, Waiter,
 };
 
 pub(super) const MIB: usize = 1 << 20;

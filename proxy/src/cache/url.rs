@@ -36,7 +36,9 @@ impl Url {
         let rest = rest.split('#').next().unwrap_or_default();
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let is_host = |byte: u8| byte.is_ascii_graphic() && !b"@\\\"<>".contains(&byte);
-        if authority.is_empty() || !authority.bytes().all(is_host) || !target.bytes().all(|b| b.is_ascii_graphic())
+        if authority.is_empty()
+            || !authority.bytes().all(is_host)
+            || !target.bytes().all(|b| b.is_ascii_graphic())
         {
             return None;
         }
@@ -97,7 +99,10 @@ mod tests {
             assert_eq!(Url::parse(text).as_ref(), Some(&url), "{text}");
         }
         assert_eq!(Url::parse("http://h").map(|url| url.as_str().to_owned()).as_deref(), Some("http://h/"));
-        assert_eq!(Url::parse("http://h?q").map(|url| url.as_str().to_owned()).as_deref(), Some("http://h/?q"));
+        assert_eq!(
+            Url::parse("http://h?q").map(|url| url.as_str().to_owned()).as_deref(),
+            Some("http://h/?q")
+        );
         for text in ["", "/a", "h/a", "ftp://h/", "http://", "http:///a", "http://user@h/", "http://h/a b"] {
             assert_eq!(Url::parse(text), None, "{text}");
         }

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     cache::{
-        self, Ask, Begin, Bypass, Cache, CacheStatus, Entry, Forwarded, Guard, Key, Lookup, Mark, NotStored, Now,
-        Outcome, Reader, RequestHead, Staleness, Tag,
+        self, Ask, Begin, Bypass, Cache, CacheStatus, Entry, Forwarded, Guard, Key, Lookup, Mark, NotStored,
+        Now, Outcome, Reader, RequestHead, Staleness, Tag,
     },
     journey::Journey,
     refusal::Refusal,
@@ -53,8 +53,7 @@ impl Edge {
         };
         let case = Case { trip, forward, rule, cache: &trip.running().caches[rule.cache.index()] };
         let (key, now) = (trip.passed.key(&trip.request, rule, forward)?, Now::read());
-        let lookup =
-            case.cache.lookup(&key, &case.request(), case.sharing(), now);
+        let lookup = case.cache.lookup(&key, &case.request(), case.sharing(), now);
         trip.running().count_lookup(rule.cache, &lookup);
         match lookup {
             Lookup::Hit { entry, ttl } => {

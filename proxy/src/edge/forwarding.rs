@@ -174,8 +174,7 @@ impl Edge {
             return;
         }
         let (url, caller) = (request.url(), trip.passed.caller().map(|caller| caller.user_id()));
-        let asked =
-            cache::at_the_origin_s_word(&running.tags, &request.method, &url, caller, status, answer);
+        let asked = cache::at_the_origin_s_word(&running.tags, &request.method, &url, caller, status, answer);
         running.count_purges(PurgedBy::Origin, Purge::Hard, asked);
         if request.method.is_safe() {
             return;

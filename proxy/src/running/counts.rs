@@ -7,7 +7,11 @@ use weir_config::{
 };
 
 use super::{Mirrored, Running};
-use crate::{auth::Unavailable, cache::{Lookup, Purge}, metrics::Metrics};
+use crate::{
+    auth::Unavailable,
+    cache::{Lookup, Purge},
+    metrics::Metrics,
+};
 
 /// Counters of the stages, resolved once.
 #[derive(Debug)]
@@ -64,7 +68,11 @@ impl Counts {
             mirrors: plan.routes.iter().map(mirrors).collect(),
             purges: PurgedBy::WORDS
                 .map(|by| ["hard", "soft"].map(|mode| families.purges.with_label_values(&[by, mode]))),
-            leaks: plan.caches.iter().map(|cache| families.leaks.with_label_values(&[&*cache.name])).collect(),
+            leaks: plan
+                .caches
+                .iter()
+                .map(|cache| families.leaks.with_label_values(&[&*cache.name]))
+                .collect(),
             invalidations: families.invalidations.with_label_values::<&str>(&[]),
         }
     }

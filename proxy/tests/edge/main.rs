@@ -20,6 +20,7 @@ mod mirrors;
 mod operating;
 mod protection;
 mod protocols;
+mod purging;
 mod refreshing;
 mod routes;
 mod sessions;
