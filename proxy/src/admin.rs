@@ -7,9 +7,11 @@
 //! | `/health` | 200 or 503 with a check for each thing it depends on |
 //! | `/metrics` | Prometheus' text form |
 //! | `/api/metrics` | the same figures in short, as JSON for people |
+//! | `/explain` | why a request is, or would not be, answered from the cache: see [`explain`] |
 //! | `/purge` | ends entries: see [`purge`] |
 //! | `/upstreams` | servers and peers, and their changes while running: see [`upstreams`] |
 
+mod explain;
 mod purge;
 mod upstreams;
 
@@ -82,8 +84,10 @@ where
     {
         return upstreams::answer(request, below, peer, state).await;
     }
-    if path == "/purge" {
-        return purge::answer(request, peer, state).await;
+    match &*path {
+        "/purge" => return purge::answer(request, peer, state).await,
+        "/explain" => return explain::answer(request, state).await,
+        _ => {}
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
@@ -109,7 +113,10 @@ where
             state.measure();
             json(StatusCode::OK, &summary(state))
         }
-        _ => text(StatusCode::NOT_FOUND, "live, ready, health, metrics, api/metrics, purge or upstreams\n"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "live, ready, health, metrics, api/metrics, explain, purge or upstreams\n",
+        ),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod keyed;
 mod purging;
+mod rehearsal;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -14,6 +15,7 @@ use weir_config::{
     template::{Values, Variable},
 };
 
+pub use self::rehearsal::{Rehearsal, Seen};
 use crate::{
     auth::{Caller, Denied, Session},
     cache::Now,
@@ -115,13 +117,17 @@ async fn pass(
         Some(rule) => {
             let session = running.validate(rule, &request.headers, now.wall).await;
             *found = session.map_err(|_| Refusal::SessionsDown)?;
-            Caller::admit(found.clone(), rule).map_err(|denied| match denied {
-                Denied::Unauthenticated => Refusal::NoSession,
-                Denied::Forbidden => Refusal::Role,
-            })?
+            Caller::admit(found.clone(), rule).map_err(refusal_of)?
         }
     };
     Ok(Passed { route: id, params: matched.params, caller })
+}
+
+fn refusal_of(denied: Denied) -> Refusal {
+    match denied {
+        Denied::Unauthenticated => Refusal::NoSession,
+        Denied::Forbidden => Refusal::Role,
+    }
 }
 
 /// Charges some of a route's limits, all or none of them.

@@ -74,6 +74,17 @@ pub struct RequestView {
     pub trace: Trace,
 }
 
+/// How a request came.
+#[derive(Debug, Clone, Copy)]
+pub struct Came {
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// To which address of ours.
+    pub local: SocketAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+}
+
 impl RequestView {
     /// Reads a head that the front let pass.
     ///
@@ -83,14 +94,32 @@ impl RequestView {
         method: Method,
         target: &str,
         version: Version,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
         has_body: bool,
         arrival: &Arrival,
         plan: &Plan,
     ) -> Result<Self, Refusal> {
+        let connection = &arrival.connection;
+        let came = Came { peer: connection.peer, local: connection.local, scheme: connection.scheme() };
+        Self::read_from(method, target, version, headers, has_body, came, plan)
+    }
+
+    /// The same, of a request that came over no connection of ours.
+    ///
+    /// # Errors
+    /// As [`RequestView::read`].
+    pub fn read_from(
+        method: Method,
+        target: &str,
+        version: Version,
+        mut headers: HeaderMap,
+        has_body: bool,
+        came: Came,
+        plan: &Plan,
+    ) -> Result<Self, Refusal> {
         let (raw_path, query) = split_target(target);
         let path = Path::parse(raw_path).map_err(|_| Refusal::Bad(BadRequest::BadTarget))?.into_owned();
-        let peer = arrival.connection.peer.ip().to_canonical();
+        let peer = came.peer.ip().to_canonical();
         let is_trusted = plan.clients.trusted.iter().any(|net| net.contains(&peer));
         let client = client::client(peer, &headers, &plan.clients);
         let upgrade = Upgrade::recognise(&method, version, &headers);
@@ -116,7 +145,7 @@ impl RequestView {
         Ok(Self {
             method,
             version,
-            scheme: arrival.connection.scheme(),
+            scheme: came.scheme,
             authority,
             host,
             path,
@@ -128,14 +157,11 @@ impl RequestView {
             client,
             peer,
             is_trusted,
-            port: arrival.connection.local.port(),
+            port: came.local.port(),
             ends: Ends {
                 // Behind hops that forward for it, nobody knows the client's port.
-                client: SocketAddr::new(
-                    client,
-                    if client == peer { arrival.connection.peer.port() } else { 0 },
-                ),
-                local: arrival.connection.local,
+                client: SocketAddr::new(client, if client == peer { came.peer.port() } else { 0 }),
+                local: came.local,
             },
             id: id.to_str().unwrap_or_default().to_owned(),
             trace,

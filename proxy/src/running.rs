@@ -279,6 +279,23 @@ impl Running {
         }
     }
 
+    /// Whose token this is, without asking an origin: `None` where only an origin could say.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when Redis does not answer.
+    pub async fn known_session(
+        &self,
+        rule: &SessionRule,
+        token: &Token,
+        now: SystemTime,
+    ) -> Result<Option<Option<Arc<crate::auth::Session>>>, Unavailable> {
+        let sessions = &self.sessions[rule.session.index()];
+        match sessions.known(token, now) {
+            None if self.redis.is_some() => sessions.validate(token, now).await.map(Some),
+            known => Ok(known),
+        }
+    }
+
     /// Whose token a request carries, validated.
     ///
     /// # Errors

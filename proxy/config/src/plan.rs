@@ -646,6 +646,8 @@ pub struct CacheRule {
     pub lock_timeout: Duration,
     /// Who may purge with the method PURGE; `None` is nobody.
     pub purge: Option<PurgeRule>,
+    /// Where it was written.
+    pub place: Place,
 }
 
 /// Who may purge what a route keeps, with the method PURGE.

@@ -11,6 +11,7 @@ mod choosing;
 mod connections;
 mod desync;
 mod errors;
+mod explaining;
 mod faults;
 mod forwarding;
 mod guards;

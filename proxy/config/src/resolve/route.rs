@@ -159,6 +159,7 @@ impl Resolver<'_> {
             stale_if_error: Self::span(&raw.stale_if_error, d::STALE),
             lock_timeout: Self::span(&raw.lock_timeout, d::CACHE_LOCK_TIMEOUT),
             purge: raw.purge.placed().map(|(rule, place)| self.purge_rule(rule, place)),
+            place,
         };
         let (name, at) = self.required(&raw.cache, "in", place)?;
         let known = self.names.caches.clone();
