@@ -16,6 +16,7 @@ mod faults;
 mod forwarding;
 mod guards;
 mod http2_origins;
+mod leaks;
 mod life;
 mod mirrors;
 mod operating;
