@@ -121,7 +121,7 @@ enum Phase {
 
 impl FillGuard {
     pub(super) fn new(fills: Arc<Fills>, fill: Arc<Fill>) -> Self {
-        let reserved = Reserved::none(Arc::clone(&fills.shelf.store));
+        let reserved = Reserved::none(Arc::clone(&fills.shelf.store), &fill.ask.key);
         Self {
             stale: fill.ask.stale.clone(),
             fills,
@@ -225,7 +225,7 @@ impl FillGuard {
         let body = Body::new(self.fill.chunks.lock().clone());
         let entry = Arc::new(Entry::new(self.fill.ask.key.text(), head, Arc::new(body)));
         // The entry is counted from here on, the fill no longer.
-        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store));
+        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store), &self.fill.ask.key);
         self.complete(&entry)?;
         Ok(entry)
     }
@@ -365,7 +365,7 @@ impl FillGuard {
             NotStored::OriginError | NotStored::Length => Progress::Failed,
             _ => Progress::NotStored(reason),
         });
-        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store));
+        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store), &self.fill.ask.key);
     }
 
     fn end(&mut self, progress: Progress) {

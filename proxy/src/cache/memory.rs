@@ -47,6 +47,8 @@ pub(super) enum Found {
 pub(super) struct Reserved {
     store: Arc<Store>,
     bytes: usize,
+    /// Where room is made first: what is fetched will live there.
+    home: usize,
 }
 
 impl Drop for Reserved {
@@ -56,10 +58,10 @@ impl Drop for Reserved {
 }
 
 impl Reserved {
-    /// Nothing yet.
+    /// Nothing yet, for what is fetched for `key`.
     #[must_use]
-    pub(super) fn none(store: Arc<Store>) -> Self {
-        Self { store, bytes: 0 }
+    pub(super) fn none(store: Arc<Store>, key: &Key) -> Self {
+        Self { store, bytes: 0, home: shard_of(key.hash()) }
     }
 
     /// Adds to the reservation, evicting entries if there is no room; false if even that does not make any.
@@ -67,7 +69,7 @@ impl Reserved {
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         self.store.used.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
-        self.store.make_room(0)
+        self.store.make_room(self.home)
     }
 }
 
