@@ -3,6 +3,7 @@
 
 mod support;
 
+mod attacks;
 mod balancing;
 mod caching;
 mod changing;
