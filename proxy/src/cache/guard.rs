@@ -11,9 +11,12 @@
 use std::io::Read;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::{directives::Directives, policy::NotStored};
+use super::{
+    directives::{Directives, members},
+    policy::NotStored,
+};
 
 /// How much of a body is looked at: the head of a page, where greetings and tokens stand.
 pub(super) const SEEN: usize = 8 << 10;
@@ -39,8 +42,14 @@ pub enum Mark {
 
 /// Who asked, in the words that an answer for others must not have. `Debug` shows none of them.
 #[derive(Clone, Default)]
-pub struct Guard {
+pub struct Guard(Option<Box<Known>>);
+
+/// Apart, because most requests have nothing to guard.
+#[derive(Clone, Default)]
+struct Known {
     has_session: bool,
+    /// What the origin hears from us and not from the client.
+    written: Vec<HeaderName>,
     marks: Vec<(Mark, Box<[u8]>)>,
 }
 
@@ -88,27 +97,44 @@ impl Guard {
 
     /// The request has a session: without a word that its answer is for everybody, it is for one.
     pub fn has_session(&mut self) {
-        self.has_session = true;
+        self.known().has_session = true;
     }
 
     /// This is the caller's own.
     pub fn knows(&mut self, mark: Mark, value: &[u8]) {
         let value = value.trim_ascii();
         if value.len() >= mark.shortest() {
-            self.marks.push((mark, value.into()));
+            self.known().marks.push((mark, value.into()));
         }
     }
 
+    /// The origin is told something under this name that no lookup sees: what varies by it cannot be told apart.
+    pub fn is_told(&mut self, name: HeaderName) {
+        self.known().written.push(name);
+    }
+
+    fn known(&mut self) -> &mut Known {
+        self.0.get_or_insert_default()
+    }
+
     pub(super) fn looks_into_bodies(&self) -> bool {
-        !self.marks.is_empty()
+        self.0.as_ref().is_some_and(|known| !known.marks.is_empty())
     }
 
     /// Holds the fields that would be kept against what is known of the caller.
     ///
     /// # Errors
-    /// [`NotStored::Session`], [`NotStored::Leak`].
+    /// [`NotStored::VaryEdge`], [`NotStored::Session`], [`NotStored::Leak`].
     pub(super) fn check(&self, kept: &HeaderMap) -> Result<(), NotStored> {
-        if self.has_session {
+        let Some(known) = &self.0 else { return Ok(()) };
+        let mut varies = kept.get_all(header::VARY).iter().flat_map(|line| members(line.as_bytes()));
+        let is_ours = |name: &[u8]| {
+            known.written.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_str().as_bytes()))
+        };
+        if varies.any(is_ours) {
+            return Err(NotStored::VaryEdge);
+        }
+        if known.has_session {
             let said = Directives::of_response(kept);
             // As for `Authorization` and cookies, whatever the field is called in which the token came.
             if !(said.public || said.s_maxage.is_some()) {
@@ -143,7 +169,7 @@ impl Guard {
 
     fn shown_in(&self, text: &[u8]) -> Option<Mark> {
         let shown = |(_, value): &&(Mark, Box<[u8]>)| memchr::memmem::find(text, value).is_some();
-        self.marks.iter().find(shown).map(|(mark, _)| *mark)
+        self.0.as_ref()?.marks.iter().find(shown).map(|(mark, _)| *mark)
     }
 }
 
@@ -174,10 +200,8 @@ fn read(mut from: impl Read, into: &mut Vec<u8>) -> std::io::Result<()> {
 
 impl std::fmt::Debug for Guard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Guard")
-            .field("has_session", &self.has_session)
-            .field("marks", &self.marks.len())
-            .finish()
+        let marks = self.0.as_ref().map_or(0, |known| known.marks.len());
+        f.debug_struct("Guard").field("marks", &marks).finish_non_exhaustive()
     }
 }
 
@@ -258,6 +282,17 @@ mod tests {
         assert_eq!(guard.check(&map(&[("cache-control", "max-age=60")])), Err(NotStored::Session));
         assert_eq!(guard.check(&map(&[("cache-control", "public, max-age=60")])), Ok(()));
         assert_eq!(guard.check(&map(&[("cache-control", "s-maxage=60")])), Ok(()));
+    }
+
+    #[test]
+    fn what_varies_by_our_own_word_is_not_kept() {
+        let mut guard = Guard::default();
+        guard.is_told(HeaderName::from_static("x-identity"));
+        for (vary, expected) in
+            [("Accept, X-Identity", Err(NotStored::VaryEdge)), ("accept", Ok(())), ("x-identity-2", Ok(()))]
+        {
+            assert_eq!(guard.check(&map(&[("vary", vary)])), expected, "{vary}");
+        }
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub enum NotStored {
     Mismatch,
     /// The request had a session, and nothing says the answer is for everybody.
     Session,
+    /// It depends on a field that only this edge writes.
+    VaryEdge,
     /// It shows something of the caller's own, and would be kept for others.
     Leak(Mark),
     /// It may show something of the caller's own, in a coding that is not read here.
@@ -119,6 +121,7 @@ impl NotStored {
             Self::Purged => "purged",
             Self::Mismatch => "mismatch",
             Self::Session => "session",
+            Self::VaryEdge => "vary-edge",
             Self::Leak(mark) => mark.leak(),
             Self::Unreadable => "unreadable",
         }

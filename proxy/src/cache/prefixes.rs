@@ -86,6 +86,13 @@ impl Prefixes {
 }
 
 #[cfg(test)]
+impl Prefixes {
+    pub(super) fn lines(&self) -> usize {
+        self.list.load().lines.len()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot build its input has failed")]
     use super::super::tags::Tags;
@@ -141,12 +148,5 @@ mod tests {
             tags.purge_prefix(&url("http://h/a"), Purge::Soft);
         }
         assert_eq!(tags.prefix_lines(), 1);
-    }
-}
-
-#[cfg(test)]
-impl Prefixes {
-    pub(super) fn lines(&self) -> usize {
-        self.list.load().lines.len()
     }
 }

@@ -21,6 +21,7 @@ use crate::{
         self, Ask, Begin, Bypass, Cache, CacheStatus, Entry, Forwarded, Guard, Key, Lookup, Mark, NotStored,
         Now, Outcome, Reader, RequestHead, Staleness, Tag,
     },
+    forward::headers::OF_ONE_REQUEST,
     journey::Journey,
     refusal::Refusal,
 };
@@ -265,6 +266,13 @@ impl<'a> Case<'a> {
             return Guard::default();
         }
         let mut guard = Guard::of(&self.trip.request.headers);
+        OF_ONE_REQUEST.into_iter().for_each(|name| guard.is_told(name));
+        if let Some(signer) = &self.trip.running().identity {
+            guard.is_told(signer.header().clone());
+        }
+        let own = self.trip.route().request_headers.iter();
+        own.filter(|(_, value)| value.variables().count() > 0)
+            .for_each(|(name, _)| guard.is_told(name.clone()));
         if let Some(caller) = self.trip.passed.caller() {
             guard.has_session();
             for (mark, field) in

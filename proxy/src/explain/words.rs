@@ -161,6 +161,7 @@ pub(super) fn not_stored(word: &str) -> &str {
         "request-body" => "the request had a body",
         "vary-star" => "it varied by more than can be compared",
         "vary-too-many" => "it varied by too many fields",
+        "vary-edge" => "it varied by a field that this edge writes itself, such as the signed identity",
         "no-lifetime" => "it had no lifetime and no validator",
         "too-large" => "it was larger than an entry may be",
         "too-many-tags" => "it had too many tags",

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use crate::support::{Edge, Gate, Origin, until};
 
-/// Shows its caller everything it knows of them, and says that it is for everybody.
-fn careless(show: fn(&str) -> (String, String)) -> Origin {
+/// What an answer to a token is: further fields, and the body.
+type Show = fn(&str) -> (String, String);
+
+/// Shows its caller what it knows of them, and says that it is for everybody.
+fn careless(show: Show) -> Origin {
     Origin::start(move |request, wire| {
         let token = request.field("authorization").replace("Bearer ", "") + &request.field("x-token");
         if request.target() == "/auth/session" {
@@ -41,7 +44,7 @@ const FOUND: &str = "weir_cache_leaks_prevented_total{cache=\"store\"}";
 
 #[test]
 fn an_answer_that_shows_its_caller_is_not_kept_and_the_operator_hears_of_it() {
-    let shows: [(fn(&str) -> (String, String), &str); 6] = [
+    let shows: [(Show, &str); 6] = [
         (|token| (String::new(), format!("<p>{}@example.org</p>", name(token))), "leak-email"),
         (|token| (String::new(), format!("{{\"token\":\"{token}\"}}")), "leak-"),
         (|token| (String::new(), format!("<a href=/users/id-of-{}>", name(token))), "leak-user-id"),
@@ -211,4 +214,45 @@ fn under_a_key_of_their_own_callers_find_what_is_theirs() {
         assert!(again.cache().contains("hit") && again.text().contains(name(token)), "{}", again.cache());
     }
     assert_eq!(edge.metric(FOUND), 0.0);
+}
+
+#[test]
+fn what_varies_by_who_the_edge_says_asks_is_not_shared() {
+    let origin = Origin::start(|request, wire| {
+        if request.target() == "/auth/session" {
+            return wire.answer("", r#"{"user_id":"anna","plan":"gold"}"#);
+        }
+        let fields = format!("cache-control: public, max-age=60\r\nvary: {}\r\n", &request.target()[1..]);
+        wire.answer(&fields, if request.has("x-weir-identity") { "for members" } else { "for strangers" });
+    });
+    let edge = Edge::start(&format!(
+        "caches: {{ store: {{}} }}
+identity: {{ secret: a-secret-of-a-test-that-is-long-enough }}
+sessions: {{ app: {{ from: [bearer], ask: {{ upstream: api, path: /auth/session }} }} }}
+upstreams: {{ api: {{ servers: [{}] }} }}
+routes:
+  - match: /*
+    session: {{ use: app }}
+    request_headers: {{ x-plan: \"${{session.plan}}\", x-fixed: always }}
+    cache: {{ in: store }}
+    to: api
+",
+        origin.address
+    ));
+    for field in ["X-Weir-Identity", "x-plan", "X-Real-IP"] {
+        let member = edge.ask(&format!("/{field}"), "authorization: Bearer tokenofanna\r\n");
+        assert!(
+            member.text() == "for members" && member.cache().contains("detail=vary-edge"),
+            "{}",
+            member.cache()
+        );
+        assert_eq!(edge.get(&format!("/{field}")).text(), "for strangers", "{field}");
+    }
+    for field in ["x-fixed", "accept"] {
+        edge.get(&format!("/{field}"));
+        assert!(
+            edge.get(&format!("/{field}")).cache().contains("hit"),
+            "{field} is the same for all who send the same"
+        );
+    }
 }
