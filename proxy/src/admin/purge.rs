@@ -30,6 +30,8 @@ use crate::{
 
 /// A long list of tags; more is a purge of everything.
 const BODY_BYTES: usize = 256 << 10;
+/// Each of them looks at every entry.
+const MOST_COUNTED: usize = 32;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -105,7 +107,7 @@ where
             // Counted before: afterwards they are gone.
             let entries = snapshot.running.entries(order, wish.count);
             snapshot.running.purge(order, mode, PurgedBy::Admin);
-            let (kind, name) = said(order, &snapshot.running);
+            let (kind, name) = order.said(&snapshot.running);
             tracing::info!(kind, name, mode = word, entries, by = %peer, "purged by an operator");
             json!({ kind: name, "entries": entries })
         };
@@ -141,6 +143,9 @@ fn orders(wish: &Wish, running: &Running) -> Result<Vec<Order>, String> {
     for text in wish.tag.all() {
         orders.push(Order::Tag(named(text)?));
     }
+    if wish.count && orders.len() > MOST_COUNTED {
+        return Err(format!("entries are counted for at most {MOST_COUNTED} purges at a time"));
+    }
     match &wish.all {
         None | Some(All::Every(false)) => {}
         Some(All::Every(true)) => orders.push(Order::All(None)),
@@ -150,15 +155,4 @@ fn orders(wish: &Wish, running: &Running) -> Result<Vec<Order>, String> {
         }
     }
     Ok(orders)
-}
-
-fn said<'o>(order: &'o Order, running: &'o Running) -> (&'static str, &'o str) {
-    match order {
-        Order::Key(text) => ("key", text),
-        Order::Url(url) => ("url", url.as_str()),
-        Order::Prefix(url) => ("prefix", url.as_str()),
-        Order::Tag(name) => ("tag", name),
-        Order::All(None) => ("all", "every cache"),
-        Order::All(Some(at)) => ("all", &running.plan.caches[*at].name),
-    }
 }

@@ -5,7 +5,10 @@ use http::Method;
 
 use super::Passed;
 use crate::{
-    auth::Caller, auth::access::Access, refusal::Refusal, request::RequestView, route::Found,
+    auth::{Caller, access::Access},
+    refusal::Refusal,
+    request::RequestView,
+    route::{Found, Matched},
     running::Running,
 };
 
@@ -32,8 +35,7 @@ impl Passed {
             Found::Route(matched) => Some(matched),
             Found::MethodNotAllowed(_) | Found::NotFound => None,
         };
-        let methods =
-            |matched: &crate::route::Matched| &running.plan.routes[matched.route.index()].when.methods;
+        let methods = |matched: &Matched| &running.plan.routes[matched.route.index()].when.methods;
         if find(&request.method).is_some_and(|matched| methods(&matched).contains(&request.method)) {
             return None;
         }

@@ -3,7 +3,7 @@
 
 mod fill;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use http::Method;
 use weir_config::plan::{CacheRule, Forward};
@@ -242,9 +242,8 @@ impl<'a> Case<'a> {
 
     /// Tells the operator of an answer that would have shown one caller's own to others. Not what it was.
     fn tell_of(&self, reason: NotStored) {
-        if let NotStored::Leak(_) = reason {
-            let running = self.trip.running();
-            running.count_leak(self.rule.cache);
+        let NotStored::Leak(_) = reason else { return };
+        if self.trip.running().count_leak(self.rule.cache, SystemTime::now()) {
             tracing::warn!(
                 route = %self.trip.route().name,
                 place = %self.trip.route().place,

@@ -78,11 +78,9 @@ fn purged(trip: &Trip) -> (StatusCode, String) {
         }
     }
     orders.iter().for_each(|order| running.purge(order, mode, PurgedBy::Method));
-    let named = |order: &Order| match order {
-        Order::Url(url) => json!({ "url": url.as_str() }),
-        Order::Prefix(url) => json!({ "prefix": url.as_str() }),
-        Order::Tag(name) | Order::Key(name) => json!({ "tag": name }),
-        Order::All(_) => json!({}),
+    let named = |order: &Order| {
+        let (kind, name) = order.said(running);
+        json!({ kind: name })
     };
     let report = json!({
         "purged": orders.iter().map(named).collect::<Vec<_>>(),

@@ -1,5 +1,10 @@
 //! What the stages count, resolved once per plan so that a request only adds.
 
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
+};
+
 use prometheus::IntCounter;
 use weir_config::{
     Plan, plan,
@@ -22,6 +27,8 @@ pub(super) struct Counts {
     invalidations: IntCounter,
     purges: [[IntCounter; 2]; PurgedBy::WORDS.len()],
     leaks: Vec<IntCounter>,
+    /// The last second in which the operator was told of one.
+    leak_told: AtomicU64,
     /// By route; of those that have a mirror.
     pub(super) mirrors: Vec<Option<[IntCounter; 3]>>,
 }
@@ -73,6 +80,7 @@ impl Counts {
                 .iter()
                 .map(|cache| families.leaks.with_label_values(&[&*cache.name]))
                 .collect(),
+            leak_told: AtomicU64::new(0),
             invalidations: families.invalidations.with_label_values::<&str>(&[]),
         }
     }
@@ -110,9 +118,12 @@ impl Running {
         self.counts.purges[by as usize][usize::from(mode == Purge::Soft)].inc_by(purges as u64);
     }
 
-    /// Counts an answer that would have shown one caller's own to others.
-    pub fn count_leak(&self, cache: CacheId) {
+    /// Counts an answer that would have shown one caller's own to others. True when the operator should hear of it: once
+    /// a second, as every request for a careless page may be one.
+    pub fn count_leak(&self, cache: CacheId, now: SystemTime) -> bool {
         self.counts.leaks[cache.index()].inc();
+        let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.counts.leak_told.swap(second, Ordering::Relaxed) != second
     }
 
     /// Counts a tag invalidated by a write.

@@ -19,6 +19,19 @@ pub enum Order {
 }
 
 impl Order {
+    /// Its kind and its object, as it is ordered.
+    #[must_use]
+    pub fn said<'o>(&'o self, running: &'o Running) -> (&'static str, &'o str) {
+        match self {
+            Self::Key(text) => ("key", text),
+            Self::Url(url) => ("url", url.as_str()),
+            Self::Prefix(url) => ("prefix", url.as_str()),
+            Self::Tag(name) => ("tag", name),
+            Self::All(None) => ("all", "every cache"),
+            Self::All(Some(at)) => ("all", &running.plan.caches[*at].name),
+        }
+    }
+
     /// The keys of [`Order::Key`]: a text can be a template's or a URL.
     fn keys(text: &str) -> impl Iterator<Item = Key> {
         let target = Url::parse(text).map(|url| {

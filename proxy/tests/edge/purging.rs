@@ -108,6 +108,7 @@ fn an_order_that_is_not_understood_purges_nothing_and_says_why() {
         (json!({ "tags": ["x"] }), "unknown field `tags`"),
         (json!("x"), "invalid type"),
         (json!({ "tag": "x", "url": "x" }), "no URL"),
+        (json!({ "tag": vec!["x"; 33], "count": true }), "at most 32"),
     ] {
         let (status, report) = order(&edge, what.clone());
         let said = report["error"].as_str().unwrap_or_default();

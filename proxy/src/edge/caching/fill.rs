@@ -71,10 +71,10 @@ impl Edge {
                 open.done(&self.connectors).await;
                 return Ok(Fetched::None(NoAnswer::Failed(Failure::Status(origin))));
             }
-            self.invalidate(case.trip, case.forward, origin, &open.head.headers);
             let tags = case.tags();
             let (fields, length) = answer_fields(case.trip, &open);
             if origin == StatusCode::NOT_MODIFIED && guard.stale().is_some() {
+                self.invalidate(case.trip, case.forward, origin, &open.head.headers);
                 let confirmed = guard.not_modified(&fields, &tags, now);
                 open.done(&self.connectors).await;
                 match confirmed {
@@ -91,6 +91,9 @@ impl Edge {
             if wanted > 0 {
                 // Before anybody gets a byte of it: a find must reach no waiter.
                 if let Err(failure) = open.look_ahead(wanted).await {
+                    if let Some(last) = attempts.last_mut() {
+                        last.outcome = failure.word();
+                    }
                     open.broke(&self.connectors).await;
                     return Ok(Fetched::None(NoAnswer::Failed(failure)));
                 }
@@ -104,6 +107,7 @@ impl Edge {
                 }
                 Decision::Store => {
                     status.stored = true;
+                    self.invalidate(case.trip, case.forward, origin, &open.head.headers);
                     match guard.reader() {
                         Some(reader) => {
                             tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
