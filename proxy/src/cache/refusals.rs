@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::{key::Key, policy::NotStored};
 
-/// Keys remembered; about 300 KiB.
+/// Keys remembered; about 300 KiB when there are so many.
 const MOST: NonZeroUsize = NonZeroUsize::new(4096).expect("is not zero");
 
 /// The last refusal of each key, by its hash: no key and no caller is named.
@@ -16,7 +16,7 @@ pub(super) struct Refusals(Mutex<LruCache<u128, (NotStored, SystemTime)>>);
 
 impl Default for Refusals {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MOST)))
+        Self(Mutex::new(LruCache::sparse(MOST)))
     }
 }
 

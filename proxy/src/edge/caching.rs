@@ -26,6 +26,9 @@ use crate::{
     refusal::Refusal,
 };
 
+/// How often those who wait for a fetch let another of them try, after the origin failed.
+const RETAKES: u32 = 2;
+
 /// One request under a cache rule.
 struct Case<'a> {
     trip: &'a Trip,
@@ -108,17 +111,22 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        let now = Now::read();
-        let ask = self.ask(case, key, stale.as_ref().map(|(entry, _)| Arc::clone(entry)));
-        let usable = stale.filter(|(_, staleness)| staleness.on_error).map(|(entry, _)| entry);
-        let guard = match case.cache.begin(ask, now) {
-            Begin::Fill(guard) => guard,
-            Begin::Found(entry) => {
-                journey.cache = Some(CacheStatus { collapsed: true, ..status });
-                return self.serve_from(case, Reader::whole(entry), client, journey).await;
-            }
-            Begin::Wait(waiter) => match waiter.wait(case.rule.lock_timeout, now).await {
-                Outcome::Fill(guard) => guard,
+        let usable = stale.as_ref().filter(|(_, staleness)| staleness.on_error);
+        let usable = usable.map(|(entry, _)| Arc::clone(entry));
+        let (mut failures, until) = (0, Now::read().mono + case.rule.lock_timeout);
+        let guard = loop {
+            let now = Now::read();
+            let ask = self.ask(case, key.clone(), stale.as_ref().map(|(entry, _)| Arc::clone(entry)));
+            let waiter = match case.cache.begin(ask, now) {
+                Begin::Fill(guard) => break guard,
+                Begin::Found(entry) => {
+                    journey.cache = Some(CacheStatus { collapsed: true, ..status });
+                    return self.serve_from(case, Reader::whole(entry), client, journey).await;
+                }
+                Begin::Wait(waiter) => waiter,
+            };
+            match waiter.wait(until.saturating_duration_since(now.mono), now).await {
+                Outcome::Fill(guard) => break guard,
                 Outcome::Ready(reader) => {
                     journey.cache = Some(CacheStatus { collapsed: true, ..status });
                     return self.serve_from(case, reader, client, journey).await;
@@ -127,20 +135,17 @@ impl Edge {
                     if let Some(entry) = usable {
                         return self.serve_stale(case, entry, "origin-failed", client, journey).await;
                     }
-                    journey.cache = Some(status);
-                    return self.forward(case.trip, case.forward, client, journey).await;
+                    // One of those who waited asks again, and not all of them at once.
+                    failures += 1;
+                    if failures <= RETAKES {
+                        continue;
+                    }
                 }
-                Outcome::NotStored(reason) => {
-                    status.detail = Some(reason.word());
-                    journey.cache = Some(status);
-                    return self.forward(case.trip, case.forward, client, journey).await;
-                }
-                Outcome::TimedOut => {
-                    status.detail = Some("lock-timeout");
-                    journey.cache = Some(status);
-                    return self.forward(case.trip, case.forward, client, journey).await;
-                }
-            },
+                Outcome::NotStored(reason) => status.detail = Some(reason.word()),
+                Outcome::TimedOut => status.detail = Some("lock-timeout"),
+            }
+            journey.cache = Some(status);
+            return self.forward(case.trip, case.forward, client, journey).await;
         };
         match self.fetch(case, guard, usable.is_some(), status, Some(client), &mut journey.attempts).await? {
             Fetched::Kept(reader, status) => {

@@ -228,6 +228,37 @@ fn requests_for_what_is_not_kept_do_not_queue_behind_each_other() {
     }
 }
 
+/// Criterion 27: a fetch that fails takes nobody along, and does not set all of them on the origin.
+#[test]
+fn a_crowd_outlives_the_fetch_that_it_waited_for() {
+    let (gate, held, first) = (Arc::new(Gate::default()), Arc::new(Gate::default()), AtomicUsize::new(0));
+    let (release, arrived) = (Arc::clone(&gate), Arc::clone(&held));
+    let origin = Origin::start(move |_, wire| {
+        if first.fetch_add(1, Ordering::SeqCst) == 0 {
+            arrived.open();
+            release.pass();
+            return wire.cut();
+        }
+        wire.answer("cache-control: max-age=60\r\n", "whole");
+    });
+    let edge = caching(&origin, ", lock_timeout: 60s");
+    let mut clients: Vec<_> = (0..100).map(|_| edge.connect()).collect();
+    for client in &mut clients {
+        client.send("GET /x HTTP/1.1\r\nhost: edge.test\r\n\r\n");
+    }
+    held.pass();
+    until("all are under way", || edge.metric("weir_requests_in_flight") == 100.0);
+    gate.open();
+    let served = clients.iter_mut().filter_map(|client| {
+        let answer = client.answer();
+        assert!(answer.status == 502 || answer.text() == "whole", "{}", answer.status);
+        (answer.status == 200).then_some(())
+    });
+    let served = served.count();
+    assert!(served >= 99, "{served} of 100 served");
+    assert!(origin.count() <= 10, "{} requests", origin.count());
+}
+
 /// Criterion 29: what clients choose freely fills no more memory than the plan allows.
 #[test]
 fn floods_of_keys_and_of_variants_stay_within_the_budget() {

@@ -225,6 +225,12 @@ fn the_command_line_asks_the_edge_that_runs() {
     let config = edge.config().to_str().unwrap();
     let without = weir(&["--config", config, "http://edge.test/"]);
     assert!(String::from_utf8_lossy(&without.stderr).contains("name it with --admin"), "{without:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.yaml");
+    std::fs::write(&file, format!("listeners: [127.0.0.1:0]\nadmin: {{ address: \"{admin}\" }}\n")).unwrap();
+    let by_file = weir(&["--config", file.to_str().unwrap(), "http://edge.test/public/x"]);
+    assert!(by_file.status.success(), "{by_file:?}");
+    assert!(String::from_utf8_lossy(&by_file.stdout).contains("is answered from the cache"), "{by_file:?}");
     let nobody = weir(&["--admin", "127.0.0.1:1", "http://edge.test/"]);
     assert!(!nobody.status.success() && String::from_utf8_lossy(&nobody.stderr).contains("does not answer"));
     assert_eq!(origin.count(), 1);
