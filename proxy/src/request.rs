@@ -21,6 +21,7 @@ use weir_config::{
 use crate::{
     accept::{Arrival, BadRequest, client},
     auth::Session,
+    cache::Url,
     forward::{
         headers::Hop,
         hop_by_hop,
@@ -73,6 +74,17 @@ pub struct RequestView {
     pub trace: Trace,
 }
 
+/// How a request came.
+#[derive(Debug, Clone, Copy)]
+pub struct Came {
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// To which address of ours.
+    pub local: SocketAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+}
+
 impl RequestView {
     /// Reads a head that the front let pass.
     ///
@@ -82,16 +94,34 @@ impl RequestView {
         method: Method,
         target: &str,
         version: Version,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
         has_body: bool,
         arrival: &Arrival,
+        plan: &Plan,
+    ) -> Result<Self, Refusal> {
+        let connection = &arrival.connection;
+        let came = Came { peer: connection.peer, local: connection.local, scheme: connection.scheme() };
+        Self::read_from(method, target, version, headers, has_body, came, plan)
+    }
+
+    /// The same, of a request that came over no connection of ours.
+    ///
+    /// # Errors
+    /// As [`RequestView::read`].
+    pub fn read_from(
+        method: Method,
+        target: &str,
+        version: Version,
+        mut headers: HeaderMap,
+        has_body: bool,
+        came: Came,
         plan: &Plan,
     ) -> Result<Self, Refusal> {
         // CONNECT names a host and a port, and no path.
         let is_connect = method == Method::CONNECT;
         let (raw_path, query) = if is_connect { ("/", None) } else { split_target(target) };
         let path = Path::parse(raw_path).map_err(|_| Refusal::Bad(BadRequest::BadTarget))?.into_owned();
-        let peer = arrival.connection.peer.ip().to_canonical();
+        let peer = came.peer.ip().to_canonical();
         let is_trusted = plan.clients.trusted.iter().any(|net| net.contains(&peer));
         let client = client::client(peer, &headers, &plan.clients);
         let upgrade = Upgrade::recognise(&method, version, &headers).filter(|_| !is_connect);
@@ -118,7 +148,7 @@ impl RequestView {
         Ok(Self {
             method,
             version,
-            scheme: arrival.connection.scheme(),
+            scheme: came.scheme,
             authority,
             host,
             path,
@@ -130,14 +160,11 @@ impl RequestView {
             client,
             peer,
             is_trusted,
-            port: arrival.connection.local.port(),
+            port: came.local.port(),
             ends: Ends {
                 // Behind hops that forward for it, nobody knows the client's port.
-                client: SocketAddr::new(
-                    client,
-                    if client == peer { arrival.connection.peer.port() } else { 0 },
-                ),
-                local: arrival.connection.local,
+                client: SocketAddr::new(client, if client == peer { came.peer.port() } else { 0 }),
+                local: came.local,
             },
             id,
             trace,
@@ -163,6 +190,12 @@ impl RequestView {
         }
     }
 
+    /// The URL that was asked for, as operators purge it.
+    #[must_use]
+    pub fn url(&self) -> Url {
+        Url::new(self.scheme, &self.authority, &self.target())
+    }
+
     /// What the origin is told about the way this request came.
     #[must_use]
     pub fn hop(&self) -> Hop<'_> {
@@ -185,6 +218,21 @@ impl RequestView {
         let mut pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         let (_, value) = pairs.find(|(key, _)| decoded(key) == name)?;
         Some(decoded(value))
+    }
+
+    /// Whether a parameter is there twice: programs disagree about which one counts.
+    #[must_use]
+    pub fn repeats_parameters(&self) -> bool {
+        let pairs = self.query.iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty());
+        repeats(pairs.map(|pair| decoded(pair.split_once('=').map_or(pair, |(name, _)| name))))
+    }
+
+    /// The same of a cookie.
+    #[must_use]
+    pub fn repeats_cookies(&self) -> bool {
+        let lines = self.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let crumbs = lines.flat_map(|line| line.split(';')).filter_map(|crumb| crumb.trim().split_once('='));
+        repeats(crumbs.map(|(name, _)| Cow::Borrowed(name)))
     }
 
     fn cookie(&self, name: &str) -> Option<Cow<'_, str>> {
@@ -231,6 +279,19 @@ fn without_port(authority: &str) -> &str {
         Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
         _ => authority,
     }
+}
+
+/// Whether any name comes twice; of more names than anybody sends, yes.
+fn repeats<'n>(names: impl Iterator<Item = Cow<'n, str>>) -> bool {
+    const MOST: usize = 64;
+    let mut seen: Vec<Cow<'n, str>> = Vec::new();
+    for name in names {
+        if seen.len() == MOST || seen.contains(&name) {
+            return true;
+        }
+        seen.push(name);
+    }
+    false
 }
 
 /// Percent-decoded; what is not UTF-8 stays as it was written, so that different inputs stay different.

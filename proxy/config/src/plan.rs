@@ -647,6 +647,20 @@ pub struct CacheRule {
     pub stale_if_error: Duration,
     /// How long a request waits for another's fill before it goes to the origin itself.
     pub lock_timeout: Duration,
+    /// Who may purge with the method PURGE; `None` is nobody.
+    pub purge: Option<PurgeRule>,
+    /// Where it was written.
+    pub place: Place,
+}
+
+/// Who may purge what a route keeps, with the method PURGE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PurgeRule {
+    /// From these networks, at least one.
+    pub allow: Vec<IpNet>,
+    /// Whether what is purged is stale from then on, and not gone.
+    pub soft: bool,
 }
 
 /// What happens to what passed.

@@ -146,6 +146,18 @@ pub struct CacheRule {
     pub stale_if_error: Word<Span>,
     /// How long a request waits for another's fetch of the same entry.
     pub lock_timeout: Word<Span>,
+    /// Who may purge with the method PURGE. Default: nobody.
+    pub purge: Word<PurgeRule>,
+}
+
+/// Who may purge what a route keeps, with the method PURGE.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PurgeRule {
+    /// Networks as CIDR.
+    pub allow: Word<List<String>>,
+    /// Whether what is purged may still answer where stale entries may. Default: false, it is gone.
+    pub soft: Word<bool>,
 }
 
 /// Sends the client elsewhere.

@@ -1,0 +1,85 @@
+//! What a request is looked up, kept and purged by, once it has its route: the target, the key, the tags.
+
+use http::header;
+use weir_config::{
+    plan::{CacheRule, Forward},
+    template::{Template, Variable},
+};
+
+use super::Passed;
+use crate::{
+    accept::BadRequest,
+    cache::{Key, Tag},
+    refusal::Refusal,
+    request::RequestView,
+    route::rewrite,
+};
+
+impl Passed {
+    /// What the peer is asked for.
+    ///
+    /// # Errors
+    /// 400 when what a template of the route makes of it is no target.
+    pub fn target(&self, request: &RequestView, forward: &Forward) -> Result<String, Refusal> {
+        match &forward.rewrite {
+            None => Ok(request.target()),
+            Some(template) => rewrite::target(template, &self.facts(request), self.params())
+                .map_err(|_| Refusal::Bad(BadRequest::BadTarget)),
+        }
+    }
+
+    /// What tells its answer apart from others: the route's template, or scheme, host and target.
+    ///
+    /// # Errors
+    /// As [`Passed::target`].
+    pub fn key(&self, request: &RequestView, rule: &CacheRule, forward: &Forward) -> Result<Key, Refusal> {
+        Ok(match &rule.key {
+            Some(template) => {
+                let mut text = String::with_capacity(96);
+                template.render_key(&self.facts(request), &mut text);
+                Key::rendered(&doubts(request, template), &text, String::new())
+            }
+            None => {
+                let target = self.target(request, forward)?;
+                Key::target(request.scheme, &request.authority, &target, String::new())
+            }
+        })
+    }
+
+    /// What the route's templates say it is purged by.
+    #[must_use]
+    pub fn tags(&self, request: &RequestView, rule: &CacheRule) -> Vec<Tag> {
+        self.tag_names(request, &rule.tags).iter().map(|name| Tag::named(name)).collect()
+    }
+
+    /// Tags by their names.
+    #[must_use]
+    pub fn tag_names(&self, request: &RequestView, templates: &[Template]) -> Vec<String> {
+        let facts = self.facts(request);
+        let name = |template: &Template| {
+            let mut text = String::new();
+            template.render_key(&facts, &mut text);
+            text
+        };
+        templates.iter().map(name).collect()
+    }
+}
+
+/// What keeps a request apart that has a parameter or a cookie of the key twice. The template sees the first one, and the
+/// origin perhaps the last: then one client's answer would lie under everybody's key. Nothing, for most requests.
+fn doubts(request: &RequestView, key: &Template) -> String {
+    let names = |is_meant: fn(&Variable) -> bool| key.variables().any(is_meant);
+    let mut doubts = String::new();
+    if names(|variable| matches!(variable, Variable::Query(_))) && request.repeats_parameters() {
+        doubts.push_str(request.query.as_deref().unwrap_or_default());
+    }
+    if names(|variable| matches!(variable, Variable::Cookie(_))) && request.repeats_cookies() {
+        // No query has a space.
+        doubts.push(' ');
+        for line in request.headers.get_all(header::COOKIE) {
+            doubts.push_str(&String::from_utf8_lossy(line.as_bytes()));
+            doubts.push(';');
+        }
+    }
+    doubts
+}
