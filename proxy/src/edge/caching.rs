@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cache::{
-        self, Ask, Begin, Bypass, Cache, CacheStatus, Entry, Forwarded, Key, Lookup, Now, Outcome, Reader,
+        self, Answer, Ask, Begin, Bypass, Cache, CacheStatus, Entry, Forwarded, Key, Lookup, Now, Outcome, Reader,
         RequestHead, Staleness, Tag,
     },
     journey::Journey,
@@ -143,9 +143,14 @@ impl Edge {
             },
         };
         match self.fetch(case, guard, usable.is_some(), status, Some(client), &mut journey.attempts).await? {
-            Fetched::Kept(reader, status) => {
+            Fetched::Kept(reader, None, status) => {
                 journey.cache = Some(status);
                 self.serve_from(case, reader, client, journey).await
+            }
+            Fetched::Kept(reader, Some(fields), status) => {
+                journey.cache = Some(status);
+                let answer = cache::first_answer(reader.head(), fields, reader.extent(), &case.request());
+                self.serve(case, answer, reader, client, journey).await
             }
             Fetched::Passing(open, guard, status) => {
                 journey.cache = Some(status);
@@ -182,11 +187,22 @@ impl Edge {
     async fn serve_from(
         &self,
         case: &Case<'_>,
-        mut reader: Reader,
+        reader: Reader,
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
         let answer = cache::answer(reader.head(), reader.extent(), &case.request(), Now::read());
+        self.serve(case, answer, reader, client, journey).await
+    }
+
+    async fn serve(
+        &self,
+        case: &Case<'_>,
+        answer: Answer,
+        mut reader: Reader,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> Result<(), Ended> {
         if let Some(shown) = self.intercept(case.trip, answer.status, &answer.headers, client, journey).await
         {
             return shown;

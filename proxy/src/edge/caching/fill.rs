@@ -24,8 +24,8 @@ use crate::{
 
 /// What a fetch for the cache brought.
 pub(super) enum Fetched {
-    /// Something that is kept: read it from there.
-    Kept(Reader, CacheStatus),
+    /// Something that is kept: read it from there. With the fields as the origin sent them, if it sent it all.
+    Kept(Reader, Option<HeaderMap>, CacheStatus),
     /// An answer for this request alone, or one that is passed on while it is kept.
     Passing(Box<Open>, Option<FillGuard>, CacheStatus),
     /// No answer.
@@ -79,13 +79,13 @@ impl Edge {
                 match confirmed {
                     Ok(confirmed) => {
                         status.stored = confirmed.refused.is_none();
-                        return Ok(Fetched::Kept(Reader::whole(confirmed.entry), status));
+                        return Ok(Fetched::Kept(Reader::whole(confirmed.entry), None, status));
                     }
                     // It spoke of something else: asked again, for the whole.
                     Err(_) => continue,
                 }
             }
-            return Ok(match guard.head(origin, &with_length(fields, length), &tags, now) {
+            return Ok(match guard.head(origin, &with_length(fields.clone(), length), &tags, now) {
                 Decision::NotStored(reason) => {
                     status.detail = Some(reason.word());
                     Fetched::Passing(Box::new(open), None, status)
@@ -95,7 +95,7 @@ impl Edge {
                     match guard.reader() {
                         Some(reader) => {
                             tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
-                            Fetched::Kept(reader, status)
+                            Fetched::Kept(reader, Some(fields), status)
                         }
                         None => Fetched::Passing(Box::new(open), Some(guard), status),
                     }
