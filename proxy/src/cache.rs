@@ -30,6 +30,7 @@ mod shelf;
 mod status;
 mod structured;
 mod tags;
+mod uses;
 mod vary;
 mod waiting;
 
@@ -99,6 +100,7 @@ impl Cache {
             tags,
             floor: tags::Floor::default(),
             entry_limit: AtomicUsize::new(entry),
+            uses: uses::Uses::default(),
             counts: shelf::Counts::default(),
         });
         Self { fills: Arc::new(desk::Fills::new(Arc::clone(&shelf))), shelf }
@@ -122,6 +124,12 @@ impl Cache {
     #[must_use]
     pub fn refresh(&self, ask: Ask, now: Now) -> Option<FillGuard> {
         self.fills.refresh(ask, now)
+    }
+
+    /// Lets a request that is sent past what is stored fetch anew, for itself and whoever comes later.
+    #[must_use]
+    pub fn fetch_past(&self, ask: Ask, now: Now) -> FillGuard {
+        self.fills.fetch_past(ask, now)
     }
 
     /// Purges one tag, in every cache that shares the table.

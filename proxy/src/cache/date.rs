@@ -66,9 +66,10 @@ fn seconds(year: u64, month: &[u8; 3], day: u64, clock: &[u8]) -> Option<u64> {
     let [h1, h2, b':', m1, m2, b':', s1, s2] = clock else { return None };
     let (hour, minute, second) = (number(&[*h1, *h2])?, number(&[*m1, *m2])?, number(&[*s1, *s2])?);
     let month = MONTHS.iter().position(|name| *name == month)?;
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let lengths = [31, if is_leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let valid = year >= 1970 && (1..=lengths[month]).contains(&day) && hour < 24 && minute < 60 && second < 61;
+    let valid =
+        year >= 1970 && (1..=lengths[month]).contains(&day) && hour < 24 && minute < 60 && second < 61;
     let leap_days = |year: u64| (year - 1) / 4 - (year - 1) / 100 + (year - 1) / 400;
     valid.then(|| {
         let days = (year - 1970) * 365 + leap_days(year) - leap_days(1970);

@@ -129,6 +129,13 @@ impl Fills {
         Begin::Fill(FillGuard::new(Arc::clone(self), fill))
     }
 
+    /// A fill that nobody waits for, and that waited for nobody.
+    pub(super) fn fetch_past(self: &Arc<Self>, ask: Ask, now: Now) -> FillGuard {
+        let fill = Arc::new(Fill::new(ask, self.shelf.tags.moment(), now));
+        count(&self.shelf.counts.fills);
+        FillGuard::new(Arc::clone(self), fill)
+    }
+
     /// Whether `ask` may hope for an answer from a running fill: one that was not purged since, and, as far as known,
     /// for the same variant. What the answer will vary by is guessed from what is stored.
     fn suits(&self, fill: &Fill, ask: &Ask, hint: Option<&Arc<Head>>) -> bool {

@@ -243,7 +243,7 @@ impl FillGuard {
             self.fills.shelf.store.remove(key, &stale);
             return Err(NotStored::Mismatch);
         }
-        let merged = conditional::merged(&stale.head().headers, headers);
+        let merged = conditional::merged(&stale.head().headers, headers, &self.fill.ask.rule);
         match self.judge(stale.head().status, &merged, tags, now) {
             Ok(head) => {
                 let entry = Arc::new(Entry::new(key.text(), Arc::new(head), Arc::clone(stale.body())));
@@ -264,6 +264,34 @@ impl FillGuard {
         }
     }
 
+    /// Takes the answer to a HEAD: what it says of the stored body is news for the entry, if it is the same body; of
+    /// another, the entry is given up (RFC 9111 §4.3.5). Says whether the entry was updated.
+    pub fn head_alone(
+        &mut self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        length: Option<u64>,
+        tags: &[Tag],
+        now: Now,
+    ) -> bool {
+        let other = |stale: &mut Arc<Entry>| length.is_some_and(|length| length != stale.body().length());
+        let updated = if status != StatusCode::OK {
+            Err(NotStored::Mismatch)
+        } else if let Some(stale) = self.stale.take_if(other) {
+            self.fills.shelf.store.remove(&self.fill.ask.key, &stale);
+            Err(NotStored::Mismatch)
+        } else {
+            self.not_modified(headers, tags, now)
+        };
+        match updated {
+            Ok(confirmed) => confirmed.refused.is_none(),
+            Err(reason) => {
+                self.refuse(reason, now);
+                false
+            }
+        }
+    }
+
     /// Gives up: the origin cannot be reached, so the waiters need not try. They may serve what is stale, as may the
     /// holder.
     pub fn origin_failed(mut self) {
@@ -278,6 +306,12 @@ impl FillGuard {
         now: Now,
     ) -> Result<Head, NotStored> {
         let ask = &self.fill.ask;
+        if ask.rule.min_uses > 1
+            && ask.stale.is_none()
+            && self.fills.shelf.uses.count(ask.key.hash()) < ask.rule.min_uses
+        {
+            return Err(NotStored::TooFewUses);
+        }
         let mut base = vec![Tag::key(&ask.key), ask.uri];
         base.extend_from_slice(tags);
         let sent = Sent {

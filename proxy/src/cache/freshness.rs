@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, StatusCode, header};
+use weir_config::plan::TtlApplies;
 
 use super::{
     date::{self, date},
@@ -71,18 +72,19 @@ impl Freshness {
     ) -> Self {
         let initial_age = initial_age(headers, sent, now);
         // The operator's span begins here, not where the answer was made.
-        let lifetime = rule
-            .ttl
-            .filter(|_| suits_ttl(status))
-            .map(|ttl| ttl.saturating_add(initial_age))
-            .or_else(|| explicit_lifetime(headers, directives, now))
-            .or_else(|| heuristic_lifetime(status, headers, directives, now))
-            .unwrap_or_default();
+        let ruled = rule.span(status).map(|span| span.saturating_add(initial_age));
+        let said = || explicit_lifetime(headers, directives, now);
+        let (lifetime, overruled) = match rule.ttl_applies {
+            TtlApplies::Always => (ruled.or_else(said), ruled.is_some()),
+            TtlApplies::Unsaid => (said().or(ruled), false),
+        };
+        let lifetime =
+            lifetime.or_else(|| heuristic_lifetime(status, headers, directives, now)).unwrap_or_default();
         Self {
             lifetime,
             initial_age,
             received: now.mono,
-            always_ask: rule.ttl.is_none() && directives.no_cache == Scope::Everything,
+            always_ask: !overruled && directives.no_cache == Scope::Everything,
             strict: directives.must_revalidate || directives.proxy_revalidate,
             shared: directives.s_maxage.is_some(),
             while_revalidate: directives.stale_while_revalidate,
@@ -198,7 +200,9 @@ fn explicit_lifetime(headers: &HeaderMap, directives: &Directives, now: Now) -> 
         let made = date(headers, &header::DATE).unwrap_or(now.wall);
         // An invalid date is in the past (§5.3), and so is the earliest of several.
         let spans = headers.get_all(header::EXPIRES).iter().map(|value| {
-            date::parse(value.as_bytes()).and_then(|expires| expires.duration_since(made).ok()).unwrap_or_default()
+            date::parse(value.as_bytes())
+                .and_then(|expires| expires.duration_since(made).ok())
+                .unwrap_or_default()
         });
         spans.min().map(|span| capped(span.as_secs()))
     })
@@ -220,11 +224,6 @@ fn heuristic_lifetime(
     let made = date(headers, &header::DATE).unwrap_or(now.wall);
     let changed = date(headers, &header::LAST_MODIFIED)?;
     Some((made.duration_since(changed).ok()? / HEURISTIC_PART).min(most))
-}
-
-/// The statuses a route's `ttl` speaks of: answers, not failures.
-fn suits_ttl(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 302 | 303 | 307 | 308)
 }
 
 #[cfg(test)]
@@ -317,6 +316,37 @@ mod tests {
         let none = HeaderMap::new();
         let failed = Freshness::new(StatusCode::NOT_FOUND, &none, &Directives::default(), &rule, now, now);
         assert!(!failed.begins_fresh());
+    }
+
+    #[test]
+    fn a_span_for_a_status_counts_before_the_ttl_and_may_step_back_for_the_origin() {
+        let now = noon();
+        let always = Rule {
+            ttl: Some(secs(60)),
+            statuses: vec![(404..=404, secs(10)), (500..=599, secs(1))],
+            ..Rule::origin_alone()
+        };
+        let unsaid = Rule { ttl_applies: TtlApplies::Unsaid, ..always.clone() };
+        let ttl = |rule: &Rule, status, cache_control| {
+            let headers = map(&[("cache-control", cache_control), ("last-modified", &ago(now, 100_000))]);
+            let directives = Directives::of_response(&headers);
+            let status = StatusCode::from_u16(status).unwrap();
+            Freshness::new(status, &headers, &directives, rule, now, now).ttl(now)
+        };
+        for (status, cache_control, expected) in [
+            (200, "max-age=5", [60, 5]),
+            (200, "", [60, 60]),
+            (404, "max-age=5", [10, 5]),
+            (404, "", [10, 10]),
+            (503, "", [1, 1]),
+            (410, "max-age=5", [5, 5]),
+            (410, "", [60, 60]),
+        ] {
+            let found = [ttl(&always, status, cache_control), ttl(&unsaid, status, cache_control)];
+            assert_eq!(found, expected, "{status} {cache_control}");
+        }
+        let no_cache = |rule| !freshness(&[("cache-control", "no-cache")], rule, now).begins_fresh();
+        assert_eq!([no_cache(&always), no_cache(&unsaid)], [false, true]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{
     memory::Found,
     request::{Now, RequestHead, Rule},
     shelf::{Shelf, count},
-    status::Forwarded,
+    status::{CacheStatus, Forwarded},
     tags::Standing,
 };
 
@@ -67,6 +67,8 @@ pub enum Bypass {
     Precondition,
     /// A part of what is not stored; the origin may send just that.
     Range,
+    /// The route's `bypass`; what comes may be kept.
+    Route,
 }
 
 impl Miss {
@@ -101,16 +103,22 @@ impl Bypass {
             Self::NoStore => "no-store",
             Self::Precondition => "precondition",
             Self::Range => "range",
+            Self::Route => "route",
         }
     }
 
-    /// The word in `Cache-Status`.
+    /// What `Cache-Status` says of it.
     #[must_use]
-    pub const fn forwarded(self) -> Forwarded {
+    pub fn status(self) -> CacheStatus {
+        let (forwarded, detail) = (Some(self.forwarded()), Some(self.word()));
+        CacheStatus { forwarded, detail, ..CacheStatus::default() }
+    }
+
+    const fn forwarded(self) -> Forwarded {
         match self {
             Self::Method => Forwarded::Method,
             Self::NoStore => Forwarded::Request,
-            Self::RequestBody | Self::Precondition | Self::Range => Forwarded::Bypass,
+            Self::RequestBody | Self::Precondition | Self::Range | Self::Route => Forwarded::Bypass,
         }
     }
 }
@@ -180,6 +188,12 @@ impl Shelf {
             .any(|name| request.headers.contains_key(name))
         {
             return Lookup::Bypass(Bypass::Precondition);
+        }
+        if rule.bypassed {
+            return match otherwise(Miss::Uri) {
+                Lookup::Miss(_) => Lookup::Bypass(Bypass::Route),
+                other => other,
+            };
         }
         let entry = match self.store.find(key, request.headers) {
             Found::Entry(entry) => entry,

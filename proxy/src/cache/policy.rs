@@ -1,6 +1,6 @@
 //! Whether an answer may be kept, and what of it (RFC 9111 §3), as one pure function: [`judge`].
 //!
-//! Stricter than the RFC where a mistake of the origin would hand one caller's answer to another: `Set-Cookie` is
+//! A route may say what does not count (`ignore`) and what does (`statuses`); of the rest, it is stricter than the RFC where a mistake of the origin would hand one caller's answer to another: `Set-Cookie` is
 //! never kept, an answer to a request with cookies only where the origin says it is for everybody, and failures only
 //! with a lifetime.
 
@@ -85,6 +85,8 @@ pub enum NotStored {
     Purged,
     /// A 304 about another answer than the stored one.
     Mismatch,
+    /// It was not asked for often enough yet.
+    TooFewUses,
 }
 
 impl NotStored {
@@ -111,12 +113,21 @@ impl NotStored {
             Self::Memory => "memory",
             Self::Purged => "purged",
             Self::Mismatch => "mismatch",
+            Self::TooFewUses => "too-few-uses",
         }
     }
 
     /// Whether the next request will most likely hear the same, so that nobody should wait for it.
     pub(super) const fn lasts(self) -> bool {
-        !matches!(self, Self::OriginError | Self::Length | Self::Memory | Self::Purged | Self::Mismatch)
+        !matches!(
+            self,
+            Self::OriginError
+                | Self::Length
+                | Self::Memory
+                | Self::Purged
+                | Self::Mismatch
+                | Self::TooFewUses
+        )
     }
 }
 
@@ -144,7 +155,15 @@ pub(super) fn judge(
     base: &[Tag],
     now: Now,
 ) -> Result<Head, NotStored> {
-    let directives = Directives::of_response(headers);
+    let without: HeaderMap;
+    let read = if rule.ignore.is_empty() {
+        headers
+    } else {
+        let kept = headers.iter().filter(|(name, _)| !rule.ignores(name));
+        without = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        &without
+    };
+    let directives = Directives::of_response(read);
     // HEAD may be asked as GET by the edge; an answer to a real HEAD has no body to keep.
     if sent.method != Method::GET && sent.method != Method::HEAD {
         return Err(NotStored::Method);
@@ -152,21 +171,21 @@ pub(super) fn judge(
     if sent.has_body {
         return Err(NotStored::RequestBody);
     }
-    check_status(status, &directives, sent.headers)?;
+    check_status(status, &directives, sent.headers, rule)?;
     let understood_instead = directives.must_understand && is_understood(status);
     if directives.no_store && !understood_instead || Directives::of_request(sent.headers).no_store {
         return Err(NotStored::NoStore);
     }
     if !rule.private_to_caller {
-        check_shareable(&directives, sent.headers)?;
+        check_shareable(&directives, sent.headers, rule)?;
     }
-    let variant = Variant::of(headers, sent.headers)?;
+    let variant = Variant::of(read, sent.headers)?;
     let tags = all_tags(base, headers)?;
     let kept = stored_fields(headers, &directives, now);
-    if kept.contains_key(header::SET_COOKIE) {
+    if kept.contains_key(header::SET_COOKIE) && !rule.ignores(&header::SET_COOKIE) {
         return Err(NotStored::SetCookie);
     }
-    let freshness = Freshness::new(status, headers, &directives, rule, sent.at, now);
+    let freshness = Freshness::new(status, read, &directives, rule, sent.at, now);
     if needs_lifetime(status) && !freshness.begins_fresh() {
         return Err(if status.is_server_error() { NotStored::OriginError } else { NotStored::NoLifetime });
     }
@@ -178,11 +197,19 @@ pub(super) fn judge(
 }
 
 /// RFC 9111 §3: final, understood, and not about the request's own form or a part of the answer.
-fn check_status(status: StatusCode, directives: &Directives, request: &HeaderMap) -> Result<(), NotStored> {
+/// What the route names counts as understood.
+fn check_status(
+    status: StatusCode,
+    directives: &Directives,
+    request: &HeaderMap,
+    rule: &Rule,
+) -> Result<(), NotStored> {
     match status.as_u16() {
         206 => return Err(NotStored::Partial),
+        ..200 | 304 => return Err(NotStored::Status),
+        _ if rule.names(status) => {}
         // Said about fields that are not part of any key.
-        ..200 | 304 | 407 | 408 | 411..=413 | 415..=417 | 421 | 425 | 426 | 428 | 429 | 431 => {
+        407 | 408 | 411..=413 | 415..=417 | 421 | 425 | 426 | 428 | 429 | 431 => {
             return Err(NotStored::Status);
         }
         400 if request.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
@@ -211,7 +238,7 @@ fn is_understood(status: StatusCode) -> bool {
 }
 
 /// RFC 9111 §3.5 for `Authorization`; the same, without `must-revalidate`, for cookies, which the RFC leaves open.
-fn check_shareable(directives: &Directives, request: &HeaderMap) -> Result<(), NotStored> {
+fn check_shareable(directives: &Directives, request: &HeaderMap, rule: &Rule) -> Result<(), NotStored> {
     if directives.private == Scope::Everything {
         return Err(NotStored::Private);
     }
@@ -219,7 +246,7 @@ fn check_shareable(directives: &Directives, request: &HeaderMap) -> Result<(), N
     if request.contains_key(header::AUTHORIZATION) && !(for_everybody || directives.must_revalidate) {
         return Err(NotStored::Authorization);
     }
-    if request.contains_key(header::COOKIE) && !for_everybody {
+    if request.contains_key(header::COOKIE) && !for_everybody && !rule.ignores(&header::COOKIE) {
         return Err(NotStored::Cookie);
     }
     Ok(())

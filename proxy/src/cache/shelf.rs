@@ -10,6 +10,7 @@ use super::{
     key::Key,
     memory::Store,
     tags::{Floor, Standing, Tags},
+    uses::Uses,
 };
 
 /// One cache's common ground.
@@ -20,6 +21,7 @@ pub(super) struct Shelf {
     pub(super) floor: Floor,
     /// The largest entry kept, in bytes of body.
     pub(super) entry_limit: AtomicUsize,
+    pub(super) uses: Uses,
     pub(super) counts: Counts,
 }
 

@@ -52,13 +52,20 @@ impl Field {
         same || {
             let value = value(&self.name, request);
             value.as_deref() == self.value.as_deref()
-                || self.language.as_deref().is_some_and(|language| favourite(value.as_deref()) == Some(language))
+                || self
+                    .language
+                    .as_deref()
+                    .is_some_and(|language| favourite(value.as_deref()) == Some(language))
         }
     }
 
     fn bytes(&self) -> usize {
         let length = |value: &Option<Box<[u8]>>| value.as_ref().map_or(0, |value| value.len());
-        size_of::<Self>() + self.name.as_str().len() + length(&self.value) + length(&self.written) + length(&self.language)
+        size_of::<Self>()
+            + self.name.as_str().len()
+            + length(&self.value)
+            + length(&self.written)
+            + length(&self.language)
     }
 }
 
@@ -164,7 +171,8 @@ fn thousandths(weight: &[u8]) -> Option<u16> {
         [whole] => (whole, &[][..]),
         _ => return None,
     };
-    let valid = matches!(whole, b'0' | b'1') && fraction.len() <= 3 && fraction.iter().all(u8::is_ascii_digit);
+    let valid =
+        matches!(whole, b'0' | b'1') && fraction.len() <= 3 && fraction.iter().all(u8::is_ascii_digit);
     let digits = fraction.iter().chain(b"000").take(3);
     let parts = digits.fold(0, |parts, digit| parts * 10 + u16::from(digit.saturating_sub(b'0')));
     valid.then(|| u16::from(whole - b'0') * 1000 + parts).filter(|weight| *weight <= 1000)

@@ -1,12 +1,16 @@
 //! Looking up, waiting for a fill and serving what is stale: the route's cache rule, step by step. `fill.rs` brings what
-//! is missing.
+//! is missing, `head.rs` asks for a head where the route does not want a HEAD to fetch more.
 
 mod fill;
+mod head;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use http::Method;
-use weir_config::plan::{CacheRule, Forward};
+use weir_config::{
+    plan::{CacheRule, Forward},
+    template::Template,
+};
 
 use self::fill::Fetched;
 use super::{
@@ -18,8 +22,8 @@ use super::{
 };
 use crate::{
     cache::{
-        self, Answer, Ask, Begin, Bypass, Cache, CacheStatus, Entry, Forwarded, Key, Lookup, Now, Outcome, Reader,
-        RequestHead, Staleness, Tag,
+        self, Answer, Ask, Begin, Bypass, Cache, CacheStatus, Entry, FillGuard, Forwarded, Key, Lookup, Now,
+        Outcome, Reader, RequestHead, Rule, Staleness, Tag,
     },
     journey::Journey,
     refusal::Refusal,
@@ -30,6 +34,8 @@ struct Case<'a> {
     trip: &'a Trip,
     forward: &'a Forward,
     rule: &'a CacheRule,
+    /// The same for the cache, with what it says about this request.
+    policy: Cow<'a, Rule>,
     cache: &'a Cache,
 }
 
@@ -51,20 +57,31 @@ impl Edge {
             });
             return self.forward(trip, forward, client, journey).await;
         };
-        let case = Case { trip, forward, rule, cache: &trip.running().caches[rule.cache.index()] };
+        let case = Case::of(trip, forward, rule);
         let (key, now) = (self.key(&case)?, Now::read());
-        let lookup =
-            case.cache.lookup(&key, &case.request(), trip.running().cache_rule(trip.passed.route_id()), now);
+        let lookup = case.cache.lookup(&key, &case.request(), &case.policy, now);
         trip.running().count_lookup(rule.cache, &lookup);
+        let is_not_kept = trip.holds(&rule.keeping.no_store);
         match lookup {
             Lookup::Hit { entry, ttl } => {
                 journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
                 self.serve_from(&case, Reader::whole(entry), client, journey).await
             }
             Lookup::OnlyIfCached => Err(Refusal::NotCached.into()),
-            Lookup::Bypass(reason) => self.bypass(&case, reason, client, journey).await,
+            Lookup::Bypass(reason @ Bypass::Route) if !is_not_kept => {
+                let guard = case.cache.fetch_past(self.ask(&case, key, None), now);
+                let status = reason.status();
+                self.fill(&case, guard, None, status, client, journey).await
+            }
+            Lookup::Bypass(reason) => self.bypass(&case, reason.status(), client, journey).await,
             Lookup::Miss(miss) => {
                 let status = CacheStatus { forwarded: Some(miss.forwarded()), ..CacheStatus::default() };
+                if is_not_kept {
+                    return self.bypass(&case, not_kept(status), client, journey).await;
+                }
+                if case.asks_for_head() {
+                    return self.head_past(&case, key, None, status, client, journey).await;
+                }
                 self.fill_or_wait(&case, key, None, status, client, journey).await
             }
             Lookup::Stale { entry, staleness, ttl } => {
@@ -78,6 +95,14 @@ impl Edge {
                     journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
                     return self.serve_from(&case, Reader::whole(entry), client, journey).await;
                 }
+                if is_not_kept {
+                    return self.bypass(&case, not_kept(status), client, journey).await;
+                }
+                if case.asks_for_head() {
+                    return self
+                        .head_past(&case, key, Some((entry, staleness)), status, client, journey)
+                        .await;
+                }
                 self.fill_or_wait(&case, key, Some((entry, staleness)), status, client, journey).await
             }
         }
@@ -86,15 +111,11 @@ impl Edge {
     async fn bypass(
         &self,
         case: &Case<'_>,
-        reason: Bypass,
+        status: CacheStatus,
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        journey.cache = Some(CacheStatus {
-            forwarded: Some(reason.forwarded()),
-            detail: Some(reason.word()),
-            ..CacheStatus::default()
-        });
+        journey.cache = Some(status);
         self.forward(case.trip, case.forward, client, journey).await
     }
 
@@ -142,6 +163,19 @@ impl Edge {
                 }
             },
         };
+        self.fill(case, guard, usable, status, client, journey).await
+    }
+
+    /// Fetches; `usable` is stale, and better than a failure.
+    async fn fill(
+        &self,
+        case: &Case<'_>,
+        guard: FillGuard,
+        usable: Option<Arc<Entry>>,
+        status: CacheStatus,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> Result<(), Ended> {
         match self.fetch(case, guard, usable.is_some(), status, Some(client), &mut journey.attempts).await? {
             Fetched::Kept(reader, None, status) => {
                 journey.cache = Some(status);
@@ -258,7 +292,7 @@ impl Edge {
             method: Method::GET,
             headers: request.headers.clone(),
             has_body: false,
-            rule: trip.running().cache_rule(trip.passed.route_id()).clone(),
+            rule: case.policy.clone().into_owned(),
             stale,
         }
     }
@@ -275,7 +309,37 @@ impl Edge {
     }
 }
 
+/// Of a request whose answer the route does not keep.
+fn not_kept(status: CacheStatus) -> CacheStatus {
+    CacheStatus { detail: Some("no-store"), ..status }
+}
+
+impl Trip {
+    /// Whether one of these is neither empty nor `0`, for this request (nginx's `proxy_cache_bypass`).
+    fn holds(&self, conditions: &[Template]) -> bool {
+        let facts = self.passed.facts(&self.request);
+        conditions.iter().any(|condition| {
+            let mut text = String::new();
+            condition.render(&facts, &mut text);
+            !text.is_empty() && text != "0"
+        })
+    }
+}
+
 impl<'a> Case<'a> {
+    fn of(trip: &'a Trip, forward: &'a Forward, rule: &'a CacheRule) -> Self {
+        let mut policy = Cow::Borrowed(trip.running().cache_rule(trip.passed.route_id()));
+        if trip.holds(&rule.keeping.bypass) {
+            policy.to_mut().bypassed = true;
+        }
+        Self { trip, forward, rule, policy, cache: &trip.running().caches[rule.cache.index()] }
+    }
+
+    /// Whether this is a HEAD that is not asked as GET.
+    fn asks_for_head(&self) -> bool {
+        !self.rule.keeping.convert_head && self.trip.request.method == Method::HEAD
+    }
+
     fn request(&self) -> RequestHead<'a> {
         let request = &self.trip.request;
         RequestHead { method: &request.method, headers: &request.headers, has_body: request.has_body }

@@ -15,6 +15,7 @@ mod faults;
 mod forwarding;
 mod guards;
 mod http2_origins;
+mod keeping;
 mod life;
 mod mirrors;
 mod operating;

@@ -158,6 +158,7 @@ impl Resolver<'_> {
             stale_while_revalidate: Self::span(&raw.stale_while_revalidate, d::STALE),
             stale_if_error: Self::span(&raw.stale_if_error, d::STALE),
             lock_timeout: Self::span(&raw.lock_timeout, d::CACHE_LOCK_TIMEOUT),
+            keeping: self.keeping(raw, scope),
         };
         let (name, at) = self.required(&raw.cache, "in", place)?;
         let known = self.names.caches.clone();

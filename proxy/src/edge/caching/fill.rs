@@ -160,12 +160,7 @@ impl Edge {
         let (edge, trip, forward) = (self.clone(), case.trip.clone(), case.forward.clone());
         tokio::spawn(async move {
             let Some(rule) = &trip.route().cache else { return };
-            let case = Case {
-                trip: &trip,
-                forward: &forward,
-                rule,
-                cache: &trip.running().caches[rule.cache.index()],
-            };
+            let case = Case::of(&trip, &forward, rule);
             // Its attempts are noted nowhere: the record belongs to the client that was answered.
             let fetched = edge.fetch(&case, guard, true, CacheStatus::default(), None, &mut Vec::new()).await;
             if let Ok(Fetched::Passing(open, guard, _)) = fetched {
