@@ -159,6 +159,15 @@ impl FillGuard {
         }
     }
 
+    /// The head of the answer that is being kept.
+    #[must_use]
+    pub fn kept(&self) -> Option<&Arc<Head>> {
+        match &self.phase {
+            Phase::Storing { head, .. } => Some(head),
+            Phase::Asked | Phase::Over => None,
+        }
+    }
+
     /// Adds a piece of the body. Copied, as a piece from the network may hold on to a much larger buffer.
     pub fn write(&mut self, piece: &Bytes) {
         let Phase::Storing { declared, received, .. } = &mut self.phase else { return };

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 
 use super::Case;
 use crate::{
-    cache::{CacheStatus, Decision, Entry, FillGuard, Key, Now, Reader},
+    cache::{self, CacheStatus, Decision, Entry, Extent, FillGuard, Key, Now, Reader},
     edge::{
         Edge, Ended,
         client::Client,
@@ -120,6 +120,16 @@ impl Edge {
         }
         let (mut fields, length) = answer_fields(case.trip, &open);
         stick(case.trip, case.forward, &open, &mut fields);
+        if let Some(head) = guard.kept() {
+            let answer = cache::first_answer(head, fields.clone(), Extent::Arriving(0), &case.request());
+            if answer.status == StatusCode::NOT_MODIFIED {
+                tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
+                let head =
+                    reply::head(case.trip, journey, client, answer.status, answer.headers, Length::None);
+                journey.answer.status = answer.status.as_u16();
+                return Ok(client.head(head, true).await?);
+            }
+        }
         let head = reply::head(case.trip, journey, client, open.head.status, fields, length);
         journey.answer.status = open.head.status.as_u16();
         let bodiless =
