@@ -1,8 +1,8 @@
 //! Whether an answer may be kept, and what of it (RFC 9111 §3), as one pure function: [`judge`].
 //!
-//! A route may say what does not count (`ignore`) and what does (`statuses`); of the rest, it is stricter than the RFC where a mistake of the origin would hand one caller's answer to another: `Set-Cookie` is
-//! never kept, an answer to a request with cookies only where the origin says it is for everybody, and failures only
-//! with a lifetime.
+//! A route may say what does not count (`ignore`) and what does (`statuses`). Beyond that this is stricter than the RFC
+//! where a mistake of the origin would hand one caller's answer to another: `Set-Cookie` is never kept, an answer to a
+//! request with cookies only where the origin says it is for everybody, and failures only with a lifetime.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
@@ -196,8 +196,8 @@ pub(super) fn judge(
     Ok(Head { status, headers: kept, freshness, variant, tags, moment: sent.moment })
 }
 
-/// RFC 9111 §3: final, understood, and not about the request's own form or a part of the answer.
-/// What the route names counts as understood.
+/// RFC 9111 §3: final, understood, and not about the request's own form or a part of the answer. What the route names
+/// counts as understood.
 fn check_status(
     status: StatusCode,
     directives: &Directives,
