@@ -50,13 +50,28 @@ pub struct Chunks {
     data_max: u64,
     extension: u32,
     trailer: u32,
+    /// The trailer lines, where they are wanted.
+    trailers: Option<Vec<u8>>,
 }
 
 impl Chunks {
     /// A body of which nothing was seen, with at most `data_max` bytes of data.
     #[must_use]
     pub const fn new(data_max: u64) -> Self {
-        Self { state: State::Size { digits: 0, size: 0 }, data: 0, data_max, extension: 0, trailer: 0 }
+        let state = State::Size { digits: 0, size: 0 };
+        Self { state, data: 0, data_max, extension: 0, trailer: 0, trailers: None }
+    }
+
+    /// The same, keeping the trailer lines.
+    #[must_use]
+    pub fn with_trailers(data_max: u64) -> Self {
+        Self { trailers: Some(Vec::new()), ..Self::new(data_max) }
+    }
+
+    /// The trailer lines that came, each with its CRLF; none unless they are kept.
+    #[must_use]
+    pub fn trailers(&self) -> &[u8] {
+        self.trailers.as_deref().unwrap_or_default()
     }
 
     /// Whether the last byte of the body was seen.
@@ -106,6 +121,16 @@ impl Chunks {
     }
 
     fn step(&mut self, byte: u8) -> Result<State, BadBody> {
+        let next = self.next(byte)?;
+        let is_trailer = matches!(self.state, State::TrailerName | State::TrailerValue | State::TrailerLf)
+            || matches!(next, State::TrailerName);
+        if let Some(lines) = self.trailers.as_mut().filter(|_| is_trailer) {
+            lines.push(byte);
+        }
+        Ok(next)
+    }
+
+    fn next(&mut self, byte: u8) -> Result<State, BadBody> {
         let bad = Err(BadBody::Coding);
         Ok(match (self.state, byte) {
             (State::Size { digits, size }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F')
@@ -270,6 +295,19 @@ mod tests {
             at += chunks.take(&body[at..at + here]).unwrap();
         }
         assert_eq!((&*data, &body[at..]), (&b"helloyo"[..], &b"rest"[..]));
+    }
+
+    #[test]
+    fn trailer_lines_are_kept_where_they_are_wanted() {
+        let body = b"2\r\nab\r\n0;x\r\nA: 1\r\nB-c:\t\r\n\r\nrest";
+        for piece in [1, 3, body.len()] {
+            let (mut kept, mut plain) = (Chunks::with_trailers(10), Chunks::new(10));
+            for part in body.chunks(piece) {
+                assert_eq!(kept.take(part), plain.take(part));
+            }
+            assert!(kept.is_done() && plain.is_done());
+            assert_eq!((kept.trailers(), plain.trailers()), (&b"A: 1\r\nB-c:\t\r\n"[..], &b""[..]));
+        }
     }
 
     proptest! {

@@ -6,12 +6,14 @@
 
 use std::{borrow::Cow, sync::Arc};
 
+use http::Method;
 use weir_config::{
     plan::{Action, LimitId, Route, RouteId},
     template::{Values, Variable},
 };
 
 use crate::{
+    accept::BadRequest,
     auth::{Caller, Denied, Session},
     cache::Now,
     limit,
@@ -82,6 +84,10 @@ impl Passed {
 pub async fn decide(running: &Running, request: &RequestView, now: Now) -> Decision {
     let matched = match running.router.find(&request.host, &request.path, &request.method, &request.headers) {
         Found::Route(matched) => matched,
+        // To no upstream that anybody names: this is no open proxy.
+        _ if request.method == Method::CONNECT => {
+            return Decision::refused(Refusal::Bad(BadRequest::ConnectRefused));
+        }
         Found::MethodNotAllowed(allow) => {
             return Decision::refused(Refusal::Method(allow.to_str().unwrap_or_default().to_owned()));
         }

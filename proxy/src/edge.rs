@@ -12,6 +12,7 @@ mod forwarding;
 mod local;
 mod mirror;
 mod reply;
+mod tunnel;
 
 use std::sync::Arc;
 
@@ -112,7 +113,7 @@ impl Edge {
             decide::decide(&snapshot.running, &request, Now::read()).await;
         (journey.route, journey.caller) = (route, caller);
         let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(verdict?) };
-        client.bound_body(trip.body_limit(&journey.arrival));
+        client.expect(trip.body_limit(&journey.arrival), trip.request.trailers);
         if let Some(limit) = &trip.route().limit_rate {
             client.limit_rate(Pace { per_second: limit.per_second.get(), after: limit.after.get() });
         }
@@ -122,6 +123,7 @@ impl Edge {
             Action::Redirect(redirect) => self.redirect(&trip, redirect, client, journey).await,
             Action::Answer(answer) => self.fixed(&trip, answer, client, journey).await,
             Action::Files(_) => self.file(&trip, client, journey).await,
+            Action::Tunnel(upstream) => self.tunnel(&trip, *upstream, client, journey).await,
             Action::Forward(forward) => {
                 self.mirror(&trip, forward, client);
                 self.look_up_or_forward(&trip, forward, client, journey).await

@@ -87,12 +87,14 @@ impl RequestView {
         arrival: &Arrival,
         plan: &Plan,
     ) -> Result<Self, Refusal> {
-        let (raw_path, query) = split_target(target);
+        // CONNECT names a host and a port, and no path.
+        let is_connect = method == Method::CONNECT;
+        let (raw_path, query) = if is_connect { ("/", None) } else { split_target(target) };
         let path = Path::parse(raw_path).map_err(|_| Refusal::Bad(BadRequest::BadTarget))?.into_owned();
         let peer = arrival.connection.peer.ip().to_canonical();
         let is_trusted = plan.clients.trusted.iter().any(|net| net.contains(&peer));
         let client = client::client(peer, &headers, &plan.clients);
-        let upgrade = Upgrade::recognise(&method, version, &headers);
+        let upgrade = Upgrade::recognise(&method, version, &headers).filter(|_| !is_connect);
         let trailers = version != Version::HTTP_10 && hop_by_hop::takes_trailers(&headers);
         let identity = plan.identity.as_ref().map(|identity| &identity.header);
         hop_by_hop::clean_request(&mut headers, identity).map_err(|_| Refusal::Hops)?;
@@ -100,8 +102,8 @@ impl RequestView {
             headers.remove(identity);
         }
         // HTTP/1.0 may come without Host; such a request is for nobody by name.
-        let authority =
-            headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("").to_ascii_lowercase();
+        let authority = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+        let authority = if is_connect { target } else { authority }.to_ascii_lowercase();
         let host = without_port(&authority).to_owned();
         // The cache compares hosts without regard to case: so must the origin, or one client's spelling is another's answer.
         if let Ok(host) = HeaderValue::try_from(&authority)
@@ -141,9 +143,12 @@ impl RequestView {
         })
     }
 
-    /// Path and query as they are forwarded when the route does not rewrite them.
+    /// Path and query as they are forwarded when the route does not rewrite them; of CONNECT, host and port.
     #[must_use]
     pub fn target(&self) -> String {
+        if self.method == Method::CONNECT {
+            return self.authority.clone();
+        }
         let path = self.path.forwarded();
         match &self.query {
             Some(query) => format!("{path}?{query}"),

@@ -188,7 +188,9 @@ impl Rule {
 
     fn takes_method(&self, method: &Method) -> bool {
         let get_takes_head = method == Method::HEAD && self.methods.contains(&Method::GET);
-        self.methods.is_empty() || self.methods.contains(method) || get_takes_head
+        (self.methods.is_empty() && method != Method::CONNECT)
+            || self.methods.contains(method)
+            || get_takes_head
     }
 
     fn takes_headers(&self, headers: &HeaderMap) -> bool {

@@ -231,6 +231,7 @@ impl Running {
     pub fn upstream_of(&self, route: Option<RouteId>) -> Option<usize> {
         match &self.plan.routes[route?.index()].action {
             Action::Forward(forward) => Some(forward.upstream.index()),
+            Action::Tunnel(upstream) => Some(upstream.index()),
             _ => None,
         }
     }

@@ -155,6 +155,8 @@ pub struct Bounds {
     pub http2_streams: u32,
     /// Whether a bare LF may end a line of the head (normalised, never passed on).
     pub bare_lf: BareLf,
+    /// Whether some route takes CONNECT; otherwise it is refused before anything is asked.
+    pub connect: bool,
 }
 
 impl Default for Bounds {
@@ -173,6 +175,7 @@ impl Default for Bounds {
             requests_per_connection: defaults::REQUESTS_PER_CONNECTION,
             http2_streams: defaults::HTTP2_STREAMS,
             bare_lf: BareLf::Refuse,
+            connect: false,
         }
     }
 }
@@ -527,7 +530,7 @@ pub struct Match {
     pub hosts: Vec<HostPattern>,
     /// The path.
     pub path: PathPattern,
-    /// Any of these; empty is any method. GET includes HEAD.
+    /// Any of these; empty is any method but CONNECT. GET includes HEAD.
     pub methods: Vec<http::Method>,
     /// All of these.
     pub headers: Vec<HeaderMatch>,
@@ -660,6 +663,8 @@ pub enum Action {
     Answer(Answer),
     /// Files of a folder.
     Files(Files),
+    /// A tunnel to a server of this upstream; such a route takes CONNECT, and no other does.
+    Tunnel(UpstreamId),
 }
 
 /// How fast one answer may go to its client.

@@ -33,7 +33,7 @@ use crate::{
 pub(crate) fn resolve(raw: &Raw, outside: &dyn Outside, report: &mut Report) -> Plan {
     let mut resolver = Resolver { raw, outside, report, names: Names::of(raw) };
     resolver.version();
-    let plan = Plan {
+    let mut plan = Plan {
         threads: resolver.threads(),
         listeners: resolver.listeners(),
         admin: resolver.admin(),
@@ -49,6 +49,8 @@ pub(crate) fn resolve(raw: &Raw, outside: &dyn Outside, report: &mut Report) -> 
         log: resolver.log(),
         shutdown: resolver.shutdown(),
     };
+    let connect = plan.routes.iter().any(|route| matches!(route.action, Action::Tunnel(_)));
+    plan.listeners.iter_mut().for_each(|listener| listener.bounds.connect = connect);
     resolver.sessions_can_be_looked_up(&plan);
     resolver.addresses_are_free(&plan);
     // What follows compares parts of the plan, and would be misled by those that are missing for another reason.
@@ -206,6 +208,7 @@ impl<'a> Resolver<'a> {
     fn names_are_used(&mut self, plan: &Plan) {
         let forwards = plan.routes.iter().filter_map(|route| match &route.action {
             Action::Forward(forward) => Some(forward.upstream.index()),
+            Action::Tunnel(upstream) => Some(upstream.index()),
             _ => None,
         });
         let asked = plan.sessions.iter().filter_map(|session| Some(session.ask.as_ref()?.upstream.index()));

@@ -91,6 +91,8 @@ table! {
     BadExpectation 417 "bad_expectation" "This expectation cannot be met.";
     /// CONNECT.
     ConnectRefused 405 "connect_refused" "CONNECT is not allowed.";
+    /// CONNECT with a body.
+    ConnectWithBody 400 "connect_with_body" "CONNECT has no body.";
     /// TRACE.
     TraceRefused 405 "trace_refused" "TRACE is not allowed.";
     /// The body is larger than the listener allows.

@@ -71,6 +71,12 @@ impl Exchange {
         self.is_head
     }
 
+    /// Whether a success would open a tunnel.
+    #[must_use]
+    pub fn is_connect(&self) -> bool {
+        matches!(&self.protocol, Protocol::Http1(exchange) if exchange.is_connect())
+    }
+
     /// What the client speaks.
     #[must_use]
     pub fn version(&self) -> Version {
@@ -134,7 +140,7 @@ impl Exchange {
     }
 
     /// Writes the final head; `end` when no body follows. Its fields say how the body is framed: a length, `chunked`, or
-    /// the end of the connection. `Date` is added where it is missing, and what HTTP/1 says of the connection.
+    /// the end of the connection. A 101, and 2xx to CONNECT, opens a tunnel. `Date` is added where it is missing, and what HTTP/1 says of the connection.
     ///
     /// # Errors
     /// [`Gone`].

@@ -29,7 +29,8 @@ pub(super) struct Head {
     pub(super) version: Version,
     /// Whether the client lets the connection live after this request.
     pub(super) keep_alive: bool,
-    /// A complete websocket handshake, or the offer of another protocol: a 101 may turn the connection into a tunnel.
+    /// CONNECT, a complete websocket handshake, or the offer of another protocol: the answer may turn the connection into
+    /// a tunnel.
     pub(super) may_switch: bool,
     /// The client waits for a 100 before it sends the body.
     pub(super) expects_continue: bool,
@@ -81,7 +82,7 @@ pub(super) fn progress(bytes: &[u8], seen: usize, bounds: &Bounds) -> Progress {
         Some(len) if len <= limit => Progress::Complete { skip, len },
         None if head.len() <= limit => match first.filter(|first| first + skip >= seen) {
             // A line of HTTP/0.9 has no head behind it: its client waits for an answer, not for a deadline.
-            Some(first) => RequestLine::parse(strip_cr(&head[..first]), bounds.uri_bytes.len())
+            Some(first) => RequestLine::parse(strip_cr(&head[..first]), bounds)
                 .map_or_else(Progress::Bad, |_| Progress::Partial),
             None => Progress::Partial,
         },
@@ -113,7 +114,7 @@ fn end(head: &[u8], from: usize) -> Option<usize> {
 pub(super) fn check(head: &[u8], bounds: &Bounds) -> Result<Head, BadRequest> {
     let has_bare_lf = line_ends(head, bounds.bare_lf)?;
     let mut lines = head.split(|byte| *byte == b'\n').map(strip_cr);
-    let line = RequestLine::parse(lines.next().unwrap_or_default(), bounds.uri_bytes.len())?;
+    let line = RequestLine::parse(lines.next().unwrap_or_default(), bounds)?;
     let fields = Fields::parse(lines.take_while(|line| !line.is_empty()), bounds.head_fields)?;
 
     let host = line.host(&fields)?;
@@ -124,13 +125,21 @@ pub(super) fn check(head: &[u8], bounds: &Bounds) -> Result<Head, BadRequest> {
         return Err(BadRequest::BodyTooLarge);
     }
     let expects_continue = fields.expects_continue()? && line.version == Version::HTTP_11;
-    let can_switch = fields.upgrade && line.version == Version::HTTP_11 && framing == Framing::None;
+    let is_connect = matches!(line.target, Target::Authority(_));
+    if is_connect && framing != Framing::None {
+        // RFC 9110 §9.3.6: it means nothing, and its bytes and the tunnel's could not be told apart.
+        return Err(BadRequest::ConnectWithBody);
+    }
+    let can_switch =
+        !is_connect && fields.upgrade && line.version == Version::HTTP_11 && framing == Framing::None;
     let websocket = can_switch && line.method == b"GET" && fields.is_websocket();
-    let may_switch = websocket || (can_switch && fields.offers_another());
+    let may_switch = is_connect || websocket || (can_switch && fields.offers_another());
     // The bytes after an upgrade that we ignore may be in the other protocol: they are never read as a request. Which other
     // protocols a route takes is not known yet.
     let ends = fields.upgrade && !websocket;
-    let keep_alive = !ends && !fields.close && (line.version == Version::HTTP_11 || fields.keep_alive);
+    // What follows a CONNECT that is refused may have been meant for the tunnel.
+    let keep_alive =
+        !ends && !is_connect && !fields.close && (line.version == Version::HTTP_11 || fields.keep_alive);
 
     let ordinary = !has_bare_lf
         && !ends
@@ -175,7 +184,7 @@ pub(super) struct RequestLine<'a> {
 }
 
 impl<'a> RequestLine<'a> {
-    fn parse(line: &'a [u8], uri_bytes: usize) -> Result<Self, BadRequest> {
+    fn parse(line: &'a [u8], bounds: &Bounds) -> Result<Self, BadRequest> {
         let mut parts = line.split(|byte| *byte == b' ');
         let (Some(method), Some(raw_target), Some(version), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -194,11 +203,11 @@ impl<'a> RequestLine<'a> {
             _ => return Err(BadRequest::BadLine),
         };
         match method {
-            b"CONNECT" => return Err(BadRequest::ConnectRefused),
+            b"CONNECT" if !bounds.connect => return Err(BadRequest::ConnectRefused),
             b"TRACE" => return Err(BadRequest::TraceRefused),
             _ => {}
         }
-        if raw_target.len() > uri_bytes {
+        if raw_target.len() > bounds.uri_bytes.len() {
             return Err(BadRequest::UriTooLong);
         }
         let target = target::target(method, raw_target)?;
@@ -215,9 +224,15 @@ impl<'a> RequestLine<'a> {
                 return Err(BadRequest::HostMismatch);
             }
         }
+        if let Target::Authority(authority) = self.target {
+            let authority = target::host(authority)?;
+            if named.is_some_and(|named| !named.is_same(&authority, 0)) {
+                return Err(BadRequest::HostMismatch);
+            }
+        }
         match (fields.host, self.target) {
             (None, _) if self.version == Version::HTTP_11 => Err(BadRequest::MissingHost),
-            (None, Target::Absolute { authority, .. }) => Ok(Some(authority)),
+            (None, Target::Absolute { authority, .. } | Target::Authority(authority)) => Ok(Some(authority)),
             (host, _) => Ok(host),
         }
     }

@@ -83,7 +83,7 @@ pub(super) async fn serve<S: Service>(
                     fault: fault.clone(),
                     stop: stop.clone(),
                 };
-                let http1 = Http1::new(io, head.version, head.keep_alive);
+                let http1 = Http1::new(io, head.version, &asked.method, head.keep_alive);
                 let exchange = Exchange::http1(http1, &asked, head.version);
                 let reused = listener.service.serve(exchange, asked, Arc::new(arrival)).await;
                 if let Some(bad) = fault.get() {

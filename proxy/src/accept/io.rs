@@ -65,7 +65,7 @@ pub(super) struct FrontIo {
     fault: Arc<Fault>,
     /// The final head of the answer was begun.
     answered: bool,
-    /// A 101 may turn the connection into a tunnel.
+    /// The answer may turn the connection into a tunnel.
     may_switch: bool,
     /// The client waits for a 100 before it sends the body.
     continue_due: bool,

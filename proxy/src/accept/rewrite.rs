@@ -21,7 +21,7 @@ pub(super) fn head(line: &RequestLine<'_>, fields: &Fields<'_>, host: Option<&[u
             }
             out.extend_from_slice(rest);
         }
-        Target::Origin | Target::Asterisk => out.extend_from_slice(line.raw_target),
+        Target::Origin | Target::Asterisk | Target::Authority(_) => out.extend_from_slice(line.raw_target),
     }
     out.extend_from_slice(if line.version == Version::HTTP_11 { b" HTTP/1.1\r\n" } else { b" HTTP/1.0\r\n" });
     if let Some(host) = host {

@@ -11,6 +11,8 @@ pub(super) enum Target<'a> {
     Asterisk,
     /// `http://authority/path?query`; the rest may be empty or begin with `?`.
     Absolute { authority: &'a [u8], rest: &'a [u8], port: u16 },
+    /// `host:port`, of CONNECT.
+    Authority(&'a [u8]),
 }
 
 /// Reads a target.
@@ -19,6 +21,10 @@ pub(super) enum Target<'a> {
 pub(super) fn target<'a>(method: &[u8], bytes: &'a [u8]) -> Result<Target<'a>, BadRequest> {
     if bytes == b"*" && method == b"OPTIONS" {
         return Ok(Target::Asterisk);
+    }
+    if method == b"CONNECT" {
+        let has_port = host(bytes).map_err(|_| BadRequest::BadTarget)?.port.is_some();
+        return if has_port { Ok(Target::Authority(bytes)) } else { Err(BadRequest::BadTarget) };
     }
     let path = bytes.split(|byte| *byte == b'?').next().unwrap_or_default();
     // Browsers send `\` and backtick raw in a query only; in a path `\` is a slash to some origins and not to others.

@@ -189,8 +189,8 @@ impl Edge {
             Fetched::Passing(open, guard, status) => {
                 journey.cache = Some(status);
                 match guard {
-                    None => self.pass_back(case.trip, case.forward, *open, client, journey).await,
-                    Some(guard) => self.pass_and_keep(case, *open, guard, client, journey).await,
+                    None => self.pass_back(case.trip, case.forward, open, client, journey).await,
+                    Some(guard) => self.pass_and_keep(case, open, guard, client, journey).await,
                 }
             }
             Fetched::None(NoAnswer::Client(error)) => Err(error.into()),

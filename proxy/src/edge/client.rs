@@ -46,6 +46,7 @@ pub(super) struct Client {
     replay_bytes: usize,
     seen: u64,
     limit: u64,
+    takes_trailers: bool,
     has_body: bool,
     body_done: bool,
     written: u64,
@@ -79,6 +80,7 @@ impl Client {
             replay_bytes: REPLAY_BYTES,
             seen: 0,
             limit: 0,
+            takes_trailers: false,
             has_body,
             body_done: !has_body,
             written: 0,
@@ -88,9 +90,9 @@ impl Client {
         }
     }
 
-    /// Bounds the body.
-    pub(super) fn bound_body(&mut self, limit: u64) {
-        self.limit = limit;
+    /// Bounds the request's body, and notes whether the client reads trailers.
+    pub(super) fn expect(&mut self, limit: u64, trailers: bool) {
+        (self.limit, self.takes_trailers) = (limit, trailers);
     }
 
     /// Copies the body, from here on, as it is read.
@@ -228,9 +230,12 @@ impl Client {
         }
     }
 
-    /// Ends the answer with trailers, where the client's protocol has them for us; elsewhere they are dropped, as they may
-    /// be (RFC 9110 §6.5.1).
+    /// Ends the answer with trailers. A client of HTTP/1.1 has to ask for them (RFC 9110 §6.5.1); HTTP/2 frames them so that
+    /// whoever does not want them cannot stumble.
     pub(super) async fn trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {
+        if !self.takes_trailers && self.exchange.version() != Version::HTTP_2 {
+            return Ok(());
+        }
         Ok(self.exchange.trailers(trailers).await?)
     }
 
@@ -253,6 +258,11 @@ impl Client {
     /// Whether an answer may have no body.
     pub(super) fn is_head(&self) -> bool {
         self.exchange.is_head()
+    }
+
+    /// Whether a tunnel was asked for.
+    pub(super) fn is_connect(&self) -> bool {
+        self.exchange.is_connect()
     }
 
     /// Drops the answer in the middle: the client must notice that it is not whole.

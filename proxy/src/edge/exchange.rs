@@ -66,6 +66,13 @@ pub(super) struct Call<'a> {
     pub(super) upgrade: Option<Upgrade>,
 }
 
+impl Call<'_> {
+    /// A connection is wanted, and nothing is said on it.
+    fn is_tunnel(&self) -> bool {
+        self.head.method == Method::CONNECT
+    }
+}
+
 /// Why no answer came.
 #[derive(Debug)]
 pub(super) enum NoAnswer {
@@ -90,7 +97,7 @@ pub(super) async fn open(
     call: Call<'_>,
     client: Option<&mut Client>,
     attempts: &mut Vec<Attempt>,
-) -> Result<Open, NoAnswer> {
+) -> Result<Box<Open>, NoAnswer> {
     let pool = call.upstream.pool();
     let admitted = pool.admit(Instant::now()).map_err(NoAnswer::NoPeer)?;
     let opened = ask_peers(connectors, pool, &call, client, attempts).await;
@@ -133,7 +140,7 @@ async fn ask_peers(
     call: &Call<'_>,
     mut client: Option<&mut Client>,
     attempts: &mut Vec<Attempt>,
-) -> Result<Open, NoAnswer> {
+) -> Result<Box<Open>, NoAnswer> {
     let plan = &call.upstream.plan;
     let started = Instant::now();
     call.upstream.budget.deposit(started);
@@ -193,8 +200,8 @@ async fn ask_peers(
                 == Verdict::Next;
         let (dial, address) = (&call.upstream.dial, &picked.peer().endpoint().address);
         let peer = match call.upgrade {
-            Some(_) => dial.upgrading(address, call.ends),
-            None => dial.peer(address, call.ends),
+            None if !call.is_tunnel() => dial.peer(address, call.ends),
+            _ => dial.upgrading(address, call.ends),
         };
         let hedge = call.upstream.hedge.as_deref().filter(|_| may_hedge(call, &picked, counted));
         let mut hedged = None;
@@ -203,6 +210,8 @@ async fn ask_peers(
             hedge.map(|hedge| Box::pin(rival(connectors, call, hedge, choice, deadline, &mut hedged)));
         let silence = silence(call.upstream, may_leave.then(|| picked.silence()));
         let heads = tokio::select! {
+            // An answer that is there needs no clock.
+            biased;
             heads = exchange_heads(connectors, call, &peer, &mut picked, client.as_deref_mut(), deadline) => Ok(heads),
             () = silence => Ok(Err(Lost::Peer(Failure::Silent))),
             rival = when(rival) => Err(rival),
@@ -290,10 +299,10 @@ struct Answered {
 }
 
 impl Answered {
-    fn open(self, call: &Call<'_>, peer: HttpPeer, picked: Picked, deadline: Option<Instant>) -> Open {
+    fn open(self, call: &Call<'_>, peer: HttpPeer, picked: Picked, deadline: Option<Instant>) -> Box<Open> {
         let plan = &call.upstream.plan;
-        Open {
-            upgraded: self.head.status == StatusCode::SWITCHING_PROTOCOLS,
+        Box::new(Open {
+            upgraded: self.head.status == StatusCode::SWITCHING_PROTOCOLS || call.is_tunnel(),
             session: self.session,
             past: self.past,
             upstream: Arc::clone(call.upstream),
@@ -304,7 +313,7 @@ impl Answered {
             read: plan.timeouts.read,
             write: plan.timeouts.write,
             deadline,
-        }
+        })
     }
 }
 

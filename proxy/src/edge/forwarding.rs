@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use rand::Rng;
-use weir_config::plan::Forward;
+use weir_config::plan::{Forward, UpstreamId};
 
 use super::{
     Edge, Ended, Trip,
@@ -16,7 +16,7 @@ use crate::{
     accept::BadRequest,
     balance::{Asker, NoPeer},
     cache::{self, Purge, Tag},
-    forward::{grpc, headers, hop_by_hop},
+    forward::{grpc, headers, hop_by_hop, upgrade::Upgrade},
     journey::Journey,
     refusal::Refusal,
     route::rewrite,
@@ -70,13 +70,22 @@ impl Edge {
     }
 
     pub(super) fn call<'a>(&self, trip: &'a Trip, forward: &Forward, head: Request) -> Call<'a> {
-        let running = trip.running();
-        let upstream = &running.upstreams[forward.upstream.index()];
+        self.call_to(trip, forward.upstream, head, trip.upgrade(forward).cloned())
+    }
+
+    pub(super) fn call_to<'a>(
+        &self,
+        trip: &'a Trip,
+        upstream: UpstreamId,
+        head: Request,
+        upgrade: Option<Upgrade>,
+    ) -> Call<'a> {
+        let upstream = &trip.running().upstreams[upstream.index()];
         let (client, ends) = (trip.request.client, trip.request.ends);
         let facts = trip.passed.facts(&trip.request);
         let route = upstream.sticky.as_ref().and_then(|sticky| sticky.route(&facts, Instant::now()));
         let asker = Asker::new(&upstream.plan.balance, client, route, &facts, rand::rng().random());
-        Call { upstream, asker, ends, head, upgrade: trip.upgrade(forward).cloned() }
+        Call { upstream, asker, ends, head, upgrade }
     }
 
     /// The request as the peer gets it: one target, our own account of the client, one framing.
@@ -156,7 +165,7 @@ impl Edge {
         &self,
         trip: &Trip,
         forward: &Forward,
-        open: Open,
+        mut open: Box<Open>,
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
@@ -166,7 +175,7 @@ impl Edge {
             return shown;
         }
         self.invalidate(trip, forward, status, &open.head.headers);
-        let (mut fields, length) = answer_fields(trip, &open);
+        let (mut fields, length) = answer_fields(trip, std::mem::take(&mut open.head.headers), &open);
         stick(trip, forward, &open, &mut fields);
         let head = reply::head(trip, journey, client, status, fields, length);
         journey.answer.status = status.as_u16();
@@ -176,14 +185,8 @@ impl Edge {
         if let Err(error) = client.head(head, bodiless).await {
             return Err(error.into());
         }
-        open.relay(&self.connectors, client, forward.response_buffer.len()).await.map_err(|cut| {
-            match cut {
-                Cut::Peer(failure) => journey.broke(failure.word()),
-                Cut::Client(ClientError::Left) => journey.refusal = Some(Refusal::ClientLeft),
-                Cut::Client(ClientError::Bad(bad)) => journey.refusal = Some(Refusal::Bad(bad)),
-            }
-            Ended::Cut
-        })
+        let relayed = open.relay(&self.connectors, client, forward.response_buffer.len()).await;
+        relayed.map_err(|cut| broke_off(&cut, journey))
     }
 
     /// Forgets a session that a successful answer ended, and purges what a successful unsafe request made obsolete, both
@@ -219,10 +222,9 @@ pub(super) fn stick(trip: &Trip, forward: &Forward, open: &Open, fields: &mut He
     }
 }
 
-/// The fields of a peer's answer that go on, and how its body is framed for the client.
-pub(super) fn answer_fields(trip: &Trip, open: &Open) -> (HeaderMap, Length) {
+/// Which of the fields of a peer's answer go on, and how its body is framed for the client.
+pub(super) fn answer_fields(trip: &Trip, mut fields: HeaderMap, open: &Open) -> (HeaderMap, Length) {
     let status = open.head.status;
-    let mut fields = open.head.headers.clone();
     let length = declared_length(&fields);
     hop_by_hop::clean_response(&mut fields, trip.request.upgrade.as_ref().filter(|_| open.is_upgraded()));
     let length = match (status, length) {
@@ -239,6 +241,16 @@ pub(super) fn answer_fields(trip: &Trip, open: &Open) -> (HeaderMap, Length) {
 
 pub(super) fn declared_length(fields: &HeaderMap) -> Option<u64> {
     fields.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// Notes who ended an answer before its end.
+pub(super) fn broke_off(cut: &Cut, journey: &mut Journey) -> Ended {
+    match cut {
+        Cut::Peer(failure) => journey.broke(failure.word()),
+        Cut::Client(ClientError::Left) => journey.refusal = Some(Refusal::ClientLeft),
+        Cut::Client(ClientError::Bad(bad)) => journey.refusal = Some(Refusal::Bad(*bad)),
+    }
+    Ended::Cut
 }
 
 /// What the client hears when no answer came.

@@ -84,7 +84,7 @@ fn frame(
     fields.remove(header::TRANSFER_ENCODING);
     match length {
         // Of a status that could have one, or else the client would wait for it until the connection ends.
-        Length::None if method != Method::HEAD && may_have_body(status) => {
+        Length::None if !matches!(*method, Method::HEAD | Method::CONNECT) && may_have_body(status) => {
             fields.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
         }
         Length::None => {}
@@ -165,7 +165,10 @@ impl Edge {
         if journey.request.as_ref().is_some_and(|request| grpc::is_call(&request.headers)) {
             grpc::say(&mut fields, said.status, said.sentence);
             body = Bytes::new();
-        } else if let Some(shown) = error_page::of_ours(running, journey, said.status) {
+        } else if let Some(shown) = error_page::of_ours(running, journey, said.status)
+            .filter(|shown| !(client.is_connect() && shown.status.is_success()))
+        {
+            // To CONNECT a success would say that the tunnel is open.
             fields.remove(header::CONTENT_TYPE);
             fields.extend(shown.fields);
             (status, body) = (shown.status, shown.body);

@@ -9,6 +9,7 @@
 
 use std::{fmt::Write, net::IpAddr};
 
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
     header::{FORWARDED, VIA},
@@ -25,31 +26,35 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-/// Dropped whoever sends them, besides every `X-Forwarded-*`: an origin's framework may believe them, nobody here did.
-const NEVER: [HeaderName; 22] = [
-    X_REAL_IP,
-    HeaderName::from_static("client-ip"),
-    HeaderName::from_static("true-client-ip"),
-    HeaderName::from_static("x-client-ip"),
-    HeaderName::from_static("x-cluster-client-ip"),
-    HeaderName::from_static("x-originating-ip"),
-    HeaderName::from_static("x-remote-ip"),
-    HeaderName::from_static("x-remote-addr"),
-    HeaderName::from_static("x-original-forwarded-for"),
-    HeaderName::from_static("x-original-url"),
-    HeaderName::from_static("x-rewrite-url"),
-    HeaderName::from_static("x-original-uri"),
-    HeaderName::from_static("x-original-host"),
-    HeaderName::from_static("x-host"),
-    HeaderName::from_static("x-http-host-override"),
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-method-override"),
-    HeaderName::from_static("x-scheme"),
-    HeaderName::from_static("x-url-scheme"),
-    HeaderName::from_static("front-end-https"),
-    HeaderName::from_static("x-script-name"),
-];
+/// Dropped whoever sends them: an origin's framework may believe them, nobody here did.
+fn is_claim(name: &str) -> bool {
+    name.starts_with("x-forwarded-")
+        || matches!(
+            name,
+            "x-real-ip"
+                | "client-ip"
+                | "true-client-ip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "x-originating-ip"
+                | "x-remote-ip"
+                | "x-remote-addr"
+                | "x-original-forwarded-for"
+                | "x-original-url"
+                | "x-rewrite-url"
+                | "x-original-uri"
+                | "x-original-host"
+                | "x-host"
+                | "x-http-host-override"
+                | "x-http-method-override"
+                | "x-http-method"
+                | "x-method-override"
+                | "x-scheme"
+                | "x-url-scheme"
+                | "front-end-https"
+                | "x-script-name"
+        )
+}
 
 /// What this edge knows of the way a request came; trusted hops' words are already folded in by accept.
 #[derive(Debug, Clone)]
@@ -61,7 +66,7 @@ pub struct Hop<'a> {
     /// Whether `peer` is trusted, so that its lists of hops are continued.
     pub is_trusted: bool,
     /// `http` or `https`, as the client used it.
-    pub scheme: &'a str,
+    pub scheme: &'static str,
     /// As the client asked for it, with the port if it gave one.
     pub host: &'a str,
     /// The port that the client connected to.
@@ -92,13 +97,14 @@ pub fn prepare(
 ) -> Result<(), Unsendable> {
     let hops = Hops::continued(headers, hop);
     drop_claims(headers);
-    set(headers, X_FORWARDED_FOR, hops.x_forwarded_for.as_bytes())?;
-    set(headers, FORWARDED, hops.forwarded.as_bytes())?;
-    set(headers, VIA, hops.via.as_bytes())?;
-    set(headers, X_REAL_IP, hop.client.to_string().as_bytes())?;
-    set(headers, X_FORWARDED_PROTO, hop.scheme.as_bytes())?;
+    headers.reserve(10 + configured.len());
+    put(headers, X_FORWARDED_FOR, hops.x_forwarded_for)?;
+    put(headers, FORWARDED, hops.forwarded)?;
+    put(headers, VIA, hops.via)?;
+    put(headers, X_REAL_IP, hop.client.to_string())?;
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(hop.scheme));
     set(headers, X_FORWARDED_HOST, hop.host.as_bytes())?;
-    set(headers, X_FORWARDED_PORT, hop.port.to_string().as_bytes())?;
+    headers.insert(X_FORWARDED_PORT, HeaderValue::from(hop.port));
     headers.insert(X_REQUEST_ID, hop.request_id.clone());
     hop.trace.write(headers);
     for (name, value) in configured {
@@ -125,12 +131,16 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: &[u8]) -> Result<(), Un
     Ok(())
 }
 
+/// As [`set`], of a value that need not be copied.
+fn put(headers: &mut HeaderMap, name: HeaderName, value: String) -> Result<(), Unsendable> {
+    let value = HeaderValue::from_maybe_shared(Bytes::from(value)).map_err(|_| Unsendable(name.clone()))?;
+    headers.insert(name, value);
+    Ok(())
+}
+
 fn drop_claims(headers: &mut HeaderMap) {
-    for name in &NEVER {
-        headers.remove(name);
-    }
-    let claims: Vec<_> =
-        headers.keys().filter(|name| name.as_str().starts_with("x-forwarded-")).cloned().collect();
+    // Most requests make none, and looking each up would hash each.
+    let claims: Vec<_> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
     for name in claims {
         headers.remove(name);
     }
@@ -152,7 +162,7 @@ impl Hops {
         append(&mut forwarded, &element(hop));
         // Kept whoever sent it: it names no client, and loops are found by it.
         let mut via = joined(headers, VIA);
-        append(&mut via, &format!("{} weir", protocol(hop.version)));
+        append(&mut via, pseudonym(hop.version));
         Self { x_forwarded_for, forwarded, via }
     }
 }
@@ -204,13 +214,13 @@ fn push_value(out: &mut String, value: &str) {
     out.push('"');
 }
 
-/// `Via`'s received-protocol, without its `HTTP/`.
-fn protocol(version: Version) -> &'static str {
+/// Our element of `Via`: the received protocol without its `HTTP/`, and our name.
+fn pseudonym(version: Version) -> &'static str {
     match version {
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2.0",
-        Version::HTTP_3 => "3.0",
-        _ => "1.1",
+        Version::HTTP_10 => "1.0 weir",
+        Version::HTTP_2 => "2.0 weir",
+        Version::HTTP_3 => "3.0 weir",
+        _ => "1.1 weir",
     }
 }
 
@@ -230,7 +240,7 @@ mod tests {
             port: 443,
             version: Version::HTTP_11,
             request_id: HeaderValue::from_static("id-1"),
-            trace: Trace { trace: 1, span: 2, flags: 0 },
+            trace: Trace { trace: uuid::Uuid::from_u128(1), span: 2, flags: 0 },
         }
     }
 

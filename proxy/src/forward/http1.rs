@@ -47,6 +47,7 @@ pub struct Connection<S> {
     sending: Sending,
     reading: Reading,
     keep_alive: bool,
+    trailers: Option<Box<HeaderMap>>,
 }
 
 /// How the request's body goes out.
@@ -92,6 +93,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             sending: Sending::Done,
             reading: Reading::Head,
             keep_alive: false,
+            trailers: None,
         }
     }
 
@@ -248,7 +250,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         self.reading = match length {
             _ if bodiless => Reading::Done,
-            _ if headers.contains_key(TRANSFER_ENCODING) => Reading::Chunked(Chunks::new(u64::MAX)),
+            _ if headers.contains_key(TRANSFER_ENCODING) => Reading::Chunked(Chunks::with_trailers(u64::MAX)),
             Some(0) => Reading::Done,
             Some(length) => Reading::Length(length),
             None => Reading::ToEnd,
@@ -295,6 +297,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let framing = chunks.take_framing(&self.ahead).map_err(|_| Failure::BadAnswer)?;
                     self.ahead.advance(framing);
                     if chunks.is_done() {
+                        self.trailers = trailers(chunks.trailers()).map(Box::new);
                         self.reading = Reading::Done;
                     } else if self.ahead.is_empty() {
                         self.fill(BODY_READ).await?;
@@ -304,13 +307,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
+    /// What followed the body, once.
+    pub fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.trailers.take().map(|trailers| *trailers)
+    }
+
     /// Whether the end of the chunks has come with the last piece: the peer is free then, before anybody has taken that.
     fn look_for_end(&mut self) {
         let Reading::Chunked(chunks) = &mut self.reading else { return };
         let mut rest = chunks.clone();
         // What is wrong with it is for the next read to say.
         let Ok(framing) = rest.take_framing(&self.ahead) else { return };
-        if rest.is_done() {
+        // Trailers are for who asks behind the last piece.
+        if rest.is_done() && rest.trailers().is_empty() {
             self.ahead.advance(framing);
             self.reading = Reading::Done;
         }
@@ -357,6 +366,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 fn take(ahead: &mut BytesMut, most: u64) -> (Bytes, u64) {
     let here = usize::try_from(most).unwrap_or(usize::MAX).min(ahead.len());
     (ahead.split_to(here).freeze(), most - here as u64)
+}
+
+/// The fields of trailer lines, which [`Chunks`] found to be such.
+fn trailers(lines: &[u8]) -> Option<HeaderMap> {
+    let mut fields = HeaderMap::new();
+    for line in lines.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+        fields.append(name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?);
+    }
+    (!fields.is_empty()).then_some(fields)
 }
 
 #[cfg(test)]

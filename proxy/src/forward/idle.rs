@@ -78,12 +78,12 @@ impl<C: Quiet> Idle<C> {
         }
     }
 
-    /// Keeps a connection whose exchange is over, if the bounds allow it.
-    pub fn put(&self, key: u64, mut connection: C, mut past: Past, now: Instant) {
+    /// Keeps a connection whose exchange is over, if the bounds allow it. Whether its peer is quiet is asked when it is taken.
+    pub fn put(&self, key: u64, connection: C, mut past: Past, now: Instant) {
         let Keepalive { idle, requests, time, .. } = self.bounds;
         past.requests += 1;
         let is_spent = requests > 0 && past.requests >= requests || now.duration_since(past.opened) >= time;
-        if idle == 0 || is_spent || !connection.is_quiet() {
+        if idle == 0 || is_spent {
             return;
         }
         let mut kept = self.kept.lock();
@@ -198,7 +198,6 @@ mod tests {
         idle.put(7, Line(2, &loud), Past::none(now), now);
         loud.set(false);
         assert_eq!(idle.take(7, now).unwrap().0.0, 1, "the quiet one, although the other was used last");
-        idle.put(7, Line(3, &loud), Past::none(now), now);
         assert_eq!(idle.count(), 0);
         idle.put(7, Line(4, &quiet), Past::none(now), now);
         quiet.set(false);

@@ -4,6 +4,8 @@
 //! whoever chooses the id chooses what an operator finds. A trace may be continued for anybody, as W3C intends; it
 //! is random and names nobody. Randomness is an argument.
 
+use std::fmt::Write;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
@@ -34,7 +36,7 @@ pub fn request_id(headers: &HeaderMap, is_trusted: bool, fresh: Uuid) -> HeaderV
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trace {
     /// Shared by all requests of the trace; never zero.
-    pub trace: u128,
+    pub trace: Uuid,
     /// Our part of it; never zero.
     pub span: u64,
     /// Bit 0: the caller may have recorded it.
@@ -51,7 +53,7 @@ impl Trace {
         let span = span.max(1);
         match list::only(headers, TRACEPARENT).and_then(parse) {
             Some((trace, flags)) => Self { trace, span, flags },
-            None => Self { trace: fresh.as_u128(), span, flags: 0 },
+            None => Self { trace: fresh, span, flags: 0 },
         }
     }
 
@@ -62,13 +64,19 @@ impl Trace {
         if !continued {
             headers.remove(TRACESTATE);
         }
-        let value = format!("00-{:032x}-{:016x}-{:02x}", self.trace, self.span, self.flags);
-        headers.insert(TRACEPARENT, HeaderValue::try_from(value).expect("hex and dashes"));
+        headers.insert(TRACEPARENT, HeaderValue::try_from(self.text()).expect("hex and dashes"));
+    }
+
+    /// As `traceparent` has it.
+    fn text(self) -> String {
+        let mut text = String::with_capacity("00-".len() + 32 + 1 + 16 + "-00".len());
+        let _ = write!(text, "00-{}-{:016x}-{:02x}", self.trace.as_simple(), self.span, self.flags);
+        text
     }
 }
 
 /// The trace and the flags of a valid `traceparent`.
-fn parse(value: &[u8]) -> Option<(u128, u8)> {
+fn parse(value: &[u8]) -> Option<(Uuid, u8)> {
     let value = std::str::from_utf8(value).ok()?;
     let mut parts = value.split('-');
     let mut hex = |digits: usize| {
@@ -81,7 +89,7 @@ fn parse(value: &[u8]) -> Option<(u128, u8)> {
     let ends_here = parts.next().is_none();
     let valid = version != 0xff && trace != 0 && span != 0 && (version > 0 || ends_here);
     // Of the flags only "sampled" has a meaning in version 00; the others must be sent as zero.
-    valid.then_some((trace, u8::from(flags & 1 == 1)))
+    valid.then_some((Uuid::from_u128(trace), u8::from(flags & 1 == 1)))
 }
 
 #[cfg(test)]
@@ -149,6 +157,6 @@ mod tests {
         let headers = head(TRACEPARENT, "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03-what-comes");
         let trace = Trace::follow(&headers, FRESH, 0);
         assert_eq!((trace.flags, trace.span), (1, 1));
-        assert_eq!(trace.trace, 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
+        assert_eq!(trace.trace.as_u128(), 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
     }
 }

@@ -198,3 +198,19 @@ fn an_origins_date_is_kept_and_a_missing_one_is_added() {
     let answer = Edge::before(&dateless).get("/");
     assert!(answer.field("date").ends_with(" GMT"), "{answer:?}");
 }
+
+#[test]
+fn trailers_reach_a_client_that_asks_for_them() {
+    let origin = Origin::saying(
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 1\r\nContent-Length: 9\r\n\r\n",
+    );
+    let edge = Edge::before(&origin);
+    let mut client = edge.connect();
+    for (te, end) in [("te: trailers\r\nconnection: te\r\n", "0\r\nX-Sum: 1\r\n\r\n"), ("", "0\r\n\r\n")] {
+        client.send(format!("GET / HTTP/1.1\r\nhost: h\r\n{te}\r\n"));
+        assert_eq!(client.answer_head().0, 200);
+        let rest = format!("3\r\nabc\r\n{end}");
+        assert_eq!(String::from_utf8(client.up_to(rest.len())).unwrap(), rest);
+    }
+    assert_eq!(origin.accepted(), 1, "the connection to the origin is kept");
+}

@@ -26,3 +26,4 @@ mod routes;
 mod sessions;
 mod streaming;
 mod trouble;
+mod tunnels;

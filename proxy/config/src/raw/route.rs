@@ -57,6 +57,8 @@ pub struct Route {
     pub response_buffer: Word<Bytes>,
     /// Where requests go once more; a single word is an upstream.
     pub mirror: Word<Short<Mirror>>,
+    /// The upstream to whose servers CONNECT opens a tunnel.
+    pub tunnel: Word<String>,
     /// Sends the client elsewhere.
     pub redirect: Word<Redirect>,
     /// A fixed answer.

@@ -1,4 +1,4 @@
-//! What a route does: one of `to`, `redirect`, `answer` and `files`.
+//! What a route does: one of `to`, `redirect`, `answer`, `files` and `tunnel`.
 
 use super::{Resolver, path::literal_folder, route::Scope};
 use crate::{
@@ -22,11 +22,12 @@ impl Resolver<'_> {
             ("redirect", raw.redirect.place()),
             ("answer", raw.answer.place()),
             ("files", raw.files.place()),
+            ("tunnel", raw.tunnel.place()),
         ];
         let mut written = written.iter().filter_map(|(key, place)| place.map(|place| (*key, place)));
         let Some((first, _)) = written.next() else {
             let problem = self.report.error(place, "this route does nothing");
-            problem.help("add one of `to`, `redirect`, `answer` and `files`");
+            problem.help("add one of `to`, `redirect`, `answer`, `files` and `tunnel`");
             return None;
         };
         for (second, at) in written {
@@ -53,8 +54,27 @@ impl Resolver<'_> {
                 self.redirect_to(redirect, scope, place).map(Action::Redirect)
             }
             "answer" => raw.answer.get().map(|answer| self.answer(answer, scope)),
+            "tunnel" => self.tunnel(raw),
             _ => raw.files.placed().and_then(|(files, place)| self.files(files, when, place)),
         }
+    }
+
+    /// CONNECT names a host and nothing else, so that nothing else can be asked for.
+    fn tunnel(&mut self, raw: &raw::Route) -> Option<Action> {
+        let (name, place) = raw.tunnel.placed()?;
+        if let Some((Short(when), outer)) = raw.when.placed() {
+            for (key, at) in [("path", when.path.place()), ("methods", when.methods.place())] {
+                if let Some(at) = at {
+                    let at = if at == Place::default() { outer } else { at };
+                    self.report
+                        .error(at, format!("a tunnel is asked for by host alone: there is no `{key}`"))
+                        .help(format!("remove `{key}`; `tunnel` takes CONNECT, and nothing else does"));
+                }
+            }
+        }
+        let known = self.names.upstreams.clone();
+        let upstream = UpstreamId(self.look_up("upstream", name, place, &known)?);
+        Some(Action::Tunnel(upstream))
     }
 
     fn forward(&mut self, raw: &raw::Route, scope: &Scope) -> Option<Action> {

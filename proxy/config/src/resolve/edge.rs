@@ -66,6 +66,8 @@ impl Resolver<'_> {
                 Some(raw::BareLf::Accept) => plan::BareLf::Accept,
                 Some(raw::BareLf::Refuse) | None => plan::BareLf::Refuse,
             },
+            // Known with the routes.
+            connect: false,
         };
         // A head of less than 256 bytes or more than 1 MiB is a slip of the unit, and the latter a gift to a flood.
         for (word, value) in [(&raw.head_bytes, bounds.head_bytes), (&raw.uri_bytes, bounds.uri_bytes)] {

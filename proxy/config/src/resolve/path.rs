@@ -143,6 +143,11 @@ impl Resolver<'_> {
             let upper = text.to_ascii_uppercase();
             let close = did_you_mean(&upper, METHODS);
             match text.parse::<http::Method>() {
+                Ok(http::Method::CONNECT) => {
+                    let problem =
+                        self.report.error(place, "CONNECT asks for a tunnel, which this route has not");
+                    problem.help("a route with `tunnel: UPSTREAM` takes CONNECT, and nothing else");
+                }
                 Ok(method) if *text == upper => {
                     if let Some(close) = close.filter(|close| *close != upper) {
                         let problem = self.report.warning(place, format!("`{text}` is no method of HTTP"));

@@ -44,7 +44,10 @@ impl Resolver<'_> {
     fn route(&mut self, raw: &raw::Route, place: Place) -> Option<plan::Route> {
         let anything = Short::default();
         let (Short(when), at) = raw.when.placed().unwrap_or((&anything, place));
-        let when = self.matching(when, at);
+        let mut when = self.matching(when, at);
+        if !raw.tunnel.is_absent() {
+            when.methods = vec![http::Method::CONNECT];
+        }
         let parameters = parameters(&when.path).into_iter().map(str::to_owned).collect();
         let scope = Scope { parameters, session: !raw.session.is_absent() };
 
@@ -332,7 +335,8 @@ fn default_name(when: &Match) -> String {
 /// Whether everything that `second` matches is matched by `first`, as far as can be seen from equal words.
 fn covers(first: &Match, second: &Match) -> bool {
     let hosts = first.hosts == second.hosts;
-    let methods = first.methods.is_empty()
+    // Without methods a route takes all but CONNECT.
+    let methods = (first.methods.is_empty() && second.methods != [http::Method::CONNECT])
         || (!second.methods.is_empty() && second.methods.iter().all(|method| first.methods.contains(method)));
     hosts && methods && first.headers.is_empty() && path_text(&first.path) == path_text(&second.path)
 }

@@ -23,6 +23,8 @@ use crate::{
 pub(in crate::accept) struct Http1 {
     io: Box<FrontIo>,
     version: Version,
+    /// The request is a CONNECT: its 2xx opens a tunnel.
+    is_connect: bool,
     /// Whether the connection lives on.
     keep_alive: bool,
     sending: Sending,
@@ -62,8 +64,17 @@ pub(in crate::accept) fn read(bytes: &Bytes) -> Option<Head> {
 
 impl Http1 {
     /// On a connection whose gate is set for this request's body.
-    pub(in crate::accept) fn new(io: Box<FrontIo>, version: Version, keep_alive: bool) -> Self {
-        Self { io, version, keep_alive, sending: Sending::Head }
+    pub(in crate::accept) fn new(
+        io: Box<FrontIo>,
+        version: Version,
+        method: &Method,
+        keep_alive: bool,
+    ) -> Self {
+        Self { io, version, is_connect: *method == Method::CONNECT, keep_alive, sending: Sending::Head }
+    }
+
+    pub(super) fn is_connect(&self) -> bool {
+        self.is_connect
     }
 
     pub(super) fn has_body(&self) -> bool {
@@ -95,7 +106,7 @@ impl Http1 {
         if self.has_answered() {
             return Err(Gone);
         }
-        if status == StatusCode::SWITCHING_PROTOCOLS {
+        if status == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && status.is_success()) {
             self.keep_alive = false;
             self.put_head(status, &fields, None);
             self.io.open_tunnel().map_err(|_| Gone)?;

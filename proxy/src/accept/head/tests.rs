@@ -311,3 +311,27 @@ proptest! {
         prop_assert!(count("content-length") + count("transfer-encoding") <= 1);
     }
 }
+
+#[test]
+fn connect_passes_where_a_route_takes_it_and_names_one_host_and_port() {
+    use BadRequest as B;
+    let mut bounds = bounds();
+    bounds.connect = true;
+    let read = |text: &str| check(text.as_bytes(), &bounds);
+    let head = read("CONNECT a:1 HTTP/1.1\r\nHost: A:1\r\n\r\n").unwrap();
+    assert!(head.may_switch && !head.keep_alive, "what follows a refused one is never read");
+    assert_eq!((head.framing, head.rewritten), (Framing::None, None));
+    for (text, bad) in [
+        ("CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n", B::BadTarget),
+        ("CONNECT /a HTTP/1.1\r\nHost: a\r\n\r\n", B::BadTarget),
+        ("CONNECT http://a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", B::BadTarget),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: b:1\r\n\r\n", B::HostMismatch),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:2\r\n\r\n", B::HostMismatch),
+        ("CONNECT a:1 HTTP/1.1\r\n\r\n", B::MissingHost),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nContent-Length: 1\r\n\r\n", B::ConnectWithBody),
+        ("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nTransfer-Encoding: chunked\r\n\r\n", B::ConnectWithBody),
+        ("GET a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", B::BadTarget),
+    ] {
+        assert_eq!(read(text), Err(bad), "{text:?}");
+    }
+}

@@ -72,7 +72,7 @@ impl Edge {
                 return Ok(Fetched::None(NoAnswer::Failed(Failure::Status(origin))));
             }
             let tags = self.tags(case);
-            let (fields, length) = answer_fields(case.trip, &open);
+            let (fields, length) = answer_fields(case.trip, open.head.headers.clone(), &open);
             if origin == StatusCode::NOT_MODIFIED && guard.stale().is_some() {
                 let confirmed = guard.not_modified(&fields, &tags, now);
                 open.done(&self.connectors).await;
@@ -88,7 +88,7 @@ impl Edge {
             return Ok(match guard.head(origin, &with_length(fields.clone(), length), &tags, now) {
                 Decision::NotStored(reason) => {
                     status.detail = Some(reason.word());
-                    Fetched::Passing(Box::new(open), None, status)
+                    Fetched::Passing(open, None, status)
                 }
                 Decision::Store => {
                     status.stored = true;
@@ -97,7 +97,7 @@ impl Edge {
                             tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
                             Fetched::Kept(reader, Some(fields), status)
                         }
-                        None => Fetched::Passing(Box::new(open), Some(guard), status),
+                        None => Fetched::Passing(open, Some(guard), status),
                     }
                 }
             });
@@ -108,7 +108,7 @@ impl Edge {
     pub(super) async fn pass_and_keep(
         &self,
         case: &Case<'_>,
-        mut open: Open,
+        mut open: Box<Open>,
         mut guard: FillGuard,
         client: &mut Client,
         journey: &mut Journey,
@@ -118,7 +118,7 @@ impl Edge {
             tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
             return shown;
         }
-        let (mut fields, length) = answer_fields(case.trip, &open);
+        let (mut fields, length) = answer_fields(case.trip, open.head.headers.clone(), &open);
         stick(case.trip, case.forward, &open, &mut fields);
         if let Some(head) = guard.kept() {
             let answer = cache::first_answer(head, fields.clone(), Extent::Arriving(0), &case.request());
@@ -175,7 +175,7 @@ impl Edge {
             let fetched = edge.fetch(&case, guard, true, CacheStatus::default(), None, &mut Vec::new()).await;
             if let Ok(Fetched::Passing(open, guard, _)) = fetched {
                 match guard {
-                    Some(guard) => keep(Arc::clone(&edge.connectors), *open, guard).await,
+                    Some(guard) => keep(Arc::clone(&edge.connectors), open, guard).await,
                     None => open.abandon(&edge.connectors).await,
                 }
             }
@@ -192,7 +192,7 @@ fn with_length(mut fields: HeaderMap, length: Length) -> HeaderMap {
 }
 
 /// Reads the rest of an answer into its fill; whoever reads from that sees its end, or that it broke.
-async fn keep(connectors: Arc<Connectors>, mut open: Open, mut guard: FillGuard) {
+async fn keep(connectors: Arc<Connectors>, mut open: Box<Open>, mut guard: FillGuard) {
     loop {
         match open.chunk().await {
             Ok(Some(chunk)) => guard.write(&chunk),

@@ -24,7 +24,7 @@ struct Ahead {
 
 /// Passes the answer on; the request has been sent, as far as it will be.
 pub(super) async fn pass(
-    open: Open,
+    open: Box<Open>,
     connectors: &Connectors,
     client: &mut Client,
     most: usize,
@@ -38,7 +38,7 @@ pub(super) async fn pass(
 }
 
 async fn pour(
-    open: &mut Option<Open>,
+    open: &mut Option<Box<Open>>,
     connectors: &Connectors,
     client: &mut Client,
     most: usize,
@@ -80,7 +80,7 @@ async fn pour(
 }
 
 /// The next piece; never comes once the answer has been read.
-async fn chunk(open: &mut Option<Open>) -> Result<Option<Bytes>, Failure> {
+async fn chunk(open: &mut Option<Box<Open>>) -> Result<Option<Bytes>, Failure> {
     match open {
         Some(open) => open.chunk().await,
         None => std::future::pending().await,
@@ -92,7 +92,7 @@ impl Ahead {
     async fn take(
         &mut self,
         next: Result<Option<Bytes>, Failure>,
-        open: &mut Option<Open>,
+        open: &mut Option<Box<Open>>,
         connectors: &Connectors,
     ) -> Result<(), Cut> {
         let failure = match next {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use pingora::upstreams::peer::HttpPeer;
 use tokio::time::sleep_until;
 
@@ -45,6 +45,11 @@ pub(super) async fn exchange_heads(
     client: Option<&mut Client>,
     deadline: Option<Instant>,
 ) -> Result<((Session, Past), PeerHead, Sent), Lost> {
+    if call.is_tunnel() {
+        let session = session::tunnel(connectors, call.upstream, peer).await.map_err(Lost::Peer)?;
+        let head = PeerHead { status: StatusCode::OK, headers: HeaderMap::new() };
+        return Ok(((session, Past::none(Instant::now())), head, Sent::Partly));
+    }
     let (session, past) = session::connect(connectors, call.upstream, peer).await.map_err(Lost::Peer)?;
     let mut link = Link::new(connectors, call.upstream, peer, session);
     let (head, sent) = heads_on(&mut link, past.is_some(), call, picked, client, deadline).await?;

@@ -22,7 +22,8 @@ use crate::{
     running::Upstream,
 };
 
-/// A connection on which the final head of an answer has been read.
+/// A connection on which the final head of an answer has been read. It goes by its box: half the steps of a request hold it,
+/// and each would have room for all of it.
 pub(in crate::edge) struct Open {
     pub(super) session: Session,
     /// What its connection has been through before.
@@ -74,9 +75,16 @@ impl Open {
 
     /// The next chunk of the answer; `None` at its end.
     pub(in crate::edge) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
-        let silent = Instant::now() + self.read;
-        let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
+        let now = Instant::now();
+        let deadline = self.deadline.filter(|_| !self.upgraded);
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(Failure::ReadTimeout);
+        }
+        let silent = now + self.read;
+        let by = deadline.map_or(silent, |deadline| deadline.min(silent));
         tokio::select! {
+            // What is there needs no clock.
+            biased;
             chunk = self.session.body() => chunk,
             () = sleep_until(by.into()) => Err(Failure::ReadTimeout),
         }
@@ -85,7 +93,7 @@ impl Open {
     /// Passes the rest of the answer on, up to `ahead` bytes of it before the client takes them; the rest of the request
     /// goes the other way until it has ended. Tells the pool how it went.
     pub(in crate::edge) async fn relay(
-        mut self,
+        mut self: Box<Self>,
         connectors: &Connectors,
         client: &mut Client,
         ahead: usize,
@@ -154,7 +162,7 @@ impl Open {
         }
     }
 
-    /// What follows the body; only HTTP/2 peers' trailers are to be had.
+    /// What followed the body.
     pub(super) async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
         let trailers = tokio::time::timeout(self.read, self.session.trailers()).await;
         let trailers = trailers.map_err(|_| Failure::ReadTimeout)??;
@@ -165,20 +173,20 @@ impl Open {
     }
 
     /// The answer was read to its end: tells the pool so, and keeps the connection for the next request.
-    pub(in crate::edge) async fn done(self, connectors: &Connectors) {
+    pub(in crate::edge) async fn done(self: Box<Self>, connectors: &Connectors) {
         self.picked.succeeded(Instant::now());
         let clean = matches!(self.sent, Sent::Whole) && !self.upgraded;
         session::give_back(connectors, &self.upstream, &self.peer, (self.session, self.past), clean).await;
     }
 
     /// The answer broke off, which counts against the peer.
-    pub(in crate::edge) async fn broke(self, connectors: &Connectors) {
+    pub(in crate::edge) async fn broke(self: Box<Self>, connectors: &Connectors) {
         self.picked.failed(Instant::now());
         session::let_go(connectors, &self.upstream, &self.peer, self.session).await;
     }
 
     /// Nobody wants the rest of the answer.
-    pub(in crate::edge) async fn abandon(self, connectors: &Connectors) {
+    pub(in crate::edge) async fn abandon(self: Box<Self>, connectors: &Connectors) {
         session::let_go(connectors, &self.upstream, &self.peer, self.session).await;
     }
 }

@@ -47,6 +47,17 @@ pub(in crate::edge) async fn connect(
     }
 }
 
+/// A connection that has carried nothing yet, and will carry what the client says.
+pub(super) async fn tunnel(
+    shared: &Connectors,
+    upstream: &Upstream,
+    peer: &HttpPeer,
+) -> Result<Session, Failure> {
+    let (mut session, _) = Box::pin(open(shared, upstream, peer)).await?;
+    session.open_tunnel();
+    Ok(session)
+}
+
 async fn open(
     shared: &Connectors,
     upstream: &Upstream,
@@ -361,14 +372,14 @@ impl Session {
         }
     }
 
-    /// What follows the body; only HTTP/2 peers' trailers are to be had.
+    /// What followed the body.
     pub(in crate::edge) async fn trailers(&mut self) -> Result<Option<HeaderMap>, Failure> {
         match self {
             Self::Negotiated(session) => match &mut **session {
                 HttpSession::H2(session) => session.read_trailers().await.map_err(|error| exchanging(&error)),
                 _ => Ok(None),
             },
-            Self::Http1(_) => Ok(None),
+            Self::Http1(connection) => Ok(connection.take_trailers()),
         }
     }
 }
