@@ -51,7 +51,7 @@ impl Edge {
         forward: &Forward,
         client: &mut Client,
         journey: &mut Journey,
-    ) -> Result<Open, Ended> {
+    ) -> Result<Box<Open>, Ended> {
         // A call may wait for answers before it says more: gathered, neither side would ever go on.
         if !grpc::is_call(&trip.request.headers) {
             client.gather(forward.request_buffer.len()).await?;

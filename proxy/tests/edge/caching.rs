@@ -332,6 +332,7 @@ fn a_condition_is_answered_from_what_comes_also_where_its_length_is_not_known() 
     let edge = caching(&origin, ", ttl: 60s");
     let unchanged = edge.ask("/", "if-none-match: \"a\"\r\n");
     assert_eq!((unchanged.status, unchanged.field("etag")), (304, "\"a\"".into()));
+    // Now, or from the fill that goes on.
     assert_eq!(edge.ask("/", "if-none-match: \"b\"\r\n").text(), "body");
     assert_eq!(origin.count(), 1);
 }

@@ -85,7 +85,8 @@ impl Edge {
                     Err(_) => continue,
                 }
             }
-            return Ok(match guard.head(origin, &with_length(fields.clone(), length), &tags, now) {
+            let fields = with_length(fields, length);
+            return Ok(match guard.head(origin, &fields, &tags, now) {
                 Decision::NotStored(reason) => {
                     status.detail = Some(reason.word());
                     Fetched::Passing(open, None, status)

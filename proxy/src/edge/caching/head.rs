@@ -45,7 +45,7 @@ impl Edge {
         };
         status.origin = Some(open.head.status);
         if let Some(mut guard) = guard {
-            let (fields, _) = answer_fields(case.trip, &open);
+            let (fields, _) = answer_fields(case.trip, open.head.headers.clone(), &open);
             let length = declared_length(&open.head.headers);
             status.stored =
                 guard.head_alone(open.head.status, &fields, length, &self.tags(case), Now::read());
