@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::{Method, header};
 
 use super::{
-    directives::Directives,
     entry::Entry,
     freshness::{Expired, Staleness},
     key::Key,
@@ -166,7 +165,7 @@ impl Shelf {
         if request.has_body {
             return Lookup::Bypass(Bypass::RequestBody);
         }
-        let directives = Directives::of_request(request.headers);
+        let directives = rule.asked(request.headers);
         let otherwise = |miss| {
             if directives.only_if_cached {
                 Lookup::OnlyIfCached

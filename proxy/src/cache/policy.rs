@@ -173,7 +173,7 @@ pub(super) fn judge(
     }
     check_status(status, &directives, sent.headers, rule)?;
     let understood_instead = directives.must_understand && is_understood(status);
-    if directives.no_store && !understood_instead || Directives::of_request(sent.headers).no_store {
+    if directives.no_store && !understood_instead || rule.asked(sent.headers).no_store {
         return Err(NotStored::NoStore);
     }
     if !rule.private_to_caller {

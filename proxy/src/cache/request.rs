@@ -8,7 +8,9 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, Method, StatusCode};
-use weir_config::plan::{self, TtlApplies};
+use weir_config::plan::{self, Ignored, TtlApplies};
+
+use super::directives::Directives;
 
 /// The two clocks, read together: dates are compared with `wall`, ages grow by `mono`.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +67,8 @@ pub struct Rule {
     pub ttl_applies: TtlApplies,
     /// Fields that are read as if they were not there.
     pub ignore: Vec<HeaderName>,
+    /// Whether what a request says of caches counts.
+    pub heeds_requests: bool,
     /// Requests for an entry until its answer is kept.
     pub min_uses: u32,
     /// Whether this request is sent past what is stored.
@@ -83,7 +87,8 @@ impl Rule {
             private_to_caller,
             statuses: rule.keeping.statuses.clone(),
             ttl_applies: rule.keeping.ttl_applies,
-            ignore: rule.keeping.ignore.iter().map(|ignored| ignored.name()).collect(),
+            ignore: rule.keeping.ignore.iter().filter_map(|ignored| ignored.name()).collect(),
+            heeds_requests: !rule.keeping.ignore.contains(&Ignored::RequestCacheControl),
             min_uses: rule.keeping.min_uses,
             bypassed: false,
         }
@@ -100,9 +105,15 @@ impl Rule {
             statuses: Vec::new(),
             ttl_applies: TtlApplies::Always,
             ignore: Vec::new(),
+            heeds_requests: true,
             min_uses: 1,
             bypassed: false,
         }
+    }
+
+    /// What a request says of caches, as far as it counts.
+    pub(super) fn asked(&self, request: &HeaderMap) -> Directives {
+        if self.heeds_requests { Directives::of_request(request) } else { Directives::default() }
     }
 
     /// How long an answer with this status, as far as the route says. Its `ttl` speaks of answers, not of failures.

@@ -98,6 +98,21 @@ fn a_field_that_is_ignored_has_no_say_and_the_others_have() {
 }
 
 #[test]
+fn clients_may_go_past_what_is_stored_unless_the_route_ignores_them() {
+    let origin = Origin::start(|_, wire| wire.answer("cache-control: max-age=60\r\n", "x"));
+    let said = ["cache-control: no-cache\r\n", "cache-control: no-store\r\n", "pragma: no-cache\r\n"];
+    let (heeding, deaf) = (keeping(&origin, ""), keeping(&origin, ", ignore: request-cache-control"));
+    for (edge, hits) in [(heeding, false), (deaf, true)] {
+        edge.get("/");
+        stored(&edge, 1.0);
+        for said in said {
+            let answer = edge.ask("/", said);
+            assert_eq!(answer.cache().starts_with("weir; hit"), hits, "{said}: {}", answer.cache());
+        }
+    }
+}
+
+#[test]
 fn a_bypass_asks_the_origin_and_what_comes_is_kept_unless_that_is_forbidden_too() {
     let count = std::sync::atomic::AtomicUsize::new(0);
     let origin = Origin::start(move |_, wire| {

@@ -54,19 +54,22 @@ pub enum Ignored {
     Vary,
     /// Of the request: the answer does not depend on it.
     Cookie,
+    /// `Cache-Control` and `Pragma` of the request: no client goes past what is stored. nginx never heeds them.
+    RequestCacheControl,
 }
 
 impl Ignored {
-    /// The field.
+    /// The field, where its name alone says which it is.
     #[must_use]
-    pub const fn name(self) -> HeaderName {
-        match self {
+    pub const fn name(self) -> Option<HeaderName> {
+        Some(match self {
             Self::CacheControl => header::CACHE_CONTROL,
             Self::CdnCacheControl => HeaderName::from_static("cdn-cache-control"),
             Self::Expires => header::EXPIRES,
             Self::SetCookie => header::SET_COOKIE,
             Self::Vary => header::VARY,
             Self::Cookie => header::COOKIE,
-        }
+            Self::RequestCacheControl => return None,
+        })
     }
 }
