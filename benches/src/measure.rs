@@ -1,6 +1,6 @@
 //! Load and latency for the benches: `wrk` for how much fits, one patient client for how long one request takes.
 
-use std::{io, net::SocketAddr, process::Command, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use http::Method;
 use serde_json::{Value, json};
@@ -104,11 +104,26 @@ pub async fn ask_in_turn(servers: &[SocketAddr], rounds: usize) -> Result<Vec<La
 /// Processor time used by the living processes of a group, whatever their number: nginx has a master and a worker.
 #[must_use]
 pub fn group_cpu(group: u32) -> Duration {
-    let stats = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let ticks = stats
-        .filter_map(|entry| group_ticks(&std::fs::read_to_string(entry.path().join("stat")).ok()?, group));
+    let ticks = processes()
+        .filter_map(|process| group_ticks(&std::fs::read_to_string(process.join("stat")).ok()?, group));
     // Linux counts in hundredths of a second for everybody but itself (USER_HZ).
     Duration::from_millis(ticks.sum::<u64>() * 10)
+}
+
+/// The most memory that the living processes of a group had, each at its own moment, in bytes. What they share (the
+/// program's text, above all) counts for each of them.
+#[must_use]
+pub fn group_peak(group: u32) -> u64 {
+    let peaks = processes().filter_map(|process| {
+        group_ticks(&std::fs::read_to_string(process.join("stat")).ok()?, group)?;
+        peak(&std::fs::read_to_string(process.join("status")).ok()?)
+    });
+    peaks.sum()
+}
+
+/// Their folders in /proc; what else is there has no `stat` of a process.
+fn processes() -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 /// Ticks of one process in user and system mode, if it is of that group: proc(5), fields 5, 14 and 15.
@@ -117,6 +132,12 @@ fn group_ticks(stat: &str, group: u32) -> Option<u64> {
     let from_third: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let field = |number: usize| from_third.get(number - 3)?.parse::<u64>().ok();
     (field(5)? == u64::from(group)).then_some(field(14)? + field(15)?)
+}
+
+/// The largest resident memory of one process, in bytes: proc(5), `VmHWM` of its status, which is in KiB.
+fn peak(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 /// The middle of several measurements; of an even number the higher of the two. Zero for none.
@@ -209,6 +230,15 @@ Transfer/sec:     70.00MB
     fn processor_time_is_that_of_the_group_only() {
         let stat = "41 (a (b) c) S 1 40 40 0 -1 4194304 9 0 0 0 7 5 0 0 20 0 1 0 100 0 0";
         assert_eq!((group_ticks(stat, 40), group_ticks(stat, 41)), (Some(12), None));
+    }
+
+    #[test]
+    fn memory_is_the_highest_there_was() {
+        let status = "Name:\tnginx\nVmPeak:\t   90000 kB\nVmHWM:\t    7300 kB\nVmRSS:\t    6000 kB\n";
+        assert_eq!((peak(status), peak("Name:\tkthreadd\n")), (Some(7300 << 10), None));
+        let me = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let group = me.rsplit_once(')').unwrap().1.split_whitespace().nth(2).unwrap().parse().unwrap();
+        assert!(group_peak(group) > 1 << 20);
     }
 
     #[test]

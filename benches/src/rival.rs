@@ -1,7 +1,8 @@
 //! Weir, nginx and HAProxy with equal set-ups: one worker on one core, kept-alive connections to the same origin, no access log.
 //!
 //! What differs is said here, because a ratio without it would mislead: nginx keeps cached answers in files (its only store, read
-//! through the page cache), HAProxy and Weir in memory; HAProxy's cache keeps bodies below one buffer, which 1 KiB is.
+//! through the page cache), HAProxy and Weir in memory; HAProxy's cache keeps bodies below one buffer, which 1 KiB is. nginx may
+//! hold 64 KiB of an answer, as Weir does, and writes none of it to a file, which would measure the disk.
 
 use std::{fmt, fs, net::SocketAddr, path::Path, process::Command, time::Duration};
 
@@ -13,16 +14,37 @@ use crate::{
     system::{is_served, loopback},
 };
 
-/// The body of every answer: 1 KiB.
-pub const BODY_BYTES: usize = 1024;
-
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scenario {
-    /// Every request goes through to the origin.
-    Pass,
-    /// Every request but the first is answered from the cache.
-    Hit,
+pub struct Scenario {
+    /// As it is asked for, and as it stands in the results.
+    pub name: &'static str,
+    /// The body of every answer, in KiB.
+    pub body_kib: usize,
+    /// Whether every request but the first is answered from the cache; else all of them go to the origin.
+    pub cached: bool,
+}
+
+impl Scenario {
+    /// In the order they run.
+    pub const ALL: [Self; 3] = [
+        Self { name: "pass_1k", body_kib: 1, cached: false },
+        Self { name: "pass_64k", body_kib: 64, cached: false },
+        Self { name: "hit_1k", body_kib: 1, cached: true },
+    ];
+
+    /// The one of this name, or all of them.
+    ///
+    /// # Errors
+    /// The names there are.
+    pub fn named(name: Option<&str>) -> Result<Vec<Self>, String> {
+        let found: Vec<_> =
+            Self::ALL.into_iter().filter(|one| name.is_none_or(|name| one.name == name)).collect();
+        if found.is_empty() {
+            return Err(format!("the scenarios are {}", Self::ALL.map(|one| one.name).join(", ")));
+        }
+        Ok(found)
+    }
 }
 
 /// Who is compared.
@@ -66,21 +88,31 @@ impl Running {
     pub fn cpu(&self) -> Duration {
         measure::group_cpu(self.child.id())
     }
+
+    /// The most memory that it and its workers have had so far, in bytes.
+    #[must_use]
+    pub fn peak_memory(&self) -> u64 {
+        measure::group_peak(self.child.id())
+    }
 }
 
 /// Starts the origin: nginx with a fixed answer, which costs less than anything we could write here.
 ///
 /// # Errors
 /// What is missing, or what the program said.
-pub fn origin(core: usize) -> Result<Running, String> {
+pub fn origin(scenario: Scenario, core: usize) -> Result<Running, String> {
     let address = loopback(free_port());
     let folder = TempDir::with_prefix("weir-bench-").map_err(|error| error.to_string())?;
-    let body = "x".repeat(BODY_BYTES);
-    let server = format!(
-        "server {{ listen {address}; location / {{ default_type text/plain; \
+    run(pinned(core, nginx(folder.path(), &origin_server(scenario, address))?), "nginx", address, folder)
+}
+
+/// One KiB as often as the body needs: no word of nginx's language may have more than 4 KiB.
+fn origin_server(scenario: Scenario, address: SocketAddr) -> String {
+    let (kib, body) = ("x".repeat(1024), "$kib".repeat(scenario.body_kib));
+    format!(
+        "server {{ listen {address}; set $kib {kib}; location / {{ default_type text/plain; \
          add_header Cache-Control max-age=3600; return 200 {body}; }} }}"
-    );
-    run(pinned(core, nginx(folder.path(), &server)?), "nginx", address, folder)
+    )
 }
 
 /// Starts a proxy in front of the origin.
@@ -132,10 +164,7 @@ fn pinned(core: usize, command: Command) -> Command {
 }
 
 fn weir_config(scenario: Scenario, address: SocketAddr, origin: SocketAddr) -> String {
-    let cache = match scenario {
-        Scenario::Pass => "",
-        Scenario::Hit => "cache: { in: responses, ttl: 1h }, ",
-    };
+    let cache = if scenario.cached { "cache: { in: responses, ttl: 1h }, " } else { "" };
     format!(
         "version: 1
 threads: 1
@@ -171,15 +200,14 @@ http {{
 }
 
 fn nginx_server(scenario: Scenario, address: SocketAddr, origin: SocketAddr, folder: &Path) -> String {
-    let (zone, cache) = match scenario {
-        Scenario::Pass => (String::new(), ""),
-        Scenario::Hit => (
-            format!(
-                "proxy_cache_path {}/cache keys_zone=kept:10m; open_file_cache max=100;",
-                folder.display()
-            ),
+    let at = folder.display();
+    let (zone, cache) = if scenario.cached {
+        (
+            format!("proxy_cache_path {at}/cache keys_zone=kept:10m; open_file_cache max=100;"),
             "proxy_cache kept; proxy_cache_valid 200 1h;",
-        ),
+        )
+    } else {
+        (String::new(), "proxy_buffers 8 8k; proxy_max_temp_file_size 0;")
     };
     format!(
         "{zone}
@@ -192,12 +220,13 @@ fn nginx_server(scenario: Scenario, address: SocketAddr, origin: SocketAddr, fol
 }
 
 fn haproxy_config(scenario: Scenario, address: SocketAddr, origin: SocketAddr) -> String {
-    let (store, cache) = match scenario {
-        Scenario::Pass => ("", ""),
-        Scenario::Hit => (
+    let (store, cache) = if scenario.cached {
+        (
             "cache kept\n  total-max-size 64\n  max-age 3600\n",
             "  http-request cache-use kept\n  http-response cache-store kept\n",
-        ),
+        )
+    } else {
+        ("", "")
     };
     format!(
         "global
@@ -218,28 +247,46 @@ defaults
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may fail")]
     use super::*;
 
     #[test]
-    fn only_the_hit_scenario_configures_a_cache() {
+    fn a_scenario_is_found_by_its_name() {
+        assert_eq!(Scenario::named(None).unwrap(), Scenario::ALL);
+        assert_eq!(Scenario::named(Some("pass_64k")).unwrap(), [Scenario::ALL[1]]);
+        let problem = Scenario::named(Some("pass")).unwrap_err();
+        assert!(Scenario::ALL.iter().all(|one| problem.contains(one.name)), "{problem}");
+    }
+
+    #[test]
+    fn only_a_cached_scenario_configures_a_cache() {
         let (address, origin) = (loopback(1), loopback(2));
-        for (scenario, cached) in [(Scenario::Pass, false), (Scenario::Hit, true)] {
-            assert_eq!(weir_config(scenario, address, origin).contains("in: responses"), cached);
-            assert_eq!(
-                nginx_server(scenario, address, origin, Path::new("f")).contains("proxy_cache"),
-                cached
-            );
-            assert_eq!(haproxy_config(scenario, address, origin).contains("cache-use"), cached);
+        for scenario in Scenario::ALL {
+            let nginx = nginx_server(scenario, address, origin, Path::new("f"));
+            assert_eq!(weir_config(scenario, address, origin).contains("in: responses"), scenario.cached);
+            assert_eq!(nginx.contains("proxy_cache"), scenario.cached);
+            assert_eq!(haproxy_config(scenario, address, origin).contains("cache-use"), scenario.cached);
+        }
+    }
+
+    #[test]
+    fn the_origin_answers_with_as_much_as_the_scenario_says() {
+        for scenario in Scenario::ALL {
+            let server = origin_server(scenario, loopback(1));
+            let (set, answer) = server.split_once("return 200 ").unwrap();
+            assert!(set.contains(&format!("set $kib {};", "x".repeat(1024))));
+            assert_eq!(answer.matches("$kib").count(), scenario.body_kib);
+            assert!(server.split_whitespace().all(|word| word.len() < 4096), "nginx would refuse it");
         }
     }
 
     #[test]
     fn weirs_set_up_is_one_that_loads() {
-        for scenario in [Scenario::Pass, Scenario::Hit] {
+        for scenario in Scenario::ALL {
             let text = weir_config(scenario, loopback(1), loopback(2));
             let loaded = weir_config::load("bench", &text, &|_: &str| None);
             let loaded = loaded.unwrap_or_else(|report| panic!("{report}"));
-            assert_eq!(loaded.plan.routes[0].cache.is_some(), scenario == Scenario::Hit);
+            assert_eq!(loaded.plan.routes[0].cache.is_some(), scenario.cached);
             assert!(loaded.plan.log.access.is_none() && loaded.plan.admin.is_none());
         }
     }

@@ -3,6 +3,9 @@
 //! [`Edge::serve`] is one request's life; [`Edge::travel`] tells it in time order, each step a call that either
 //! answers, refuses, or hands on. What a step needs of the client is in `edge/client.rs`, what it needs of a peer in
 //! `edge/exchange.rs`; this file and its children are the only ones that see both.
+//!
+//! A future has room for everything it may come to, and is copied whole into its box. So what a hit does not need is in
+//! boxes of its own: a miss asks for them, a hit never pays.
 
 mod caching;
 mod client;
@@ -122,8 +125,8 @@ impl Edge {
         match trip.passed.action(trip.running()) {
             Action::Redirect(redirect) => self.redirect(&trip, redirect, client, journey).await,
             Action::Answer(answer) => self.fixed(&trip, answer, client, journey).await,
-            Action::Files(_) => self.file(&trip, client, journey).await,
-            Action::Tunnel(upstream) => self.tunnel(&trip, *upstream, client, journey).await,
+            Action::Files(_) => Box::pin(self.file(&trip, client, journey)).await,
+            Action::Tunnel(upstream) => Box::pin(self.tunnel(&trip, *upstream, client, journey)).await,
             Action::Forward(forward) => {
                 self.mirror(&trip, forward, client);
                 self.look_up_or_forward(&trip, forward, client, journey).await
@@ -186,11 +189,11 @@ impl Service for Edge {
         let mut journey = Journey::new(arrival);
         let listener = snapshot.running.plan.listener(journey.arrival.connection.listener);
         let mut client = Client::new(exchange, listener.map(|listener| &listener.bounds));
-        let ended = Box::pin(self.travel(&snapshot, head, &mut client, &mut journey)).await;
+        let ended = self.travel(&snapshot, head, &mut client, &mut journey).await;
         let whole = match ended {
             Ok(()) => true,
             Err(Ended::Refused(refusal)) => {
-                self.refuse(&snapshot.running, refusal, &mut client, &mut journey).await
+                Box::pin(self.refuse(&snapshot.running, refusal, &mut client, &mut journey)).await
             }
             Err(Ended::Cut) => false,
         };

@@ -32,7 +32,7 @@ use crate::{
     edge::Edge,
     metrics::Metrics,
     source::Source,
-    state::{CannotReload, Snapshot, State, threads},
+    state::{CannotReload, Snapshot, State, descriptors, threads},
 };
 
 /// Idle HTTP/2 connections to peers without TLS, in all; those of HTTP/1 are bounded by each upstream's `keepalive`.
@@ -59,6 +59,14 @@ pub fn serve(source: Source, plan: Plan) -> Result<(), Box<dyn std::error::Error
 
 async fn run(source: Source, plan: Plan, threads: usize) -> Result<(), Box<dyn std::error::Error>> {
     let mut signals = Signals::new()?;
+    let (granted, wanted) = (descriptors::raise(), descriptors::wanted(&plan));
+    if granted < wanted {
+        tracing::warn!(
+            granted,
+            wanted,
+            "fewer descriptors than full listeners need: raise the limit, or lower `connections`"
+        );
+    }
     let metrics = Metrics::new()?;
     let first = Snapshot::build(plan, None, &metrics).await?;
     let plan = Arc::clone(&first.running.plan);

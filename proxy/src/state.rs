@@ -4,6 +4,7 @@
 //! A request takes one [`Snapshot`] and keeps it to its end; a reload swaps the next one in when all of it stands, and
 //! a file with a problem changes nothing.
 
+pub mod descriptors;
 mod reload;
 pub mod threads;
 

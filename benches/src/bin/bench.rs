@@ -1,13 +1,18 @@
 //! Weir beside nginx and HAProxy: what `make bench` runs. One core for the proxy, another for load and origin.
 //!
 //! - `pass_1k` asks: what does an uncached 1 KiB answer cost on its way through the edge, and how many fit on a core?
+//! - `pass_64k` asks the same of 64 KiB, where copying counts for more than parsing.
 //! - `hit_1k` asks: how many cached 1 KiB answers fit on a core?
 //!
 //! Load and origin may be the narrower core: then requests per second say little, and the proxy's own processor time per
-//! request says all. Rounds are interleaved, so that a slow minute of the machine hits all alike; results are medians, and `noise` says how far
+//! request says all. Memory is the most that all processes of a program had. Rounds are interleaved, so that a slow minute of the machine hits all alike; results are medians, and `noise` says how far
 //! the rounds of one lay apart. Read ratios, not absolute figures.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Parser;
 use serde_json::{Map, Value, json};
@@ -25,7 +30,7 @@ use weir_benches::{
 /// What the edge may add to the 99th percentile of an uncached request on an idle machine.
 const ADDED_P99: Duration = Duration::from_millis(1);
 
-/// Compares Weir with nginx and HAProxy; the scenarios are pass_1k and hit_1k.
+/// Compares Weir with nginx and HAProxy; the scenarios are pass_1k, pass_64k and hit_1k.
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Arguments {
@@ -74,19 +79,18 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     if !weir.is_file() {
         return Err(format!("no program {}: build it with `cargo build --release -p weir`", weir.display()));
     }
-    let all = [("pass_1k", Scenario::Pass), ("hit_1k", Scenario::Hit)];
-    let wanted = |name: &str| arguments.scenario.as_deref().is_none_or(|only| only == name);
-    if !all.iter().any(|(name, _)| wanted(name)) {
-        return Err("the scenarios are pass_1k and hit_1k".to_owned());
-    }
+    let scenarios = Scenario::named(arguments.scenario.as_deref())?;
     let many = std::thread::available_parallelism().map_or(1, usize::from) > 1;
     let cores = Cores { proxy: 0, load: usize::from(many) };
     let mut results = Map::new();
-    for (name, scenario) in all.into_iter().filter(|(name, _)| wanted(name)) {
-        results.insert(name.to_owned(), compare(name, scenario, arguments, cores, &weir)?);
+    for scenario in scenarios {
+        results.insert(scenario.name.to_owned(), compare(scenario, arguments, cores, &weir)?);
     }
     let text = format!("{:#}\n", Value::Object(results));
-    std::fs::write(&arguments.output, text)
+    let folder = arguments.output.parent().unwrap_or(Path::new(""));
+    // Cargo's own folder may be somewhere else.
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&arguments.output, text))
         .map_err(|error| format!("cannot write {}: {error}", arguments.output.display()))?;
     println!("\nresults in {}", arguments.output.display());
     Ok(())
@@ -98,6 +102,8 @@ struct Measured {
     rounds: Vec<Round>,
     /// Processor time per request of each round, in microseconds.
     work: Vec<f64>,
+    /// In bytes, of all its processes.
+    peak_memory: u64,
     alone: Latencies,
 }
 
@@ -111,14 +117,9 @@ impl Measured {
     }
 }
 
-fn compare(
-    name: &str,
-    scenario: Scenario,
-    arguments: &Arguments,
-    cores: Cores,
-    weir: &std::path::Path,
-) -> Result<Value, String> {
-    let origin = rival::origin(cores.load)?;
+fn compare(scenario: Scenario, arguments: &Arguments, cores: Cores, weir: &Path) -> Result<Value, String> {
+    let name = scenario.name;
+    let origin = rival::origin(scenario, cores.load)?;
     let rivals: Vec<(Rival, Running)> = Rival::ALL
         .into_iter()
         .map(|rival| Ok((rival, rival::start(rival, scenario, origin.address, cores.proxy, weir)?)))
@@ -136,6 +137,7 @@ fn compare(
             name: name.clone(),
             rounds: Vec::new(),
             work: Vec::new(),
+            peak_memory: 0,
             alone,
         })
         .collect();
@@ -148,9 +150,10 @@ fn compare(
             let used = running.cpu().saturating_sub(before).as_secs_f64() * 1e6;
             server.work.push(used / seen.requests.max(1) as f64);
             server.rounds.push(seen);
+            server.peak_memory = running.peak_memory();
         }
     }
-    print(name, scenario, &measured);
+    print(scenario, &measured);
     Ok(document(&measured))
 }
 
@@ -167,7 +170,7 @@ fn on_core<T>(core: usize, work: impl AsyncFnOnce() -> Result<T, String>) -> Res
     runtime.map_err(|error| format!("cannot start a runtime: {error}"))?.block_on(work())
 }
 
-fn print(name: &str, scenario: Scenario, measured: &[Measured]) {
+fn print(scenario: Scenario, measured: &[Measured]) {
     let [origin, weir, ..] = measured else { return };
     let (rate, work) = (measure::median(weir.per_second()), measure::median(weir.work.clone()));
     let mut loaded = Table::new(&[
@@ -179,6 +182,7 @@ fn print(name: &str, scenario: Scenario, measured: &[Measured]) {
         ("weir is", Right),
         ("p50", Right),
         ("p99", Right),
+        ("memory", Right),
     ]);
     let mut alone = Table::new(&[
         ("one at a time", Left),
@@ -206,6 +210,7 @@ fn print(name: &str, scenario: Scenario, measured: &[Measured]) {
             only(times(its_work, work)),
             middle(|round| round.p50),
             middle(|round| round.p99),
+            format!("{:.1} MiB", server.peak_memory as f64 / f64::from(1 << 20)),
         ]);
         alone.row([
             server.name.clone(),
@@ -215,8 +220,8 @@ fn print(name: &str, scenario: Scenario, measured: &[Measured]) {
             only(signed(added(server, origin, 0.99))),
         ]);
     }
-    println!("\n{}\n{loaded}\n{alone}", paint(Ink::Bold, name));
-    if scenario == Scenario::Pass {
+    println!("\n{}\n{loaded}\n{alone}", paint(Ink::Bold, scenario.name));
+    if !scenario.cached {
         let p99 = added(weir, origin, 0.99);
         let (ink, word) = match p99 <= ADDED_P99.as_secs_f64() {
             true => (Ink::Green, "within"),
@@ -259,6 +264,7 @@ fn document(measured: &[Measured]) -> Value {
                 "requests_per_second": rate,
                 "rounds": rates,
                 "core_us_per_request": work,
+                "peak_memory_bytes": server.peak_memory,
                 "alone_p50_us": micros(server.quantile(0.5).as_secs_f64()),
                 "alone_p99_us": micros(server.quantile(0.99).as_secs_f64()),
                 "added_p50_us": micros(added(server, origin, 0.5)),

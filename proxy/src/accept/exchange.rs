@@ -139,7 +139,8 @@ impl Exchange {
         }
     }
 
-    /// Writes the final head; `end` when no body follows. Its fields say how the body is framed: a length, `chunked`, or
+    /// Writes the final head, which waits for the first piece of the body or for [`Self::flush`]; `end` when no body
+    /// follows. Its fields say how the body is framed: a length, `chunked`, or
     /// the end of the connection. A 101, and 2xx to CONNECT, opens a tunnel. `Date` is added where it is missing, and what HTTP/1 says of the connection.
     ///
     /// # Errors
@@ -167,6 +168,17 @@ impl Exchange {
         match &mut self.protocol {
             Protocol::Http1(exchange) => exchange.write(piece).await,
             Protocol::Http2(session) => session.write_response_body(piece, false).await.map_err(|_| Gone),
+        }
+    }
+
+    /// Sends what was written and waits for more. HTTP/2 sends at once.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn flush(&mut self) -> Result<(), Gone> {
+        match &mut self.protocol {
+            Protocol::Http1(exchange) => exchange.flush().await,
+            Protocol::Http2(_) => Ok(()),
         }
     }
 
@@ -207,7 +219,7 @@ impl Exchange {
     pub async fn abort(self) {
         match self.protocol {
             Protocol::Http1(exchange) => exchange.abort().await,
-            Protocol::Http2(mut session) => session.shutdown().await,
+            Protocol::Http2(mut session) => Box::pin(async move { session.shutdown().await }).await,
         }
     }
 
@@ -215,10 +227,14 @@ impl Exchange {
     pub async fn finish(self) -> Option<Reusable> {
         match self.protocol {
             Protocol::Http1(exchange) => exchange.finish().await.map(Reusable),
+            // In a box: a request over HTTP/1 would carry the room for it, and copy it.
             Protocol::Http2(mut session) => {
-                session.set_total_drain_timeout(Some(DRAIN));
-                let _ = session.finish().await;
-                None
+                Box::pin(async move {
+                    session.set_total_drain_timeout(Some(DRAIN));
+                    let _ = session.finish().await;
+                    None
+                })
+                .await
             }
         }
     }

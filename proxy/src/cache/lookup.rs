@@ -11,7 +11,7 @@ use super::{
     memory::Found,
     request::{Now, RequestHead, Rule},
     shelf::{Shelf, count},
-    status::{CacheStatus, Forwarded},
+    status::Forwarded,
     tags::Standing,
 };
 
@@ -106,14 +106,9 @@ impl Bypass {
         }
     }
 
-    /// What `Cache-Status` says of it.
+    /// The word in `Cache-Status`.
     #[must_use]
-    pub fn status(self) -> CacheStatus {
-        let (forwarded, detail) = (Some(self.forwarded()), Some(self.word()));
-        CacheStatus { forwarded, detail, ..CacheStatus::default() }
-    }
-
-    const fn forwarded(self) -> Forwarded {
+    pub const fn forwarded(self) -> Forwarded {
         match self {
             Self::Method => Forwarded::Method,
             Self::NoStore => Forwarded::Request,

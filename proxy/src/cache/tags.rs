@@ -10,7 +10,10 @@
 //!
 //! One table serves every cache of the process, as a purge by tag concerns them all.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use super::key;
 
@@ -82,22 +85,31 @@ impl Tag {
 }
 
 /// The clock and the slots.
+#[derive(Default)]
 pub struct Tags {
     clock: AtomicU64,
-    hard: Box<[AtomicU64]>,
-    soft: Box<[AtomicU64]>,
+    hard: Slots<SLOTS>,
+    soft: Slots<SOFT_SLOTS>,
+}
+
+/// When the tags that share a slot were purged last; made with the first purge.
+#[derive(Default)]
+struct Slots<const COUNT: usize>(OnceLock<Box<[AtomicU64]>>);
+
+impl<const COUNT: usize> Slots<COUNT> {
+    fn purge(&self, tag: Tag, at: u64) {
+        let made = || std::iter::repeat_with(AtomicU64::default).take(COUNT).collect();
+        self.0.get_or_init(made)[tag.0 as usize % COUNT].fetch_max(at, Ordering::AcqRel);
+    }
+
+    fn purged(&self, tag: Tag) -> u64 {
+        self.0.get().map_or(0, |slots| slots[tag.0 as usize % COUNT].load(Ordering::Acquire))
+    }
 }
 
 impl std::fmt::Debug for Tags {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tags").field("clock", &self.clock).finish_non_exhaustive()
-    }
-}
-
-impl Default for Tags {
-    fn default() -> Self {
-        let slots = |count| std::iter::repeat_with(AtomicU64::default).take(count).collect();
-        Self { clock: AtomicU64::new(0), hard: slots(SLOTS), soft: slots(SOFT_SLOTS) }
     }
 }
 
@@ -119,11 +131,10 @@ impl Tags {
     /// A fill that begins while this runs may count as later: the write that caused the purge was done before it.
     pub fn purge(&self, tag: Tag, purge: Purge) {
         let at = self.tick();
-        let slot = match purge {
-            Purge::Hard => &self.hard[tag.0 as usize],
-            Purge::Soft => &self.soft[tag.0 as usize % SOFT_SLOTS],
-        };
-        slot.fetch_max(at, Ordering::AcqRel);
+        match purge {
+            Purge::Hard => self.hard.purge(tag, at),
+            Purge::Soft => self.soft.purge(tag, at),
+        }
     }
 
     fn tick(&self) -> u64 {
@@ -135,10 +146,10 @@ impl Tags {
     pub fn standing(&self, tags: &[Tag], since: Moment) -> Standing {
         let mut standing = Standing::Good;
         for tag in tags {
-            if self.hard[tag.0 as usize].load(Ordering::Acquire) > since.0 {
+            if self.hard.purged(*tag) > since.0 {
                 return Standing::Gone;
             }
-            if self.soft[tag.0 as usize % SOFT_SLOTS].load(Ordering::Acquire) > since.0 {
+            if self.soft.purged(*tag) > since.0 {
                 standing = Standing::Soft;
             }
         }

@@ -55,66 +55,78 @@ impl Edge {
                 detail: Some(if upgrades { "upgrade" } else { "no-rule" }),
                 ..CacheStatus::default()
             });
-            return self.forward(trip, forward, client, journey).await;
+            return Box::pin(self.forward(trip, forward, client, journey)).await;
         };
         let case = Case::of(trip, forward, rule);
         let (key, now) = (self.key(&case)?, Now::read());
         let lookup = case.cache.lookup(&key, &case.request(), &case.policy, now);
         trip.running().count_lookup(rule.cache, &lookup);
-        let is_not_kept = trip.holds(&rule.keeping.no_store);
         match lookup {
             Lookup::Hit { entry, ttl } => {
                 journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
                 self.serve_from(&case, Reader::whole(entry), client, journey).await
             }
             Lookup::OnlyIfCached => Err(Refusal::NotCached.into()),
-            Lookup::Bypass(reason @ Bypass::Route) if !is_not_kept => {
-                let guard = case.cache.fetch_past(self.ask(&case, key, None), now);
-                let status = reason.status();
-                self.fill(&case, guard, None, status, client, journey).await
+            Lookup::Stale { entry, staleness, ttl } if staleness.while_revalidate => {
+                self.refresh_behind(&case, key, &entry);
+                journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
+                self.serve_from(&case, Reader::whole(entry), client, journey).await
             }
-            Lookup::Bypass(reason) => self.bypass(&case, reason.status(), client, journey).await,
-            Lookup::Miss(miss) => {
-                let status = CacheStatus { forwarded: Some(miss.forwarded()), ..CacheStatus::default() };
-                if is_not_kept {
-                    return self.bypass(&case, not_kept(status), client, journey).await;
-                }
-                if case.asks_for_head() {
-                    return self.head_past(&case, key, None, status, client, journey).await;
-                }
-                self.fill_or_wait(&case, key, None, status, client, journey).await
-            }
-            Lookup::Stale { entry, staleness, ttl } => {
+            Lookup::Stale { entry, staleness, .. } => {
                 let status = CacheStatus {
                     forwarded: Some(staleness.expired.forwarded()),
                     detail: Some(staleness.expired.word()),
                     ..CacheStatus::default()
                 };
-                if staleness.while_revalidate {
-                    self.refresh_behind(&case, key, &entry);
-                    journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
-                    return self.serve_from(&case, Reader::whole(entry), client, journey).await;
-                }
-                if is_not_kept {
-                    return self.bypass(&case, not_kept(status), client, journey).await;
-                }
-                if case.asks_for_head() {
-                    return self
-                        .head_past(&case, key, Some((entry, staleness)), status, client, journey)
-                        .await;
-                }
-                self.fill_or_wait(&case, key, Some((entry, staleness)), status, client, journey).await
+                Box::pin(self.miss(&case, key, Some((entry, staleness)), status, client, journey)).await
             }
+            Lookup::Miss(miss) => {
+                let status = CacheStatus { forwarded: Some(miss.forwarded()), ..CacheStatus::default() };
+                Box::pin(self.miss(&case, key, None, status, client, journey)).await
+            }
+            Lookup::Bypass(reason) => Box::pin(self.bypass(&case, key, reason, client, journey)).await,
         }
     }
 
-    async fn bypass(
+    /// Brings what is missing, as far as the route wants to have it.
+    async fn miss(
         &self,
         case: &Case<'_>,
-        status: CacheStatus,
+        key: Key,
+        stale: Option<(Arc<Entry>, Staleness)>,
+        mut status: CacheStatus,
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
+        if case.keeps_nothing() {
+            status.detail = Some("no-store");
+            journey.cache = Some(status);
+            return self.forward(case.trip, case.forward, client, journey).await;
+        }
+        if case.asks_for_head() {
+            return self.head_past(case, key, stale, status, client, journey).await;
+        }
+        self.fill_or_wait(case, key, stale, status, client, journey).await
+    }
+
+    /// Passes by what is stored; what the route sends past it may still be kept.
+    async fn bypass(
+        &self,
+        case: &Case<'_>,
+        key: Key,
+        reason: Bypass,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> Result<(), Ended> {
+        let status = CacheStatus {
+            forwarded: Some(reason.forwarded()),
+            detail: Some(reason.word()),
+            ..CacheStatus::default()
+        };
+        if reason == Bypass::Route && !case.keeps_nothing() {
+            let guard = case.cache.fetch_past(self.ask(case, key, None), Now::read());
+            return self.fill(case, guard, None, status, client, journey).await;
+        }
         journey.cache = Some(status);
         self.forward(case.trip, case.forward, client, journey).await
     }
@@ -258,12 +270,16 @@ impl Edge {
             }
             return Ok(());
         }
-        while let Some(piece) = reader.next().await {
+        loop {
+            let next = match client.at_once(reader.next()).await.map_err(|_| Ended::Cut)? {
+                Some(next) => next,
+                None => reader.next().await,
+            };
+            let Some(piece) = next else { return Ok(()) };
             // A fill that broke must not pass for a whole body.
             let piece = piece.map_err(|_| Ended::Cut)?;
             client.body(piece).await.map_err(|_| Ended::Cut)?;
         }
-        Ok(())
     }
 
     /// What tells this answer apart from others: the route's template, or scheme, host and target.
@@ -309,11 +325,6 @@ impl Edge {
     }
 }
 
-/// Of a request whose answer the route does not keep.
-fn not_kept(status: CacheStatus) -> CacheStatus {
-    CacheStatus { detail: Some("no-store"), ..status }
-}
-
 impl Trip {
     /// Whether one of these is neither empty nor `0`, for this request (nginx's `proxy_cache_bypass`).
     fn holds(&self, conditions: &[Template]) -> bool {
@@ -333,6 +344,11 @@ impl<'a> Case<'a> {
             policy.to_mut().bypassed = true;
         }
         Self { trip, forward, rule, policy, cache: &trip.running().caches[rule.cache.index()] }
+    }
+
+    /// Whether the route forbids to keep the answer.
+    fn keeps_nothing(&self) -> bool {
+        self.trip.holds(&self.rule.keeping.no_store)
     }
 
     /// Whether this is a HEAD that is not asked as GET.

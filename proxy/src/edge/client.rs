@@ -218,6 +218,26 @@ impl Client {
         Ok(())
     }
 
+    /// What `next` has at once. Otherwise what was written goes out, however little it is, for what comes next may take its
+    /// time; `next` is dropped then, and must not mind.
+    pub(super) async fn at_once<T>(
+        &mut self,
+        next: impl Future<Output = T>,
+    ) -> Result<Option<T>, ClientError> {
+        tokio::select! {
+            biased;
+            next = next => return Ok(Some(next)),
+            () = std::future::ready(()) => {}
+        }
+        self.flush().await?;
+        Ok(None)
+    }
+
+    /// Sends what was written, however little it is.
+    pub(super) async fn flush(&mut self) -> Result<(), ClientError> {
+        Ok(self.exchange.flush().await?)
+    }
+
     /// As much of `bytes` as may go now; waits until something may.
     async fn in_time(&mut self, bytes: &mut Bytes) -> Bytes {
         let Some((pace, since)) = &mut self.pace else { return std::mem::take(bytes) };

@@ -29,6 +29,8 @@ const HEAD_FIELDS: usize = 128;
 const HEAD_READ: usize = 4 << 10;
 /// Read at once of a body.
 const BODY_READ: usize = 64 << 10;
+/// With this much room left in a buffer, the next read goes there.
+const ROOM: usize = 16 << 10;
 /// Pieces from this size are written as they are; smaller ones are collected.
 const COLLECT: usize = 8 << 10;
 
@@ -355,7 +357,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     async fn fill_or_end(&mut self, most: usize) -> Result<usize, Failure> {
-        self.ahead.reserve(most);
+        // A piece that waits for its reader keeps the whole buffer alive. With a new one for each read, an answer that drips
+        // would hold 64 KiB for every few bytes.
+        if !self.ahead.try_reclaim(most) && self.ahead.capacity() - self.ahead.len() < most.min(ROOM) {
+            self.ahead.reserve(most);
+        }
         let read = self.stream.read_buf(&mut self.ahead).await.map_err(|_| Failure::Reset)?;
         self.heard |= read > 0;
         Ok(read)

@@ -115,10 +115,11 @@ fn a_broken_chunk_is_a_broken_answer() {
     assert!(!Edge::before(&origin).get("/").whole);
 }
 
+/// Criterion 18.
 #[test]
 fn interim_answers_pass_but_not_without_end() {
     let origin = Origin::start(|request, wire| {
-        let count = if request.target() == "/hints" { 2 } else { 40 };
+        let count = request.target()[1..].parse().unwrap();
         for _ in 0..count {
             wire.send("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n");
         }
@@ -126,13 +127,13 @@ fn interim_answers_pass_but_not_without_end() {
     });
     let edge = Edge::before(&origin);
     let mut client = edge.connect();
-    client.send("GET /hints HTTP/1.1\r\nhost: h\r\n\r\n");
-    for _ in 0..2 {
+    client.send("GET /16 HTTP/1.1\r\nhost: h\r\n\r\n");
+    for _ in 0..16 {
         let (status, head) = client.answer_head();
         assert_eq!((status, head.field("link").as_deref()), (103, Some("</a.css>")));
     }
     assert_eq!(client.answer().text(), "final");
-    assert_eq!(edge.get("/flood").status, 502);
+    assert_eq!([edge.get("/17").status, edge.get("/1000").status], [502; 2]);
 }
 
 #[test]
@@ -154,6 +155,44 @@ fn a_client_that_leaves_is_noticed_and_the_origin_let_go() {
     gone.pass();
     assert_eq!(edge.record("target", "/left")["status"], 499);
     until("it is counted", || edge.metric("weir_refusals_total{reason=\"client_left\"}") == 1.0);
+}
+
+/// Criterion 39: while they wait, in mid-answer, in mid-upload.
+#[test]
+fn two_thousand_clients_that_leave_leave_nothing_behind() {
+    const AT_ONCE: usize = 50;
+    let origin = Origin::connections(|mut client| {
+        if client.head().is_some_and(|head| head.line.starts_with("GET /half")) {
+            client.try_send("HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n");
+            client.try_send(vec![b'h'; 50_000]);
+        }
+        // Until the other side lets go.
+        client.rest();
+    });
+    let edge = Edge::before(&origin);
+    let leave = || {
+        let clients: Vec<_> = (0..AT_ONCE)
+            .map(|nth| {
+                let mut client = edge.connect();
+                match nth % 3 {
+                    0 => _ = client.send("GET /silent HTTP/1.1\r\nhost: h\r\n\r\n"),
+                    1 => _ = client.send("GET /half HTTP/1.1\r\nhost: h\r\n\r\n").answer_head(),
+                    _ => _ = client.send("PUT / HTTP/1.1\r\nhost: h\r\ncontent-length: 9\r\n\r\npart"),
+                }
+                client
+            })
+            .collect();
+        until("all are at the origin", || origin.open() == AT_ONCE);
+        drop(clients);
+        until("the origin is let go", || origin.open() == 0);
+    };
+    leave();
+    let (descriptors, memory) = (edge.descriptors(), edge.resident());
+    (0..2000 / AT_ONCE).for_each(|_| leave());
+    until("descriptors are given back", || edge.descriptors() <= descriptors + 10);
+    let grown = edge.resident().saturating_sub(memory);
+    println!("2000 that left: {} KiB", grown / 1024);
+    assert!(grown < 16 << 20, "{grown}");
 }
 
 #[test]
@@ -178,7 +217,7 @@ fn nothing_follows_a_part_of_a_request_that_was_lost() {
     let origin = Origin::connections(move |mut client| {
         client.head();
         // Reads nothing until the edge has given the write up, and then all that comes.
-        std::thread::sleep(std::time::Duration::from_millis(800));
+        std::thread::sleep(std::time::Duration::from_millis(1500));
         client.try_send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n");
         let got = client.up_to(LENGTH);
         let _ = tell.send((got.len(), got == sent[..got.len()]));

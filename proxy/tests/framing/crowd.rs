@@ -1,38 +1,89 @@
-//! Many connections that want nothing: slow heads, idle ones, more than there is room for, more than there are descriptors for.
+//! Many connections that want nothing: slow heads and bodies, idle ones, more than there is room for, more than there are descriptors for.
 
 use std::time::{Duration, Instant};
 
 use super::{
-    harness::{Weir, config},
+    harness::{Client, Weir, config},
     origin::Origin,
 };
 
+/// How long good answers took.
+#[derive(Default)]
+struct Good(Vec<Duration>);
+
+impl Good {
+    fn ask(&mut self, client: &mut Client, name: &str) {
+        let asked = Instant::now();
+        client.is_served(name);
+        self.0.push(asked.elapsed());
+    }
+
+    /// Nobody noticed: most answers are as quick as ever, and none is late; the machine may be busy with other tests.
+    fn assert_quick(mut self) {
+        self.0.sort();
+        let (median, slowest) = (self.0[self.0.len() / 2], self.0[self.0.len() - 1]);
+        println!("good answers: median {median:?}, slowest of {} {slowest:?}", self.0.len());
+        assert!(
+            median < Duration::from_millis(100) && slowest < Duration::from_secs(2),
+            "{median:?}, {slowest:?}"
+        );
+    }
+}
+
+/// Criterion 33, with the deadline of the plan's defaults.
 #[test]
-fn two_hundred_slow_heads_are_cut_in_time_and_good_clients_do_not_notice() {
+fn five_hundred_slow_heads_are_cut_after_ten_seconds_and_good_clients_do_not_notice() {
+    const DEADLINE: Duration = Duration::from_secs(10);
     let origin = Origin::start();
-    let weir = Weir::start(&config(origin.address));
-    let mut good = weir.connect();
-    let mut slow: Vec<_> = (0..200).map(|_| weir.connect()).collect();
-    let (began, mut slowest) = (Instant::now(), Duration::ZERO);
-    // A byte from each, again and again, for longer than a head may take.
+    let weir = Weir::start(&config(origin.address).replace("header_timeout: 1500ms, ", ""));
+    let (mut good, mut took) = (weir.connect(), Good::default());
+    let mut slow: Vec<_> = (0..500).map(|_| weir.connect()).collect();
+    let began = Instant::now();
+    // A byte from each, again and again, so that every wait between two of them is short.
     let mut drip = b"GET /slow HTTP/1.1\r\nHost: a.test\r\nX-Slow: ".iter().chain(std::iter::repeat(&b'a'));
-    while began.elapsed() < Duration::from_millis(2500) {
+    while began.elapsed() < DEADLINE {
         let byte = drip.next().unwrap();
         slow.iter_mut().for_each(|client| client.send(&[*byte]));
-        let asked = Instant::now();
-        good.is_served("slow");
-        slowest = slowest.max(asked.elapsed());
-        std::thread::sleep(Duration::from_millis(20));
+        took.ask(&mut good, "slow");
+        std::thread::sleep(Duration::from_millis(100));
     }
     for client in &mut slow {
-        assert!(client.answer().is_none_or(|answer| answer.status == 408));
+        assert!(client.answer().is_none_or(|answer| answer.status == 408) && client.is_closed());
     }
-    println!("200 slow heads: gone after {:?}, slowest good answer {slowest:?}", began.elapsed());
-    assert!(began.elapsed() < Duration::from_secs(6) && slowest < Duration::from_millis(500));
+    println!("500 slow heads: gone after {:?}", began.elapsed());
+    assert!(began.elapsed() < DEADLINE + Duration::from_secs(5), "{:?}", began.elapsed());
     assert!(origin.seen().iter().all(|request| !request.starts_with("GET /slow")));
+    took.assert_quick();
     weir.assert_sane();
 }
 
+/// Criterion 34, with shorter times; the defaults add up to the criterion's minute.
+#[test]
+fn two_hundred_slow_bodies_are_cut_and_good_clients_do_not_notice() {
+    let default = weir_config::plan::Bounds::default();
+    assert!(2 * default.body_timeout <= Duration::from_secs(60) && default.body_min_rate.get() > 0);
+    let origin = Origin::start();
+    let weir = Weir::start(&config(origin.address));
+    let (mut good, mut took) = (weir.connect(), Good::default());
+    let mut slow: Vec<_> = (0..200).map(|_| weir.connect()).collect();
+    let head = b"POST /slow HTTP/1.1\r\nHost: a.test\r\nContent-Length: 10000\r\n\r\n";
+    slow.iter_mut().for_each(|client| client.send(head));
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        slow.iter_mut().for_each(|client| client.send(b"a"));
+        took.ask(&mut good, "slow");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    for client in &mut slow {
+        assert!(client.answer().is_none_or(|answer| answer.status == 408) && client.is_closed());
+    }
+    println!("200 slow bodies: gone after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    took.assert_quick();
+    weir.assert_sane();
+}
+
+/// Criterion 37.
 #[test]
 fn an_idle_connection_costs_little() {
     const CROWD: u64 = 1000;
@@ -57,8 +108,19 @@ fn an_idle_connection_costs_little() {
     drop((warm, idle));
 }
 
+/// Nobody asks anything for two seconds: a full edge uses less than a tenth of them.
+fn assert_rests(weir: &Weir) {
+    let ticks = weir.ticks();
+    std::thread::sleep(Duration::from_secs(2));
+    let used = weir.ticks() - ticks;
+    println!("full for two seconds: {used} hundredths of a second");
+    assert!(used < 20, "{used} hundredths of a second");
+}
+
+/// Criterion 38.
 #[test]
 fn beyond_the_limit_clients_wait_and_are_served_when_there_is_room() {
+    assert!(weir_config::plan::Bounds::default().connections > 0, "there is a limit without a word");
     let origin = Origin::start();
     let weir = Weir::start(
         &config(origin.address).replace("idle_timeout: 20s", "idle_timeout: 20s, connections: 10"),
@@ -67,20 +129,19 @@ fn beyond_the_limit_clients_wait_and_are_served_when_there_is_room() {
     first.iter_mut().for_each(|client| client.is_served("first"));
     let mut waiting: Vec<_> = (0..5).map(|_| weir.connect()).collect();
     waiting.iter_mut().for_each(|client| client.send(b"GET /victim/w HTTP/1.1\r\nHost: a.test\r\n\r\n"));
-    let (ticks, began) = (weir.ticks(), Instant::now());
-    while began.elapsed() < Duration::from_secs(1) {
-        first.iter_mut().for_each(|client| client.is_served("still"));
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let used = weir.ticks() - ticks;
-    println!("full for a second: {used} ticks for 100 requests");
-    assert!(used < 50, "{used} hundredths of a second");
+    assert_rests(&weir);
+    first.iter_mut().for_each(|client| client.is_served("still"));
+    assert!(
+        origin.seen().iter().all(|request| !request.contains("/victim/w ")),
+        "nobody is served beyond the limit"
+    );
     drop(first);
     let freed = Instant::now();
     waiting.iter_mut().for_each(|client| assert_eq!(client.answer().unwrap().status, 200));
-    assert!(freed.elapsed() < Duration::from_secs(2), "{:?}", freed.elapsed());
+    assert!(freed.elapsed() < Duration::from_secs(1), "{:?}", freed.elapsed());
 }
 
+/// Criterion 38.
 #[test]
 fn without_descriptors_those_who_are_there_are_served_and_nothing_spins() {
     let origin = Origin::start();
@@ -88,18 +149,21 @@ fn without_descriptors_those_who_are_there_are_served_and_nothing_spins() {
     let mut good = weir.connect();
     good.is_served("before");
     let crowd: Vec<_> = (0..150).map(|_| weir.connect()).collect();
-    let (ticks, began) = (weir.ticks(), Instant::now());
-    while began.elapsed() < Duration::from_secs(1) {
-        good.is_served("meanwhile");
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    let used = weir.ticks() - ticks;
-    println!("out of descriptors for a second: {used} ticks");
-    assert!(used < 30, "{used} hundredths of a second");
+    assert_rests(&weir);
+    good.is_served("meanwhile");
     drop(crowd);
     let freed = Instant::now();
     weir.connect().is_served("after");
     println!("served anew after {:?}", freed.elapsed());
-    assert!(freed.elapsed() < Duration::from_secs(2));
+    assert!(freed.elapsed() < Duration::from_secs(1), "{:?}", freed.elapsed());
     weir.assert_sane();
+}
+
+/// The soft limit that systemd and shells begin with is smaller than one listener's `connections`.
+#[test]
+fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {
+    let origin = Origin::start();
+    let weir = Weir::start_as(&config(origin.address), "ulimit -Sn 64; exec \"$0\" run \"$1\"");
+    let mut crowd: Vec<_> = (0..150).map(|_| weir.connect()).collect();
+    crowd.iter_mut().for_each(|client| client.is_served("one"));
 }

@@ -5,6 +5,7 @@
 //! - [`fuzz`]: mutations of valid requests under the same promises, from a seed that is printed.
 //! - [`poison`]: ways to put into the cache what others would get.
 //! - [`http2`]: streams and frames that hold on to us.
+//! - [`http2_heads`]: heads that HTTP/1 would misread.
 //! - [`injection`]: bytes of a request in templates of the configuration.
 //! - [`early`]: origins that answer before they were asked to the end.
 //! - [`crowd`]: many connections that want nothing.
@@ -16,6 +17,7 @@ mod early;
 mod fuzz;
 mod harness;
 mod http2;
+mod http2_heads;
 mod injection;
 mod origin;
 mod origin_side;

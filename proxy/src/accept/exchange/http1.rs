@@ -1,8 +1,7 @@
 //! HTTP/1 as we speak it to a client: one head in, one body in, one answer out.
 //!
 //! Below is the connection with its gate and its clocks ([`FrontIo`]), above whoever answers. A head waits for the first
-//! piece of its body, so that both leave in one packet, unless it announces chunks: those come from an origin that may
-//! think before each.
+//! piece of its body, so that both leave in one packet; whoever has to wait for that piece flushes the head.
 
 use std::{cell::RefCell, time::SystemTime};
 
@@ -123,7 +122,7 @@ impl Http1 {
         self.keep_alive &= self.sending != Sending::ToEnd;
         self.put_head(status, &fields, Some(if self.keep_alive { "keep-alive" } else { "close" }));
         self.io.answer_begun();
-        if end || self.sending == Sending::Chunked { self.flush().await } else { Ok(()) }
+        if end { self.flush().await } else { Ok(()) }
     }
 
     /// A final head says what becomes of the connection, and the time.
@@ -169,7 +168,7 @@ impl Http1 {
         self.io.send(piece, end).await.map_err(|_| Gone)
     }
 
-    async fn flush(&mut self) -> Result<(), Gone> {
+    pub(super) async fn flush(&mut self) -> Result<(), Gone> {
         self.io.send(Bytes::new(), b"").await.map_err(|_| Gone)
     }
 

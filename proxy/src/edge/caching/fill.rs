@@ -140,7 +140,15 @@ impl Edge {
             return Err(error.into());
         }
         loop {
-            match open.chunk().await {
+            let next = match client.at_once(open.chunk()).await {
+                Ok(Some(next)) => next,
+                Ok(None) => open.chunk().await,
+                Err(_) => {
+                    tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
+                    return Err(Ended::Cut);
+                }
+            };
+            match next {
                 Ok(Some(chunk)) => {
                     guard.write(&chunk);
                     if !bodiless && client.body(chunk).await.is_err() {
@@ -165,6 +173,9 @@ impl Edge {
 
     /// Fetches anew behind the back of a client that gets what is stale (RFC 5861 §3).
     pub(super) fn refresh_behind(&self, case: &Case<'_>, key: Key, entry: &Arc<Entry>) {
+        if case.keeps_nothing() {
+            return; // the next request that may be kept does it
+        }
         let ask = self.ask(case, key, Some(Arc::clone(entry)));
         // Somebody else is at it already.
         let Some(guard) = case.cache.refresh(ask, Now::read()) else { return };

@@ -13,11 +13,14 @@ use crate::{
     forward::{peer::Connectors, retry::Failure},
 };
 
+/// What a piece costs at least, its handle and place included: an answer in chunks of one byte is held in no more of them.
+const PIECE: usize = 64;
+
 /// What was read and not yet written.
 #[derive(Default)]
 struct Ahead {
     pieces: VecDeque<Bytes>,
-    /// With the piece that is being written.
+    /// What they cost, with the piece that is being written.
     bytes: usize,
     trailers: Option<HeaderMap>,
 }
@@ -50,16 +53,19 @@ async fn pour(
             if open.is_none() {
                 break;
             }
-            let next = tokio::select! {
-                // A client that has the whole answer may leave before we have heard its end.
-                biased;
-                next = chunk(open) => next,
-                () = client.left(), if may_leave => return Err(Cut::Client(ClientError::Left)),
+            let next = match client.at_once(chunk(open)).await.map_err(Cut::Client)? {
+                Some(next) => next,
+                None => tokio::select! {
+                    // A client that has the whole answer may leave before we have heard its end.
+                    biased;
+                    next = chunk(open) => next,
+                    () = client.left(), if may_leave => return Err(Cut::Client(ClientError::Left)),
+                },
             };
             ahead.take(next, open, connectors).await?;
             continue;
         };
-        let length = piece.len();
+        let cost = cost(&piece);
         let mut write = pin!(client.body(piece));
         loop {
             tokio::select! {
@@ -71,7 +77,7 @@ async fn pour(
                 next = chunk(open), if ahead.bytes < most => ahead.take(next, open, connectors).await?,
             }
         }
-        ahead.bytes -= length;
+        ahead.bytes -= cost;
     }
     match ahead.trailers {
         Some(trailers) => client.trailers(trailers).await.map_err(Cut::Client),
@@ -87,6 +93,10 @@ async fn chunk(open: &mut Option<Box<Open>>) -> Result<Option<Bytes>, Failure> {
     }
 }
 
+fn cost(piece: &Bytes) -> usize {
+    piece.len().max(PIECE)
+}
+
 impl Ahead {
     /// Keeps a piece. Behind the last one the peer is free.
     async fn take(
@@ -97,7 +107,7 @@ impl Ahead {
     ) -> Result<(), Cut> {
         let failure = match next {
             Ok(Some(piece)) => {
-                self.bytes += piece.len();
+                self.bytes += cost(&piece);
                 self.pieces.push_back(piece);
                 // Free before its last piece is taken: whoever that client asks next may go to the same connection.
                 if let Some(whole) = open.take_if(|open| open.session.is_read()) {

@@ -18,6 +18,8 @@ use crate::{edge::client::Client, forward::retry::Failure};
 impl Open {
     /// Until the request or the answer has ended.
     pub(super) async fn duplex(&mut self, mut up: Up, client: &mut Client) -> Result<Way, Cut> {
+        // The client may wait for the head before it says more.
+        client.flush().await.map_err(Cut::Client)?;
         loop {
             let silent = Instant::now() + self.read;
             let by = self.deadline.map_or(silent, |deadline| deadline.min(silent));

@@ -128,6 +128,8 @@ impl Open {
         if self.upgraded {
             client.open_tunnel();
         }
+        // The client may wait for the head before it says more.
+        client.flush().await.map_err(Cut::Client)?;
         loop {
             let silent = Instant::now() + self.read;
             let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));

@@ -259,3 +259,21 @@ proptest! {
         prop_assert_eq!(got, (body, true));
     }
 }
+
+/// A slow reader of an answer that dripped held 64 KiB for each of its pieces, 6.8 MiB in all where 64 KiB were promised.
+#[tokio::test]
+async fn small_pieces_share_a_buffer_while_they_are_held() {
+    let (mut connection, peer) = answered(b"HTTP/1.1 200 OK\r\ncontent-length: 3000000\r\n\r\n", false).await;
+    let mut peer = peer.unwrap();
+    let head = connection.head().await.unwrap();
+    connection.expect_body(&Method::GET, head.status, &head.headers);
+    let (mut held, mut buffers) = (Vec::<Bytes>::new(), 0);
+    for _ in 0..1000 {
+        peer.write_all(&[b'x'; 300]).await.unwrap();
+        let piece = connection.body().await.unwrap().unwrap();
+        let follows = held.last().is_some_and(|last| last.as_ptr_range().end == piece.as_ptr());
+        buffers += usize::from(!follows);
+        held.push(piece);
+    }
+    assert!(buffers <= 8, "{buffers} buffers of {BODY_READ} bytes for 300000");
+}

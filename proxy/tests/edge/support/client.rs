@@ -211,7 +211,8 @@ impl<S: Read + Write> Client<S> {
     /// So many bytes, or fewer when the connection ends.
     pub(crate) fn up_to(&mut self, length: usize) -> Vec<u8> {
         while self.ahead.len() < length && self.fill() {}
-        self.ahead.drain(..length.min(self.ahead.len())).collect()
+        let rest = self.ahead.split_off(length.min(self.ahead.len()));
+        std::mem::replace(&mut self.ahead, rest)
     }
 
     /// Everything until the connection ends.

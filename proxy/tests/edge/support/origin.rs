@@ -1,6 +1,7 @@
 //! An origin with a script: reads each request whole, writes it down, and lets the test write the answer.
 
 use std::{
+    collections::HashMap,
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
@@ -73,7 +74,7 @@ pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Request>>>,
     connections: Arc<AtomicUsize>,
-    open: Arc<Mutex<Vec<TcpStream>>>,
+    open: Arc<Mutex<HashMap<usize, TcpStream>>>,
     stopped: Arc<AtomicBool>,
     accepting: Option<JoinHandle<()>>,
 }
@@ -141,7 +142,7 @@ impl Origin {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let (connections, stopped) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
-        let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let open: Arc<Mutex<HashMap<usize, TcpStream>>> = Arc::default();
         let (script, count, stop, opened) =
             (Arc::new(script), Arc::clone(&connections), Arc::clone(&stopped), Arc::clone(&open));
         let accepting = std::thread::spawn(move || {
@@ -149,14 +150,13 @@ impl Origin {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
-                count.fetch_add(1, Ordering::SeqCst);
-                opened.lock().unwrap().push(stream.try_clone().unwrap());
-                let script = Arc::clone(&script);
+                let nth = count.fetch_add(1, Ordering::SeqCst);
+                opened.lock().unwrap().insert(nth, stream.try_clone().unwrap());
+                let (script, opened) = (Arc::clone(&script), Arc::clone(&opened));
                 std::thread::spawn(move || {
-                    let ending = stream.try_clone().unwrap();
                     script(Client::new(stream));
                     // The clone kept for the drop would hold it open.
-                    let _ = ending.shutdown(Shutdown::Both);
+                    opened.lock().unwrap().remove(&nth);
                 });
             }
         });
@@ -181,13 +181,18 @@ impl Origin {
         self.connections.load(Ordering::SeqCst)
     }
 
+    /// Connections that are open now.
+    pub(crate) fn open(&self) -> usize {
+        self.open.lock().unwrap().len()
+    }
+
     /// Dies at once, its connections with it; the address is free afterwards.
     pub(crate) fn die(&mut self) {
         let Some(accepting) = self.accepting.take() else { return };
         self.stopped.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(self.address);
         let _ = accepting.join();
-        for stream in self.open.lock().unwrap().drain(..) {
+        for (_, stream) in self.open.lock().unwrap().drain() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
