@@ -99,6 +99,8 @@ pub struct FillGuard {
     fills: Arc<Fills>,
     fill: Arc<Fill>,
     stale: Option<Arc<Entry>>,
+    /// Whether the key was not asked for often enough to be kept.
+    is_rare: bool,
     reserved: Reserved,
     phase: Phase,
     pending: BytesMut,
@@ -120,8 +122,12 @@ enum Phase {
 impl FillGuard {
     pub(super) fn new(fills: Arc<Fills>, fill: Arc<Fill>) -> Self {
         let reserved = Reserved::none(Arc::clone(&fills.shelf.store));
+        let (ask, min_uses) = (&fill.ask, fill.ask.rule.min_uses);
+        let is_rare =
+            min_uses > 1 && ask.stale.is_none() && fills.shelf.uses.count(ask.key.hash()) < min_uses;
         Self {
             stale: fill.ask.stale.clone(),
+            is_rare,
             fills,
             fill,
             reserved,
@@ -315,10 +321,7 @@ impl FillGuard {
         now: Now,
     ) -> Result<Head, NotStored> {
         let ask = &self.fill.ask;
-        if ask.rule.min_uses > 1
-            && ask.stale.is_none()
-            && self.fills.shelf.uses.count(ask.key.hash()) < ask.rule.min_uses
-        {
+        if self.is_rare {
             return Err(NotStored::TooFewUses);
         }
         let mut base = vec![Tag::key(&ask.key), ask.uri];
