@@ -7,15 +7,19 @@
 //! | `/health` | 200 or 503 with a check for each thing it depends on |
 //! | `/metrics` | Prometheus' text form |
 //! | `/api/metrics` | the same figures in short, as JSON for people |
+//! | `/explain` | why a request is, or would not be, answered from the cache: see [`explain`] |
+//! | `/purge` | ends entries: see [`purge`] |
 //! | `/upstreams` | servers and peers, and their changes while running: see [`upstreams`] |
 
+mod explain;
+mod purge;
 mod upstreams;
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
@@ -27,6 +31,8 @@ use crate::state::State;
 const CONNECTIONS: usize = 64;
 /// For an operator's request head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the body of one.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves the admin endpoints until the task is dropped.
 pub async fn serve(listener: TcpListener, allow: Vec<IpNet>, state: Arc<State>) {
@@ -78,6 +84,11 @@ where
     {
         return upstreams::answer(request, below, peer, state).await;
     }
+    match &*path {
+        "/purge" => return purge::answer(request, peer, state).await,
+        "/explain" => return explain::answer(request, state).await,
+        _ => {}
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
         refused.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
@@ -102,7 +113,10 @@ where
             state.measure();
             json(StatusCode::OK, &summary(state))
         }
-        _ => text(StatusCode::NOT_FOUND, "live, ready, health, metrics, api/metrics or upstreams\n"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "live, ready, health, metrics, api/metrics, explain, purge or upstreams\n",
+        ),
     }
 }
 
@@ -143,6 +157,15 @@ fn summary(state: &State) -> serde_json::Value {
 
 fn hundredths(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
+}
+
+/// The body of a request, if it is not too long and comes soon.
+async fn read<B>(request: Request<B>, most: usize) -> Option<Bytes>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
+    let body = Limited::new(request.into_body(), most).collect();
+    Some(tokio::time::timeout(BODY_TIMEOUT, body).await.ok()?.ok()?.to_bytes())
 }
 
 fn refused(status: StatusCode, why: &str) -> Response<Full<Bytes>> {

@@ -5,7 +5,8 @@
 //! 3. [`Cache::begin`]: one request per key goes to the origin with a [`FillGuard`], the others wait.
 //! 4. [`FillGuard::head`] / [`FillGuard::not_modified`]: what the origin said is kept, or not and why.
 //! 5. [`answer()`], [`first_answer`]: status, fields and bytes for one client, its conditions and ranges included.
-//! 6. [`Cache::purge`], [`after_unsafe`]: invalidation by epoch, right for fills under way too.
+//! 6. [`Tags::purge`], [`Cache::purge_key`], [`after_unsafe`], [`at_the_origin_s_word`]: invalidation by epoch, right for
+//!    fills under way too.
 //!
 //! The rules are RFC 9111's; where this cache is stricter, `policy` and `freshness` say so and why. It knows nothing
 //! about sockets, routes or Pingora, and reads no clock: every call is told the time.
@@ -18,18 +19,22 @@ mod directives;
 mod entry;
 mod filling;
 mod freshness;
+mod guard;
 mod invalidation;
 mod key;
 mod lookup;
 mod memory;
 mod policy;
+mod prefixes;
 mod range;
+mod refusals;
 mod request;
 mod shard;
 mod shelf;
 mod status;
 mod structured;
 mod tags;
+mod url;
 mod uses;
 mod vary;
 mod waiting;
@@ -44,13 +49,15 @@ pub use desk::{Ask, Begin};
 pub use entry::{Body, Entry, Head};
 pub use filling::{Confirmed, Decision, FillGuard};
 pub use freshness::{Expired, Freshness, Staleness};
-pub use invalidation::after_unsafe;
+pub use guard::{Guard, Mark};
+pub use invalidation::{after_unsafe, at_the_origin_s_word, may_purge};
 pub use key::Key;
 pub use lookup::{Bypass, Lookup, Miss};
 pub use policy::{NotStored, TAG_FIELDS};
 pub use request::{Now, RequestHead, Rule};
 pub use status::{CacheStatus, Forwarded, NAME};
 pub use tags::{Moment, Purge, Standing, Tag, Tags};
+pub use url::Url;
 pub use vary::Variant;
 pub use waiting::{Broken, Outcome, Reader, Waiter};
 
@@ -102,6 +109,7 @@ impl Cache {
             entry_limit: AtomicUsize::new(entry),
             uses: uses::Uses::default(),
             counts: shelf::Counts::default(),
+            refusals: refusals::Refusals::default(),
         });
         Self { fills: Arc::new(desk::Fills::new(Arc::clone(&shelf))), shelf }
     }
@@ -130,6 +138,34 @@ impl Cache {
     #[must_use]
     pub fn fetch_past(&self, ask: Ask, now: Now) -> FillGuard {
         self.fills.fetch_past(ask, now)
+    }
+
+    /// What a lookup would find, without counting it.
+    #[must_use]
+    pub fn peek(&self, key: &Key, request: &RequestHead<'_>, rule: &Rule, now: Now) -> Lookup {
+        self.shelf.look(key, request, rule, now)
+    }
+
+    /// The answers under `key` that were not purged, whoever they were made for, and what is left of each.
+    #[must_use]
+    pub fn under(&self, key: &Key) -> Vec<(Arc<Entry>, Standing)> {
+        let all = self.shelf.store.under(key).into_iter();
+        let standing = all.map(|entry| (Arc::clone(&entry), self.shelf.standing(entry.head())));
+        standing.filter(|(_, standing)| *standing != Standing::Gone).collect()
+    }
+
+    /// How many entries that were not purged are like this. It looks at every one: a tenth of a second for a million.
+    #[must_use]
+    pub fn count(&self, like: impl Fn(&Head) -> bool) -> usize {
+        let counts =
+            |entry: &Entry| like(entry.head()) && self.shelf.standing(entry.head()) != Standing::Gone;
+        self.shelf.store.count(counts)
+    }
+
+    /// Why, and when, the last answer for `key` was not kept, if that was not long ago and none was kept since.
+    #[must_use]
+    pub fn last_refusal(&self, key: &Key) -> Option<(NotStored, std::time::SystemTime)> {
+        self.shelf.refusals.last(key)
     }
 
     /// Purges one tag, in every cache that shares the table.

@@ -4,6 +4,10 @@
 //! [`Passed`] can only be made here. What lies behind (the route's action, its cache rule, its upstream) is reached
 //! through it, so that a step that was left out would have nothing to forward.
 
+mod keyed;
+mod purging;
+mod rehearsal;
+
 use std::{borrow::Cow, sync::Arc};
 
 use http::Method;
@@ -12,6 +16,7 @@ use weir_config::{
     template::{Values, Variable},
 };
 
+pub use self::rehearsal::{Rehearsal, Seen};
 use crate::{
     accept::BadRequest,
     auth::{Caller, Denied, Session},
@@ -118,13 +123,17 @@ async fn pass(
         Some(rule) => {
             let session = running.validate(rule, &request.headers, now.wall).await;
             *found = session.map_err(|_| Refusal::SessionsDown)?;
-            Caller::admit(found.clone(), rule).map_err(|denied| match denied {
-                Denied::Unauthenticated => Refusal::NoSession,
-                Denied::Forbidden => Refusal::Role,
-            })?
+            Caller::admit(found.clone(), rule).map_err(refusal_of)?
         }
     };
     Ok(Passed { route: id, params: matched.params, caller })
+}
+
+fn refusal_of(denied: Denied) -> Refusal {
+    match denied {
+        Denied::Unauthenticated => Refusal::NoSession,
+        Denied::Forbidden => Refusal::Role,
+    }
 }
 
 /// Charges some of a route's limits, all or none of them.

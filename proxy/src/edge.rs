@@ -14,6 +14,7 @@ mod exchange;
 mod forwarding;
 mod local;
 mod mirror;
+mod purging;
 mod reply;
 mod tunnel;
 
@@ -29,6 +30,7 @@ use crate::{
         Arrival, BadRequest, Service,
         exchange::{Exchange, Head, Reusable},
     },
+    auth::Token,
     cache::Now,
     decide::{self, Decision, Passed},
     forward::peer::Connectors,
@@ -111,6 +113,11 @@ impl Edge {
         let request = Arc::new(client.request(head, &journey.arrival, &snapshot.running.plan)?);
         journey.request = Some(Arc::clone(&request));
 
+        // said to the cache itself.
+        if let Some(purged) = self.purge(snapshot, &request, client, journey).await {
+            return purged;
+        }
+
         // routed, limited, authenticated.
         let Decision { route, caller, verdict } =
             decide::decide(&snapshot.running, &request, Now::read()).await;
@@ -159,6 +166,11 @@ impl Trip {
         let upgrade = self.request.upgrade.as_ref()?;
         let name = upgrade.name();
         forward.upgrades.iter().any(|known| *known == name).then_some(upgrade)
+    }
+
+    /// The token that the caller's session was found by.
+    fn token(&self) -> Option<Token> {
+        self.running().token(self.route().session.as_ref()?, &self.request.headers)
     }
 
     /// The largest request body: the route's own bound, else the listener's; 0 is none.

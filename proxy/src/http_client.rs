@@ -1,7 +1,7 @@
-//! The edge's own questions over HTTP/1.1: is this peer well (balance), whose is this token (auth). [`grpc`] asks the
-//! first one in gRPC.
+//! The edge's own questions over HTTP/1.1: is this peer well (balance), whose is this token (auth); and an operator's to the
+//! admin listener. [`grpc`] asks the first one in gRPC.
 //!
-//! A leaf beside the stages: one connection a question, GET only, one deadline for the whole of it and a bound on the
+//! A leaf beside the stages: one connection a question, GET mostly, one deadline for the whole of it and a bound on the
 //! answer. It leaves to others: pooling (a check that reuses a connection would not notice that no new one can be
 //! made), redirects, and what the answer means.
 
@@ -14,7 +14,8 @@ use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, header, response};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
+use hyper::body::Body;
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -101,6 +102,22 @@ pub async fn get(
     within(timeout, async { exchange(connect(&target).await?, question, max_body).await }).await
 }
 
+/// Asks `target` with `POST path` and a body of JSON, and reads the whole answer.
+///
+/// Units and errors as for [`get`].
+pub async fn post_json(
+    target: Target<'_>,
+    path: &str,
+    body: String,
+    timeout: Duration,
+    max_body: usize,
+) -> Result<Response<Bytes>, Failed> {
+    let mut question = question(target.host, path, None)?.map(|_| Full::from(body));
+    *question.method_mut() = Method::POST;
+    question.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    within(timeout, async { exchange(connect(&target).await?, question, max_body).await }).await
+}
+
 /// Whether `target` accepts a connection, TLS included.
 ///
 /// Errors: [`Failed`].
@@ -155,11 +172,14 @@ fn question(host: &str, path: &str, bearer: Option<&str>) -> Result<Request<Empt
     question.body(Empty::new())
 }
 
-async fn exchange(
+async fn exchange<B>(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    question: Request<Empty<Bytes>>,
+    question: Request<B>,
     max_body: usize,
-) -> Result<Response<Bytes>, Failed> {
+) -> Result<Response<Bytes>, Failed>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
+{
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(HEAD_BYTES)
         .handshake(TokioIo::new(stream))

@@ -22,11 +22,13 @@ pub mod refusal; // the one table of every "no"
 pub mod request; // a request as every stage behind the front sees it
 pub mod running; // what lives: everything a plan asks for
 pub mod decide; // routed, admitted, authenticated: what both lanes ask first
+pub mod explain; // why a request is, or would not be, answered from the cache
 pub mod journey; // one request's memory
 pub mod record; // the one place a request is written down
 pub mod state; // what is in force, and how a reload changes it
 pub mod edge; // THE REQUEST PATH
-pub mod admin; // live, ready, health, metrics
+pub mod admin; // live, ready, health, metrics, purges, explanations
+pub mod operator; // the command line's questions to an edge that runs
 pub mod serve; // the life of the process
 
 // Leaves that anyone may use.

@@ -5,7 +5,11 @@
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
-use weir::source::{self, Source};
+use weir::{
+    explain::Question,
+    operator,
+    source::{self, Source},
+};
 
 /// The allocator: general-purpose ones keep tens of megabytes after a burst of connections.
 #[global_allocator]
@@ -31,6 +35,29 @@ enum Command {
         /// config.yaml, or an nginx.conf.
         config: PathBuf,
     },
+    /// Say why a request is, or would not be, answered from the cache of the edge that runs; the origin is not asked.
+    Explain {
+        /// http://example.org/path?query
+        url: String,
+        /// A field of the request, as `name: value`; may be given more than once. `host` replaces the URL's.
+        #[arg(short = 'H', long = "header")]
+        headers: Vec<String>,
+        /// The method.
+        #[arg(short = 'X', long, default_value = "GET")]
+        method: String,
+        /// Who asks.
+        #[arg(long, default_value = "127.0.0.1")]
+        client: std::net::IpAddr,
+        /// The configuration that the edge runs with, which names its admin listener.
+        #[arg(short, long, default_value = "config.yaml")]
+        config: PathBuf,
+        /// The admin listener, if the configuration does not say or cannot be read.
+        #[arg(long)]
+        admin: Option<std::net::SocketAddr>,
+        /// Print the report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print an nginx.conf as config.yaml; the fate of each directive goes to standard error.
     Translate {
         /// The nginx.conf.
@@ -49,6 +76,9 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { config } => run(Source::new(config)),
         Command::Check { config } => check(&Source::new(config)),
+        Command::Explain { url, headers, method, client, config, admin, json } => {
+            explain(&Question { url, method, headers, client }, admin, config, json)
+        }
         Command::Translate { config } => translate(&config),
         Command::Schema => {
             println!("{:#}", weir_config::schema());
@@ -88,6 +118,30 @@ fn check(source: &Source) -> ExitCode {
         }
         Err(report) => refuse(&report),
     }
+}
+
+fn explain(
+    question: &Question,
+    admin: Option<std::net::SocketAddr>,
+    config: PathBuf,
+    as_json: bool,
+) -> ExitCode {
+    let admin = match admin.map_or_else(|| operator::admin_of(&Source::new(config)), Ok) {
+        Ok(admin) => admin,
+        Err(problem) => {
+            eprintln!("weir: {problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match operator::explain(admin, question) {
+        Ok(report) if as_json => println!("{}", serde_json::json!(report)),
+        Ok(report) => print!("{report}"),
+        Err(problem) => {
+            eprintln!("weir: {problem}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn translate(config: &std::path::Path) -> ExitCode {

@@ -87,6 +87,10 @@ families! {
     cache_evictions: counter "weir_cache_evictions_total" ["cache"] "entries given up for space";
     /// Purges by tag.
     invalidations: counter "weir_cache_invalidations_total" [] "tags invalidated by writes";
+    /// Purges that somebody ordered.
+    purges: counter "weir_cache_purges_total" ["by", "mode"] "purges ordered, by who (admin, method, origin) and mode (hard, soft)";
+    /// Answers that the leak guard kept out.
+    leaks: counter "weir_cache_leaks_prevented_total" ["cache"] "answers marked as everybody's that showed their caller's own, and were not kept";
     /// Charges, by verdict.
     limits: counter "weir_limit_requests_total" ["limit", "verdict"] "requests charged to a limit, by verdict";
     /// Validations, by what came of them.

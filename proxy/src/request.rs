@@ -21,6 +21,7 @@ use weir_config::{
 use crate::{
     accept::{Arrival, BadRequest, client},
     auth::Session,
+    cache::Url,
     forward::{
         headers::Hop,
         hop_by_hop,
@@ -73,6 +74,17 @@ pub struct RequestView {
     pub trace: Trace,
 }
 
+/// How a request came.
+#[derive(Debug, Clone, Copy)]
+pub struct Came {
+    /// Who connected.
+    pub peer: SocketAddr,
+    /// To which address of ours.
+    pub local: SocketAddr,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+}
+
 impl RequestView {
     /// Reads a head that the front let pass.
     ///
@@ -82,16 +94,34 @@ impl RequestView {
         method: Method,
         target: &str,
         version: Version,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
         has_body: bool,
         arrival: &Arrival,
+        plan: &Plan,
+    ) -> Result<Self, Refusal> {
+        let connection = &arrival.connection;
+        let came = Came { peer: connection.peer, local: connection.local, scheme: connection.scheme() };
+        Self::read_from(method, target, version, headers, has_body, came, plan)
+    }
+
+    /// The same, of a request that came over no connection of ours.
+    ///
+    /// # Errors
+    /// As [`RequestView::read`].
+    pub fn read_from(
+        method: Method,
+        target: &str,
+        version: Version,
+        mut headers: HeaderMap,
+        has_body: bool,
+        came: Came,
         plan: &Plan,
     ) -> Result<Self, Refusal> {
         // CONNECT names a host and a port, and no path.
         let is_connect = method == Method::CONNECT;
         let (raw_path, query) = if is_connect { ("/", None) } else { split_target(target) };
         let path = Path::parse(raw_path).map_err(|_| Refusal::Bad(BadRequest::BadTarget))?.into_owned();
-        let peer = arrival.connection.peer.ip().to_canonical();
+        let peer = came.peer.ip().to_canonical();
         let is_trusted = plan.clients.trusted.iter().any(|net| net.contains(&peer));
         let client = client::client(peer, &headers, &plan.clients);
         let upgrade = Upgrade::recognise(&method, version, &headers).filter(|_| !is_connect);
@@ -117,7 +147,7 @@ impl RequestView {
         Ok(Self {
             method,
             version,
-            scheme: arrival.connection.scheme(),
+            scheme: came.scheme,
             authority,
             host,
             path,
@@ -129,14 +159,11 @@ impl RequestView {
             client,
             peer,
             is_trusted,
-            port: arrival.connection.local.port(),
+            port: came.local.port(),
             ends: Ends {
                 // Behind hops that forward for it, nobody knows the client's port.
-                client: SocketAddr::new(
-                    client,
-                    if client == peer { arrival.connection.peer.port() } else { 0 },
-                ),
-                local: arrival.connection.local,
+                client: SocketAddr::new(client, if client == peer { came.peer.port() } else { 0 }),
+                local: came.local,
             },
             id: id.to_str().unwrap_or_default().to_owned(),
             trace,
@@ -154,6 +181,12 @@ impl RequestView {
             Some(query) => format!("{path}?{query}"),
             None => path.to_owned(),
         }
+    }
+
+    /// The URL that was asked for, as operators purge it.
+    #[must_use]
+    pub fn url(&self) -> Url {
+        Url::new(self.scheme, &self.authority, &self.target())
     }
 
     /// What the origin is told about the way this request came.

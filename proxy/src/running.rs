@@ -7,6 +7,7 @@ mod ask;
 mod counts;
 mod error_pages;
 mod mirrors;
+mod purging;
 mod roster;
 mod upstream;
 
@@ -28,13 +29,18 @@ use weir_config::{
 
 use self::{ask::AskUpstream, counts::Counts, error_pages::ErrorPages};
 pub use self::{
+    counts::PurgedBy,
     error_pages::Shown,
     mirrors::Mirrored,
+    purging::Order,
     roster::{CannotChange, Roster},
     upstream::Upstream,
 };
 use crate::{
-    auth::{Sessions, Source, Unavailable, access::Access, identity::Signer, source::RedisSource},
+    auth::{
+        Presented, Sessions, Source, Token, Unavailable, access::Access, identity::Signer,
+        source::RedisSource,
+    },
     balance::names::Names,
     cache::{Cache, Rule, Tags},
     limit::Limits,
@@ -259,9 +265,35 @@ impl Running {
 
     /// A successful answer on this route ended the caller's session: it is forgotten here at once.
     pub fn end_session(&self, rule: &SessionRule, headers: &http::HeaderMap) {
-        let session = &self.plan.sessions[rule.session.index()];
-        if let crate::auth::Presented::Token(token) = crate::auth::Presented::find(&session.from, headers) {
+        if let Some(token) = self.token(rule, headers) {
             self.sessions[rule.session.index()].forget(token.digest());
+        }
+    }
+
+    /// The token that a request carries, if it can be one.
+    #[must_use]
+    pub fn token(&self, rule: &SessionRule, headers: &http::HeaderMap) -> Option<Token> {
+        let session = &self.plan.sessions[rule.session.index()];
+        match Presented::find(&session.from, headers) {
+            Presented::Token(token) => Some(token),
+            Presented::Nothing | Presented::Malformed => None,
+        }
+    }
+
+    /// Whose token this is, without asking an origin: `None` where only an origin could say.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when Redis does not answer.
+    pub async fn known_session(
+        &self,
+        rule: &SessionRule,
+        token: &Token,
+        now: SystemTime,
+    ) -> Result<Option<Option<Arc<crate::auth::Session>>>, Unavailable> {
+        let sessions = &self.sessions[rule.session.index()];
+        match sessions.known(token, now) {
+            None if self.redis.is_some() => sessions.validate(token, now).await.map(Some),
+            known => Ok(known),
         }
     }
 
@@ -275,12 +307,8 @@ impl Running {
         headers: &http::HeaderMap,
         now: SystemTime,
     ) -> Result<Option<Arc<crate::auth::Session>>, Unavailable> {
-        let session = &self.plan.sessions[rule.session.index()];
-        let token = match crate::auth::Presented::find(&session.from, headers) {
-            crate::auth::Presented::Token(token) => token,
-            // What cannot be a token belongs to nobody.
-            crate::auth::Presented::Nothing | crate::auth::Presented::Malformed => return Ok(None),
-        };
+        // What cannot be a token belongs to nobody.
+        let Some(token) = self.token(rule, headers) else { return Ok(None) };
         let validated = self.sessions[rule.session.index()].validate(&token, now).await;
         self.count_session(rule.session, &validated);
         validated

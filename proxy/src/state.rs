@@ -83,6 +83,12 @@ impl State {
         self.current.load_full()
     }
 
+    /// Where the configuration comes from.
+    #[must_use]
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
     /// Waits until nobody else changes what is in force, neither by a reload nor by hand.
     pub async fn changing(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.changing.lock().await

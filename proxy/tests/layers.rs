@@ -1,6 +1,6 @@
 //! Keeps the layers of the house: a module imports only what is below it, and a stage never another stage.
 //!
-//! Lowest first: weir-config < leaves < stages < refusal < request < running < decide < journey < record < state
+//! Lowest first: weir-config < leaves < stages < refusal < request < running < decide < {explain, journey} < record < state
 //! < {edge, admin} < main. The test reads the sources; a failure names both ends of the arrow.
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
@@ -19,11 +19,11 @@ const LAYERS: &[&[&str]] = &[
     &["request"],
     &["running"],
     &["decide"],
-    &["journey"],
+    &["explain", "journey"],
     &["record"],
     &["state"],
     &["edge", "admin"],
-    &["serve"],
+    &["operator", "serve"],
 ];
 
 /// Pingora's types belong to the ends of the path: the sockets of clients and those of peers.

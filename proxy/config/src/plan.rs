@@ -650,6 +650,20 @@ pub struct CacheRule {
     pub lock_timeout: Duration,
     /// What else the route says about it.
     pub keeping: Keeping,
+    /// Who may purge with the method PURGE; `None` is nobody.
+    pub purge: Option<PurgeRule>,
+    /// Where it was written.
+    pub place: Place,
+}
+
+/// Who may purge what a route keeps, with the method PURGE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PurgeRule {
+    /// From these networks, at least one.
+    pub allow: Vec<IpNet>,
+    /// Whether what is purged is stale from then on, and not gone.
+    pub soft: bool,
 }
 
 /// What happens to what passed.

@@ -11,26 +11,21 @@
 //! A change is checked as the file is, holds at once, and outlives reloads until the file says something else of that
 //! server than before; a restart begins with the file. Every change is logged with who asked for it.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header, uri::Authority};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Body;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
-use tokio::time::timeout;
 use weir_config::{
     change::{Change, Refused},
     plan::Server,
     units::Span,
 };
 
-use super::{json, refused};
+use super::{json, read, refused};
 use crate::{
     balance::Sight,
     running::{CannotChange, Upstream},
@@ -39,8 +34,6 @@ use crate::{
 
 /// One server in JSON; more is something else.
 const BODY_BYTES: usize = 16 << 10;
-/// For the whole of it.
-const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Answers a request below `/upstreams`; `path` is what follows that.
 pub(super) async fn answer<B>(
@@ -59,11 +52,10 @@ where
     if is_cross_site(request.headers()) {
         return refused(StatusCode::FORBIDDEN, "a page of another site may not change anything here");
     }
-    let (method, body) = (request.method().clone(), Limited::new(request.into_body(), BODY_BYTES));
-    let Ok(Ok(body)) = timeout(BODY_TIMEOUT, body.collect()).await else {
+    let method = request.method().clone();
+    let Some(body) = read(request, BODY_BYTES).await else {
         return refused(StatusCode::PAYLOAD_TOO_LARGE, "a server is described in a few words, and soon");
     };
-    let body = body.to_bytes();
     let (Ok(text), address) = (std::str::from_utf8(&body), parts.get(2).copied().unwrap_or_default()) else {
         return refused(StatusCode::UNPROCESSABLE_ENTITY, "the body is not text");
     };
@@ -171,7 +163,7 @@ fn peer(sight: &Sight) -> Value {
 ///
 /// An operator's tool sends neither field. A page of ours is at an address or at localhost: a name could be another
 /// site's that has been made to point here (DNS rebinding).
-fn is_cross_site(headers: &HeaderMap) -> bool {
+pub(super) fn is_cross_site(headers: &HeaderMap) -> bool {
     let field = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     if field(header::HeaderName::from_static("sec-fetch-site")).is_some_and(|site| site != "same-origin") {
         return true;

@@ -16,11 +16,13 @@ use parking_lot::Mutex;
 use super::{
     entry::{Entry, Head},
     filling::{Fill, FillGuard, Progress},
+    guard::Guard,
     key::Key,
     lookup::Lookup,
     request::{Now, RequestHead, Rule},
     shelf::{Shelf, count},
     tags::{Standing, Tag},
+    url::Url,
     waiting::Waiter,
 };
 
@@ -35,8 +37,10 @@ const MOST_PASSES: usize = 1024;
 pub struct Ask {
     /// What it looked for.
     pub key: Key,
-    /// [`Tag::uri`] of its target.
+    /// [`Tag::uri`] of its target, as forwarded.
     pub uri: Tag,
+    /// What the client asked for.
+    pub url: Url,
     /// As received.
     pub method: Method,
     /// As forwarded.
@@ -47,6 +51,8 @@ pub struct Ask {
     pub rule: Rule,
     /// The entry to ask about, from [`super::Lookup::Stale`].
     pub stale: Option<Arc<Entry>>,
+    /// Who asks, as far as an answer for others must not show it.
+    pub guard: Guard,
 }
 
 impl Ask {
@@ -61,7 +67,7 @@ pub enum Begin {
     /// Goes to the origin.
     Fill(FillGuard),
     /// Waits for one that went.
-    Wait(Waiter),
+    Wait(Box<Waiter>),
     /// Takes what another brought since it looked.
     Found(Arc<Entry>),
 }
@@ -111,7 +117,7 @@ impl Fills {
                 let fill = Arc::clone(fill);
                 drop(desks);
                 count(&self.shelf.counts.collapsed);
-                return Begin::Wait(Waiter::new(Arc::clone(self), fill, ask));
+                return Begin::Wait(Box::new(Waiter::new(Arc::clone(self), fill, ask)));
             }
         }
         // A fill is in the store before it leaves the desk: who finds neither has missed none.
@@ -141,10 +147,11 @@ impl Fills {
     fn suits(&self, fill: &Fill, ask: &Ask, hint: Option<&Arc<Head>>) -> bool {
         match &*fill.progress.borrow() {
             Progress::Asked => {
-                let base = [Tag::key(&ask.key), fill.ask.uri];
+                let base = [Tag::key(&ask.key), fill.ask.uri, fill.ask.url.tag(), fill.ask.url.origin()];
                 fill.ask.key.text() == ask.key.text()
                     && self.shelf.floor.standing(fill.moment()) == Standing::Good
                     && self.shelf.tags.standing(&base, fill.moment()) == Standing::Good
+                    && self.shelf.tags.standing_of(&fill.ask.url, fill.moment()) == Standing::Good
                     && !hint.is_some_and(|head| head.variant.parts(&fill.ask.headers, &ask.headers))
             }
             Progress::Shared { head, .. } | Progress::Held(head) => {

@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode, header};
 use super::{
     freshness::Freshness,
     tags::{Moment, Tag},
+    url::Url,
     vary::Variant,
 };
 
@@ -37,6 +38,8 @@ pub struct Head {
     pub tags: Box<[Tag]>,
     /// When its request left, by the clock of purges.
     pub moment: Moment,
+    /// What was asked for.
+    pub url: Url,
 }
 
 impl Head {
@@ -45,7 +48,7 @@ impl Head {
     pub fn bytes(&self) -> usize {
         let fields: usize =
             self.headers.iter().map(|(name, value)| FIELD + name.as_str().len() + value.len()).sum();
-        size_of::<Self>() + fields + self.variant.bytes() + size_of_val(&*self.tags)
+        size_of::<Self>() + fields + self.variant.bytes() + size_of_val(&*self.tags) + self.url.bytes()
     }
 
     /// Sets the request's validators to the entry's own, so that the origin may answer 304 (RFC 9111 §4.3.1). The

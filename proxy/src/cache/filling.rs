@@ -20,6 +20,7 @@ use super::{
     conditional,
     desk::{Ask, Fills},
     entry::{Body, CHUNK, Entry, Head},
+    guard,
     memory::Reserved,
     policy::{NotStored, Sent, declared_length, judge},
     request::Now,
@@ -104,6 +105,7 @@ pub struct FillGuard {
     reserved: Reserved,
     phase: Phase,
     pending: BytesMut,
+    leak: Option<NotStored>,
 }
 
 #[derive(Debug)]
@@ -121,7 +123,7 @@ enum Phase {
 
 impl FillGuard {
     pub(super) fn new(fills: Arc<Fills>, fill: Arc<Fill>) -> Self {
-        let reserved = Reserved::none(Arc::clone(&fills.shelf.store));
+        let reserved = Reserved::none(Arc::clone(&fills.shelf.store), &fill.ask.key);
         let (ask, min_uses) = (&fill.ask, fill.ask.rule.min_uses);
         let is_rare =
             min_uses > 1 && ask.stale.is_none() && fills.shelf.uses.count(ask.key.hash()) < min_uses;
@@ -133,6 +135,7 @@ impl FillGuard {
             reserved,
             phase: Phase::Asked,
             pending: BytesMut::new(),
+            leak: None,
         }
     }
 
@@ -148,6 +151,7 @@ impl FillGuard {
     /// [`FillGuard::not_modified`] instead.
     pub fn head(&mut self, status: StatusCode, headers: &HeaderMap, tags: &[Tag], now: Now) -> Decision {
         let judged = self.judge(status, headers, tags, now).and_then(|head| {
+            self.leak.map_or(Ok(()), Err)?;
             let declared = if status == StatusCode::NO_CONTENT { Some(0) } else { declared_length(headers)? };
             self.reserve(&head, declared)?;
             Ok((Arc::new(head), declared))
@@ -236,7 +240,7 @@ impl FillGuard {
         let body = Body::new(self.fill.chunks.lock().clone());
         let entry = Arc::new(Entry::new(self.fill.ask.key.text(), head, Arc::new(body)));
         // The entry is counted from here on, the fill no longer.
-        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store));
+        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store), &self.fill.ask.key);
         self.complete(&entry)?;
         Ok(entry)
     }
@@ -324,7 +328,7 @@ impl FillGuard {
         if self.is_rare {
             return Err(NotStored::TooFewUses);
         }
-        let mut base = vec![Tag::key(&ask.key), ask.uri];
+        let mut base = vec![Tag::key(&ask.key), ask.uri, ask.url.tag(), ask.url.origin()];
         base.extend_from_slice(tags);
         let sent = Sent {
             method: &ask.method,
@@ -332,8 +336,24 @@ impl FillGuard {
             has_body: ask.has_body,
             moment: self.fill.moment,
             at: self.fill.sent,
+            url: &ask.url,
         };
-        judge(status, headers, &sent, &ask.rule, &base, now)
+        let head = judge(status, headers, &sent, &ask.rule, &base, now)?;
+        ask.guard.check(&head.headers)?;
+        Ok(head)
+    }
+
+    /// How much of the body must be shown to [`FillGuard::inspect`] before [`FillGuard::head`]; 0 unless the answer would
+    /// be kept for others and its request named somebody.
+    #[must_use]
+    pub fn wants_to_see(&self, status: StatusCode, headers: &HeaderMap, now: Now) -> usize {
+        let looks = self.fill.ask.guard.looks_into_bodies() && self.judge(status, headers, &[], now).is_ok();
+        if looks { guard::SEEN } else { 0 }
+    }
+
+    /// Looks for what is the caller's own in the beginning of the body; what is found keeps the answer out.
+    pub fn inspect<'p>(&mut self, headers: &HeaderMap, body: impl Iterator<Item = &'p Bytes>) {
+        self.leak = self.fill.ask.guard.find(headers, body);
     }
 
     fn reserve(&mut self, head: &Head, declared: Option<u64>) -> Result<(), NotStored> {
@@ -375,12 +395,14 @@ impl FillGuard {
             count(&self.fills.shelf.counts.refused);
             return Err(NotStored::Purged);
         }
+        self.fills.shelf.refusals.forget(&self.fill.ask.key);
         count(&self.fills.shelf.counts.stored);
         Ok(())
     }
 
     fn refuse(&mut self, reason: NotStored, now: Now) {
         count(&self.fills.shelf.counts.refused);
+        self.fills.shelf.refusals.note(&self.fill.ask.key, reason, now.wall);
         if reason.lasts() {
             self.fills.pass(&self.fill.ask, now.mono);
         }
@@ -389,7 +411,7 @@ impl FillGuard {
             NotStored::OriginError | NotStored::Length => Progress::Failed,
             _ => Progress::NotStored(reason),
         });
-        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store));
+        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store), &self.fill.ask.key);
     }
 
     fn end(&mut self, progress: Progress) {

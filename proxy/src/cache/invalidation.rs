@@ -1,12 +1,21 @@
 //! What a write makes obsolete (RFC 9111 §4.4): its target, and what it names in `Location` and `Content-Location`,
-//! as long as they are of the same origin.
+//! as long as they are of the same origin. And what an origin asks to be forgotten: groups of its responses
+//! (`Cache-Group-Invalidation`, RFC 9875 §3), or all of them (`Clear-Site-Data: "cache"`).
+//!
+//! A safe request ends nothing that is kept for others, whatever its answer says: any page on the web can make a browser
+//! send one.
 
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{
     key::without_default_port,
+    policy::groups,
     tags::{Purge, Tag, Tags},
+    url::Url,
 };
+
+const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// Purges what an unsafe request changed, once the origin has said it succeeded; in every cache, and for fills under
 /// way too. Call it before the client hears of the success, so that its next read is a new one.
@@ -31,6 +40,46 @@ pub fn after_unsafe(
         }
     }
     true
+}
+
+/// Whether an answer to this method can make anything obsolete; most cannot.
+#[must_use]
+pub fn may_purge(method: &Method, response: &HeaderMap) -> bool {
+    !method.is_safe() || response.contains_key(CLEAR_SITE_DATA)
+}
+
+/// Purges what the origin asks for in an answer that succeeded; in every cache, and for fills under way too.
+///
+/// `Clear-Site-Data` is written for one browser: from an answer to a known caller, it ends what is kept for that caller.
+/// Where no caller is known, an unsafe request's answer ends everything of the origin. Says how many purges it was.
+///
+/// Source: RFC 9875 §3 (ignored on answers to safe methods); W3C Clear Site Data §3.1.
+pub fn at_the_origin_s_word(
+    tags: &Tags,
+    method: &Method,
+    url: &Url,
+    caller: Option<&str>,
+    status: StatusCode,
+    response: &HeaderMap,
+) -> usize {
+    if !(status.is_success() || status.is_redirection()) {
+        return 0;
+    }
+    let mut named = Vec::new();
+    if !method.is_safe() {
+        named.extend(groups(response, &CACHE_GROUP_INVALIDATION).iter().map(|name| url.group(name)));
+    }
+    if clears_caches(response) {
+        named.extend(caller.map(Tag::caller).or_else(|| (!method.is_safe()).then(|| url.origin())));
+    }
+    named.iter().for_each(|tag| tags.purge(*tag, Purge::Hard));
+    named.len()
+}
+
+fn clears_caches(response: &HeaderMap) -> bool {
+    let lines = response.get_all(CLEAR_SITE_DATA).iter().map(HeaderValue::as_bytes);
+    let mut kinds = lines.flat_map(|line| line.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    kinds.any(|kind| matches!(kind, b"\"cache\"" | b"\"*\""))
 }
 
 /// The target a reference points to from `target`, if that is of the same origin (RFC 3986 §5.2).
@@ -143,5 +192,42 @@ mod tests {
         assert!(!after_unsafe(&tags, &Method::DELETE, here, StatusCode::BAD_GATEWAY, &none));
         let unknown = Method::from_bytes(b"FROB").unwrap();
         assert!(after_unsafe(&tags, &unknown, here, StatusCode::OK, &none));
+    }
+
+    #[test]
+    fn groups_end_at_their_origin_by_unsafe_requests_alone() {
+        let (tags, here) = (Tags::new(), Url::new("https", "example.org", "/write"));
+        let mut response = HeaderMap::new();
+        response.append(CACHE_GROUP_INVALIDATION, "\"a\", \"b\"".parse().unwrap());
+        response.append(CACHE_GROUP_INVALIDATION, "\"c\"".parse().unwrap());
+        let before = tags.moment();
+        let say =
+            |method: Method, status| at_the_origin_s_word(&tags, &method, &here, None, status, &response);
+        assert_eq!(say(Method::GET, StatusCode::OK), 0);
+        assert_eq!(say(Method::POST, StatusCode::CONFLICT), 0);
+        assert_eq!(tags.standing(&[here.group(b"a")], before), Standing::Good);
+        assert_eq!(say(Method::POST, StatusCode::OK), 3);
+        for name in ["a", "b", "c"] {
+            assert_eq!(tags.standing(&[here.group(name.as_bytes())], before), Standing::Gone, "{name}");
+        }
+        assert_eq!(tags.standing(&[Url::new("https", "other.org", "/").group(b"a")], before), Standing::Good);
+    }
+
+    #[test]
+    fn clear_site_data_ends_a_caller_s_entries_or_by_an_unsafe_request_the_origin_s() {
+        let (tags, here) = (Tags::new(), Url::new("https", "example.org", "/logout"));
+        let (before, caller, origin) = (tags.moment(), Tag::caller("anna"), here.origin());
+        let say = |method: Method, caller, value: &str| {
+            let mut response = HeaderMap::new();
+            response.insert(CLEAR_SITE_DATA, value.parse().unwrap());
+            at_the_origin_s_word(&tags, &method, &here, caller, StatusCode::OK, &response)
+        };
+        assert_eq!(say(Method::POST, None, "\"cookies\", cache"), 0);
+        assert_eq!(say(Method::GET, None, "\"cache\""), 0, "any page can send a GET");
+        assert_eq!(say(Method::GET, Some("anna"), "\"cookies\", \"cache\""), 1);
+        assert_eq!(tags.standing(&[caller], before), Standing::Gone);
+        assert_eq!(tags.standing(&[origin], before), Standing::Good);
+        assert_eq!(say(Method::POST, None, "\"*\""), 1);
+        assert_eq!(tags.standing(&[origin], before), Standing::Gone);
     }
 }

@@ -54,6 +54,22 @@ impl Key {
         &self.text
     }
 
+    /// The key in an operator's words: what the template rendered, or the URL.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let (kind, rest) = self.text.split_at(1);
+        let part = |rest: &str| {
+            let (length, rest) = rest.split_once(':')?;
+            let (part, rest) = rest.split_at_checked(length.parse().ok()?)?;
+            Some((part.to_owned(), rest.to_owned()))
+        };
+        let shown = part(rest).and_then(|(first, rest)| match kind {
+            "t" => part(&rest).map(|(host, target)| format!("{first}://{host}{target}")),
+            _ => Some(rest),
+        });
+        shown.unwrap_or_else(|| self.text.clone())
+    }
+
     /// The hash, different in every process.
     #[must_use]
     pub fn hash(&self) -> u128 {
@@ -105,6 +121,13 @@ mod tests {
     fn the_default_port_and_the_case_of_a_host_do_not_matter() {
         assert_eq!(target("http", "Example.org:80", "/A"), target("http", "example.org", "/A"));
         assert_eq!(target("https", "example.org:443", "/"), target("https", "example.org", "/"));
+    }
+
+    #[test]
+    fn a_key_is_shown_as_operators_write_it() {
+        assert_eq!(target("http", "A:80", "/b?c").shown(), "http://a/b?c");
+        assert_eq!(Key::rendered("", "items:1:2", String::new()).shown(), "items:1:2");
+        assert_eq!(Key::rendered("n", "", String::new()).shown(), "");
     }
 
     #[test]

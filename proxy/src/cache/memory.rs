@@ -47,6 +47,8 @@ pub(super) enum Found {
 pub(super) struct Reserved {
     store: Arc<Store>,
     bytes: usize,
+    /// Where room is made first: what is fetched will live there.
+    home: usize,
 }
 
 impl Drop for Reserved {
@@ -56,10 +58,10 @@ impl Drop for Reserved {
 }
 
 impl Reserved {
-    /// Nothing yet.
+    /// Nothing yet, for what is fetched for `key`.
     #[must_use]
-    pub(super) fn none(store: Arc<Store>) -> Self {
-        Self { store, bytes: 0 }
+    pub(super) fn none(store: Arc<Store>, key: &Key) -> Self {
+        Self { store, bytes: 0, home: shard_of(key.hash()) }
     }
 
     /// Adds to the reservation, evicting entries if there is no room; false if even that does not make any.
@@ -67,7 +69,7 @@ impl Reserved {
     pub(super) fn grow(&mut self, bytes: usize) -> bool {
         self.store.used.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
-        self.store.make_room(0)
+        self.store.make_room(self.home)
     }
 }
 
@@ -124,6 +126,18 @@ impl Store {
     pub(super) fn newest(&self, key: &Key) -> Option<Arc<Entry>> {
         let shard = self.shard(key.hash()).read();
         shard.newest(key, |_| true).ok().map(|resident| Arc::clone(&resident.entry))
+    }
+
+    /// Every answer under `key`, whoever it was made for; no use of them.
+    #[must_use]
+    pub(super) fn under(&self, key: &Key) -> Vec<Arc<Entry>> {
+        self.shard(key.hash()).read().under(key).cloned().collect()
+    }
+
+    /// How many entries there are for which `counts` holds. Looks at every one, shard by shard.
+    #[must_use]
+    pub(super) fn count(&self, counts: impl Fn(&Entry) -> bool) -> usize {
+        self.shards.iter().map(|shard| shard.read().entries().filter(|entry| counts(entry)).count()).sum()
     }
 
     /// Keeps an entry, in the place of one for the same requests if there is one. One asked for after a purge is

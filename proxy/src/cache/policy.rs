@@ -11,8 +11,11 @@ use super::{
     directives::{Directives, Scope, digits, members},
     entry::Head,
     freshness::Freshness,
+    guard::Mark,
     request::{Now, Rule},
+    structured,
     tags::{Moment, Tag},
+    url::Url,
     vary::Variant,
 };
 
@@ -43,6 +46,9 @@ const NEVER_STORED: [&str; 13] = [
 /// Where origins write the tags of an answer, separated by commas or spaces.
 pub const TAG_FIELDS: [HeaderName; 2] =
     [HeaderName::from_static("cache-tag"), HeaderName::from_static("surrogate-key")];
+
+/// The groups that a response belongs to at its origin (RFC 9875 §2).
+const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 
 /// Why an answer is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,6 +93,14 @@ pub enum NotStored {
     Mismatch,
     /// It was not asked for often enough yet.
     TooFewUses,
+    /// The request had a session, and nothing says the answer is for everybody.
+    Session,
+    /// It depends on a field that only this edge writes.
+    VaryEdge,
+    /// It shows something of the caller's own, and would be kept for others.
+    Leak(Mark),
+    /// It may show something of the caller's own, in a coding that is not read here.
+    Unreadable,
 }
 
 impl NotStored {
@@ -114,6 +128,10 @@ impl NotStored {
             Self::Purged => "purged",
             Self::Mismatch => "mismatch",
             Self::TooFewUses => "too-few-uses",
+            Self::Session => "session",
+            Self::VaryEdge => "vary-edge",
+            Self::Leak(mark) => mark.leak(),
+            Self::Unreadable => "unreadable",
         }
     }
 
@@ -139,6 +157,7 @@ pub(super) struct Sent<'a> {
     pub(super) has_body: bool,
     pub(super) moment: Moment,
     pub(super) at: Now,
+    pub(super) url: &'a Url,
 }
 
 /// Decides whether an answer may be kept, and makes the head to keep.
@@ -180,7 +199,7 @@ pub(super) fn judge(
         check_shareable(&directives, sent.headers, rule)?;
     }
     let variant = Variant::of(read, sent.headers)?;
-    let tags = all_tags(base, headers)?;
+    let tags = all_tags(base, headers, sent.url)?;
     let kept = stored_fields(headers, &directives, now);
     if kept.contains_key(header::SET_COOKIE) && !rule.ignores(&header::SET_COOKIE) {
         return Err(NotStored::SetCookie);
@@ -193,7 +212,7 @@ pub(super) fn judge(
     if !freshness.ever_useful(rule) && !can_be_asked_about {
         return Err(NotStored::NoLifetime);
     }
-    Ok(Head { status, headers: kept, freshness, variant, tags, moment: sent.moment })
+    Ok(Head { status, headers: kept, freshness, variant, tags, moment: sent.moment, url: sent.url.clone() })
 }
 
 /// RFC 9111 §3: final, understood, and not about the request's own form or a part of the answer. What the route names
@@ -297,8 +316,9 @@ pub(super) fn remove_unstorable(headers: &mut HeaderMap) {
     }
 }
 
-fn all_tags(base: &[Tag], headers: &HeaderMap) -> Result<Box<[Tag]>, NotStored> {
+fn all_tags(base: &[Tag], headers: &HeaderMap, url: &Url) -> Result<Box<[Tag]>, NotStored> {
     let mut tags = base.to_vec();
+    tags.extend(groups(headers, &CACHE_GROUPS).iter().map(|name| url.group(name)));
     for value in TAG_FIELDS.iter().flat_map(|name| headers.get_all(name)) {
         let names = value.as_bytes().split(|byte| matches!(byte, b',' | b' ' | b'\t'));
         for name in names.filter(|name| !name.is_empty()) {
@@ -311,6 +331,12 @@ fn all_tags(base: &[Tag], headers: &HeaderMap) -> Result<Box<[Tag]>, NotStored> 
     tags.sort_unstable();
     tags.dedup();
     Ok(tags.into_boxed_slice())
+}
+
+/// The names in a field of groups (RFC 9875); none if it is not what it should be.
+pub(super) fn groups(headers: &HeaderMap, field: &HeaderName) -> Vec<Vec<u8>> {
+    let lines: Vec<&[u8]> = headers.get_all(field).iter().map(HeaderValue::as_bytes).collect();
+    structured::strings(&lines.join(&b", "[..])).unwrap_or_default()
 }
 
 /// The declared length: `Ok(None)` if there is none.

@@ -130,7 +130,8 @@ impl Rule {
     }
 
     /// Whether a field has no say.
-    pub(super) fn ignores(&self, name: &HeaderName) -> bool {
+    #[must_use]
+    pub fn ignores(&self, name: &HeaderName) -> bool {
         self.ignore.contains(name)
     }
 }

@@ -98,6 +98,12 @@ impl Shard {
         matching.max_by_key(|resident| resident.entry.head().freshness.received()).ok_or(Others::Some)
     }
 
+    /// The entries under `key`.
+    pub(super) fn under(&self, key: &Key) -> impl Iterator<Item = &Arc<Entry>> {
+        let slot = self.slots.get(&key.hash()).filter(|slot| *slot.key == *key.text());
+        slot.into_iter().flat_map(|slot| &slot.residents).map(|resident| &resident.entry)
+    }
+
     /// Every entry.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.slots.values().flat_map(|slot| &slot.residents).map(|resident| &resident.entry)

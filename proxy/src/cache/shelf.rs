@@ -9,6 +9,7 @@ use super::{
     entry::{Entry, Head},
     key::Key,
     memory::Store,
+    refusals::Refusals,
     tags::{Floor, Standing, Tags},
     uses::Uses,
 };
@@ -23,6 +24,8 @@ pub(super) struct Shelf {
     pub(super) entry_limit: AtomicUsize,
     pub(super) uses: Uses,
     pub(super) counts: Counts,
+    /// What the origin last said about keys of which nothing could be kept.
+    pub(super) refusals: Refusals,
 }
 
 /// Events since the start, each counted once.
@@ -42,7 +45,8 @@ pub(super) struct Counts {
 impl Shelf {
     /// What purges left of an answer.
     pub(super) fn standing(&self, head: &Head) -> Standing {
-        self.floor.standing(head.moment).max(self.tags.standing(&head.tags, head.moment))
+        let by_url = self.tags.standing_of(&head.url, head.moment);
+        self.floor.standing(head.moment).max(by_url).max(self.tags.standing(&head.tags, head.moment))
     }
 
     /// Keeps an entry, unless it was purged while it was fetched.

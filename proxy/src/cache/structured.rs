@@ -40,6 +40,41 @@ pub(super) fn dictionary(text: &[u8]) -> Option<Vec<(&[u8], Item)>> {
     Some(members)
 }
 
+/// The members of a list of strings (RFC 9651 §3.1, §3.3.3); `None` if it does not parse or has anything else in it.
+/// Parameters mean nothing.
+pub(super) fn strings(text: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut input = Input { text: text.trim_ascii_start(), at: 0 };
+    let mut members = Vec::new();
+    while let [rest @ .., b' '] = input.text {
+        input.text = rest;
+    }
+    while !input.done() {
+        let from = input.at + 1;
+        input.peek().filter(|byte| *byte == b'"')?;
+        input.string()?;
+        let quoted = &input.text[from..input.at - 1];
+        let mut escaped = false;
+        let plain = quoted.iter().filter(|byte| {
+            escaped = **byte == b'\\' && !escaped;
+            !escaped
+        });
+        members.push(plain.copied().collect());
+        input.parameters()?;
+        input.skip(b" \t");
+        if input.done() {
+            break;
+        }
+        if !input.eat(b',') {
+            return None;
+        }
+        input.skip(b" \t");
+        if input.done() {
+            return None; // a trailing comma
+        }
+    }
+    Some(members)
+}
+
 struct Input<'a> {
     text: &'a [u8],
     at: usize,
@@ -208,5 +243,20 @@ mod tests {
             assert_eq!(dictionary(text.as_bytes()), None, "{text}");
         }
         assert_eq!(dictionary(b"a=1234567890123456"), None);
+    }
+
+    #[test]
+    fn lists_of_strings_are_strings_and_nothing_else() {
+        let list = |text: &str| {
+            let members = strings(text.as_bytes())?;
+            Some(members.into_iter().map(|member| String::from_utf8_lossy(&member).into_owned()).collect())
+        };
+        let some =
+            |members: &[&str]| Some(members.iter().map(|member| (*member).to_owned()).collect::<Vec<_>>());
+        assert_eq!(list(r#" "a", "b c";x=1 ,"\"\\" "#), some(&["a", "b c", r#""\"#]));
+        assert_eq!(list(""), some(&[]));
+        for text in ["a", r#""a""#.trim_end_matches('"'), r#""a","#, r#""a" "b""#, r#""a", 1"#, r#"("a")"#] {
+            assert_eq!(list(text), None, "{text}");
+        }
     }
 }

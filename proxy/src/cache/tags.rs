@@ -15,7 +15,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::key;
+use super::{key, prefixes::Prefixes, url::Url};
 
 /// Slots for hard purges: 8 MiB.
 const SLOTS: usize = 1 << 20;
@@ -64,6 +64,31 @@ impl Tag {
         Self::hashed(b"u", &[scheme.as_bytes(), b"://", host.as_bytes(), target.as_bytes()])
     }
 
+    /// The tag every entry carries for the URL that was asked for; the same as [`Tag::uri`] of its parts.
+    #[must_use]
+    pub(super) fn url(url: &str) -> Self {
+        Self::hashed(b"u", &[url.as_bytes()])
+    }
+
+    /// The tag every entry carries for scheme, host and port of that URL.
+    #[must_use]
+    pub(super) fn origin(origin: &str) -> Self {
+        Self::hashed(b"o", &[origin.as_bytes()])
+    }
+
+    /// The tag of a group at an origin (RFC 9875 §2).
+    #[must_use]
+    pub(super) fn group(origin: &str, name: &[u8]) -> Self {
+        // An origin has no space, so nothing can be moved across it.
+        Self::hashed(b"g", &[origin.as_bytes(), b" ", name])
+    }
+
+    /// The tag of what is kept for one caller alone.
+    #[must_use]
+    pub fn caller(user_id: &str) -> Self {
+        Self::hashed(b"c", &[user_id.as_bytes()])
+    }
+
     /// The tag every entry carries for its own key.
     #[must_use]
     pub fn key(key: &key::Key) -> Self {
@@ -90,6 +115,7 @@ pub struct Tags {
     clock: AtomicU64,
     hard: Slots<SLOTS>,
     soft: Slots<SOFT_SLOTS>,
+    prefixes: Prefixes,
 }
 
 /// When the tags that share a slot were purged last; made with the first purge.
@@ -137,6 +163,11 @@ impl Tags {
         }
     }
 
+    /// Ends everything asked for before now whose URL begins with `prefix`.
+    pub fn purge_prefix(&self, prefix: &Url, purge: Purge) {
+        self.prefixes.purge(prefix, purge, || self.tick());
+    }
+
     fn tick(&self) -> u64 {
         self.clock.fetch_add(1, Ordering::AcqRel) + 1
     }
@@ -154,6 +185,25 @@ impl Tags {
             }
         }
         standing
+    }
+
+    /// What purges by prefix left of an entry of this URL, asked for at `since`.
+    #[must_use]
+    pub fn standing_of(&self, url: &Url, since: Moment) -> Standing {
+        self.prefixes.standing(url, since)
+    }
+}
+
+#[cfg(test)]
+impl Tags {
+    pub(super) fn prefix_lines(&self) -> usize {
+        self.prefixes.lines()
+    }
+}
+
+impl Moment {
+    pub(super) fn count(self) -> u64 {
+        self.0
     }
 }
 
@@ -216,5 +266,6 @@ mod tests {
     fn a_name_is_no_uri() {
         assert_ne!(Tag::named("http://a/"), Tag::uri("http", "a", "/"));
         assert_eq!(Tag::uri("http", "A:80", "/"), Tag::uri("http", "a", "/"));
+        assert_eq!(Tag::uri("http", "A:80", "/x"), Url::new("http", "a", "/x").tag());
     }
 }

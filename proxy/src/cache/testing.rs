@@ -10,7 +10,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{
-    Ask, Begin, Cache, Decision, Entry, FillGuard, Key, Lookup, Now, RequestHead, Rule, Tag, Tags, Waiter,
+    Ask, Begin, Cache, Decision, Entry, FillGuard, Guard, Key, Lookup, Now, RequestHead, Rule, Tag, Tags,
+    Url, Waiter,
 };
 
 pub(super) const MIB: usize = 1 << 20;
@@ -47,7 +48,17 @@ pub(super) fn uri(target: &str) -> Tag {
 /// A GET with these fields.
 pub(super) fn ask(target: &str, headers: HeaderMap) -> Ask {
     let (key, uri) = (key(target), uri(target));
-    Ask { key, uri, method: Method::GET, headers, has_body: false, rule: Rule::origin_alone(), stale: None }
+    Ask {
+        key,
+        uri,
+        url: Url::new("http", "example.org", target),
+        method: Method::GET,
+        headers,
+        has_body: false,
+        rule: Rule::origin_alone(),
+        stale: None,
+        guard: Guard::default(),
+    }
 }
 
 pub(super) fn cache() -> Cache {
@@ -69,7 +80,7 @@ impl Cache {
 
     pub(super) fn must_wait(&self, ask: Ask, now: Now) -> Waiter {
         match self.begin(ask, now) {
-            Begin::Wait(waiter) => waiter,
+            Begin::Wait(waiter) => *waiter,
             _ => panic!("nobody else fills"),
         }
     }

@@ -101,6 +101,11 @@ impl Variant {
         self.0.iter().any(|field| value(&field.name, one) != value(&field.name, other))
     }
 
+    /// The fields, each with the value that the answer was made for, if there was one.
+    pub fn fields(&self) -> impl Iterator<Item = (&HeaderName, Option<&[u8]>)> {
+        self.0.iter().map(|field| (&field.name, field.value.as_deref()))
+    }
+
     /// Bytes it occupies besides itself.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -4,13 +4,10 @@
 mod fill;
 mod head;
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use http::Method;
-use weir_config::{
-    plan::{CacheRule, Forward},
-    template::Template,
-};
+use weir_config::plan::{CacheRule, Forward};
 
 use self::fill::Fetched;
 use super::{
@@ -22,12 +19,16 @@ use super::{
 };
 use crate::{
     cache::{
-        self, Answer, Ask, Begin, Bypass, Cache, CacheStatus, Entry, FillGuard, Forwarded, Key, Lookup, Now,
-        Outcome, Reader, RequestHead, Rule, Staleness, Tag,
+        self, Answer, Ask, Begin, Bypass, Cache, CacheStatus, Entry, FillGuard, Forwarded, Guard, Key,
+        Lookup, Mark, NotStored, Now, Outcome, Reader, RequestHead, Rule, Staleness, Tag,
     },
+    forward::headers::OF_ONE_REQUEST,
     journey::Journey,
     refusal::Refusal,
 };
+
+/// How often those who wait for a fetch let another of them try, after the origin failed.
+const RETAKES: u32 = 2;
 
 /// One request under a cache rule.
 struct Case<'a> {
@@ -58,7 +59,7 @@ impl Edge {
             return Box::pin(self.forward(trip, forward, client, journey)).await;
         };
         let case = Case::of(trip, forward, rule);
-        let (key, now) = (self.key(&case)?, Now::read());
+        let (key, now) = (trip.passed.key(&trip.request, rule, forward)?, Now::read());
         let lookup = case.cache.lookup(&key, &case.request(), &case.policy, now);
         trip.running().count_lookup(rule.cache, &lookup);
         match lookup {
@@ -141,17 +142,22 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        let now = Now::read();
-        let ask = self.ask(case, key, stale.as_ref().map(|(entry, _)| Arc::clone(entry)));
-        let usable = stale.filter(|(_, staleness)| staleness.on_error).map(|(entry, _)| entry);
-        let guard = match case.cache.begin(ask, now) {
-            Begin::Fill(guard) => guard,
-            Begin::Found(entry) => {
-                journey.cache = Some(CacheStatus { collapsed: true, ..status });
-                return self.serve_from(case, Reader::whole(entry), client, journey).await;
-            }
-            Begin::Wait(waiter) => match waiter.wait(case.rule.lock_timeout, now).await {
-                Outcome::Fill(guard) => guard,
+        let usable = stale.as_ref().filter(|(_, staleness)| staleness.on_error);
+        let usable = usable.map(|(entry, _)| Arc::clone(entry));
+        let (mut failures, until) = (0, Now::read().mono + case.rule.lock_timeout);
+        let guard = loop {
+            let now = Now::read();
+            let ask = self.ask(case, key.clone(), stale.as_ref().map(|(entry, _)| Arc::clone(entry)));
+            let waiter = match case.cache.begin(ask, now) {
+                Begin::Fill(guard) => break guard,
+                Begin::Found(entry) => {
+                    journey.cache = Some(CacheStatus { collapsed: true, ..status });
+                    return self.serve_from(case, Reader::whole(entry), client, journey).await;
+                }
+                Begin::Wait(waiter) => waiter,
+            };
+            match waiter.wait(until.saturating_duration_since(now.mono), now).await {
+                Outcome::Fill(guard) => break guard,
                 Outcome::Ready(reader) => {
                     journey.cache = Some(CacheStatus { collapsed: true, ..status });
                     return self.serve_from(case, reader, client, journey).await;
@@ -160,20 +166,17 @@ impl Edge {
                     if let Some(entry) = usable {
                         return self.serve_stale(case, entry, "origin-failed", client, journey).await;
                     }
-                    journey.cache = Some(status);
-                    return self.forward(case.trip, case.forward, client, journey).await;
+                    // One of those who waited asks again, and not all of them at once.
+                    failures += 1;
+                    if failures <= RETAKES {
+                        continue;
+                    }
                 }
-                Outcome::NotStored(reason) => {
-                    status.detail = Some(reason.word());
-                    journey.cache = Some(status);
-                    return self.forward(case.trip, case.forward, client, journey).await;
-                }
-                Outcome::TimedOut => {
-                    status.detail = Some("lock-timeout");
-                    journey.cache = Some(status);
-                    return self.forward(case.trip, case.forward, client, journey).await;
-                }
-            },
+                Outcome::NotStored(reason) => status.detail = Some(reason.word()),
+                Outcome::TimedOut => status.detail = Some("lock-timeout"),
+            }
+            journey.cache = Some(status);
+            return self.forward(case.trip, case.forward, client, journey).await;
         };
         self.fill(case, guard, usable, status, client, journey).await
     }
@@ -282,73 +285,33 @@ impl Edge {
         }
     }
 
-    /// What tells this answer apart from others: the route's template, or scheme, host and target.
-    fn key(&self, case: &Case<'_>) -> Result<Key, Refusal> {
-        let request = &case.trip.request;
-        Ok(match &case.rule.key {
-            Some(template) => {
-                let mut text = String::with_capacity(96);
-                template.render_key(&case.trip.passed.facts(request), &mut text);
-                Key::rendered("", &text, String::new())
-            }
-            None => {
-                let target = self.target(case.trip, case.forward)?;
-                Key::target(request.scheme, &request.authority, &target, String::new())
-            }
-        })
-    }
-
     fn ask(&self, case: &Case<'_>, key: Key, stale: Option<Arc<Entry>>) -> Ask {
         let (trip, request) = (case.trip, &case.trip.request);
-        let target = self.target(trip, case.forward).unwrap_or_default();
+        let target = trip.passed.target(request, case.forward).unwrap_or_default();
         Ask {
             key,
             uri: Tag::uri(request.scheme, &request.authority, &target),
+            url: request.url(),
             // A HEAD that misses fetches what GET would: the next GET is a hit (nginx `proxy_cache_convert_head`).
             method: Method::GET,
             headers: request.headers.clone(),
             has_body: false,
             rule: case.policy.clone().into_owned(),
             stale,
+            guard: case.guard(),
         }
-    }
-
-    /// What the answer is purged by: the route's templates; the origin's own fields are read by the cache.
-    fn tags(&self, case: &Case<'_>) -> Vec<Tag> {
-        let facts = case.trip.passed.facts(&case.trip.request);
-        let tag = |template: &weir_config::template::Template| {
-            let mut text = String::new();
-            template.render_key(&facts, &mut text);
-            Tag::named(&text)
-        };
-        case.rule.tags.iter().map(tag).collect()
-    }
-}
-
-impl Trip {
-    /// Whether one of these is neither empty nor `0`, for this request (nginx's `proxy_cache_bypass`).
-    fn holds(&self, conditions: &[Template]) -> bool {
-        let facts = self.passed.facts(&self.request);
-        conditions.iter().any(|condition| {
-            let mut text = String::new();
-            condition.render(&facts, &mut text);
-            !text.is_empty() && text != "0"
-        })
     }
 }
 
 impl<'a> Case<'a> {
     fn of(trip: &'a Trip, forward: &'a Forward, rule: &'a CacheRule) -> Self {
-        let mut policy = Cow::Borrowed(trip.running().cache_rule(trip.passed.route_id()));
-        if trip.holds(&rule.keeping.bypass) {
-            policy.to_mut().bypassed = true;
-        }
+        let policy = trip.passed.policy(trip.running(), &trip.request, rule);
         Self { trip, forward, rule, policy, cache: &trip.running().caches[rule.cache.index()] }
     }
 
     /// Whether the route forbids to keep the answer.
     fn keeps_nothing(&self) -> bool {
-        self.trip.holds(&self.rule.keeping.no_store)
+        self.trip.passed.keeps_nothing(&self.trip.request, self.rule)
     }
 
     /// Whether this is a HEAD that is not asked as GET.
@@ -359,5 +322,56 @@ impl<'a> Case<'a> {
     fn request(&self) -> RequestHead<'a> {
         let request = &self.trip.request;
         RequestHead { method: &request.method, headers: &request.headers, has_body: request.has_body }
+    }
+
+    /// Tells the operator of an answer that would have shown one caller's own to others. Not what it was.
+    fn tell_of(&self, reason: NotStored) {
+        let NotStored::Leak(_) = reason else { return };
+        if self.trip.running().count_leak(self.rule.cache, SystemTime::now()) {
+            tracing::warn!(
+                route = %self.trip.route().name,
+                place = %self.trip.route().place,
+                request_id = %self.trip.request.id,
+                found = reason.word(),
+                "an answer marked as everybody's showed its caller's own, and was not kept"
+            );
+        }
+    }
+
+    /// What an answer that is kept for others must not show. Under a key that names the caller it is for nobody else.
+    fn guard(&self) -> Guard {
+        if self.policy.private_to_caller {
+            return Guard::default();
+        }
+        let mut guard = Guard::of(&self.trip.request.headers);
+        OF_ONE_REQUEST.into_iter().for_each(|name| guard.is_told(name));
+        if let Some(signer) = &self.trip.running().identity {
+            guard.is_told(signer.header().clone());
+        }
+        let own = self.trip.route().request_headers.iter();
+        own.filter(|(_, value)| value.variables().count() > 0)
+            .for_each(|(name, _)| guard.is_told(name.clone()));
+        if let Some(caller) = self.trip.passed.caller() {
+            guard.has_session();
+            for (mark, field) in
+                [(Mark::UserId, "user_id"), (Mark::SessionId, "session_id"), (Mark::Email, "email")]
+            {
+                guard.knows(mark, caller.field(field).unwrap_or_default().as_bytes());
+            }
+            if let Some(token) = self.trip.token() {
+                guard.knows(Mark::Token, token.expose().as_bytes());
+            }
+        }
+        guard
+    }
+
+    /// What the answer is purged by, besides what the cache knows itself: the route's templates, and the caller it is
+    /// kept for.
+    fn tags(&self) -> Vec<Tag> {
+        let mut tags = self.trip.passed.tags(&self.trip.request, self.rule);
+        if let Some(caller) = self.trip.passed.caller().filter(|_| self.policy.private_to_caller) {
+            tags.push(Tag::caller(caller.user_id()));
+        }
+        tags
     }
 }

@@ -13,7 +13,7 @@ mod open;
 pub(super) mod session;
 mod up;
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use http::{HeaderMap, Method, StatusCode};
 use pingora::upstreams::peer::HttpPeer;
@@ -313,6 +313,7 @@ impl Answered {
             read: plan.timeouts.read,
             write: plan.timeouts.write,
             deadline,
+            seen: VecDeque::new(),
         })
     }
 }

@@ -13,13 +13,12 @@ use super::{
     reply::{self, Length},
 };
 use crate::{
-    accept::BadRequest,
     balance::{Asker, NoPeer},
     cache::{self, Purge, Tag},
     forward::{grpc, headers, hop_by_hop, upgrade::Upgrade},
     journey::Journey,
     refusal::Refusal,
-    route::rewrite,
+    running::PurgedBy,
 };
 
 /// How a request is framed for the peer.
@@ -142,22 +141,11 @@ impl Edge {
         }
         Ok(Request {
             method: method.clone(),
-            target: self.target(trip, forward)?,
+            target: trip.passed.target(request, forward)?,
             headers: fields,
             scheme: if upstream.plan.tls.is_some() { "https" } else { "http" },
             trailers: request.trailers,
         })
-    }
-
-    /// What the peer is asked for.
-    pub(super) fn target(&self, trip: &Trip, forward: &Forward) -> Result<String, Refusal> {
-        match &forward.rewrite {
-            None => Ok(trip.request.target()),
-            Some(template) => {
-                rewrite::target(template, &trip.passed.facts(&trip.request), trip.passed.params())
-                    .map_err(|_| Refusal::Bad(BadRequest::BadTarget))
-            }
-        }
     }
 
     /// Gives a peer's answer to the client as it arrives.
@@ -189,25 +177,30 @@ impl Edge {
         relayed.map_err(|cut| broke_off(&cut, journey))
     }
 
-    /// Forgets a session that a successful answer ended, and purges what a successful unsafe request made obsolete, both
-    /// before the client hears that it succeeded.
+    /// Forgets a session that a successful answer ended, and purges what a successful unsafe request made obsolete or the
+    /// origin asks for, all before the client hears that it succeeded.
     pub(super) fn invalidate(&self, trip: &Trip, forward: &Forward, status: StatusCode, answer: &HeaderMap) {
         let (running, request) = (trip.running(), &trip.request);
         if let Some(rule) = trip.route().session.as_ref().filter(|rule| rule.ends && status.is_success()) {
             running.end_session(rule, &request.headers);
         }
+        if !cache::may_purge(&request.method, answer) {
+            return;
+        }
+        let (url, caller) = (request.url(), trip.passed.caller().map(|caller| caller.user_id()));
+        let asked = cache::at_the_origin_s_word(&running.tags, &request.method, &url, caller, status, answer);
+        running.count_purges(PurgedBy::Origin, Purge::Hard, asked);
         if request.method.is_safe() {
             return;
         }
-        let Ok(target) = self.target(trip, forward) else { return };
+        let Ok(target) = trip.passed.target(request, forward) else { return };
         let here = (request.scheme, request.authority.as_str(), target.as_str());
         if !cache::after_unsafe(&running.tags, &request.method, here, status, answer) {
             return;
         }
-        let facts = trip.passed.facts(request);
-        for template in &trip.route().invalidate {
-            let mut tag = String::new();
-            template.render_key(&facts, &mut tag);
+        // What the client knows it by, where the origin is asked for something else.
+        running.tags.purge(url.tag(), Purge::Hard);
+        for tag in trip.passed.tag_names(request, &trip.route().invalidate) {
             running.tags.purge(Tag::named(&tag), Purge::Hard);
             running.count_invalidation();
         }

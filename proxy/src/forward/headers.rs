@@ -17,7 +17,7 @@ use http::{
 
 use super::{
     list,
-    trace::{Trace, X_REQUEST_ID},
+    trace::{TRACEPARENT, TRACESTATE, Trace, X_REQUEST_ID},
 };
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -55,6 +55,10 @@ fn is_claim(name: &str) -> bool {
                 | "x-script-name"
         )
 }
+
+/// Written here for each request anew: what varies by one of these varies by the client, or by the request.
+pub const OF_ONE_REQUEST: [HeaderName; 7] =
+    [X_FORWARDED_FOR, X_FORWARDED_PORT, FORWARDED, X_REAL_IP, X_REQUEST_ID, TRACEPARENT, TRACESTATE];
 
 /// What this edge knows of the way a request came; trusted hops' words are already folded in by accept.
 #[derive(Debug, Clone)]

@@ -1,5 +1,10 @@
 //! What the stages count, resolved once per plan so that a request only adds.
 
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::SystemTime,
+};
+
 use prometheus::IntCounter;
 use weir_config::{
     Plan, plan,
@@ -7,7 +12,11 @@ use weir_config::{
 };
 
 use super::{Mirrored, Running};
-use crate::{auth::Unavailable, cache::Lookup, metrics::Metrics};
+use crate::{
+    auth::Unavailable,
+    cache::{Lookup, Purge},
+    metrics::Metrics,
+};
 
 /// Counters of the stages, resolved once.
 #[derive(Debug)]
@@ -16,8 +25,27 @@ pub(super) struct Counts {
     sessions: Vec<[IntCounter; 3]>,
     caches: Vec<[IntCounter; 4]>,
     invalidations: IntCounter,
+    purges: [[IntCounter; 2]; PurgedBy::WORDS.len()],
+    leaks: Vec<IntCounter>,
+    /// The last second in which the operator was told of one.
+    leak_told: AtomicU64,
     /// By route; of those that have a mirror.
     pub(super) mirrors: Vec<Option<[IntCounter; 3]>>,
+}
+
+/// Whose word a purge was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PurgedBy {
+    /// The admin listener's.
+    Admin,
+    /// A client's, with the method PURGE.
+    Method,
+    /// The origin's, by a field of its answer.
+    Origin,
+}
+
+impl PurgedBy {
+    const WORDS: [&'static str; 3] = ["admin", "method", "origin"];
 }
 
 impl Counts {
@@ -45,6 +73,14 @@ impl Counts {
             sessions: plan.sessions.iter().map(results).collect(),
             caches: plan.caches.iter().map(lookups).collect(),
             mirrors: plan.routes.iter().map(mirrors).collect(),
+            purges: PurgedBy::WORDS
+                .map(|by| ["hard", "soft"].map(|mode| families.purges.with_label_values(&[by, mode]))),
+            leaks: plan
+                .caches
+                .iter()
+                .map(|cache| families.leaks.with_label_values(&[&*cache.name]))
+                .collect(),
+            leak_told: AtomicU64::new(0),
             invalidations: families.invalidations.with_label_values::<&str>(&[]),
         }
     }
@@ -75,6 +111,19 @@ impl Running {
             Lookup::Bypass(_) => 3,
         };
         self.counts.caches[cache.index()][which].inc();
+    }
+
+    /// Counts purges, however many entries each of them ends.
+    pub fn count_purges(&self, by: PurgedBy, mode: Purge, purges: usize) {
+        self.counts.purges[by as usize][usize::from(mode == Purge::Soft)].inc_by(purges as u64);
+    }
+
+    /// Counts an answer that would have shown one caller's own to others. True when the operator should hear of it: once
+    /// a second, as every request for a careless page may be one.
+    pub fn count_leak(&self, cache: CacheId, now: SystemTime) -> bool {
+        self.counts.leaks[cache.index()].inc();
+        let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.counts.leak_told.swap(second, Ordering::Relaxed) != second
     }
 
     /// Counts a tag invalidated by a write.

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod attacks;
 mod balancing;
 mod caching;
 mod changing;
@@ -11,16 +12,19 @@ mod choosing;
 mod connections;
 mod desync;
 mod errors;
+mod explaining;
 mod faults;
 mod forwarding;
 mod guards;
 mod http2_origins;
 mod keeping;
+mod leaks;
 mod life;
 mod mirrors;
 mod operating;
 mod protection;
 mod protocols;
+mod purging;
 mod refreshing;
 mod routes;
 mod sessions;

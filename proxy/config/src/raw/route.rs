@@ -161,6 +161,18 @@ pub struct CacheRule {
     pub min_uses: Word<u32>,
     /// Whether a HEAD that finds nothing is asked as GET. Default: true.
     pub convert_head: Word<bool>,
+    /// Who may purge with the method PURGE. Default: nobody.
+    pub purge: Word<PurgeRule>,
+}
+
+/// Who may purge what a route keeps, with the method PURGE.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PurgeRule {
+    /// Networks as CIDR.
+    pub allow: Word<List<String>>,
+    /// Whether what is purged may still answer where stale entries may. Default: false, it is gone.
+    pub soft: Word<bool>,
 }
 
 /// Sends the client elsewhere.

@@ -162,10 +162,27 @@ impl Resolver<'_> {
             stale_if_error: Self::span(&raw.stale_if_error, d::STALE),
             lock_timeout: Self::span(&raw.lock_timeout, d::CACHE_LOCK_TIMEOUT),
             keeping: self.keeping(raw, scope),
+            purge: raw.purge.placed().map(|(rule, place)| self.purge_rule(rule, place)),
+            place,
         };
         let (name, at) = self.required(&raw.cache, "in", place)?;
         let known = self.names.caches.clone();
         Some(plan::CacheRule { cache: CacheId(self.look_up("cache", name, at, &known)?), ..rule })
+    }
+
+    fn purge_rule(&mut self, raw: &raw::PurgeRule, place: Place) -> plan::PurgeRule {
+        let allow = self.networks(&raw.allow);
+        if raw.allow.items().next().is_none() {
+            let problem = self.report.error(place, "`allow` is missing: nobody may purge");
+            problem.help("name the networks that may, as in `allow: [127.0.0.1]`, or leave out `purge`");
+        }
+        if let Some(network) = allow.iter().find(|network| network.prefix_len() == 0) {
+            let at = raw.allow.place().unwrap_or(place);
+            let problem =
+                self.report.warning(at, format!("`{network}` is everybody: any stranger may purge"));
+            problem.help("an origin whose answers are purged at will has no cache in front of it");
+        }
+        plan::PurgeRule { allow, soft: raw.soft.or(false) }
     }
 
     /// The origin is told who asks, so its answer may be meant for nobody else.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cache::{Body, Lookup, Now, Purge, shard::MOST_VARIANTS, testing::*};
+use crate::cache::{Body, Cache, Lookup, Now, Purge, Tags, shard::MOST_VARIANTS, testing::*};
 
 /// Many small entries, put in without going through a fill.
 fn stuff(store: &Store, name: &str, model: &Arc<Entry>) {
@@ -74,6 +74,21 @@ fn replacing_and_removing_leave_no_bytes_behind() {
     assert!(tickets <= SHARDS * 65, "{tickets} void tickets");
 }
 
+/// Fills made room in the first shard first, so that a full cache forgot the newest of some keys and kept the oldest of
+/// others.
+#[test]
+fn fills_make_room_where_they_will_live() {
+    let (cache, now) = (Cache::new(2 * MIB, MIB, Arc::new(Tags::new())), noon());
+    let body = "x".repeat(8 << 10);
+    for page in 0..2000 {
+        cache.fill(&format!("/{page}"), &[("cache-control", "max-age=60")], &body, now);
+    }
+    let is_there = |page: &u32| matches!(cache.get(&format!("/{page}"), &map(&[]), now), Lookup::Hit { .. });
+    let newest = (1950..2000).filter(is_there).count();
+    assert!(newest >= 45, "only {newest} of the 50 newest");
+    assert_eq!((0..1000).filter(is_there).count(), 0, "the oldest are gone");
+}
+
 #[test]
 fn a_smaller_budget_takes_effect_at_once() {
     let cache = cache();
@@ -89,9 +104,9 @@ fn a_smaller_budget_takes_effect_at_once() {
 #[test]
 fn a_reservation_that_finds_no_room_is_refused_and_gives_back() {
     let store = Arc::new(Store::new(1000));
-    let mut one = Reserved::none(Arc::clone(&store));
+    let mut one = Reserved::none(Arc::clone(&store), &key("/"));
     assert!(one.grow(900));
-    let mut other = Reserved::none(Arc::clone(&store));
+    let mut other = Reserved::none(Arc::clone(&store), &key("/"));
     assert!(!other.grow(200));
     drop(other);
     assert_eq!(store.bytes(), 900);

@@ -23,6 +23,7 @@ fn under(
         has_body: false,
         moment: Tags::new().moment(),
         at: now,
+        url: &Url::new("http", "example.org", "/"),
     };
     let status = StatusCode::from_u16(status).expect("a status of the table");
     judge(status, &map(response), &sent, rule, &[], now)
@@ -182,7 +183,8 @@ fn only_plain_reads_are_kept() {
     let none = HeaderMap::new();
     let moment = Tags::new().moment();
     let ask = |method: &Method, has_body| {
-        let sent = Sent { method, headers: &none, has_body, moment, at: now };
+        let url = &Url::new("http", "example.org", "/");
+        let sent = Sent { method, headers: &none, has_body, moment, at: now, url };
         judge(StatusCode::OK, &map(&[MINUTE]), &sent, &Rule::origin_alone(), &[], now).err()
     };
     assert_eq!(ask(&Method::GET, false), None);

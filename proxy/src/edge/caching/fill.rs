@@ -55,7 +55,7 @@ impl Edge {
             let head = self.request_head(case.trip, case.forward, &Method::GET, fields, Framing::Nothing)?;
             let call = self.call(case.trip, case.forward, head);
             let opened = exchange::open(&self.connectors, call, client.as_deref_mut(), attempts).await;
-            let open = match opened {
+            let mut open = match opened {
                 Ok(open) => open,
                 // The client's end is no news about the origin: the next waiter takes the fill over.
                 Err(NoAnswer::Client(error)) => return Ok(Fetched::None(NoAnswer::Client(error))),
@@ -71,9 +71,10 @@ impl Edge {
                 open.done(&self.connectors).await;
                 return Ok(Fetched::None(NoAnswer::Failed(Failure::Status(origin))));
             }
-            let tags = self.tags(case);
+            let tags = case.tags();
             let (fields, length) = answer_fields(case.trip, open.head.headers.clone(), &open);
             if origin == StatusCode::NOT_MODIFIED && guard.stale().is_some() {
+                self.invalidate(case.trip, case.forward, origin, &open.head.headers);
                 let confirmed = guard.not_modified(&fields, &tags, now);
                 open.done(&self.connectors).await;
                 match confirmed {
@@ -86,13 +87,27 @@ impl Edge {
                 }
             }
             let fields = with_length(fields, length);
+            let wanted = guard.wants_to_see(origin, &fields, now);
+            if wanted > 0 {
+                // Before anybody gets a byte of it: a find must reach no waiter.
+                if let Err(failure) = open.look_ahead(wanted).await {
+                    if let Some(last) = attempts.last_mut() {
+                        last.outcome = failure.word();
+                    }
+                    open.broke(&self.connectors).await;
+                    return Ok(Fetched::None(NoAnswer::Failed(failure)));
+                }
+                guard.inspect(&fields, open.seen());
+            }
             return Ok(match guard.head(origin, &fields, &tags, now) {
                 Decision::NotStored(reason) => {
+                    case.tell_of(reason);
                     status.detail = Some(reason.word());
                     Fetched::Passing(open, None, status)
                 }
                 Decision::Store => {
                     status.stored = true;
+                    self.invalidate(case.trip, case.forward, origin, &open.head.headers);
                     match guard.reader() {
                         Some(reader) => {
                             tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));

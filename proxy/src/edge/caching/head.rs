@@ -47,8 +47,7 @@ impl Edge {
         if let Some(mut guard) = guard {
             let (fields, _) = answer_fields(case.trip, open.head.headers.clone(), &open);
             let length = declared_length(&open.head.headers);
-            status.stored =
-                guard.head_alone(open.head.status, &fields, length, &self.tags(case), Now::read());
+            status.stored = guard.head_alone(open.head.status, &fields, length, &case.tags(), Now::read());
         }
         journey.cache = Some(status);
         self.pass_back(case.trip, case.forward, open, client, journey).await

@@ -110,7 +110,7 @@ impl Ahead {
                 self.bytes += cost(&piece);
                 self.pieces.push_back(piece);
                 // Free before its last piece is taken: whoever that client asks next may go to the same connection.
-                if let Some(whole) = open.take_if(|open| open.session.is_read()) {
+                if let Some(whole) = open.take_if(|open| open.is_read()) {
                     whole.done(connectors).await;
                 }
                 return Ok(());

@@ -2,6 +2,7 @@
 //! or to a task that fills the cache, which is why it holds nothing of the client.
 
 use std::{
+    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,6 +39,8 @@ pub(in crate::edge) struct Open {
     pub(super) read: Duration,
     pub(super) write: Duration,
     pub(super) deadline: Option<Instant>,
+    /// Read already, and not yet given to anybody.
+    pub(super) seen: VecDeque<Bytes>,
 }
 
 /// Why an answer ended before its end.
@@ -73,8 +76,36 @@ impl Open {
         self.session.is_over()
     }
 
+    /// Reads so many bytes of the body, or all of a shorter one; they are the next chunks all the same.
+    pub(in crate::edge) async fn look_ahead(&mut self, bytes: usize) -> Result<(), Failure> {
+        let mut read = 0;
+        while read < bytes {
+            let Some(chunk) = self.read().await? else { break };
+            read += chunk.len();
+            self.seen.push_back(chunk);
+        }
+        Ok(())
+    }
+
+    /// What was read ahead.
+    pub(in crate::edge) fn seen(&self) -> impl Iterator<Item = &Bytes> {
+        self.seen.iter()
+    }
+
+    /// Whether nothing follows on the connection, and nothing was read ahead.
+    pub(super) fn is_read(&self) -> bool {
+        self.seen.is_empty() && self.session.is_read()
+    }
+
     /// The next chunk of the answer; `None` at its end.
     pub(in crate::edge) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        match self.seen.pop_front() {
+            Some(chunk) => Ok(Some(chunk)),
+            None => self.read().await,
+        }
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, Failure> {
         let now = Instant::now();
         let deadline = self.deadline.filter(|_| !self.upgraded);
         if deadline.is_some_and(|deadline| deadline <= now) {

@@ -92,6 +92,11 @@ impl Edge {
         self.admin
     }
 
+    /// The file it runs with.
+    pub(crate) fn config(&self) -> &std::path::Path {
+        &self.config
+    }
+
     /// A sample of the metrics, by name and labels as they are written; 0 where there is none.
     pub(crate) fn metric(&self, sample: &str) -> f64 {
         let text = self.admin("/metrics").text();

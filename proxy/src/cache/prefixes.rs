@@ -1,0 +1,152 @@
+//! Purges of everything whose URL begins alike: a short list, newest last, read only for entries older than the newest.
+//!
+//! A purge adds one line, however many entries it ends. An entry asked for since the newest such purge, which is nearly
+//! every entry nearly always, costs one comparison of numbers. The list holds [`MOST`] lines; when it is full, the oldest
+//! one counts for every URL. So what was asked for before that is fetched anew, and nothing that was purged is served.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use super::{
+    tags::{Moment, Purge, Standing},
+    url::Url,
+};
+
+/// An entry older than all of them is compared with each, for about a microsecond in all.
+const MOST: usize = 128;
+
+/// The purges by prefix.
+#[derive(Debug, Default)]
+pub(super) struct Prefixes {
+    newest: AtomicU64,
+    list: ArcSwap<List>,
+    changing: Mutex<()>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct List {
+    lines: Vec<Line>,
+    /// Of lines that had to go: what was asked for before counts as purged, whatever its URL.
+    hard_before: u64,
+    soft_before: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Line {
+    prefix: Box<str>,
+    at: u64,
+    purge: Purge,
+}
+
+impl Prefixes {
+    /// Ends everything asked for before `tick` whose URL begins with `prefix`.
+    pub(super) fn purge(&self, prefix: &Url, purge: Purge, tick: impl FnOnce() -> u64) {
+        let _alone = self.changing.lock();
+        let (at, prefix) = (tick(), prefix.as_str());
+        let mut list = List::clone(&self.list.load());
+        // What this one says as well, and no less strictly.
+        list.lines
+            .retain(|old| !(old.prefix.starts_with(prefix) && (purge == Purge::Hard || old.purge == purge)));
+        if list.lines.len() >= MOST {
+            let oldest = list.lines.remove(0);
+            match oldest.purge {
+                Purge::Hard => list.hard_before = oldest.at,
+                Purge::Soft => list.soft_before = oldest.at,
+            }
+        }
+        list.lines.push(Line { prefix: prefix.into(), at, purge });
+        self.list.store(list.into());
+        self.newest.store(at, Ordering::Release);
+    }
+
+    /// What is left of an entry of this URL, asked for at `since`.
+    pub(super) fn standing(&self, url: &Url, since: Moment) -> Standing {
+        if self.newest.load(Ordering::Acquire) <= since.count() {
+            return Standing::Good;
+        }
+        let list = self.list.load();
+        let later = list.lines.iter().rev().take_while(|line| line.at > since.count());
+        let mut standing = if list.hard_before > since.count() {
+            Standing::Gone
+        } else if list.soft_before > since.count() {
+            Standing::Soft
+        } else {
+            Standing::Good
+        };
+        for line in later.filter(|line| url.as_str().starts_with(&*line.prefix)) {
+            standing = standing.max(match line.purge {
+                Purge::Hard => Standing::Gone,
+                Purge::Soft => Standing::Soft,
+            });
+        }
+        standing
+    }
+}
+
+#[cfg(test)]
+impl Prefixes {
+    pub(super) fn lines(&self) -> usize {
+        self.list.load().lines.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot build its input has failed")]
+    use super::super::tags::Tags;
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
+    #[test]
+    fn what_begins_so_and_was_asked_for_before_is_ended() {
+        let tags = Tags::new();
+        let before = tags.moment();
+        tags.purge_prefix(&url("http://h/img/"), Purge::Hard);
+        let standing = |text, since| tags.standing_of(&url(text), since);
+        assert_eq!(standing("http://h/img/a.png", before), Standing::Gone);
+        assert_eq!(standing("http://h/img/a.png", tags.moment()), Standing::Good);
+        for other in ["http://h/img", "http://h/IMG/a", "https://h/img/a", "http://h.evil/img/a"] {
+            assert_eq!(standing(other, before), Standing::Good, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_soft_purge_never_softens_a_hard_one() {
+        let tags = Tags::new();
+        let (before, all) = (tags.moment(), url("http://h/"));
+        tags.purge_prefix(&all, Purge::Hard);
+        let between = tags.moment();
+        tags.purge_prefix(&all, Purge::Soft);
+        assert_eq!(tags.standing_of(&all, before), Standing::Gone);
+        assert_eq!(tags.standing_of(&all, between), Standing::Soft);
+    }
+
+    #[test]
+    fn the_list_is_bounded_and_forgets_no_purge() {
+        let tags = Tags::new();
+        let before = tags.moment();
+        for number in 0..MOST * 3 {
+            tags.purge_prefix(&url(&format!("http://h/{number}/")), Purge::Hard);
+        }
+        assert_eq!(tags.prefix_lines(), MOST);
+        for number in 0..MOST * 3 {
+            let one = url(&format!("http://h/{number}/x"));
+            assert_eq!(tags.standing_of(&one, before), Standing::Gone, "{number}");
+        }
+        assert_eq!(tags.standing_of(&url("http://h/0/x"), tags.moment()), Standing::Good);
+    }
+
+    #[test]
+    fn purging_the_same_again_and_again_takes_one_line() {
+        let tags = Tags::new();
+        for _ in 0..1000 {
+            tags.purge_prefix(&url("http://h/a"), Purge::Soft);
+        }
+        assert_eq!(tags.prefix_lines(), 1);
+    }
+}

@@ -1,0 +1,94 @@
+//! What a request is looked up, kept and purged by, once it has its route: the target, the key, the tags.
+
+use std::borrow::Cow;
+
+use weir_config::{
+    plan::{CacheRule, Forward},
+    template::Template,
+};
+
+use super::Passed;
+use crate::{
+    accept::BadRequest,
+    cache::{Key, Rule, Tag},
+    refusal::Refusal,
+    request::RequestView,
+    route::rewrite,
+    running::Running,
+};
+
+impl Passed {
+    /// What the peer is asked for.
+    ///
+    /// # Errors
+    /// 400 when what a template of the route makes of it is no target.
+    pub fn target(&self, request: &RequestView, forward: &Forward) -> Result<String, Refusal> {
+        match &forward.rewrite {
+            None => Ok(request.target()),
+            Some(template) => rewrite::target(template, &self.facts(request), self.params())
+                .map_err(|_| Refusal::Bad(BadRequest::BadTarget)),
+        }
+    }
+
+    /// What tells its answer apart from others: the route's template, or scheme, host and target.
+    ///
+    /// # Errors
+    /// As [`Passed::target`].
+    pub fn key(&self, request: &RequestView, rule: &CacheRule, forward: &Forward) -> Result<Key, Refusal> {
+        Ok(match &rule.key {
+            Some(template) => {
+                let mut text = String::with_capacity(96);
+                template.render_key(&self.facts(request), &mut text);
+                Key::rendered("", &text, String::new())
+            }
+            None => {
+                let target = self.target(request, forward)?;
+                Key::target(request.scheme, &request.authority, &target, String::new())
+            }
+        })
+    }
+
+    /// How its answer may be kept and used.
+    #[must_use]
+    pub fn policy<'r>(&self, running: &'r Running, request: &RequestView, rule: &CacheRule) -> Cow<'r, Rule> {
+        let mut policy = Cow::Borrowed(running.cache_rule(self.route));
+        if self.holds(request, &rule.keeping.bypass) {
+            policy.to_mut().bypassed = true;
+        }
+        policy
+    }
+
+    /// Whether the route forbids to keep its answer.
+    #[must_use]
+    pub fn keeps_nothing(&self, request: &RequestView, rule: &CacheRule) -> bool {
+        self.holds(request, &rule.keeping.no_store)
+    }
+
+    /// Whether one of these is neither empty nor `0` (nginx's `proxy_cache_bypass`).
+    fn holds(&self, request: &RequestView, conditions: &[Template]) -> bool {
+        let facts = self.facts(request);
+        conditions.iter().any(|condition| {
+            let mut text = String::new();
+            condition.render(&facts, &mut text);
+            !text.is_empty() && text != "0"
+        })
+    }
+
+    /// What the route's templates say it is purged by.
+    #[must_use]
+    pub fn tags(&self, request: &RequestView, rule: &CacheRule) -> Vec<Tag> {
+        self.tag_names(request, &rule.tags).iter().map(|name| Tag::named(name)).collect()
+    }
+
+    /// Tags by their names.
+    #[must_use]
+    pub fn tag_names(&self, request: &RequestView, templates: &[Template]) -> Vec<String> {
+        let facts = self.facts(request);
+        let name = |template: &Template| {
+            let mut text = String::new();
+            template.render_key(&facts, &mut text);
+            text
+        };
+        templates.iter().map(name).collect()
+    }
+}

@@ -1,0 +1,52 @@
+//! PURGE is said to a cache, so a route that keeps answers never passes it on: an origin that says 200 to everything would
+//! let any stranger empty the cache with it.
+
+use http::Method;
+
+use super::Passed;
+use crate::{
+    auth::{Caller, access::Access},
+    refusal::Refusal,
+    request::RequestView,
+    route::{Found, Matched},
+    running::Running,
+};
+
+/// The methods that people say to caches: nginx's and Varnish's word, and Varnish's other one.
+const WORDS: [&str; 2] = ["PURGE", "BAN"];
+
+impl Passed {
+    /// Whether a request is a PURGE for us, and may be one: the route is the one that answers GET.
+    ///
+    /// `None`: it is a method like any other, because nothing is kept there or a route names it.
+    ///
+    /// # Errors
+    /// 405 where nobody may purge, 403 for those who may not.
+    pub fn purging(running: &Running, request: &RequestView) -> Option<Result<Self, Refusal>> {
+        if !WORDS.contains(&request.method.as_str()) {
+            return None;
+        }
+        let find = |method: &Method| match running.router.find(
+            &request.host,
+            &request.path,
+            method,
+            &request.headers,
+        ) {
+            Found::Route(matched) => Some(matched),
+            Found::MethodNotAllowed(_) | Found::NotFound => None,
+        };
+        let methods = |matched: &Matched| &running.plan.routes[matched.route.index()].when.methods;
+        if find(&request.method).is_some_and(|matched| methods(&matched).contains(&request.method)) {
+            return None;
+        }
+        let matched = find(&Method::GET)?;
+        let rule = running.plan.routes[matched.route.index()].cache.as_ref()?;
+        Some(match rule.purge.as_ref().filter(|_| request.method.as_str() == WORDS[0]) {
+            None => Err(Refusal::Method("GET, HEAD".to_owned())),
+            Some(purge) if Access::new(&purge.allow, &[]).check(request.client).is_err() => {
+                Err(Refusal::Address)
+            }
+            Some(_) => Ok(Self { route: matched.route, params: matched.params, caller: Caller::Anonymous }),
+        })
+    }
+}

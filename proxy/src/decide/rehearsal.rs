@@ -1,0 +1,88 @@
+//! The same questions as [`super::decide`], asked for an operator who wants to know: nothing is charged, counted or asked of
+//! an origin.
+
+use std::sync::Arc;
+
+use weir_config::plan::RouteId;
+
+use super::{Passed, refusal_of};
+use crate::{
+    auth::{Caller, Session},
+    cache::Now,
+    refusal::Refusal,
+    request::RequestView,
+    route::Found,
+    running::Running,
+};
+
+/// What would become of a request.
+#[derive(Debug)]
+pub struct Rehearsal {
+    /// The route, also of a request that it would refuse.
+    pub route: Option<RouteId>,
+    /// What is known of the caller.
+    pub seen: Seen,
+    /// Go on, or say no. Limits are taken to have room, and a session that only an origin could confirm to be none.
+    pub verdict: Result<Passed, Refusal>,
+}
+
+/// What is known of a caller without asking an origin.
+#[derive(Debug)]
+pub enum Seen {
+    /// The route does not ask.
+    Unasked,
+    /// The request has no token.
+    Nothing,
+    /// Its token is somebody's.
+    Known(Arc<Session>),
+    /// Its token is nobody's.
+    Unknown,
+    /// Only an origin could say, and it is not asked.
+    Unsure,
+    /// Redis does not answer.
+    Unavailable,
+}
+
+impl Rehearsal {
+    /// Finds out.
+    pub async fn of(running: &Running, request: &RequestView, now: Now) -> Self {
+        let no = |refusal| Self { route: None, seen: Seen::Unasked, verdict: Err(refusal) };
+        let matched =
+            match running.router.find(&request.host, &request.path, &request.method, &request.headers) {
+                Found::Route(matched) => matched,
+                Found::MethodNotAllowed(allow) => {
+                    return no(Refusal::Method(allow.to_str().unwrap_or_default().to_owned()));
+                }
+                Found::NotFound => return no(Refusal::NoRoute),
+            };
+        let (id, params) = (matched.route, matched.params);
+        let passed = |caller| Passed { route: id, params, caller };
+        let seen = seen(running, id, request, now).await;
+        let verdict = if running.access(id).is_some_and(|access| access.check(request.client).is_err()) {
+            Err(Refusal::Address)
+        } else {
+            match (&seen, &running.plan.routes[id.index()].session) {
+                (Seen::Unavailable, _) => Err(Refusal::SessionsDown),
+                (Seen::Known(session), Some(rule)) => {
+                    Caller::admit(Some(Arc::clone(session)), rule).map(passed).map_err(refusal_of)
+                }
+                (Seen::Nothing | Seen::Unknown, Some(rule)) => {
+                    Caller::admit(None, rule).map(passed).map_err(refusal_of)
+                }
+                _ => Ok(passed(Caller::Anonymous)),
+            }
+        };
+        Self { route: Some(id), seen, verdict }
+    }
+}
+
+async fn seen(running: &Running, id: RouteId, request: &RequestView, now: Now) -> Seen {
+    let Some(rule) = &running.plan.routes[id.index()].session else { return Seen::Unasked };
+    let Some(token) = running.token(rule, &request.headers) else { return Seen::Nothing };
+    match running.known_session(rule, &token, now.wall).await {
+        Err(_) => Seen::Unavailable,
+        Ok(None) => Seen::Unsure,
+        Ok(Some(None)) => Seen::Unknown,
+        Ok(Some(Some(session))) => Seen::Known(session),
+    }
+}

@@ -1,0 +1,56 @@
+//! The command line's questions to an edge that runs, by its admin listener.
+
+use std::{net::SocketAddr, time::Duration};
+
+use http::StatusCode;
+
+use crate::{
+    explain::{Question, Report},
+    http_client::{self, Address, Target, Way},
+    source::Source,
+};
+
+/// For the whole of a question.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// An explanation is a few lines for each variant.
+const ANSWER_BYTES: usize = 1 << 20;
+
+/// The admin listener of the edge that runs with a configuration.
+///
+/// # Errors
+/// Why it is not known, in words for the operator.
+pub fn admin_of(source: &Source) -> Result<SocketAddr, String> {
+    let loaded = source.load().map_err(|report| format!("the configuration does not load:\n{report}"))?;
+    let file = source.path().display();
+    let admin = loaded.plan.admin.ok_or_else(|| format!("{file} says `admin: off`: nobody can be asked"))?;
+    match admin.address.port() {
+        0 => Err(format!("{file} leaves the admin listener's port to the system: name it with --admin")),
+        _ => Ok(admin.address),
+    }
+}
+
+/// Asks the edge why.
+///
+/// # Errors
+/// Why there is no explanation, in words for the operator.
+pub fn explain(admin: SocketAddr, question: &Question) -> Result<Report, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|problem| problem.to_string())?;
+    let (address, host) = (Address::Inet(admin), admin.to_string());
+    let target = Target { address: &address, host: &host, tls: None, way: Way::default() };
+    let body = serde_json::json!(question).to_string();
+    let answer = runtime
+        .block_on(http_client::post_json(target, "/explain", body, PATIENCE, ANSWER_BYTES))
+        .map_err(|problem| format!("the admin listener at {admin} does not answer: {problem}"))?;
+    if answer.status() == StatusCode::OK {
+        return serde_json::from_slice(answer.body())
+            .map_err(|problem| format!("{admin} answers, but not as an edge of this version: {problem}"));
+    }
+    let said = serde_json::from_slice::<serde_json::Value>(answer.body()).unwrap_or_default();
+    let said = said["error"]
+        .as_str()
+        .map_or_else(|| String::from_utf8_lossy(answer.body()).trim().to_owned(), str::to_owned);
+    Err(format!("{admin} says {}: {said}", answer.status().as_u16()))
+}

@@ -1,0 +1,90 @@
+//! Purges that somebody orders, by the admin listener or with PURGE.
+
+use super::{PurgedBy, Running};
+use crate::cache::{Head, Key, Purge, Tag, Url};
+
+/// What is to be purged, in every cache unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// One key, as templates render it; of routes without a template, the URL.
+    Key(String),
+    /// What was fetched for this URL, under whatever key.
+    Url(Url),
+    /// What was fetched for URLs that begin like this.
+    Prefix(Url),
+    /// What carries this tag.
+    Tag(String),
+    /// Everything in one cache, by its position, or in all.
+    All(Option<usize>),
+}
+
+impl Order {
+    /// Its kind and its object, as it is ordered.
+    #[must_use]
+    pub fn said<'o>(&'o self, running: &'o Running) -> (&'static str, &'o str) {
+        match self {
+            Self::Key(text) => ("key", text),
+            Self::Url(url) => ("url", url.as_str()),
+            Self::Prefix(url) => ("prefix", url.as_str()),
+            Self::Tag(name) => ("tag", name),
+            Self::All(None) => ("all", "every cache"),
+            Self::All(Some(at)) => ("all", &running.plan.caches[*at].name),
+        }
+    }
+
+    /// The keys of [`Order::Key`]: a text can be a template's or a URL.
+    fn keys(text: &str) -> impl Iterator<Item = Key> {
+        let target = Url::parse(text).map(|url| {
+            let (scheme, authority, target) = url.parts();
+            Key::target(scheme, authority, target, String::new())
+        });
+        [Key::rendered("", text, String::new())].into_iter().chain(target)
+    }
+}
+
+impl Running {
+    /// Purges what is ordered, fills under way included.
+    pub fn purge(&self, order: &Order, mode: Purge, by: PurgedBy) {
+        match order {
+            Order::Key(text) => {
+                for key in Order::keys(text) {
+                    self.caches.iter().for_each(|cache| cache.purge_key(&key, mode));
+                }
+            }
+            Order::Url(url) => self.tags.purge(url.tag(), mode),
+            Order::Prefix(prefix) => self.tags.purge_prefix(prefix, mode),
+            Order::Tag(name) => self.tags.purge(Tag::named(name), mode),
+            Order::All(one) => {
+                let is_meant = |at: usize| one.is_none_or(|one| one == at);
+                let caches = self.caches.iter().enumerate().filter(|(at, _)| is_meant(*at));
+                caches.for_each(|(_, cache)| cache.purge_all(mode));
+            }
+        }
+        self.count_purges(by, mode, 1);
+    }
+
+    /// How many entries a purge would end; `None` where it would have to look at every entry and `thoroughly` is not asked.
+    #[must_use]
+    pub fn entries(&self, order: &Order, thoroughly: bool) -> Option<usize> {
+        if let Order::Key(text) = order {
+            let under = |key: Key| self.caches.iter().map(|cache| cache.under(&key).len()).sum::<usize>();
+            return Some(Order::keys(text).map(under).sum());
+        }
+        let like: Box<dyn Fn(&Head) -> bool> = match order {
+            _ if !thoroughly => return None,
+            Order::Url(url) => has(url.tag()),
+            Order::Tag(name) => has(Tag::named(name)),
+            Order::Prefix(prefix) => Box::new(|head| head.url.as_str().starts_with(prefix.as_str())),
+            Order::Key(_) | Order::All(_) => Box::new(|_| true),
+        };
+        let of = |(at, cache): (usize, &crate::cache::Cache)| match order {
+            Order::All(Some(one)) if *one != at => 0,
+            _ => cache.count(&like),
+        };
+        Some(self.caches.iter().enumerate().map(of).sum())
+    }
+}
+
+fn has(tag: Tag) -> Box<dyn Fn(&Head) -> bool> {
+    Box::new(move |head| head.tags.contains(&tag))
+}

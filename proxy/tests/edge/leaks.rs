@@ -1,0 +1,258 @@
+//! The leak guard: what an origin wrongly says is for everybody, and shows whose it is, is kept for nobody.
+
+use std::sync::Arc;
+
+use crate::support::{Edge, Gate, Origin, until};
+
+/// What an answer to a token is: further fields, and the body.
+type Show = fn(&str) -> (String, String);
+
+/// Shows its caller what it knows of them, and says that it is for everybody.
+fn careless(show: Show) -> Origin {
+    Origin::start(move |request, wire| {
+        let token = request.field("authorization").replace("Bearer ", "") + &request.field("x-token");
+        if request.target() == "/auth/session" {
+            let session = format!(
+                r#"{{"user_id":"id-of-{0}","session_id":"session-of-{0}","email":"{0}@example.org"}}"#,
+                name(&token)
+            );
+            return wire.answer("", session);
+        }
+        let (fields, body) = show(&token);
+        wire.answer(&format!("cache-control: public, max-age=60\r\n{fields}"), body);
+    })
+}
+
+fn edge(origin: &Origin, rule: &str) -> Edge {
+    Edge::start(&format!(
+        "caches: {{ store: {{}} }}
+sessions: {{ app: {{ from: [bearer, {{ header: x-token }}], ask: {{ upstream: api, path: /auth/session }} }} }}
+upstreams: {{ api: {{ servers: [{}] }} }}
+routes:
+  - {{ name: shared, match: /*, session: {{ use: app }}, cache: {{ in: store, ttl: 60s{rule} }}, to: api }}
+",
+        origin.address
+    ))
+}
+
+/// Whose token it is.
+fn name(token: &str) -> &str {
+    token.strip_prefix("tokenof").unwrap_or(token)
+}
+
+const FOUND: &str = "weir_cache_leaks_prevented_total{cache=\"store\"}";
+
+#[test]
+fn an_answer_that_shows_its_caller_is_not_kept_and_the_operator_hears_of_it() {
+    let shows: [(Show, &str); 6] = [
+        (|token| (String::new(), format!("<p>{}@example.org</p>", name(token))), "leak-email"),
+        (|token| (String::new(), format!("{{\"token\":\"{token}\"}}")), "leak-"),
+        (|token| (String::new(), format!("<a href=/users/id-of-{}>", name(token))), "leak-user-id"),
+        (|token| (String::new(), format!("session-of-{}", name(token))), "leak-session-id"),
+        (|token| (format!("x-user: {}@example.org\r\n", name(token)), "x".to_owned()), "leak-email"),
+        (
+            |token| (String::new(), format!("{0}{1}@example.org{0}", "x".repeat(4000), name(token))),
+            "leak-email",
+        ),
+    ];
+    for (show, reason) in shows {
+        for credentials in ["authorization: Bearer", "x-token:"] {
+            let origin = careless(show);
+            let edge = edge(&origin, "");
+            let ask = |token: &str| edge.ask("/page", &format!("{credentials} {token}\r\n"));
+            let first = ask("tokenofanna");
+            let (_, body) = show("tokenofanna");
+            assert_eq!((first.status, first.text()), (200, body), "the caller gets it whole");
+            let status = first.cache();
+            assert!(status.contains(&format!("detail={reason}")) && !status.contains("stored"), "{status}");
+            let second = ask("tokenofbert");
+            assert!(!second.text().contains("anna") && !format!("{:?}", second.head).contains("anna"));
+            assert!(!edge.get("/page").text().contains("anna"), "nor does a stranger get it");
+            assert_eq!(edge.metric(FOUND), 2.0);
+            until("the operator hears of it", || {
+                edge.output()
+                    .lines()
+                    .any(|line| line.contains("\"WARN\"") && line.contains(reason) && line.contains("shared"))
+            });
+            let warned: Vec<_> = edge
+                .output()
+                .lines()
+                .filter(|line| line.contains("showed its caller"))
+                .map(str::to_owned)
+                .collect();
+            assert!(
+                warned.iter().all(|line| !line.contains("anna") && !line.contains("bert")),
+                "but not what it was: {warned:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_explanation_says_what_was_found() {
+    let origin = careless(|token| (String::new(), format!("mail: {}@example.org", name(token))));
+    let edge = edge(&origin, "");
+    edge.ask("/page", "authorization: Bearer tokenofanna\r\n");
+    let question = serde_json::json!({ "url": "http://edge.test/page" });
+    let (_, report) = crate::changing::operate(&edge, "POST", "/explain", &question, "");
+    assert_eq!(report["cache"]["last_refusal"]["reason"], "leak-email");
+    assert_eq!(
+        report["cache"]["last_refusal"]["why"],
+        "it said it was for everybody, and showed the caller's address"
+    );
+}
+
+#[test]
+fn an_answer_that_shows_nobody_is_kept_for_everybody() {
+    let origin = careless(|_| (String::new(), "the same for all".to_owned()));
+    let edge = edge(&origin, "");
+    edge.ask("/page", "authorization: Bearer tokenofanna\r\ncookie: lang=en; id=0123456789abcdef0123\r\n");
+    let asked = origin.count();
+    let second = edge.ask("/page", "authorization: Bearer tokenofbert\r\n");
+    assert!(second.cache().contains("hit") && second.text() == "the same for all", "{}", second.cache());
+    assert!(edge.get("/page").cache().contains("hit"));
+    assert_eq!((origin.count() - asked, edge.metric(FOUND)), (1, 0.0), "only Bert's session was asked for");
+}
+
+#[test]
+fn a_large_answer_that_was_looked_into_arrives_whole_and_is_kept() {
+    for chunked in [false, true] {
+        let body: String = (0..40_000).map(|number| format!("{number} ")).collect();
+        let expected = body.clone();
+        let origin = Origin::start(move |_, wire| {
+            let fields = "cache-control: public, max-age=60\r\n";
+            if !chunked {
+                return wire.answer(fields, &body);
+            }
+            wire.send(format!("HTTP/1.1 200 OK\r\n{fields}transfer-encoding: chunked\r\n\r\n"));
+            for piece in body.as_bytes().chunks(1000) {
+                wire.send(format!("{:x}\r\n", piece.len()));
+                wire.send(piece);
+                wire.send("\r\n");
+            }
+            wire.send("0\r\n\r\n");
+        });
+        let edge = edge(&origin, "");
+        for round in 0..3 {
+            let answer = edge.ask("/large", "cookie: id=0123456789abcdef0123\r\n");
+            assert!(answer.whole && answer.text() == expected, "round {round}, chunked {chunked}");
+            assert_eq!(answer.cache().contains("hit"), round > 0, "{}", answer.cache());
+        }
+        assert_eq!(origin.count(), 1);
+    }
+}
+
+#[test]
+fn a_find_reaches_nobody_who_waits_for_the_same() {
+    let (gate, held) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
+    let (release, arrived) = (Arc::clone(&gate), Arc::clone(&held));
+    let origin = Origin::start(move |request, wire| {
+        let cookie = request.field("cookie");
+        wire.send(
+            "HTTP/1.1 200 OK\r\ncache-control: public, max-age=60\r\ncontent-length: 40\r\n\r\n0123456789",
+        );
+        arrived.open();
+        release.pass();
+        wire.send(format!("{cookie:>30}"));
+    });
+    let edge = Edge::routing(&origin, "cache: { in: store }", "caches: { store: {} }");
+    let mut clients: Vec<_> = ["anna", "bert", "cleo"]
+        .map(|name| (format!("sid=cookie-of-{name}-0123"), edge.connect()))
+        .into_iter()
+        .collect();
+    for (cookie, client) in &mut clients {
+        client.send(format!("GET /x HTTP/1.1\r\nhost: edge.test\r\ncookie: {cookie}\r\n\r\n"));
+    }
+    held.pass();
+    until("all are under way", || edge.metric("weir_requests_in_flight") == 3.0);
+    gate.open();
+    for (cookie, client) in &mut clients {
+        let answer = client.answer();
+        assert!(answer.whole && answer.text().ends_with(&*cookie), "{cookie} got {}", answer.text());
+    }
+    assert_eq!(edge.metric("weir_cache_entries{cache=\"store\"}"), 0.0);
+}
+
+#[test]
+fn an_answer_that_breaks_while_it_is_looked_into_is_a_failure() {
+    let origin = Origin::start(|_, wire| {
+        wire.send(
+            "HTTP/1.1 200 OK\r\ncache-control: public, max-age=60\r\ncontent-length: 50\r\n\r\nonly this",
+        );
+        wire.cut();
+    });
+    let edge = edge(&origin, "");
+    for _ in 0..2 {
+        assert_eq!(edge.ask("/x", "cookie: id=0123456789abcdef0123\r\n").status, 502);
+    }
+    assert_eq!(edge.metric("weir_cache_entries{cache=\"store\"}"), 0.0);
+}
+
+#[test]
+fn an_answer_to_a_session_is_not_shared_unless_the_origin_says_so() {
+    let origin = Origin::start(|request, wire| match request.target() {
+        "/auth/session" => wire.answer("", r#"{"user_id":"somebody-long"}"#),
+        "/said" => wire.answer("cache-control: s-maxage=60\r\n", "x"),
+        _ => wire.answer("cache-control: max-age=60\r\n", "x"),
+    });
+    let edge = edge(&origin, "");
+    let first = edge.ask("/unsaid", "x-token: tokenofanna\r\n");
+    assert!(first.cache().contains("detail=session"), "{}", first.cache());
+    assert!(!edge.get("/unsaid").cache().contains("hit"));
+    edge.ask("/said", "x-token: tokenofanna\r\n");
+    assert!(edge.get("/said").cache().contains("hit"));
+}
+
+#[test]
+fn under_a_key_of_their_own_callers_find_what_is_theirs() {
+    let origin = careless(|token| (String::new(), format!("<p>{}@example.org</p>", name(token))));
+    let edge = edge(&origin, ", key: \"page:${session.user_id}\"");
+    let ask = |token: &str| edge.ask("/page", &format!("authorization: Bearer {token}\r\n"));
+    for token in ["tokenofanna", "tokenofbert"] {
+        ask(token);
+        let again = ask(token);
+        assert!(again.cache().contains("hit") && again.text().contains(name(token)), "{}", again.cache());
+    }
+    assert_eq!(edge.metric(FOUND), 0.0);
+}
+
+#[test]
+fn what_varies_by_who_the_edge_says_asks_is_not_shared() {
+    let origin = Origin::start(|request, wire| {
+        if request.target() == "/auth/session" {
+            return wire.answer("", r#"{"user_id":"anna","plan":"gold"}"#);
+        }
+        let fields = format!("cache-control: public, max-age=60\r\nvary: {}\r\n", &request.target()[1..]);
+        wire.answer(&fields, if request.has("x-weir-identity") { "for members" } else { "for strangers" });
+    });
+    let edge = Edge::start(&format!(
+        "caches: {{ store: {{}} }}
+identity: {{ secret: a-secret-of-a-test-that-is-long-enough }}
+sessions: {{ app: {{ from: [bearer], ask: {{ upstream: api, path: /auth/session }} }} }}
+upstreams: {{ api: {{ servers: [{}] }} }}
+routes:
+  - match: /*
+    session: {{ use: app }}
+    request_headers: {{ x-plan: \"${{session.plan}}\", x-fixed: always }}
+    cache: {{ in: store }}
+    to: api
+",
+        origin.address
+    ));
+    for field in ["X-Weir-Identity", "x-plan", "X-Real-IP"] {
+        let member = edge.ask(&format!("/{field}"), "authorization: Bearer tokenofanna\r\n");
+        assert!(
+            member.text() == "for members" && member.cache().contains("detail=vary-edge"),
+            "{}",
+            member.cache()
+        );
+        assert_eq!(edge.get(&format!("/{field}")).text(), "for strangers", "{field}");
+    }
+    for field in ["x-fixed", "accept"] {
+        edge.get(&format!("/{field}"));
+        assert!(
+            edge.get(&format!("/{field}")).cache().contains("hit"),
+            "{field} is the same for all who send the same"
+        );
+    }
+}
