@@ -154,7 +154,7 @@ impl Cache {
         standing.filter(|(_, standing)| *standing != Standing::Gone).collect()
     }
 
-    /// How many entries that were not purged are like this. It looks at every one: a tenth of a second for a million.
+    /// How many entries that were not purged are like this. It looks at every one.
     #[must_use]
     pub fn count(&self, like: impl Fn(&Head) -> bool) -> usize {
         let counts =

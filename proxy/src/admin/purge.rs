@@ -5,7 +5,7 @@
 //! | `key` | one key, as `explain` shows it |
 //! | `url` | what was fetched for a URL, under whatever key: every variant, and every caller's |
 //! | `prefix` | what was fetched for URLs that begin like this |
-//! | `tag` | what carries a tag: the route's, or the origin's `Cache-Tag` and `Surrogate-Key` |
+//! | `tag` | what carries a tag: the route's, as `explain` shows it, or the origin's `Cache-Tag` and `Surrogate-Key` |
 //! | `all` | `true`: every cache; a name: that one |
 //!
 //! The first four take one or a list. `"soft": true` makes entries stale instead of gone. Each purge is done in every cache
@@ -95,12 +95,13 @@ where
     };
     let snapshot = state.snapshot();
     let wish = serde_json::from_slice::<Wish>(&body).map_err(|problem| problem.to_string());
-    let orders = match wish.and_then(|wish| orders(&wish, &snapshot.running).map(|orders| (orders, wish))) {
+    let (orders, wish) = match wish
+        .and_then(|wish| orders(&wish, &snapshot.running).map(|orders| (orders, wish)))
+    {
         Ok((orders, wish)) if !orders.is_empty() => (orders, wish),
         Ok(_) => return refused(StatusCode::UNPROCESSABLE_ENTITY, "name a key, url, prefix or tag, or all"),
         Err(problem) => return refused(StatusCode::UNPROCESSABLE_ENTITY, &problem),
     };
-    let (orders, wish) = orders;
     let (mode, word) = if wish.soft { (Purge::Soft, "soft") } else { (Purge::Hard, "hard") };
     let purge = move || {
         let done = |order: &Order| {

@@ -14,7 +14,7 @@ use super::{
     url::Url,
 };
 
-/// An entry older than all of them is compared with each, for about a microsecond in all.
+/// An entry older than all of them is compared with each.
 const MOST: usize = 128;
 
 /// The purges by prefix.
@@ -95,6 +95,8 @@ impl Prefixes {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot build its input has failed")]
+    use proptest::prelude::*;
+
     use super::super::tags::Tags;
     use super::*;
 
@@ -124,6 +126,35 @@ mod tests {
         tags.purge_prefix(&all, Purge::Soft);
         assert_eq!(tags.standing_of(&all, before), Standing::Gone);
         assert_eq!(tags.standing_of(&all, between), Standing::Soft);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Against a list that forgets nothing: no purge is forgotten, and while there is room none is invented.
+        #[test]
+        fn purges_count_as_in_a_list_without_bound(
+            purges in proptest::collection::vec(("[ab/]{0,3}", any::<bool>()), 1..300),
+            asked in "[ab/]{0,4}",
+            since in any::<proptest::sample::Index>(),
+        ) {
+            let (tags, since) = (Tags::new(), since.index(purges.len()));
+            let url = |path: &str| url(&format!("http://h/{path}"));
+            let (mut moment, mut expected) = (tags.moment(), Standing::Good);
+            for (at, (prefix, is_hard)) in purges.iter().enumerate() {
+                if at == since {
+                    moment = tags.moment();
+                }
+                let (mode, left) = if *is_hard { (Purge::Hard, Standing::Gone) } else { (Purge::Soft, Standing::Soft) };
+                tags.purge_prefix(&url(prefix), mode);
+                if at >= since && url(&asked).as_str().starts_with(url(prefix).as_str()) {
+                    expected = expected.max(left);
+                }
+            }
+            let found = tags.standing_of(&url(&asked), moment);
+            prop_assert!(found >= expected);
+            prop_assert!(found == expected || tags.prefix_lines() == MOST);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::{key::Key, policy::NotStored};
 
-/// Keys remembered; about 300 KiB when there are so many.
+/// Keys remembered; some hundred KiB when there are so many.
 const MOST: NonZeroUsize = NonZeroUsize::new(4096).expect("is not zero");
 
 /// The last refusal of each key, by its hash: no key and no caller is named.

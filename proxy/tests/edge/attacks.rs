@@ -118,6 +118,33 @@ fn no_spelling_of_a_target_is_answered_with_another_s() {
     }
 }
 
+/// Parameter pollution: the key sees the first of two, the origin the last.
+#[test]
+fn a_parameter_or_cookie_sent_twice_is_not_the_one_in_the_key() {
+    let origin = Origin::start(|request, wire| {
+        let last = request.target().rsplit("page=").next().unwrap_or_default().to_owned();
+        let cookie = request.field("cookie").rsplit("theme=").next().unwrap_or_default().to_owned();
+        wire.answer("cache-control: public, max-age=60\r\n", format!("page {last} in {cookie}"));
+    });
+    let edge = caching(&origin, ", key: \"${query.page}:${cookie.theme}\"");
+    let ask = |query: &str, cookies: &str| {
+        edge.ask(&format!("/list?{query}"), &format!("cookie: {cookies}\r\n")).text()
+    };
+    for (query, cookies) in [
+        ("page=1&page=evil", "theme=dark"),
+        ("page=1&p%61ge=evil&page=evil", "theme=dark"),
+        ("page=1", "theme=dark; theme=evil"),
+        ("page=1&page=evil", "theme=dark; theme=evil"),
+    ] {
+        assert!(ask(query, cookies).contains("evil"));
+        assert_eq!(ask("page=1", "theme=dark"), "page 1 in dark", "after {query} and {cookies}");
+    }
+    let asked = origin.count();
+    assert_eq!(ask("page=1&x=2", "theme=dark; a=b"), "page 1 in dark");
+    assert!(ask("page=1&page=evil", "theme=dark").contains("evil"));
+    assert_eq!(origin.count(), asked, "each is kept for its like");
+}
+
 #[test]
 fn answers_to_other_methods_are_no_answers_to_get() {
     let origin =
