@@ -43,6 +43,8 @@ pub enum Refusal {
     NoPeer,
     /// Every peer that is up has all the requests it takes.
     PeersFull,
+    /// We have no connection left to ask a peer on.
+    NoSocket,
     /// The circuit breaker leaves the upstream alone.
     CircuitOpen {
         /// When it is worth coming back.
@@ -109,6 +111,7 @@ impl Refusal {
             Self::Hops => Said { closes: true, ..said(400, "hop_by_hop", "the request cannot be passed on") },
             Self::NoPeer => said(502, "no_peer", "no server is available"),
             Self::PeersFull => said(503, "peers_full", "every server is busy"),
+            Self::NoSocket => said(503, "no_socket", "no connection can be opened at the moment"),
             Self::CircuitOpen { .. } => said(503, "circuit_open", "the servers fail at the moment"),
             Self::PeerFailed(_) => said(502, "peer_failed", "the server's answer could not be used"),
             Self::PeerTimeout(_) => said(504, "peer_timeout", "the server did not answer in time"),
@@ -125,7 +128,9 @@ impl Refusal {
             Self::Limited { retry_after } | Self::CircuitOpen { retry_after } => {
                 vec![(http::header::RETRY_AFTER, whole_seconds(*retry_after).to_string())]
             }
-            Self::SessionsDown | Self::PeersFull => vec![(http::header::RETRY_AFTER, "1".to_owned())],
+            Self::SessionsDown | Self::PeersFull | Self::NoSocket => {
+                vec![(http::header::RETRY_AFTER, "1".to_owned())]
+            }
             Self::Method(allow) => vec![(http::header::ALLOW, allow.clone())],
             Self::NoSession => vec![(http::header::WWW_AUTHENTICATE, "Bearer".to_owned())],
             _ => Vec::new(),
@@ -163,6 +168,7 @@ mod tests {
             Refusal::NoSession,
             Refusal::Role,
             Refusal::NoPeer,
+            Refusal::NoSocket,
             Refusal::PeerTimeout(Failure::ReadTimeout),
         ];
         for refusal in all {

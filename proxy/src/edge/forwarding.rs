@@ -15,7 +15,7 @@ use super::{
 use crate::{
     balance::{Asker, NoPeer},
     cache::{self, Purge, Tag},
-    forward::{grpc, headers, hop_by_hop, upgrade::Upgrade},
+    forward::{grpc, headers, hop_by_hop, retry::Failure, upgrade::Upgrade},
     journey::Journey,
     refusal::Refusal,
     running::PurgedBy,
@@ -250,6 +250,7 @@ pub(super) fn broke_off(cut: &Cut, journey: &mut Journey) -> Ended {
 pub(super) fn refusal_of(none: &NoAnswer) -> Refusal {
     match none {
         NoAnswer::NoPeer(NoPeer::Full) => Refusal::PeersFull,
+        NoAnswer::Failed(Failure::NoSocket) => Refusal::NoSocket,
         NoAnswer::NoPeer(NoPeer::Open(retry_after)) => Refusal::CircuitOpen { retry_after: *retry_after },
         NoAnswer::NoPeer(_) => Refusal::NoPeer,
         NoAnswer::Failed(failure) if failure.status() == StatusCode::GATEWAY_TIMEOUT => {

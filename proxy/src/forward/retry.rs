@@ -16,6 +16,8 @@ use weir_config::plan::{Retry, RetryOn};
 pub enum Failure {
     /// No connection: refused, unreachable, or TLS failed. Nothing was sent.
     Connect,
+    /// No connection, because we are out of descriptors, ports or memory: nothing that the peer could help.
+    NoSocket,
     /// No connection in time. Nothing was sent.
     ConnectTimeout,
     /// The connection broke before anything of the request was sent (a kept-alive one that the peer had closed).
@@ -112,7 +114,8 @@ impl Stop {
 }
 
 impl Failure {
-    /// What the client hears when no further attempt is made: the origin's own status, 504 for silence, 502 otherwise.
+    /// What the client hears when no further attempt is made: the origin's own status, 504 for silence, 503 when the want is
+    /// ours, 502 otherwise.
     ///
     /// Source: RFC 9110 §15.6.3 and §15.6.5; nginx `ngx_http_upstream_next`.
     #[must_use]
@@ -123,6 +126,7 @@ impl Failure {
                 StatusCode::GATEWAY_TIMEOUT
             }
             Self::Connect | Self::ResetUnsent | Self::Reset | Self::BadAnswer => StatusCode::BAD_GATEWAY,
+            Self::NoSocket => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -131,6 +135,7 @@ impl Failure {
     pub fn word(self) -> &'static str {
         match self {
             Self::Connect => "connect",
+            Self::NoSocket => "no_socket",
             Self::ConnectTimeout => "connect_timeout",
             Self::ResetUnsent => "reset_unsent",
             Self::Reset => "reset",
@@ -155,7 +160,7 @@ impl Failure {
         match self {
             Self::Status(StatusCode::FORBIDDEN | StatusCode::NOT_FOUND) | Self::ResetUnsent => false,
             // Whoever found it silent has taken it out already, for longer each time.
-            Self::Silent => false,
+            Self::Silent | Self::NoSocket => false,
             Self::Status(status) => on.iter().any(|on| on.is_status(status.as_u16())),
             // Without its word in `on` it is no reason to ask the next peer, but it is a failure of this one (nginx, the same).
             _ => true,
@@ -166,6 +171,8 @@ impl Failure {
     fn is_in(self, on: &[RetryOn]) -> bool {
         let word = match self {
             Self::ResetUnsent => return true,
+            // No peer has a socket for us then.
+            Self::NoSocket => return false,
             Self::Connect | Self::Reset => RetryOn::Error,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::ReadTimeout | Self::Silent => {
                 RetryOn::Timeout
@@ -178,7 +185,7 @@ impl Failure {
 
     /// Whether a part of the request may have reached the peer.
     fn was_sent(self) -> bool {
-        !matches!(self, Self::Connect | Self::ConnectTimeout | Self::ResetUnsent)
+        !matches!(self, Self::Connect | Self::NoSocket | Self::ConnectTimeout | Self::ResetUnsent)
     }
 }
 
@@ -240,6 +247,13 @@ mod tests {
         Failure::BadAnswer,
         BUSY,
     ];
+
+    #[test]
+    fn our_own_want_of_sockets_is_no_peers_fault_and_no_reason_to_ask_another() {
+        let first = first(&Method::GET);
+        assert_eq!(RULE.stop(Failure::NoSocket, &first, first.started), Some(Stop::NoFailure));
+        assert!(!Failure::NoSocket.blames(ON));
+    }
 
     fn first(method: &Method) -> Progress<'_> {
         Progress { method, attempts: 1, started: Instant::now(), body: Body::Held, client: Client::Waiting }

@@ -22,7 +22,7 @@ impl Refusal {
                 "weir; error=http_request_denied"
             }
             Self::NoPeer | Self::CircuitOpen { .. } => "weir; error=destination_unavailable",
-            Self::PeersFull => "weir; error=connection_limit_reached",
+            Self::PeersFull | Self::NoSocket => "weir; error=connection_limit_reached",
             Self::PeerFailed(failure) | Self::PeerTimeout(failure) => of(*failure),
             Self::SessionsDown | Self::Internal => "weir; error=proxy_internal_error",
             // Not an error of the way to the origin: nobody was to be asked.
@@ -36,6 +36,7 @@ impl Refusal {
 fn of(failure: Failure) -> &'static str {
     match failure {
         Failure::Connect => "weir; error=connection_refused",
+        Failure::NoSocket => "weir; error=connection_limit_reached",
         Failure::ConnectTimeout => "weir; error=connection_timeout",
         Failure::ResetUnsent | Failure::Reset => "weir; error=connection_terminated",
         Failure::FirstByteTimeout | Failure::Silent => "weir; error=http_response_timeout",

@@ -1,6 +1,7 @@
 //! Faults under load: one peer of three does its worst, and no request fails that could have been served by another.
 
 use std::{
+    io::Read,
     net::{SocketAddr, TcpListener},
     sync::{
         Arc,
@@ -10,10 +11,6 @@ use std::{
 };
 
 use crate::support::{Answer, Client, Edge, Gate, Origin, Request, Wire, get, ok, until};
-
-/// Of the plan, unless it says otherwise.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const FAIL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An edge before these peers; tests that are not about it wait no longer than they must.
 fn edge(peers: &[SocketAddr], rest: &str) -> Edge {
@@ -37,8 +34,11 @@ fn is_asked(edge: &Edge, peer: SocketAddr) -> bool {
 struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
-    clients: Vec<std::thread::JoinHandle<Vec<(Instant, Duration, Answer)>>>,
+    clients: Vec<std::thread::JoinHandle<Vec<Timed>>>,
 }
+
+/// When it was asked for, how long it took, and what came.
+type Timed = (Instant, Duration, Answer);
 
 impl Load {
     fn start(address: SocketAddr, clients: usize) -> Self {
@@ -76,37 +76,62 @@ impl Load {
         self.more(200)
     }
 
-    /// Every answer: when it was asked for, and how long it took.
-    fn end(self) -> Vec<(Instant, Duration, Answer)> {
+    /// Every answer.
+    fn end(self) -> Vec<Timed> {
         self.stop.store(true, Ordering::SeqCst);
         self.clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     }
 }
 
-/// Of so many answers, none failed, and none that was asked for after `settled` was slow: less than half of what waiting for
-/// a silent peer takes, so that a busy machine is no failure.
+/// Of so many answers, none failed, and those asked for after `settled` were quick: 99 of 100 within 100 ms, or, on a machine
+/// that has something else to do, within a few times what a `control` without a fault takes at the same time.
 #[track_caller]
-fn assert_served(answers: &[(Instant, Duration, Answer)], settled: Instant) {
-    for (_, took, answer) in answers {
+fn assert_served(answers: &[Timed], control: &[Timed], settled: Instant) {
+    for (_, took, answer) in answers.iter().chain(control) {
         assert_eq!((answer.status, answer.whole), (200, true), "after {took:?}: {}", answer.text());
     }
+    let (later, usual) = (p99(answers, settled), p99(control, settled));
+    assert!(later < Duration::from_millis(100).max(usual * 4), "p99 is {later:?}, without a fault {usual:?}");
+}
+
+fn p99(answers: &[Timed], settled: Instant) -> Duration {
     let mut later: Vec<_> =
-        answers.iter().filter(|(at, ..)| *at > settled).map(|(_, took, _)| took).collect();
+        answers.iter().filter(|(at, ..)| *at > settled).map(|(_, took, _)| *took).collect();
     later.sort();
-    let p99 = later[later.len() * 99 / 100];
-    assert!(*p99 < Duration::from_millis(400), "p99 of the {} later ones is {p99:?}", later.len());
+    later[later.len() * 99 / 100]
+}
+
+/// The same load on an edge whose peers are well.
+struct Control {
+    _peers: [Origin; 2],
+    _edge: Edge,
+    load: Load,
+}
+
+impl Control {
+    fn start() -> Self {
+        let peers = ["d", "e"].map(Origin::named);
+        let edge = edge(&peers.each_ref().map(|peer| peer.address), "");
+        let load = Load::start(edge.http(), 8);
+        Self { _peers: peers, _edge: edge, load }
+    }
+
+    fn end(self) -> Vec<Timed> {
+        self.load.end()
+    }
 }
 
 #[test]
 fn a_peer_killed_under_load_fails_nobody() {
     let (a, b, c) = (process(), Origin::named("b"), Origin::named("c"));
     let edge = edge(&[a.http(), b.address, c.address], "");
+    let control = Control::start();
     let load = Load::start(edge.http(), 16);
     load.more(200);
     drop(a);
     let settled = Instant::now() + Duration::from_millis(500);
     load.past(settled);
-    assert_served(&load.end(), settled);
+    assert_served(&load.end(), &control.end(), settled);
 }
 
 #[test]
@@ -114,10 +139,44 @@ fn a_peer_that_refuses_connections_fails_nobody() {
     let (mut a, b, c) = (Origin::named("a"), Origin::named("b"), Origin::named("c"));
     a.die();
     let edge = edge(&[a.address, b.address, c.address], "");
+    let control = Control::start();
     let load = Load::start(edge.http(), 16);
     let settled = Instant::now() + Duration::from_millis(500);
     load.past(settled);
-    assert_served(&load.end(), settled);
+    assert_served(&load.end(), &control.end(), settled);
+}
+
+#[test]
+fn a_peer_that_resets_connections_fails_nobody() {
+    let resets = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = resets.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for (count, stream) in resets.incoming().flatten().enumerate() {
+            let mut stream = socket2::Socket::from(stream);
+            stream.set_linger(Some(Duration::ZERO)).unwrap();
+            // At once, and in the middle of a request.
+            if count % 2 == 1 {
+                let _ = stream.read(&mut [0; 10]);
+            }
+        }
+    });
+    let (b, c) = (Origin::named("b"), Origin::named("c"));
+    // It is asked again and again: it never rests.
+    let edge = Edge::start(&format!(
+        "upstreams:\n  api:\n    servers: [{{ address: {address}, max_fails: 0 }}, {}, {}]\n    outlier: off\n    retry: {{ budget: 100% }}\nroutes: [{{ match: /*, to: api }}]\n",
+        b.address, c.address
+    ));
+    let control = Control::start();
+    let load = Load::start(edge.http(), 16);
+    let settled = Instant::now();
+    load.more(600);
+    assert_served(&load.end(), &control.end(), settled);
+    let reset = ["reset", "connect"].map(|outcome| {
+        edge.metric(&format!(
+            "weir_attempts_total{{outcome=\"{outcome}\",peer=\"{address}\",upstream=\"api\"}}"
+        ))
+    });
+    assert!(reset.iter().sum::<f64>() > 50.0, "{reset:?}");
 }
 
 #[test]
@@ -127,11 +186,12 @@ fn a_peer_that_accepts_and_is_silent_costs_a_handful_of_requests_a_second() {
     let address = silent.local_addr().unwrap();
     let (b, c) = (Origin::named("b"), Origin::named("c"));
     let edge = edge(&[address, b.address, c.address], "");
+    let control = Control::start();
     let load = Load::start(edge.http(), 16);
     until("it rests", || !is_asked(&edge, address));
     let settled = Instant::now();
     load.past(settled);
-    assert_served(&load.end(), settled);
+    assert_served(&load.end(), &control.end(), settled);
     let silent = format!("weir_attempts_total{{outcome=\"silent\",peer=\"{address}\",upstream=\"api\"}}");
     until("they are counted", || edge.metric(&silent) >= 5.0);
     // At most one of each client: by then nobody is sent there any more.
@@ -142,13 +202,14 @@ fn a_peer_that_accepts_and_is_silent_costs_a_handful_of_requests_a_second() {
 fn a_stopped_process_fails_nobody_and_is_asked_again_when_it_goes_on() {
     let (a, b, c) = (process(), Origin::named("b"), Origin::named("c"));
     let edge = edge(&[a.http(), b.address, c.address], "    outlier: { ejection: 5s }");
+    let control = Control::start();
     let load = Load::start(edge.http(), 16);
     load.more(300);
     a.signal("STOP");
     until("it rests", || !is_asked(&edge, a.http()));
     let settled = Instant::now();
     load.past(settled);
-    assert_served(&load.end(), settled);
+    assert_served(&load.end(), &control.end(), settled);
     a.signal("CONT");
     until("it is asked again", || get(edge.http(), "/").text() == "other");
 }
@@ -168,6 +229,7 @@ fn a_post_at_a_silent_peer_waits_for_its_own_timeout_and_is_not_repeated() {
     }
     // Turn by turn: when the second has been asked of `b`, the first waits at the silent one.
     until("both are asked", || b.count() == 1);
+    let control = Control::start();
     let load = Load::start(edge.http(), 8);
     let mut statuses = posts.map(|mut post| post.answer().status);
     assert!(began.elapsed() >= Duration::from_secs(2));
@@ -176,7 +238,7 @@ fn a_post_at_a_silent_peer_waits_for_its_own_timeout_and_is_not_repeated() {
     assert_eq!(b.seen().iter().filter(|request| request.method() == "POST").count(), 1);
     let settled = Instant::now();
     load.past(settled);
-    assert_served(&load.end(), settled);
+    assert_served(&load.end(), &control.end(), settled);
 }
 
 #[test]
@@ -270,15 +332,17 @@ fn when_all_are_dead_the_answer_is_quick_and_the_first_that_returns_is_asked_at_
     let edge = edge(&addresses, "");
     assert_eq!(edge.get("/").status, 200);
     origins.iter_mut().for_each(Origin::die);
-    for _ in 0..10 {
+    let mut took = [(); 11].map(|()| {
         let began = Instant::now();
         assert_eq!(edge.get("/").status, 502);
-        assert!(began.elapsed() < CONNECT_TIMEOUT, "{:?}", began.elapsed());
-    }
+        began.elapsed()
+    });
+    took.sort();
+    assert!(took[5] < Duration::from_millis(100), "{took:?}");
     let _back = Origin::on(addresses[1], |_, wire| _ = wire.send(ok("back")));
     let returned = Instant::now();
     until("it is asked again", || edge.get("/").text() == "back");
-    assert!(returned.elapsed() < FAIL_TIMEOUT, "{:?}", returned.elapsed());
+    assert!(returned.elapsed() < Duration::from_secs(1), "{:?}", returned.elapsed());
 }
 
 #[test]

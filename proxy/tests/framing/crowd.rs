@@ -159,6 +159,29 @@ fn without_descriptors_those_who_are_there_are_served_and_nothing_spins() {
     weir.assert_sane();
 }
 
+/// The want is ours: a peer that was never asked is not found at fault, and is asked as soon as it can be.
+#[test]
+fn a_peer_is_not_blamed_when_we_have_no_descriptor_left() {
+    let origin = Origin::start();
+    let weir = Weir::start_as(
+        &config(origin.address)
+            .replace("max_fails: 0", "max_fails: 1, fail_timeout: 60s")
+            .replace("    retry:", "    keepalive: 0\n    retry:"),
+        "ulimit -n 64; exec \"$0\" run \"$1\"",
+    );
+    let mut good = weir.connect();
+    good.is_served("before");
+    let crowd: Vec<_> = (0..150).map(|_| weir.connect()).collect();
+    assert_rests(&weir);
+    let refused = (0..5).map(|_| {
+        good.send(b"GET /victim/x HTTP/1.1\r\nHost: a.test\r\n\r\n");
+        good.answer().unwrap().status
+    });
+    assert_eq!(refused.collect::<Vec<_>>(), [503; 5]);
+    drop(crowd);
+    weir.connect().is_served("after");
+}
+
 /// The soft limit that systemd and shells begin with is smaller than one listener's `connections`.
 #[test]
 fn the_soft_limit_of_descriptors_is_raised_to_the_hard_one() {

@@ -65,6 +65,7 @@ async fn open(
 ) -> Result<(Session, Option<Past>), Failure> {
     let failed = |error: Box<pingora::Error>| match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
+        _ if is_our_want(&error) => Failure::NoSocket,
         _ => Failure::Connect,
     };
     let connectors = upstream.dial.connectors(shared);
@@ -85,6 +86,12 @@ async fn open(
     session.set_read_timeout(None);
     session.set_write_timeout(None);
     Ok((Session::Negotiated(Box::new(session)), reused.then(|| Past::none(Instant::now()))))
+}
+
+/// ENOMEM 12, ENFILE 23, EMFILE 24, EADDRNOTAVAIL 99 (no port is left), ENOBUFS 105.
+fn is_our_want(error: &pingora::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    matches!(cause.and_then(io::Error::raw_os_error), Some(12 | 23 | 24 | 99 | 105))
 }
 
 /// Keeps a connection for the next request, if its bounds and its peer allow that; `clean` says that this exchange is
