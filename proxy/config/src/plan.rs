@@ -5,13 +5,14 @@
 //! Names point by index ([`UpstreamId`], [`CacheId`], …), so nothing is looked up by string while a request waits.
 
 mod balance;
+mod keeping;
 pub mod protect;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
-pub use self::{balance::*, protect::*};
+pub use self::{balance::*, keeping::*, protect::*};
 use crate::{
     defaults,
     secret::Secret,
@@ -647,6 +648,8 @@ pub struct CacheRule {
     pub stale_if_error: Duration,
     /// How long a request waits for another's fill before it goes to the origin itself.
     pub lock_timeout: Duration,
+    /// What else the route says about it.
+    pub keeping: Keeping,
     /// Who may purge with the method PURGE; `None` is nobody.
     pub purge: Option<PurgeRule>,
     /// Where it was written.

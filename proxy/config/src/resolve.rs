@@ -9,6 +9,7 @@ mod bandwidth;
 mod balance;
 mod edge;
 mod error_page;
+mod keeping;
 mod named;
 mod path;
 mod protect;

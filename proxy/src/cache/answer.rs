@@ -74,12 +74,23 @@ pub enum Extent {
 }
 
 /// The answer to `request` from a stored head.
-///
-/// Order: conditions, then ranges (RFC 9110 §13.2.2); both only for 200, as they speak of what GET would answer.
 #[must_use]
 pub fn answer(head: &Head, extent: Extent, request: &RequestHead<'_>, now: Now) -> Answer {
     let mut headers = head.headers.clone();
     headers.insert(header::AGE, HeaderValue::from(head.freshness.age(now).as_secs()));
+    from(head, headers, extent, request)
+}
+
+/// The answer to the very request that brought the stored head, with the `fields` as the origin sent them: also those
+/// that are not for others (RFC 9111 §5.2.2.4, §5.2.2.7), and no age but the origin's (§5.1).
+#[must_use]
+pub fn first_answer(head: &Head, mut fields: HeaderMap, extent: Extent, request: &RequestHead<'_>) -> Answer {
+    fields.remove(header::CONTENT_LENGTH);
+    from(head, fields, extent, request)
+}
+
+/// Order: conditions, then ranges (RFC 9110 §13.2.2); both only for 200, as they speak of what GET would answer.
+fn from(head: &Head, mut headers: HeaderMap, extent: Extent, request: &RequestHead<'_>) -> Answer {
     let (Extent::Complete(length) | Extent::Arriving(length)) = extent;
     if head.status == StatusCode::OK {
         if client_holds(head, request.headers) {

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, header};
 
-use super::{directives::members, entry::Head, freshness::date, policy::remove_unstorable};
+use super::{date::date, directives::members, entry::Head, policy::remove_unstorable, request::Rule};
 
 /// How two entity tags are compared (RFC 9110 §8.8.3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,15 +88,18 @@ pub(super) fn confirms(head: &Head, response: &HeaderMap) -> bool {
 }
 
 /// The stored fields updated with those of a 304 (RFC 9111 §3.2): every field it carries replaces all of that name,
-/// save those of the connection, and those that describe the body we keep and a 304 does not have.
+/// save those of the connection, those that describe the body we keep and a 304 does not have, and a cookie, which is no
+/// reason to give the entry up, unless the route keeps cookies.
 #[must_use]
-pub(super) fn merged(stored: &HeaderMap, response: &HeaderMap) -> HeaderMap {
+pub(super) fn merged(stored: &HeaderMap, response: &HeaderMap, rule: &Rule) -> HeaderMap {
     let mut news = response.clone();
     // The age is of this exchange and decides about freshness; it is left out again when the head is stored.
     let age = news.get(header::AGE).cloned();
     remove_unstorable(&mut news);
-    for name in [header::CONTENT_ENCODING, header::CONTENT_RANGE, header::SET_COOKIE] {
-        news.remove(name);
+    news.remove(header::CONTENT_ENCODING);
+    news.remove(header::CONTENT_RANGE);
+    if !rule.ignores(&header::SET_COOKIE) {
+        news.remove(header::SET_COOKIE);
     }
     let mut merged = stored.clone();
     for name in news.keys() {

@@ -67,7 +67,7 @@ pub enum Begin {
     /// Goes to the origin.
     Fill(FillGuard),
     /// Waits for one that went.
-    Wait(Waiter),
+    Wait(Box<Waiter>),
     /// Takes what another brought since it looked.
     Found(Arc<Entry>),
 }
@@ -117,7 +117,7 @@ impl Fills {
                 let fill = Arc::clone(fill);
                 drop(desks);
                 count(&self.shelf.counts.collapsed);
-                return Begin::Wait(Waiter::new(Arc::clone(self), fill, ask));
+                return Begin::Wait(Box::new(Waiter::new(Arc::clone(self), fill, ask)));
             }
         }
         // A fill is in the store before it leaves the desk: who finds neither has missed none.
@@ -133,6 +133,13 @@ impl Fills {
         drop(desks);
         count(&self.shelf.counts.fills);
         Begin::Fill(FillGuard::new(Arc::clone(self), fill))
+    }
+
+    /// A fill that nobody waits for, and that waited for nobody.
+    pub(super) fn fetch_past(self: &Arc<Self>, ask: Ask, now: Now) -> FillGuard {
+        let fill = Arc::new(Fill::new(ask, self.shelf.tags.moment(), now));
+        count(&self.shelf.counts.fills);
+        FillGuard::new(Arc::clone(self), fill)
     }
 
     /// Whether `ask` may hope for an answer from a running fill: one that was not purged since, and, as far as known,

@@ -100,6 +100,8 @@ pub struct FillGuard {
     fills: Arc<Fills>,
     fill: Arc<Fill>,
     stale: Option<Arc<Entry>>,
+    /// Whether the key was not asked for often enough to be kept.
+    is_rare: bool,
     reserved: Reserved,
     phase: Phase,
     pending: BytesMut,
@@ -122,8 +124,12 @@ enum Phase {
 impl FillGuard {
     pub(super) fn new(fills: Arc<Fills>, fill: Arc<Fill>) -> Self {
         let reserved = Reserved::none(Arc::clone(&fills.shelf.store), &fill.ask.key);
+        let (ask, min_uses) = (&fill.ask, fill.ask.rule.min_uses);
+        let is_rare =
+            min_uses > 1 && ask.stale.is_none() && fills.shelf.uses.count(ask.key.hash()) < min_uses;
         Self {
             stale: fill.ask.stale.clone(),
+            is_rare,
             fills,
             fill,
             reserved,
@@ -160,6 +166,15 @@ impl FillGuard {
                 self.phase = Phase::Storing { head, declared, received: 0 };
                 Decision::Store
             }
+        }
+    }
+
+    /// The head of the answer that is being kept.
+    #[must_use]
+    pub fn kept(&self) -> Option<&Arc<Head>> {
+        match &self.phase {
+            Phase::Storing { head, .. } => Some(head),
+            Phase::Asked | Phase::Over => None,
         }
     }
 
@@ -247,7 +262,7 @@ impl FillGuard {
             self.fills.shelf.store.remove(key, &stale);
             return Err(NotStored::Mismatch);
         }
-        let merged = conditional::merged(&stale.head().headers, headers);
+        let merged = conditional::merged(&stale.head().headers, headers, &self.fill.ask.rule);
         match self.judge(stale.head().status, &merged, tags, now) {
             Ok(head) => {
                 let entry = Arc::new(Entry::new(key.text(), Arc::new(head), Arc::clone(stale.body())));
@@ -268,6 +283,34 @@ impl FillGuard {
         }
     }
 
+    /// Takes the answer to a HEAD: what it says of the stored body is news for the entry, if it is the same body; of
+    /// another, the entry is given up (RFC 9111 §4.3.5). Says whether the entry was updated.
+    pub fn head_alone(
+        &mut self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        length: Option<u64>,
+        tags: &[Tag],
+        now: Now,
+    ) -> bool {
+        let other = |stale: &mut Arc<Entry>| length.is_some_and(|length| length != stale.body().length());
+        let updated = if status != StatusCode::OK {
+            Err(NotStored::Mismatch)
+        } else if let Some(stale) = self.stale.take_if(other) {
+            self.fills.shelf.store.remove(&self.fill.ask.key, &stale);
+            Err(NotStored::Mismatch)
+        } else {
+            self.not_modified(headers, tags, now)
+        };
+        match updated {
+            Ok(confirmed) => confirmed.refused.is_none(),
+            Err(reason) => {
+                self.refuse(reason, now);
+                false
+            }
+        }
+    }
+
     /// Gives up: the origin cannot be reached, so the waiters need not try. They may serve what is stale, as may the
     /// holder.
     pub fn origin_failed(mut self) {
@@ -282,6 +325,9 @@ impl FillGuard {
         now: Now,
     ) -> Result<Head, NotStored> {
         let ask = &self.fill.ask;
+        if self.is_rare {
+            return Err(NotStored::TooFewUses);
+        }
         let mut base = vec![Tag::key(&ask.key), ask.uri, ask.url.tag(), ask.url.origin()];
         base.extend_from_slice(tags);
         let sent = Sent {

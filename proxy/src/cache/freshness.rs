@@ -2,11 +2,13 @@
 //!
 //! Pure functions of (stored head, request's directives, rule, now).
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
+use weir_config::plan::TtlApplies;
 
 use super::{
+    date::{self, date},
     directives::{Directives, Scope, capped, digits, members},
     request::{Now, Rule},
 };
@@ -14,6 +16,8 @@ use super::{
 /// A guess is a tenth of the time since the last change (RFC 9111 §4.2.2), and never more than a day.
 const HEURISTIC_PART: u32 = 10;
 const HEURISTIC_MOST: Duration = Duration::from_secs(24 * 60 * 60);
+/// Of an error never more than a minute: one bad answer must not outlive its cause.
+const HEURISTIC_MOST_OF_ERRORS: Duration = Duration::from_secs(60);
 
 /// When an entry was made and how long it lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,18 +72,19 @@ impl Freshness {
     ) -> Self {
         let initial_age = initial_age(headers, sent, now);
         // The operator's span begins here, not where the answer was made.
-        let lifetime = rule
-            .ttl
-            .filter(|_| suits_ttl(status))
-            .map(|ttl| ttl.saturating_add(initial_age))
-            .or_else(|| explicit_lifetime(headers, directives, now))
-            .or_else(|| heuristic_lifetime(status, headers, directives, now))
-            .unwrap_or_default();
+        let ruled = rule.span(status).map(|span| span.saturating_add(initial_age));
+        let said = || explicit_lifetime(headers, directives, now);
+        let (lifetime, overruled) = match rule.ttl_applies {
+            TtlApplies::Always => (ruled.or_else(said), ruled.is_some()),
+            TtlApplies::Unsaid => (said().or(ruled), false),
+        };
+        let lifetime =
+            lifetime.or_else(|| heuristic_lifetime(status, headers, directives, now)).unwrap_or_default();
         Self {
             lifetime,
             initial_age,
             received: now.mono,
-            always_ask: rule.ttl.is_none() && directives.no_cache == Scope::Everything,
+            always_ask: !overruled && directives.no_cache == Scope::Everything,
             strict: directives.must_revalidate || directives.proxy_revalidate,
             shared: directives.s_maxage.is_some(),
             while_revalidate: directives.stale_while_revalidate,
@@ -195,38 +200,30 @@ fn explicit_lifetime(headers: &HeaderMap, directives: &Directives, now: Now) -> 
         let made = date(headers, &header::DATE).unwrap_or(now.wall);
         // An invalid date is in the past (§5.3), and so is the earliest of several.
         let spans = headers.get_all(header::EXPIRES).iter().map(|value| {
-            let expires = value.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok());
-            expires.and_then(|expires| expires.duration_since(made).ok()).unwrap_or_default()
+            date::parse(value.as_bytes())
+                .and_then(|expires| expires.duration_since(made).ok())
+                .unwrap_or_default()
         });
         spans.min().map(|span| capped(span.as_secs()))
     })
 }
 
-/// RFC 9111 §4.2.2. Errors are never guessed about, though some may be: one bad answer must not outlive its cause.
+/// RFC 9111 §4.2.2: of the statuses that RFC 9110 §15.1 names, and of whatever the origin calls `public`.
 fn heuristic_lifetime(
     status: StatusCode,
     headers: &HeaderMap,
     directives: &Directives,
     now: Now,
 ) -> Option<Duration> {
-    if !(matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308)
-        || directives.public && status.is_success())
-    {
+    let named = matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501);
+    if !(named || directives.public) {
         return None;
     }
+    let is_error = status.is_client_error() || status.is_server_error();
+    let most = if is_error { HEURISTIC_MOST_OF_ERRORS } else { HEURISTIC_MOST };
     let made = date(headers, &header::DATE).unwrap_or(now.wall);
     let changed = date(headers, &header::LAST_MODIFIED)?;
-    Some((made.duration_since(changed).ok()? / HEURISTIC_PART).min(HEURISTIC_MOST))
-}
-
-/// The statuses a route's `ttl` speaks of: answers, not failures.
-fn suits_ttl(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 302 | 303 | 307 | 308)
-}
-
-/// A field that holds one date, in any of the three forms (RFC 9110 §5.6.7).
-pub(super) fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
-    httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok()
+    Some((made.duration_since(changed).ok()? / HEURISTIC_PART).min(most))
 }
 
 #[cfg(test)]
@@ -259,8 +256,29 @@ mod tests {
     }
 
     #[test]
-    fn a_guess_is_a_tenth_and_at_most_a_day() {
+    fn a_guess_is_a_tenth_and_at_most_a_day_or_of_an_error_a_minute() {
         let now = noon();
+        let guess = |status, cache_control| {
+            let headers = map(&[("last-modified", &ago(now, 100_000)), ("cache-control", cache_control)]);
+            let directives = Directives::of_response(&headers);
+            let status = StatusCode::from_u16(status).unwrap();
+            Freshness::new(status, &headers, &directives, &Rule::origin_alone(), now, now).ttl(now)
+        };
+        for (status, cache_control, expected) in [
+            (200, "", 10_000),
+            (308, "", 10_000),
+            (404, "", 60),
+            (410, "", 60),
+            (501, "", 60),
+            (201, "", 0),
+            (302, "", 0),
+            (403, "", 0),
+            (500, "", 0),
+            (302, "public", 10_000),
+            (403, "public", 60),
+        ] {
+            assert_eq!(guess(status, cache_control), expected, "{status} {cache_control}");
+        }
         assert_eq!(ttl(&[("last-modified", &ago(now, 1000))], now), 100);
         assert_eq!(ttl(&[("last-modified", &ago(now, 365 * 86_400))], now), 86_400);
     }
@@ -298,6 +316,37 @@ mod tests {
         let none = HeaderMap::new();
         let failed = Freshness::new(StatusCode::NOT_FOUND, &none, &Directives::default(), &rule, now, now);
         assert!(!failed.begins_fresh());
+    }
+
+    #[test]
+    fn a_span_for_a_status_counts_before_the_ttl_and_may_step_back_for_the_origin() {
+        let now = noon();
+        let always = Rule {
+            ttl: Some(secs(60)),
+            statuses: vec![(404..=404, secs(10)), (500..=599, secs(1))],
+            ..Rule::origin_alone()
+        };
+        let unsaid = Rule { ttl_applies: TtlApplies::Unsaid, ..always.clone() };
+        let ttl = |rule: &Rule, status, cache_control| {
+            let headers = map(&[("cache-control", cache_control), ("last-modified", &ago(now, 100_000))]);
+            let directives = Directives::of_response(&headers);
+            let status = StatusCode::from_u16(status).unwrap();
+            Freshness::new(status, &headers, &directives, rule, now, now).ttl(now)
+        };
+        for (status, cache_control, expected) in [
+            (200, "max-age=5", [60, 5]),
+            (200, "", [60, 60]),
+            (404, "max-age=5", [10, 5]),
+            (404, "", [10, 10]),
+            (503, "", [1, 1]),
+            (410, "max-age=5", [5, 5]),
+            (410, "", [60, 60]),
+        ] {
+            let found = [ttl(&always, status, cache_control), ttl(&unsaid, status, cache_control)];
+            assert_eq!(found, expected, "{status} {cache_control}");
+        }
+        let no_cache = |rule| !freshness(&[("cache-control", "no-cache")], rule, now).begins_fresh();
+        assert_eq!([no_cache(&always), no_cache(&unsaid)], [false, true]);
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::{Method, header};
 
 use super::{
-    directives::Directives,
     entry::Entry,
     freshness::{Expired, Staleness},
     key::Key,
@@ -67,6 +66,8 @@ pub enum Bypass {
     Precondition,
     /// A part of what is not stored; the origin may send just that.
     Range,
+    /// The route's `bypass`; what comes may be kept.
+    Route,
 }
 
 impl Miss {
@@ -101,6 +102,7 @@ impl Bypass {
             Self::NoStore => "no-store",
             Self::Precondition => "precondition",
             Self::Range => "range",
+            Self::Route => "route",
         }
     }
 
@@ -110,7 +112,7 @@ impl Bypass {
         match self {
             Self::Method => Forwarded::Method,
             Self::NoStore => Forwarded::Request,
-            Self::RequestBody | Self::Precondition | Self::Range => Forwarded::Bypass,
+            Self::RequestBody | Self::Precondition | Self::Range | Self::Route => Forwarded::Bypass,
         }
     }
 }
@@ -158,7 +160,7 @@ impl Shelf {
         if request.has_body {
             return Lookup::Bypass(Bypass::RequestBody);
         }
-        let directives = Directives::of_request(request.headers);
+        let directives = rule.asked(request.headers);
         let otherwise = |miss| {
             if directives.only_if_cached {
                 Lookup::OnlyIfCached
@@ -180,6 +182,12 @@ impl Shelf {
             .any(|name| request.headers.contains_key(name))
         {
             return Lookup::Bypass(Bypass::Precondition);
+        }
+        if rule.bypassed {
+            return match otherwise(Miss::Uri) {
+                Lookup::Miss(_) => Lookup::Bypass(Bypass::Route),
+                other => other,
+            };
         }
         let entry = match self.store.find(key, request.headers) {
             Found::Entry(entry) => entry,

@@ -1,15 +1,16 @@
 //! Whether an answer may be kept, and what of it (RFC 9111 §3), as one pure function: [`judge`].
 //!
-//! Stricter than the RFC where a mistake of the origin would hand one caller's answer to another: `Set-Cookie` is
-//! never kept, an answer to a request with cookies only where the origin says it is for everybody, and failures only
-//! with an explicit lifetime.
+//! A route may say what does not count (`ignore`) and what does (`statuses`). Beyond that this is stricter than the RFC
+//! where a mistake of the origin would hand one caller's answer to another: `Set-Cookie` is never kept, an answer to a
+//! request with cookies only where the origin says it is for everybody, and failures only with a lifetime.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::{
+    date::date,
     directives::{Directives, Scope, digits, members},
     entry::Head,
-    freshness::{Freshness, date},
+    freshness::Freshness,
     guard::Mark,
     request::{Now, Rule},
     structured,
@@ -20,6 +21,10 @@ use super::{
 
 /// More tags than this cannot be kept, and an answer that cannot be purged by all its tags is not stored.
 const MOST_TAGS: usize = 1024;
+
+/// Servers answer 400 to a head that is too large for them, though the target is well, and no key tells such a request
+/// from others. They draw the line at 4 KiB or above; below it, a 400 with a lifetime is the application's word.
+const PLAIN_REQUEST: usize = 2048;
 
 /// Fields that belong to the connection or to this one delivery (RFC 9110 §7.6.1, RFC 9111 §3.1).
 const NEVER_STORED: [&str; 13] = [
@@ -54,7 +59,7 @@ pub enum NotStored {
     Status,
     /// A part is no whole (206).
     Partial,
-    /// The origin failed (500, 502, 503, 504 without a lifetime).
+    /// The origin failed (500 and above, without a lifetime).
     OriginError,
     /// The request or the answer says so.
     NoStore,
@@ -86,6 +91,8 @@ pub enum NotStored {
     Purged,
     /// A 304 about another answer than the stored one.
     Mismatch,
+    /// It was not asked for often enough yet.
+    TooFewUses,
     /// The request had a session, and nothing says the answer is for everybody.
     Session,
     /// It depends on a field that only this edge writes.
@@ -120,6 +127,7 @@ impl NotStored {
             Self::Memory => "memory",
             Self::Purged => "purged",
             Self::Mismatch => "mismatch",
+            Self::TooFewUses => "too-few-uses",
             Self::Session => "session",
             Self::VaryEdge => "vary-edge",
             Self::Leak(mark) => mark.leak(),
@@ -129,7 +137,15 @@ impl NotStored {
 
     /// Whether the next request will most likely hear the same, so that nobody should wait for it.
     pub(super) const fn lasts(self) -> bool {
-        !matches!(self, Self::OriginError | Self::Length | Self::Memory | Self::Purged | Self::Mismatch)
+        !matches!(
+            self,
+            Self::OriginError
+                | Self::Length
+                | Self::Memory
+                | Self::Purged
+                | Self::Mismatch
+                | Self::TooFewUses
+        )
     }
 }
 
@@ -158,7 +174,15 @@ pub(super) fn judge(
     base: &[Tag],
     now: Now,
 ) -> Result<Head, NotStored> {
-    let directives = Directives::of_response(headers);
+    let without: HeaderMap;
+    let read = if rule.ignore.is_empty() {
+        headers
+    } else {
+        let kept = headers.iter().filter(|(name, _)| !rule.ignores(name));
+        without = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        &without
+    };
+    let directives = Directives::of_response(read);
     // HEAD may be asked as GET by the edge; an answer to a real HEAD has no body to keep.
     if sent.method != Method::GET && sent.method != Method::HEAD {
         return Err(NotStored::Method);
@@ -166,35 +190,50 @@ pub(super) fn judge(
     if sent.has_body {
         return Err(NotStored::RequestBody);
     }
-    check_status(status, &directives)?;
+    check_status(status, &directives, sent.headers, rule)?;
     let understood_instead = directives.must_understand && is_understood(status);
-    if directives.no_store && !understood_instead || Directives::of_request(sent.headers).no_store {
+    if directives.no_store && !understood_instead || rule.asked(sent.headers).no_store {
         return Err(NotStored::NoStore);
     }
     if !rule.private_to_caller {
-        check_shareable(&directives, sent.headers)?;
+        check_shareable(&directives, sent.headers, rule)?;
     }
-    let variant = Variant::of(headers, sent.headers)?;
+    let variant = Variant::of(read, sent.headers)?;
     let tags = all_tags(base, headers, sent.url)?;
     let kept = stored_fields(headers, &directives, now);
-    if kept.contains_key(header::SET_COOKIE) {
+    if kept.contains_key(header::SET_COOKIE) && !rule.ignores(&header::SET_COOKIE) {
         return Err(NotStored::SetCookie);
     }
-    let freshness = Freshness::new(status, headers, &directives, rule, sent.at, now);
+    let freshness = Freshness::new(status, read, &directives, rule, sent.at, now);
+    if needs_lifetime(status) && !freshness.begins_fresh() {
+        return Err(if status.is_server_error() { NotStored::OriginError } else { NotStored::NoLifetime });
+    }
     let can_be_asked_about = kept.contains_key(header::ETAG) || date(&kept, &header::LAST_MODIFIED).is_some();
     if !freshness.ever_useful(rule) && !can_be_asked_about {
-        return Err(if status.is_server_error() { NotStored::OriginError } else { NotStored::NoLifetime });
+        return Err(NotStored::NoLifetime);
     }
     Ok(Head { status, headers: kept, freshness, variant, tags, moment: sent.moment, url: sent.url.clone() })
 }
 
-/// RFC 9111 §3: final, understood, and not about the request's own form or a part of the answer. Failures need more
-/// than a validator to be kept: a lifetime.
-fn check_status(status: StatusCode, directives: &Directives) -> Result<(), NotStored> {
+/// RFC 9111 §3: final, understood, and not about the request's own form or a part of the answer. What the route names
+/// counts as understood.
+fn check_status(
+    status: StatusCode,
+    directives: &Directives,
+    request: &HeaderMap,
+    rule: &Rule,
+) -> Result<(), NotStored> {
     match status.as_u16() {
         206 => return Err(NotStored::Partial),
+        ..200 | 304 => return Err(NotStored::Status),
+        _ if rule.names(status) => {}
         // Said about fields that are not part of any key.
-        ..200 | 304 | 400 | 407 | 408 | 411..=413 | 415..=417 | 421 | 425 | 426 | 428 | 429 | 431 => {
+        407 | 408 | 411..=413 | 415..=417 | 421 | 425 | 426 | 428 | 429 | 431 => {
+            return Err(NotStored::Status);
+        }
+        400 if request.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>()
+            > PLAIN_REQUEST =>
+        {
             return Err(NotStored::Status);
         }
         _ => {}
@@ -202,11 +241,12 @@ fn check_status(status: StatusCode, directives: &Directives) -> Result<(), NotSt
     if directives.must_understand && !is_understood(status) {
         return Err(NotStored::Status);
     }
-    let lifetime = directives.s_maxage.or(directives.max_age).is_some_and(|span| !span.is_zero());
-    if status.is_server_error() && !lifetime {
-        return Err(NotStored::OriginError);
-    }
     Ok(())
+}
+
+/// Whether a validator is not enough to keep an answer: nobody asks whether a failure is still the same.
+fn needs_lifetime(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::BAD_REQUEST
 }
 
 fn is_understood(status: StatusCode) -> bool {
@@ -217,7 +257,7 @@ fn is_understood(status: StatusCode) -> bool {
 }
 
 /// RFC 9111 §3.5 for `Authorization`; the same, without `must-revalidate`, for cookies, which the RFC leaves open.
-fn check_shareable(directives: &Directives, request: &HeaderMap) -> Result<(), NotStored> {
+fn check_shareable(directives: &Directives, request: &HeaderMap, rule: &Rule) -> Result<(), NotStored> {
     if directives.private == Scope::Everything {
         return Err(NotStored::Private);
     }
@@ -225,7 +265,7 @@ fn check_shareable(directives: &Directives, request: &HeaderMap) -> Result<(), N
     if request.contains_key(header::AUTHORIZATION) && !(for_everybody || directives.must_revalidate) {
         return Err(NotStored::Authorization);
     }
-    if request.contains_key(header::COOKIE) && !for_everybody {
+    if request.contains_key(header::COOKIE) && !for_everybody && !rule.ignores(&header::COOKIE) {
         return Err(NotStored::Cookie);
     }
     Ok(())

@@ -2,10 +2,15 @@
 //!
 //! Time is an argument everywhere, so that every answer of this stage can be replayed in a test.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, Instant, SystemTime},
+};
 
-use http::{HeaderMap, Method};
-use weir_config::plan;
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use weir_config::plan::{self, Ignored, TtlApplies};
+
+use super::directives::Directives;
 
 /// The two clocks, read together: dates are compared with `wall`, ages grow by `mono`.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +61,18 @@ pub struct Rule {
     /// Whether the key tells callers apart. Then `private`, `Authorization` and `Cookie` do not forbid keeping the
     /// answer: whoever finds it is the caller it was made for. `Set-Cookie` and `no-store` still do.
     pub private_to_caller: bool,
+    /// How long answers with these statuses; the first range counts, and before `ttl`.
+    pub statuses: Vec<(RangeInclusive<u16>, Duration)>,
+    /// Whether these spans step back where the origin names one.
+    pub ttl_applies: TtlApplies,
+    /// Fields that are read as if they were not there.
+    pub ignore: Vec<HeaderName>,
+    /// Whether what a request says of caches counts.
+    pub heeds_requests: bool,
+    /// Requests for an entry until its answer is kept.
+    pub min_uses: u32,
+    /// Whether this request is sent past what is stored.
+    pub bypassed: bool,
 }
 
 impl Rule {
@@ -68,6 +85,12 @@ impl Rule {
             stale_while_revalidate: rule.stale_while_revalidate,
             stale_if_error: rule.stale_if_error,
             private_to_caller,
+            statuses: rule.keeping.statuses.clone(),
+            ttl_applies: rule.keeping.ttl_applies,
+            ignore: rule.keeping.ignore.iter().filter_map(|ignored| ignored.name()).collect(),
+            heeds_requests: !rule.keeping.ignore.contains(&Ignored::RequestCacheControl),
+            min_uses: rule.keeping.min_uses,
+            bypassed: false,
         }
     }
 
@@ -79,6 +102,36 @@ impl Rule {
             stale_while_revalidate: Duration::ZERO,
             stale_if_error: Duration::ZERO,
             private_to_caller: false,
+            statuses: Vec::new(),
+            ttl_applies: TtlApplies::Always,
+            ignore: Vec::new(),
+            heeds_requests: true,
+            min_uses: 1,
+            bypassed: false,
         }
+    }
+
+    /// What a request says of caches, as far as it counts.
+    pub(super) fn asked(&self, request: &HeaderMap) -> Directives {
+        if self.heeds_requests { Directives::of_request(request) } else { Directives::default() }
+    }
+
+    /// How long an answer with this status, as far as the route says. Its `ttl` speaks of answers, not of failures.
+    pub(super) fn span(&self, status: StatusCode) -> Option<Duration> {
+        let status = status.as_u16();
+        let by_status = self.statuses.iter().find(|(range, _)| range.contains(&status));
+        let answers = matches!(status, 200 | 203 | 204 | 300 | 301 | 302 | 303 | 307 | 308);
+        by_status.map(|(_, span)| *span).or(self.ttl.filter(|_| answers))
+    }
+
+    /// Whether the route names this very status.
+    pub(super) fn names(&self, status: StatusCode) -> bool {
+        self.statuses.iter().any(|(range, _)| *range == (status.as_u16()..=status.as_u16()))
+    }
+
+    /// Whether a field has no say.
+    #[must_use]
+    pub fn ignores(&self, name: &HeaderName) -> bool {
+        self.ignore.contains(name)
     }
 }

@@ -11,6 +11,7 @@ use super::{
     memory::Store,
     refusals::Refusals,
     tags::{Floor, Standing, Tags},
+    uses::Uses,
 };
 
 /// One cache's common ground.
@@ -21,6 +22,7 @@ pub(super) struct Shelf {
     pub(super) floor: Floor,
     /// The largest entry kept, in bytes of body.
     pub(super) entry_limit: AtomicUsize,
+    pub(super) uses: Uses,
     pub(super) counts: Counts,
     /// What the origin last said about keys of which nothing could be kept.
     pub(super) refusals: Refusals,

@@ -80,7 +80,7 @@ impl Cache {
 
     pub(super) fn must_wait(&self, ask: Ask, now: Now) -> Waiter {
         match self.begin(ask, now) {
-            Begin::Wait(waiter) => waiter,
+            Begin::Wait(waiter) => *waiter,
             _ => panic!("nobody else fills"),
         }
     }

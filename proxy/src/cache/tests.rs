@@ -168,6 +168,7 @@ fn reasons_have_words_of_their_own_fit_for_labels() {
         NotStored::Memory,
         NotStored::Purged,
         NotStored::Mismatch,
+        NotStored::TooFewUses,
     ]
     .map(NotStored::word);
     let distinct: std::collections::HashSet<_> = words.into_iter().collect();

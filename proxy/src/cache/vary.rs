@@ -1,7 +1,8 @@
 //! Which requests a stored answer was made for: `Vary` (RFC 9111 §4.1).
 //!
 //! Values are compared as the field's grammar allows: whitespace around members never counts, the case and order of
-//! `Accept-Encoding` neither. What is not known to be a list is compared as it stands.
+//! `Accept-Encoding` neither. What is not known to be a list is compared as it stands. An answer in the language that a
+//! request likes best is also for that request, whatever else it would take.
 
 use std::borrow::Cow;
 
@@ -24,6 +25,8 @@ struct Field {
     /// As the first request wrote it, where that was one line: most others write the same, and are compared without
     /// bringing theirs into form.
     written: Option<Box<[u8]>>,
+    /// Of `Accept-Language`: the language that the answer is in.
+    language: Option<Box<[u8]>>,
 }
 
 impl PartialEq for Field {
@@ -35,20 +38,34 @@ impl PartialEq for Field {
 impl Eq for Field {}
 
 impl Field {
-    fn of(name: HeaderName, request: &HeaderMap) -> Self {
+    fn of(name: HeaderName, response: &HeaderMap, request: &HeaderMap) -> Self {
         let value = value(&name, request).map(|value| value.into_owned().into_boxed_slice());
         let written = only_line(&name, request).map(Box::from);
-        Self { name, value, written }
+        let language = only_line(&header::CONTENT_LANGUAGE, response)
+            .filter(|language| name == header::ACCEPT_LANGUAGE && members(language).count() == 1)
+            .map(|language| language.trim_ascii().to_ascii_lowercase().into_boxed_slice());
+        Self { name, value, written, language }
     }
 
     fn matches(&self, request: &HeaderMap) -> bool {
         let same = self.written.is_some() && only_line(&self.name, request) == self.written.as_deref();
-        same || value(&self.name, request).as_deref() == self.value.as_deref()
+        same || {
+            let value = value(&self.name, request);
+            value.as_deref() == self.value.as_deref()
+                || self
+                    .language
+                    .as_deref()
+                    .is_some_and(|language| favourite(value.as_deref()) == Some(language))
+        }
     }
 
     fn bytes(&self) -> usize {
         let length = |value: &Option<Box<[u8]>>| value.as_ref().map_or(0, |value| value.len());
-        size_of::<Self>() + self.name.as_str().len() + length(&self.value) + length(&self.written)
+        size_of::<Self>()
+            + self.name.as_str().len()
+            + length(&self.value)
+            + length(&self.written)
+            + length(&self.language)
     }
 }
 
@@ -69,7 +86,7 @@ impl Variant {
         if names.len() > MOST_FIELDS {
             return Err(NotStored::VaryTooMany);
         }
-        Ok(Self(names.into_iter().map(|name| Field::of(name, request)).collect()))
+        Ok(Self(names.into_iter().map(|name| Field::of(name, response, request)).collect()))
     }
 
     /// Whether the answer was made for requests like this one.
@@ -134,6 +151,38 @@ fn value<'a>(name: &HeaderName, request: &'a HeaderMap) -> Option<Cow<'a, [u8]>>
     Some(Cow::Owned(parts.join(&b',')))
 }
 
+/// The one language that a request likes better than all others (RFC 9110 §12.5.4). Of equal ones none is: their order
+/// tells some servers which, and others nothing.
+fn favourite(accepted: Option<&[u8]>) -> Option<&[u8]> {
+    let mut best = (0, None);
+    for member in accepted?.split(|byte| *byte == b',') {
+        let (language, weight) = match member.iter().position(|byte| *byte == b';') {
+            Some(at) => (&member[..at], thousandths(member[at + 1..].strip_prefix(b"q=")?)?),
+            None => (member, 1000),
+        };
+        match weight.cmp(&best.0) {
+            std::cmp::Ordering::Greater => best = (weight, Some(language)),
+            std::cmp::Ordering::Equal => best.1 = None,
+            std::cmp::Ordering::Less => {}
+        }
+    }
+    best.1
+}
+
+/// A weight (RFC 9110 §12.4.2) in thousandths.
+fn thousandths(weight: &[u8]) -> Option<u16> {
+    let (whole, fraction) = match weight {
+        [whole, b'.', fraction @ ..] => (whole, fraction),
+        [whole] => (whole, &[][..]),
+        _ => return None,
+    };
+    let valid =
+        matches!(whole, b'0' | b'1') && fraction.len() <= 3 && fraction.iter().all(u8::is_ascii_digit);
+    let digits = fraction.iter().chain(b"000").take(3);
+    let parts = digits.fold(0, |parts, digit| parts * 10 + u16::from(digit.saturating_sub(b'0')));
+    valid.then(|| u16::from(whole - b'0') * 1000 + parts).filter(|weight| *weight <= 1000)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot build its input has failed")]
@@ -161,6 +210,33 @@ mod tests {
             assert!(!variant.matches(&other), "{other:?}");
             assert!(variant.parts(&made_for, &other));
         }
+    }
+
+    #[test]
+    fn an_answer_in_the_language_liked_best_is_for_that_request_too() {
+        let german = map(&[("vary", "accept-language"), ("content-language", "de-AT")]);
+        let variant = Variant::of(&german, &map(&[("accept-language", "en, de-AT")])).unwrap();
+        let suits = |accepted| variant.matches(&map(&[("accept-language", accepted)]));
+        for accepted in ["en, de-at", "De-At", "fr;q=0.5, de-at;q=1.0", "de-at, en;q=0.999, *;q=0.1"] {
+            assert!(suits(accepted), "{accepted}");
+        }
+        for accepted in [
+            "de-at, en",
+            "de",
+            "de-at;q=0.5, en",
+            "de-at;q=0",
+            "de-at;q=2",
+            "de-at;q=0.9, en;q=x",
+            "de-at;level=1",
+            "*",
+            "",
+        ] {
+            assert!(!suits(accepted), "{accepted}");
+        }
+        assert!(!variant.matches(&map(&[])));
+        let both = map(&[("vary", "accept-language"), ("content-language", "de, en")]);
+        let variant = Variant::of(&both, &map(&[])).unwrap();
+        assert!(!variant.matches(&map(&[("accept-language", "de")])));
     }
 
     #[test]

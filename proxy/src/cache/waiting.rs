@@ -81,7 +81,7 @@ impl Waiter {
             }
             match self.fills.begin(self.ask, now.after(started.elapsed())) {
                 Begin::Fill(guard) => return Outcome::Fill(guard),
-                Begin::Wait(waiter) => self = waiter,
+                Begin::Wait(waiter) => self = *waiter,
                 Begin::Found(entry) => return Outcome::Ready(Reader::whole(entry)),
             }
         }

@@ -1,5 +1,7 @@
 //! What a request is looked up, kept and purged by, once it has its route: the target, the key, the tags.
 
+use std::borrow::Cow;
+
 use http::header;
 use weir_config::{
     plan::{CacheRule, Forward},
@@ -9,10 +11,11 @@ use weir_config::{
 use super::Passed;
 use crate::{
     accept::BadRequest,
-    cache::{Key, Tag},
+    cache::{Key, Rule, Tag},
     refusal::Refusal,
     request::RequestView,
     route::rewrite,
+    running::Running,
 };
 
 impl Passed {
@@ -43,6 +46,32 @@ impl Passed {
                 let target = self.target(request, forward)?;
                 Key::target(request.scheme, &request.authority, &target, String::new())
             }
+        })
+    }
+
+    /// How its answer may be kept and used.
+    #[must_use]
+    pub fn policy<'r>(&self, running: &'r Running, request: &RequestView, rule: &CacheRule) -> Cow<'r, Rule> {
+        let mut policy = Cow::Borrowed(running.cache_rule(self.route));
+        if self.holds(request, &rule.keeping.bypass) {
+            policy.to_mut().bypassed = true;
+        }
+        policy
+    }
+
+    /// Whether the route forbids to keep its answer.
+    #[must_use]
+    pub fn keeps_nothing(&self, request: &RequestView, rule: &CacheRule) -> bool {
+        self.holds(request, &rule.keeping.no_store)
+    }
+
+    /// Whether one of these is neither empty nor `0` (nginx's `proxy_cache_bypass`).
+    fn holds(&self, request: &RequestView, conditions: &[Template]) -> bool {
+        let facts = self.facts(request);
+        conditions.iter().any(|condition| {
+            let mut text = String::new();
+            condition.render(&facts, &mut text);
+            !text.is_empty() && text != "0"
         })
     }
 

@@ -1,9 +1,10 @@
 //! Looking up, waiting for a fill and serving what is stale: the route's cache rule, step by step. `fill.rs` brings what
-//! is missing.
+//! is missing, `head.rs` asks for a head where the route does not want a HEAD to fetch more.
 
 mod fill;
+mod head;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use http::Method;
 use weir_config::plan::{CacheRule, Forward};
@@ -18,8 +19,8 @@ use super::{
 };
 use crate::{
     cache::{
-        self, Ask, Begin, Bypass, Cache, CacheStatus, Entry, Forwarded, Guard, Key, Lookup, Mark, NotStored,
-        Now, Outcome, Reader, RequestHead, Staleness, Tag,
+        self, Answer, Ask, Begin, Bypass, Cache, CacheStatus, Entry, FillGuard, Forwarded, Guard, Key,
+        Lookup, Mark, NotStored, Now, Outcome, Reader, RequestHead, Rule, Staleness, Tag,
     },
     forward::headers::OF_ONE_REQUEST,
     journey::Journey,
@@ -34,6 +35,8 @@ struct Case<'a> {
     trip: &'a Trip,
     forward: &'a Forward,
     rule: &'a CacheRule,
+    /// The same for the cache, with what it says about this request.
+    policy: Cow<'a, Rule>,
     cache: &'a Cache,
 }
 
@@ -55,9 +58,9 @@ impl Edge {
             });
             return Box::pin(self.forward(trip, forward, client, journey)).await;
         };
-        let case = Case { trip, forward, rule, cache: &trip.running().caches[rule.cache.index()] };
+        let case = Case::of(trip, forward, rule);
         let (key, now) = (trip.passed.key(&trip.request, rule, forward)?, Now::read());
-        let lookup = case.cache.lookup(&key, &case.request(), case.sharing(), now);
+        let lookup = case.cache.lookup(&key, &case.request(), &case.policy, now);
         trip.running().count_lookup(rule.cache, &lookup);
         match lookup {
             Lookup::Hit { entry, ttl } => {
@@ -65,40 +68,67 @@ impl Edge {
                 self.serve_from(&case, Reader::whole(entry), client, journey).await
             }
             Lookup::OnlyIfCached => Err(Refusal::NotCached.into()),
-            Lookup::Bypass(reason) => Box::pin(self.bypass(&case, reason, client, journey)).await,
-            Lookup::Miss(miss) => {
-                let status = CacheStatus { forwarded: Some(miss.forwarded()), ..CacheStatus::default() };
-                Box::pin(self.fill_or_wait(&case, key, None, status, client, journey)).await
+            Lookup::Stale { entry, staleness, ttl } if staleness.while_revalidate => {
+                self.refresh_behind(&case, key, &entry);
+                journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
+                self.serve_from(&case, Reader::whole(entry), client, journey).await
             }
-            Lookup::Stale { entry, staleness, ttl } => {
+            Lookup::Stale { entry, staleness, .. } => {
                 let status = CacheStatus {
                     forwarded: Some(staleness.expired.forwarded()),
                     detail: Some(staleness.expired.word()),
                     ..CacheStatus::default()
                 };
-                if staleness.while_revalidate {
-                    self.refresh_behind(&case, key, &entry);
-                    journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
-                    return self.serve_from(&case, Reader::whole(entry), client, journey).await;
-                }
-                let stale = Some((entry, staleness));
-                Box::pin(self.fill_or_wait(&case, key, stale, status, client, journey)).await
+                Box::pin(self.miss(&case, key, Some((entry, staleness)), status, client, journey)).await
             }
+            Lookup::Miss(miss) => {
+                let status = CacheStatus { forwarded: Some(miss.forwarded()), ..CacheStatus::default() };
+                Box::pin(self.miss(&case, key, None, status, client, journey)).await
+            }
+            Lookup::Bypass(reason) => Box::pin(self.bypass(&case, key, reason, client, journey)).await,
         }
     }
 
+    /// Brings what is missing, as far as the route wants to have it.
+    async fn miss(
+        &self,
+        case: &Case<'_>,
+        key: Key,
+        stale: Option<(Arc<Entry>, Staleness)>,
+        mut status: CacheStatus,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> Result<(), Ended> {
+        if case.keeps_nothing() {
+            status.detail = Some("no-store");
+            journey.cache = Some(status);
+            return self.forward(case.trip, case.forward, client, journey).await;
+        }
+        if case.asks_for_head() {
+            return self.head_past(case, key, stale, status, client, journey).await;
+        }
+        self.fill_or_wait(case, key, stale, status, client, journey).await
+    }
+
+    /// Passes by what is stored; what the route sends past it may still be kept.
     async fn bypass(
         &self,
         case: &Case<'_>,
+        key: Key,
         reason: Bypass,
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        journey.cache = Some(CacheStatus {
+        let status = CacheStatus {
             forwarded: Some(reason.forwarded()),
             detail: Some(reason.word()),
             ..CacheStatus::default()
-        });
+        };
+        if reason == Bypass::Route && !case.keeps_nothing() {
+            let guard = case.cache.fetch_past(self.ask(case, key, None), Now::read());
+            return self.fill(case, guard, None, status, client, journey).await;
+        }
+        journey.cache = Some(status);
         self.forward(case.trip, case.forward, client, journey).await
     }
 
@@ -148,10 +178,28 @@ impl Edge {
             journey.cache = Some(status);
             return self.forward(case.trip, case.forward, client, journey).await;
         };
+        self.fill(case, guard, usable, status, client, journey).await
+    }
+
+    /// Fetches; `usable` is stale, and better than a failure.
+    async fn fill(
+        &self,
+        case: &Case<'_>,
+        guard: FillGuard,
+        usable: Option<Arc<Entry>>,
+        status: CacheStatus,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> Result<(), Ended> {
         match self.fetch(case, guard, usable.is_some(), status, Some(client), &mut journey.attempts).await? {
-            Fetched::Kept(reader, status) => {
+            Fetched::Kept(reader, None, status) => {
                 journey.cache = Some(status);
                 self.serve_from(case, reader, client, journey).await
+            }
+            Fetched::Kept(reader, Some(fields), status) => {
+                journey.cache = Some(status);
+                let answer = cache::first_answer(reader.head(), fields, reader.extent(), &case.request());
+                self.serve(case, answer, reader, client, journey).await
             }
             Fetched::Passing(open, guard, status) => {
                 journey.cache = Some(status);
@@ -188,11 +236,22 @@ impl Edge {
     async fn serve_from(
         &self,
         case: &Case<'_>,
-        mut reader: Reader,
+        reader: Reader,
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
         let answer = cache::answer(reader.head(), reader.extent(), &case.request(), Now::read());
+        self.serve(case, answer, reader, client, journey).await
+    }
+
+    async fn serve(
+        &self,
+        case: &Case<'_>,
+        answer: Answer,
+        mut reader: Reader,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> Result<(), Ended> {
         if let Some(shown) = self.intercept(case.trip, answer.status, &answer.headers, client, journey).await
         {
             return shown;
@@ -237,7 +296,7 @@ impl Edge {
             method: Method::GET,
             headers: request.headers.clone(),
             has_body: false,
-            rule: case.sharing().clone(),
+            rule: case.policy.clone().into_owned(),
             stale,
             guard: case.guard(),
         }
@@ -245,6 +304,21 @@ impl Edge {
 }
 
 impl<'a> Case<'a> {
+    fn of(trip: &'a Trip, forward: &'a Forward, rule: &'a CacheRule) -> Self {
+        let policy = trip.passed.policy(trip.running(), &trip.request, rule);
+        Self { trip, forward, rule, policy, cache: &trip.running().caches[rule.cache.index()] }
+    }
+
+    /// Whether the route forbids to keep the answer.
+    fn keeps_nothing(&self) -> bool {
+        self.trip.passed.keeps_nothing(&self.trip.request, self.rule)
+    }
+
+    /// Whether this is a HEAD that is not asked as GET.
+    fn asks_for_head(&self) -> bool {
+        !self.rule.keeping.convert_head && self.trip.request.method == Method::HEAD
+    }
+
     fn request(&self) -> RequestHead<'a> {
         let request = &self.trip.request;
         RequestHead { method: &request.method, headers: &request.headers, has_body: request.has_body }
@@ -264,14 +338,9 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// How its answers may be shared.
-    fn sharing(&self) -> &cache::Rule {
-        self.trip.running().cache_rule(self.trip.passed.route_id())
-    }
-
     /// What an answer that is kept for others must not show. Under a key that names the caller it is for nobody else.
     fn guard(&self) -> Guard {
-        if self.sharing().private_to_caller {
+        if self.policy.private_to_caller {
             return Guard::default();
         }
         let mut guard = Guard::of(&self.trip.request.headers);
@@ -300,7 +369,7 @@ impl<'a> Case<'a> {
     /// kept for.
     fn tags(&self) -> Vec<Tag> {
         let mut tags = self.trip.passed.tags(&self.trip.request, self.rule);
-        if let Some(caller) = self.trip.passed.caller().filter(|_| self.sharing().private_to_caller) {
+        if let Some(caller) = self.trip.passed.caller().filter(|_| self.policy.private_to_caller) {
             tags.push(Tag::caller(caller.user_id()));
         }
         tags

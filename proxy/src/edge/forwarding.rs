@@ -39,6 +39,18 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
+        let open = self.pass_on(trip, forward, client, journey).await?;
+        self.pass_back(trip, forward, open, client, journey).await
+    }
+
+    /// Passes the request on, up to the head of the answer.
+    pub(super) async fn pass_on(
+        &self,
+        trip: &Trip,
+        forward: &Forward,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> Result<Box<Open>, Ended> {
         // A call may wait for answers before it says more: gathered, neither side would ever go on.
         if !grpc::is_call(&trip.request.headers) {
             client.gather(forward.request_buffer.len()).await?;
@@ -51,10 +63,9 @@ impl Edge {
             Framing::AsTheClient,
         )?;
         let call = self.call(trip, forward, head);
-        let open = exchange::open(&self.connectors, call, Some(client), &mut journey.attempts)
+        exchange::open(&self.connectors, call, Some(client), &mut journey.attempts)
             .await
-            .map_err(|none| Ended::from(refusal_of(&none)))?;
-        self.pass_back(trip, forward, open, client, journey).await
+            .map_err(|none| Ended::from(refusal_of(&none)))
     }
 
     pub(super) fn call<'a>(&self, trip: &'a Trip, forward: &Forward, head: Request) -> Call<'a> {

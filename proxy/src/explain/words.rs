@@ -1,12 +1,10 @@
 //! What is found, in sentences.
 
-use std::time::Duration;
-
 use http::{HeaderMap, Method, header};
 use weir_config::units::Span;
 
 use crate::{
-    cache::{Expired, Lookup, Staleness},
+    cache::{Bypass, Expired, Lookup, Rule, Staleness},
     decide::Seen,
     refusal::Refusal,
 };
@@ -20,9 +18,9 @@ pub(super) struct Prospects {
     pub(super) has_body: bool,
     pub(super) headers: HeaderMap,
     pub(super) has_session: bool,
-    /// Whether the key names the caller.
-    pub(super) is_private: bool,
-    pub(super) ttl: Option<Duration>,
+    pub(super) rule: Rule,
+    /// Whether the route's `no_store` holds.
+    pub(super) keeps_nothing: bool,
 }
 
 pub(super) fn caller(seen: &Seen) -> String {
@@ -63,6 +61,9 @@ pub(super) fn served(found: &Lookup) -> String {
         Lookup::Hit { ttl, .. } => format!("is answered from the cache: fresh for {ttl} s"),
         Lookup::Stale { staleness, .. } => stale(staleness),
         Lookup::Miss(miss) => format!("goes to the origin: {}", miss_because(miss.word())),
+        Lookup::Bypass(Bypass::Route) => {
+            "goes to the origin, whatever is stored: the route's bypass holds for it".to_owned()
+        }
         Lookup::Bypass(reason) => {
             format!("goes to the origin, and nothing is kept: {}", bypass_because(reason.word()))
         }
@@ -117,21 +118,24 @@ pub(super) fn stored(of: Prospects) -> String {
     if of.has_body {
         return "no: the request has a body, which is no part of the key".to_owned();
     }
+    if of.keeps_nothing {
+        return "no: the route's no_store holds for it".to_owned();
+    }
     let asked = of.headers.get_all(header::CACHE_CONTROL).iter();
     let mut words = asked.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    if words.any(|word| word.trim().eq_ignore_ascii_case("no-store")) {
+    if of.rule.heeds_requests && words.any(|word| word.trim().eq_ignore_ascii_case("no-store")) {
         return "no: the request says no-store".to_owned();
     }
-    let span = match of.ttl {
+    let span = match of.rule.ttl {
         Some(ttl) => format!("for {} (ttl), unless the origin says no-store or Set-Cookie", Span::new(ttl)),
         None => "for as long as the origin says".to_owned(),
     };
-    if of.is_private {
+    if of.rule.private_to_caller {
         return format!("yes, for this caller alone, {span}");
     }
     let brings = [
         (of.headers.contains_key(header::AUTHORIZATION), "Authorization"),
-        (of.headers.contains_key(header::COOKIE), "cookies"),
+        (of.headers.contains_key(header::COOKIE) && !of.rule.ignores(&header::COOKIE), "cookies"),
         (of.has_session, "a session"),
     ];
     match brings.iter().find(|(there, _)| *there) {
@@ -168,6 +172,7 @@ pub(super) fn not_stored(word: &str) -> &str {
         "length" => "its length was not what it said",
         "memory" => "the memory was taken by other fills",
         "purged" => "it was purged while it was fetched",
+        "too-few-uses" => "it was not asked for often enough yet",
         "mismatch" => "the origin confirmed another answer than the stored one",
         "unreadable" => "its coding is not read here, and it may have shown something of the caller's own",
         "leak-credentials" => "it said it was for everybody, and showed the caller's credentials",

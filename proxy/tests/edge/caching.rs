@@ -323,6 +323,21 @@ fn answers_of_unknown_length_are_kept() {
 }
 
 #[test]
+fn a_condition_is_answered_from_what_comes_also_where_its_length_is_not_known() {
+    let origin = Origin::start(|_, wire| {
+        wire.send(
+            "HTTP/1.1 200 OK\r\netag: \"a\"\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+        );
+    });
+    let edge = caching(&origin, ", ttl: 60s");
+    let unchanged = edge.ask("/", "if-none-match: \"a\"\r\n");
+    assert_eq!((unchanged.status, unchanged.field("etag")), (304, "\"a\"".into()));
+    // Now, or from the fill that goes on.
+    assert_eq!(edge.ask("/", "if-none-match: \"b\"\r\n").text(), "body");
+    assert_eq!(origin.count(), 1);
+}
+
+#[test]
 fn a_truncated_answer_is_neither_whole_nor_kept() {
     let broken = |_: &Request, wire: &mut Wire| {
         wire.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nonly this");

@@ -17,6 +17,7 @@ mod faults;
 mod forwarding;
 mod guards;
 mod http2_origins;
+mod keeping;
 mod leaks;
 mod life;
 mod mirrors;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::word::{FromShort, List, Named, Short, Word};
 use crate::{
+    plan::{Ignored, TtlApplies},
     template::Template,
     units::{Bytes, Span},
 };
@@ -146,6 +147,20 @@ pub struct CacheRule {
     pub stale_if_error: Word<Span>,
     /// How long a request waits for another's fetch of the same entry.
     pub lock_timeout: Word<Span>,
+    /// A `ttl` for these statuses (`404`, `500-599`, `any`); the narrowest range counts.
+    pub statuses: Word<Named<Span>>,
+    /// Whether `ttl` and `statuses` count always, or only where the origin names no lifetime. Default: always.
+    pub ttl_applies: Word<TtlApplies>,
+    /// Fields that have no say in whether and how an answer is kept.
+    pub ignore: Word<List<Ignored>>,
+    /// Where one of these is neither empty nor `0`, the origin is asked whatever is stored.
+    pub bypass: Word<List<Template>>,
+    /// Where one of these is neither empty nor `0`, the answer is not kept.
+    pub no_store: Word<List<Template>>,
+    /// Requests for an entry until its answer is kept. Default: 1.
+    pub min_uses: Word<u32>,
+    /// Whether a HEAD that finds nothing is asked as GET. Default: true.
+    pub convert_head: Word<bool>,
     /// Who may purge with the method PURGE. Default: nobody.
     pub purge: Word<PurgeRule>,
 }

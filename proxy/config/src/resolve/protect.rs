@@ -79,7 +79,7 @@ impl Resolver<'_> {
     }
 
     /// `200` or `200-399`.
-    fn statuses(&mut self, text: &str, place: Place) -> Option<RangeInclusive<u16>> {
+    pub(super) fn statuses(&mut self, text: &str, place: Place) -> Option<RangeInclusive<u16>> {
         let status =
             |text: &str| text.trim().parse::<u16>().ok().filter(|status| (100..600).contains(status));
         let (from, to) = text.split_once('-').unwrap_or((text, text));

@@ -96,5 +96,7 @@ fn a_304_replaces_fields_but_none_that_describe_the_body_or_the_connection() {
         ("set-cookie", "a=b"),
     ]);
     let expected = map(&[("x-a", "3"), ("x-b", "1"), ("x-c", "1"), ("content-encoding", "gzip")]);
-    assert_eq!(merged(&stored, &news), expected);
+    assert_eq!(merged(&stored, &news, &Rule::origin_alone()), expected);
+    let keeping = Rule { ignore: vec![header::SET_COOKIE], ..Rule::origin_alone() };
+    assert_eq!(merged(&stored, &news, &keeping).get(header::SET_COOKIE), news.get(header::SET_COOKIE));
 }

@@ -88,29 +88,38 @@ fn a_rules_ttl_does_not_make_private_answers_everybodys() {
 
 #[test]
 fn statuses_are_kept_as_far_as_they_are_understood() {
-    for status in [200, 203, 204, 299, 300, 301, 302, 307, 308, 404, 405, 410, 414, 500, 502, 503, 599] {
+    for status in [200, 203, 204, 299, 300, 301, 302, 307, 308, 400, 404, 405, 410, 414, 500, 502, 503, 599] {
         assert_eq!(refused(status, &[MINUTE], &[]), None, "{status} with a lifetime");
     }
-    for status in [304, 400, 408, 412, 413, 416, 417, 421, 426, 429, 431] {
+    for status in [304, 408, 412, 413, 416, 417, 421, 426, 429, 431] {
         assert_eq!(refused(status, &[MINUTE], &[]), Some(NotStored::Status), "{status}");
     }
     assert_eq!(refused(206, &[MINUTE], &[]), Some(NotStored::Partial));
     let old = [("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")];
-    for status in [200, 203, 204, 300, 301, 308] {
+    for status in [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501] {
         assert!(
             judged(status, &old, &[]).is_ok_and(|head| head.freshness.begins_fresh()),
             "{status}, guessed"
         );
     }
-    for status in [302, 404, 405, 410, 414] {
+    for status in [302, 403] {
         assert!(
             judged(status, &old, &[]).is_ok_and(|head| !head.freshness.begins_fresh()),
             "{status}, guessed"
         );
     }
-    for status in [500, 501, 502, 503, 504] {
+    for status in [500, 502, 503, 504] {
         assert_eq!(refused(status, &old, &[]), Some(NotStored::OriginError), "{status}, guessed");
     }
+    assert_eq!(refused(400, &old, &[]), Some(NotStored::NoLifetime), "nobody asks about a 400");
+}
+
+/// A head of 10 KiB makes many servers answer 400, for a target that everybody else can read.
+#[test]
+fn a_400_that_a_large_head_may_have_caused_is_not_kept() {
+    let large = "x".repeat(2100);
+    assert_eq!(refused(400, &[MINUTE], &[("x-large", &large)]), Some(NotStored::Status));
+    assert_eq!(refused(404, &[MINUTE], &[("x-large", &large)]), None);
 }
 
 #[test]

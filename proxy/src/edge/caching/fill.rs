@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 
 use super::Case;
 use crate::{
-    cache::{CacheStatus, Decision, Entry, FillGuard, Key, Now, Reader},
+    cache::{self, CacheStatus, Decision, Entry, Extent, FillGuard, Key, Now, Reader},
     edge::{
         Edge, Ended,
         client::Client,
@@ -24,8 +24,8 @@ use crate::{
 
 /// What a fetch for the cache brought.
 pub(super) enum Fetched {
-    /// Something that is kept: read it from there.
-    Kept(Reader, CacheStatus),
+    /// Something that is kept: read it from there. With the fields as the origin sent them, if it sent it all.
+    Kept(Reader, Option<HeaderMap>, CacheStatus),
     /// An answer for this request alone, or one that is passed on while it is kept.
     Passing(Box<Open>, Option<FillGuard>, CacheStatus),
     /// No answer.
@@ -80,7 +80,7 @@ impl Edge {
                 match confirmed {
                     Ok(confirmed) => {
                         status.stored = confirmed.refused.is_none();
-                        return Ok(Fetched::Kept(Reader::whole(confirmed.entry), status));
+                        return Ok(Fetched::Kept(Reader::whole(confirmed.entry), None, status));
                     }
                     // It spoke of something else: asked again, for the whole.
                     Err(_) => continue,
@@ -111,7 +111,7 @@ impl Edge {
                     match guard.reader() {
                         Some(reader) => {
                             tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
-                            Fetched::Kept(reader, status)
+                            Fetched::Kept(reader, Some(fields), status)
                         }
                         None => Fetched::Passing(open, Some(guard), status),
                     }
@@ -136,6 +136,16 @@ impl Edge {
         }
         let (mut fields, length) = answer_fields(case.trip, open.head.headers.clone(), &open);
         stick(case.trip, case.forward, &open, &mut fields);
+        if let Some(head) = guard.kept() {
+            let answer = cache::first_answer(head, fields.clone(), Extent::Arriving(0), &case.request());
+            if answer.status == StatusCode::NOT_MODIFIED {
+                tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
+                let head =
+                    reply::head(case.trip, journey, client, answer.status, answer.headers, Length::None);
+                journey.answer.status = answer.status.as_u16();
+                return Ok(client.head(head, true).await?);
+            }
+        }
         let head = reply::head(case.trip, journey, client, open.head.status, fields, length);
         journey.answer.status = open.head.status.as_u16();
         let bodiless =
@@ -178,18 +188,16 @@ impl Edge {
 
     /// Fetches anew behind the back of a client that gets what is stale (RFC 5861 §3).
     pub(super) fn refresh_behind(&self, case: &Case<'_>, key: Key, entry: &Arc<Entry>) {
+        if case.keeps_nothing() {
+            return; // the next request that may be kept does it
+        }
         let ask = self.ask(case, key, Some(Arc::clone(entry)));
         // Somebody else is at it already.
         let Some(guard) = case.cache.refresh(ask, Now::read()) else { return };
         let (edge, trip, forward) = (self.clone(), case.trip.clone(), case.forward.clone());
         tokio::spawn(async move {
             let Some(rule) = &trip.route().cache else { return };
-            let case = Case {
-                trip: &trip,
-                forward: &forward,
-                rule,
-                cache: &trip.running().caches[rule.cache.index()],
-            };
+            let case = Case::of(&trip, &forward, rule);
             // Its attempts are noted nowhere: the record belongs to the client that was answered.
             let fetched = edge.fetch(&case, guard, true, CacheStatus::default(), None, &mut Vec::new()).await;
             if let Ok(Fetched::Passing(open, guard, _)) = fetched {

@@ -1,0 +1,75 @@
+//! What a route says about keeping answers beyond the RFCs, as planned.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use http::{HeaderName, header};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::template::Template;
+
+/// Which answers of a route are kept and used, where the origin's words are not all there is to say.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Keeping {
+    /// Spans by status, the narrowest range first. They count before the rule's `ttl`.
+    pub statuses: Vec<(RangeInclusive<u16>, Duration)>,
+    /// When `ttl` and `statuses` count.
+    pub ttl_applies: TtlApplies,
+    /// What is read as if it were not there.
+    pub ignore: Vec<Ignored>,
+    /// Where one of them is neither empty nor `0`, the origin is asked whatever is stored.
+    pub bypass: Vec<Template>,
+    /// Where one of them is neither empty nor `0`, the answer is not kept.
+    pub no_store: Vec<Template>,
+    /// Requests for an entry until its answer is kept, the last one included; at least 1.
+    pub min_uses: u32,
+    /// Whether a HEAD that finds nothing is asked as GET, so that the next GET finds it.
+    pub convert_head: bool,
+}
+
+/// When a rule's own spans count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TtlApplies {
+    /// Whatever the origin says, short of `no-store` and `private`.
+    Always,
+    /// Where the origin names no lifetime, as nginx's `proxy_cache_valid`.
+    Unsaid,
+}
+
+/// A field that has no say in whether and how an answer is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ignored {
+    /// Of the answer, with its `no-store` and `private`.
+    CacheControl,
+    /// Of the answer, likewise.
+    CdnCacheControl,
+    /// Of the answer.
+    Expires,
+    /// Of the answer: one request's cookie is kept, and sent to everybody.
+    SetCookie,
+    /// Of the answer: what it depends on must be in the key.
+    Vary,
+    /// Of the request: the answer does not depend on it.
+    Cookie,
+    /// `Cache-Control` and `Pragma` of the request: no client goes past what is stored. nginx never heeds them.
+    RequestCacheControl,
+}
+
+impl Ignored {
+    /// The field, where its name alone says which it is.
+    #[must_use]
+    pub const fn name(self) -> Option<HeaderName> {
+        Some(match self {
+            Self::CacheControl => header::CACHE_CONTROL,
+            Self::CdnCacheControl => HeaderName::from_static("cdn-cache-control"),
+            Self::Expires => header::EXPIRES,
+            Self::SetCookie => header::SET_COOKIE,
+            Self::Vary => header::VARY,
+            Self::Cookie => header::COOKIE,
+            Self::RequestCacheControl => return None,
+        })
+    }
+}

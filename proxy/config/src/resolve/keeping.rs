@@ -1,0 +1,52 @@
+//! What a route says about keeping answers beyond the RFCs.
+
+use super::{Resolver, route::Scope};
+use crate::{
+    defaults as d, plan,
+    raw::{CacheRule, List, Word},
+    template::Template,
+};
+
+impl Resolver<'_> {
+    pub(super) fn keeping(&mut self, raw: &CacheRule, scope: &Scope) -> plan::Keeping {
+        let mut statuses = Vec::new();
+        for (text, span, place) in raw.statuses.entries() {
+            let range = if text == "any" { Some(200..=599) } else { self.statuses(text, place) };
+            let Some(range) = range else { continue };
+            if *range.start() < 200 || range == (304..=304) || range == (206..=206) {
+                self.report
+                    .error(place, format!("`{text}` is no whole answer: it is never kept"))
+                    .help("write `404`, `500-599` or `any`");
+            }
+            statuses.push((range, span.get()));
+        }
+        statuses.sort_by_key(|(range, _)| range.end() - range.start());
+        if let Some(place) = raw.ttl_applies.place().filter(|_| raw.ttl.is_absent() && statuses.is_empty()) {
+            self.report.error(place, "there is neither `ttl` nor `statuses` that could apply");
+        }
+        plan::Keeping {
+            statuses,
+            ttl_applies: raw.ttl_applies.or(d::CACHE_TTL_APPLIES),
+            ignore: raw.ignore.items().map(|(ignored, _)| *ignored).collect(),
+            bypass: self.conditions(&raw.bypass, scope),
+            no_store: self.conditions(&raw.no_store, scope),
+            min_uses: self.count(&raw.min_uses, d::CACHE_MIN_USES),
+            convert_head: raw.convert_head.or(d::CACHE_CONVERT_HEAD),
+        }
+    }
+
+    /// Templates that hold for some requests and not for others.
+    fn conditions(&mut self, word: &Word<List<Template>>, scope: &Scope) -> Vec<Template> {
+        let mut conditions = Vec::new();
+        for (condition, place) in word.items() {
+            self.check(condition, place, scope);
+            if condition.variables().count() == 0 {
+                self.report
+                    .error(place, "this is the same for every request")
+                    .help("ask for something of the request, such as `${cookie.preview}`");
+            }
+            conditions.push(condition.clone());
+        }
+        conditions
+    }
+}

@@ -1,0 +1,55 @@
+//! A HEAD of a route that does not ask for more than its clients did (`convert_head: false`): it goes to the origin as
+//! it is, and what it brings is news for the entry that is stored (RFC 9111 §4.3.5).
+
+use std::sync::Arc;
+
+use super::Case;
+use crate::{
+    cache::{CacheStatus, Entry, Key, Now, Staleness},
+    edge::{
+        Edge, Ended,
+        client::Client,
+        forwarding::{answer_fields, declared_length},
+    },
+    journey::Journey,
+};
+
+impl Edge {
+    /// Passes a HEAD on, with the stored entry's fields brought up to date by the answer.
+    pub(super) async fn head_past(
+        &self,
+        case: &Case<'_>,
+        key: Key,
+        stale: Option<(Arc<Entry>, Staleness)>,
+        mut status: CacheStatus,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> Result<(), Ended> {
+        let usable = stale.as_ref().filter(|(_, staleness)| staleness.on_error);
+        let usable = usable.map(|(entry, _)| Arc::clone(entry));
+        // None when somebody fetches the whole already, who will know better.
+        let guard =
+            stale.and_then(|(entry, _)| case.cache.refresh(self.ask(case, key, Some(entry)), Now::read()));
+        journey.cache = Some(status);
+        let opened = self.pass_on(case.trip, case.forward, client, journey).await;
+        let open = match (opened, usable) {
+            (Ok(open), Some(entry)) if open.head.status.is_server_error() => {
+                open.done(&self.connectors).await;
+                return self.serve_stale(case, entry, "origin-failed", client, journey).await;
+            }
+            (Ok(open), _) => open,
+            (Err(Ended::Refused(refusal)), Some(entry)) if refusal.said().status.is_server_error() => {
+                return self.serve_stale(case, entry, "origin-failed", client, journey).await;
+            }
+            (Err(ended), _) => return Err(ended),
+        };
+        status.origin = Some(open.head.status);
+        if let Some(mut guard) = guard {
+            let (fields, _) = answer_fields(case.trip, open.head.headers.clone(), &open);
+            let length = declared_length(&open.head.headers);
+            status.stored = guard.head_alone(open.head.status, &fields, length, &case.tags(), Now::read());
+        }
+        journey.cache = Some(status);
+        self.pass_back(case.trip, case.forward, open, client, journey).await
+    }
+}
