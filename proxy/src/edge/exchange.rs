@@ -9,6 +9,7 @@ mod ahead;
 mod duplex;
 mod heads;
 mod hedge;
+pub(super) mod link;
 mod open;
 pub(super) mod session;
 mod up;
@@ -159,7 +160,7 @@ async fn ask_peers(
             (Ok(picked), unwanted) => {
                 if let (Some((answered, peer, before)), Some(failure)) = (unwanted, last) {
                     blame(before, failure, &plan.retry, Instant::now());
-                    session::let_go(connectors, call.upstream, &peer, answered.session).await;
+                    link::let_go(connectors, call.upstream, &peer, answered.session).await;
                 }
                 picked
             }

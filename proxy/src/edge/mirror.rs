@@ -27,10 +27,7 @@ use weir_config::plan::Forward;
 use super::{
     Edge, Trip,
     client::Client,
-    exchange::{
-        Request,
-        session::{self, Session},
-    },
+    exchange::{Request, link, session::Session},
     forwarding::Framing,
 };
 use crate::{
@@ -158,7 +155,7 @@ async fn send(
         return Mirrored::Failed;
     };
     let peer = upstream.dial.peer(&picked.peer().endpoint().address, trip.request.ends);
-    let Ok((mut session, past)) = session::connect(connectors, upstream, &peer).await else {
+    let Ok((mut session, past)) = link::connect(connectors, upstream, &peer).await else {
         picked.failed(Instant::now());
         return Mirrored::Failed;
     };
@@ -172,13 +169,13 @@ async fn send(
     match outcome {
         Mirrored::Sent => {
             picked.succeeded(Instant::now());
-            session::give_back(connectors, upstream, &peer, (session, past), true).await;
+            link::give_back(connectors, upstream, &peer, (session, past), true).await;
         }
         Mirrored::Failed => {
             picked.failed(Instant::now());
-            session::let_go(connectors, upstream, &peer, session).await;
+            link::let_go(connectors, upstream, &peer, session).await;
         }
-        Mirrored::Dropped => session::let_go(connectors, upstream, &peer, session).await,
+        Mirrored::Dropped => link::let_go(connectors, upstream, &peer, session).await,
     }
     outcome
 }

@@ -1,12 +1,14 @@
-//! What a route says about keeping answers beyond the RFCs, as planned.
+//! What a route says about keeping answers: the rule, and what it adds to the RFCs.
 
 use std::{ops::RangeInclusive, time::Duration};
 
 use http::{HeaderName, header};
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::template::Template;
+use super::CacheId;
+use crate::{span::Place, template::Template};
 
 /// Which answers of a route are kept and used, where the origin's words are not all there is to say.
 #[derive(Debug, Clone)]
@@ -72,4 +74,40 @@ impl Ignored {
             Self::RequestCacheControl => return None,
         })
     }
+}
+
+/// Whether and how a route's answers are kept.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CacheRule {
+    /// Where.
+    pub cache: CacheId,
+    /// How long, whatever the origin says short of `no-store` and `private`; `None` follows the origin alone.
+    pub ttl: Option<Duration>,
+    /// What tells answers apart; `None` is scheme, host and target.
+    pub key: Option<Template>,
+    /// What they are purged by, besides the origin's own `Cache-Tag`.
+    pub tags: Vec<Template>,
+    /// How long after expiry an entry may still answer while it is fetched anew.
+    pub stale_while_revalidate: Duration,
+    /// How long after expiry an entry may still answer when the origin fails.
+    pub stale_if_error: Duration,
+    /// How long a request waits for another's fill before it goes to the origin itself.
+    pub lock_timeout: Duration,
+    /// What else the route says about it.
+    pub keeping: Keeping,
+    /// Who may purge with the method PURGE; `None` is nobody.
+    pub purge: Option<PurgeRule>,
+    /// Where it was written.
+    pub place: Place,
+}
+
+/// Who may purge what a route keeps, with the method PURGE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PurgeRule {
+    /// From these networks, at least one.
+    pub allow: Vec<IpNet>,
+    /// Whether what is purged is stale from then on, and not gone.
+    pub soft: bool,
 }

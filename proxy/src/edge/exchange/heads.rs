@@ -9,7 +9,8 @@ use tokio::time::sleep_until;
 
 use super::{
     Call, PeerHead,
-    session::{self, Link, Session},
+    link::{self, Link},
+    session::Session,
     up::Up,
 };
 use crate::{
@@ -46,11 +47,11 @@ pub(super) async fn exchange_heads(
     deadline: Option<Instant>,
 ) -> Result<((Session, Past), PeerHead, Sent), Lost> {
     if call.is_tunnel() {
-        let session = session::tunnel(connectors, call.upstream, peer).await.map_err(Lost::Peer)?;
+        let session = link::tunnel(connectors, call.upstream, peer).await.map_err(Lost::Peer)?;
         let head = PeerHead { status: StatusCode::OK, headers: HeaderMap::new() };
         return Ok(((session, Past::none(Instant::now())), head, Sent::Partly));
     }
-    let (session, past) = session::connect(connectors, call.upstream, peer).await.map_err(Lost::Peer)?;
+    let (session, past) = link::connect(connectors, call.upstream, peer).await.map_err(Lost::Peer)?;
     let mut link = Link::new(connectors, call.upstream, peer, session);
     let (head, sent) = heads_on(&mut link, past.is_some(), call, picked, client, deadline).await?;
     let past = past.unwrap_or_else(|| Past::none(Instant::now()));

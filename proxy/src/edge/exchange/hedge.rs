@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use pingora::upstreams::peer::HttpPeer;
 use tokio::time::sleep_until;
 
-use super::{Answered, Call, Lost, blame, exchange_heads, session};
+use super::{Answered, Call, Lost, blame, exchange_heads, link};
 use crate::{
     balance::{Picked, Pool, Tried},
     forward::{hedge::Hedge, peer::Connectors},
@@ -84,7 +84,7 @@ async fn second_peer(
     picked.heard(status.is_server_error(), now);
     (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
     if retry.is_failure(status.as_u16()) {
-        session::let_go(connectors, call.upstream, &peer, answered.session).await;
+        link::let_go(connectors, call.upstream, &peer, answered.session).await;
         return None;
     }
     note.outcome = "answered";

@@ -12,10 +12,7 @@ use http::HeaderMap;
 use pingora::upstreams::peer::HttpPeer;
 use tokio::time::sleep_until;
 
-use super::{
-    PeerHead, Sent, ahead,
-    session::{self, Session},
-};
+use super::{PeerHead, Sent, ahead, link, session::Session};
 use crate::{
     balance::{Peer, Picked},
     edge::client::{Client, ClientError},
@@ -209,17 +206,17 @@ impl Open {
     pub(in crate::edge) async fn done(self: Box<Self>, connectors: &Connectors) {
         self.picked.succeeded(Instant::now());
         let clean = matches!(self.sent, Sent::Whole) && !self.upgraded;
-        session::give_back(connectors, &self.upstream, &self.peer, (self.session, self.past), clean).await;
+        link::give_back(connectors, &self.upstream, &self.peer, (self.session, self.past), clean).await;
     }
 
     /// The answer broke off, which counts against the peer.
     pub(in crate::edge) async fn broke(self: Box<Self>, connectors: &Connectors) {
         self.picked.failed(Instant::now());
-        session::let_go(connectors, &self.upstream, &self.peer, self.session).await;
+        link::let_go(connectors, &self.upstream, &self.peer, self.session).await;
     }
 
     /// Nobody wants the rest of the answer.
     pub(in crate::edge) async fn abandon(self: Box<Self>, connectors: &Connectors) {
-        session::let_go(connectors, &self.upstream, &self.peer, self.session).await;
+        link::let_go(connectors, &self.upstream, &self.peer, self.session).await;
     }
 }
