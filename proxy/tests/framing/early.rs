@@ -64,6 +64,45 @@ fn a_connection_that_was_answered_early_is_given_to_nobody() {
     weir.assert_sane();
 }
 
+/// Begins its answer to a POST at once, ends it when the body has come, and takes that for its next request, too.
+fn confused(mut stream: TcpStream) {
+    let answer = |line: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{line}", line.len());
+    while let Some((head, _)) = read_head(&mut stream) {
+        let line = head.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
+        if !line.starts_with("POST") {
+            let _ = stream.write_all(answer(&line).as_bytes());
+            continue;
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nea");
+        if read_head(&mut stream).is_some() {
+            let _ = stream.write_all(b"rly");
+            // Long enough for the connection to look quiet to whoever would take it.
+            std::thread::sleep(Duration::from_millis(100));
+            let _ = stream.write_all(answer("GET /smuggled").as_bytes());
+        }
+    }
+}
+
+#[test]
+fn a_connection_whose_answer_began_before_the_request_ended_is_given_to_nobody() {
+    let weir = Weir::start(&config(origin(confused)));
+    let client = weir.connect();
+    let mut socket = client.socket();
+    let mut until = |end: &[u8]| {
+        let (mut came, mut piece) = (Vec::new(), [0; 4096]);
+        while !came.ends_with(end) {
+            let read = socket.read(&mut piece).unwrap();
+            assert_ne!(read, 0, "{:?}", String::from_utf8_lossy(&came));
+            came.extend_from_slice(&piece[..read]);
+        }
+    };
+    client.socket().write_all(b"POST /early HTTP/1.1\r\nHost: a.test\r\nContent-Length: 40\r\n\r\n").unwrap();
+    until(b"ea");
+    client.socket().write_all(b"GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
+    until(b"rly");
+    weir.connect().is_served("victim");
+}
+
 /// Sends back what it gets, as it gets it, chunked or in a tunnel.
 fn echo(mut stream: TcpStream) {
     let Some((head, rest)) = read_head(&mut stream) else { return };

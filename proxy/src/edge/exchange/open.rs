@@ -180,9 +180,9 @@ impl Open {
                     // Of a tunnel, either side may end it.
                     Ok(None) if self.upgraded => return Ok(Way::Over),
                     Ok(None) => {
-                        if self.session.finish(self.write).await.is_ok() {
-                            self.sent = Sent::Whole;
-                        }
+                        // Whoever answers before it was asked to the end may take the rest for its next request, and answer
+                        // that, too: the connection is never used again, however well it ends.
+                        let _ = self.session.finish(self.write).await;
                         return Ok(Way::Answer);
                     }
                     Err(error) => return Err(Cut::Client(error)),
