@@ -1,12 +1,6 @@
 //! What clients hear when something fails: in whose words, with which page.
 
-use std::net::TcpListener;
-
-use crate::support::{Edge, Origin, until};
-
-fn nobody() -> std::net::SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
+use crate::support::{Edge, Origin, nobody, until};
 
 #[test]
 fn an_answer_of_ours_says_which_kind_of_no_it_is() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::support::{Edge, Gate, Origin, ok, until};
+use crate::support::{Edge, Gate, Origin, nobody, ok, until};
 
 fn edge(api: &Origin, shadow: impl std::fmt::Display, rest: &str) -> Edge {
     Edge::start(&format!(
@@ -57,8 +57,7 @@ fn nobody_waits_for_a_mirror_that_hangs_or_is_not_there() {
     gate.open();
     until("the others are through", || count(&slow, "sent") == 64.0);
 
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let alone = edge(&api, nobody, "");
+    let alone = edge(&api, nobody(), "");
     assert_eq!(alone.get("/").text(), "api");
     until("it is counted", || count(&alone, "failed") == 1.0);
 }

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use crate::support::{Client, Edge, Gate, Origin, ok, until};
+use crate::support::{Client, Edge, Gate, Origin, nobody, ok, until};
 
 const MIB: usize = 1 << 20;
 /// More than any buffer on the way.
@@ -336,7 +336,7 @@ fn a_gathered_body_meets_the_origin_whole() {
 #[test]
 fn a_gathered_body_can_go_to_the_next_server() {
     let alive = Origin::start(|request, wire| wire.answer("", request.body.len().to_string()));
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = nobody();
     let yaml = |buffer: &str| {
         format!(
             "upstreams: {{ api: {{ servers: [\"{dead}\", {{ address: \"{}\", backup: true }}] }} }}\nroutes: [{{ match: /*, to: api, request_buffer: {buffer} }}]\n",

@@ -1,8 +1,6 @@
 //! CONNECT: tunnels to servers of a route's upstream, and to nobody else.
 
-use std::net::TcpListener;
-
-use crate::support::{Edge, Origin, until};
+use crate::support::{Edge, Origin, nobody, until};
 
 fn edge(servers: &str, rest: &str) -> Edge {
     Edge::start(&format!(
@@ -55,7 +53,7 @@ fn bytes_go_both_ways_early_ones_too_and_either_side_ends_it() {
 
 #[test]
 fn a_tunnel_goes_to_the_next_server_when_one_cannot_be_connected_to() {
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = nobody();
     let db = shouting();
     let edge = edge(&format!("\"{dead}\", \"{}\"", db.address), "");
     for _ in 0..4 {
@@ -86,7 +84,7 @@ fn nobody_gets_a_connection_to_what_they_name() {
 
 #[test]
 fn when_no_server_can_be_connected_to_the_client_hears_it_and_the_connection_ends() {
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = nobody();
     let edge = edge(&dead.to_string(), "");
     let mut client = edge.connect();
     client.send(CONNECT);

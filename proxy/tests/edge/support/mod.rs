@@ -15,7 +15,7 @@ pub(crate) use self::{
     client::{Answer, Client, get},
     dns::Dns,
     edge::Edge,
-    origin::{Origin, Request, Wire, ok},
+    origin::{Origin, Request, Wire, nobody, ok},
 };
 
 /// How long anything may take that should happen at once: generous, because the machine may be busy with other tests.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
@@ -9,6 +10,8 @@ use std::{
     },
     thread::JoinHandle,
 };
+
+use socket2::{Domain, Socket, Type};
 
 use super::client::{Client, Head};
 
@@ -77,6 +80,25 @@ pub(crate) struct Origin {
     open: Arc<Mutex<HashMap<usize, TcpStream>>>,
     stopped: Arc<AtomicBool>,
     accepting: Option<JoinHandle<()>>,
+    /// Keeps the address from everybody else while nobody listens there.
+    held: Option<Socket>,
+}
+
+/// An address at which nobody listens, for as long as the process lives: once free, the next program would get it.
+pub(crate) fn nobody() -> SocketAddr {
+    let socket = bound(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    address
+}
+
+/// A socket that has an address and refuses connections.
+fn bound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // Connections of whoever listened here may linger, and whoever returns binds the address beside us.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 impl Origin {
@@ -160,7 +182,7 @@ impl Origin {
                 });
             }
         });
-        Self { address, seen, connections, open, stopped, accepting: Some(accepting) }
+        Self { address, seen, connections, open, stopped, accepting: Some(accepting), held: None }
     }
 
     /// The requests so far.
@@ -186,12 +208,13 @@ impl Origin {
         self.open.lock().unwrap().len()
     }
 
-    /// Dies at once, its connections with it; the address is free afterwards.
+    /// Dies at once, its connections with it; nobody but a test's own origin gets the address.
     pub(crate) fn die(&mut self) {
         let Some(accepting) = self.accepting.take() else { return };
         self.stopped.store(true, Ordering::SeqCst);
         let _ = TcpStream::connect(self.address);
         let _ = accepting.join();
+        self.held = bound(self.address).ok();
         for (_, stream) in self.open.lock().unwrap().drain() {
             let _ = stream.shutdown(Shutdown::Both);
         }
