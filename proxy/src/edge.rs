@@ -123,7 +123,7 @@ impl Edge {
             decide::decide(&snapshot.running, &request, Now::read()).await;
         (journey.route, journey.caller) = (route, caller);
         let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(verdict?) };
-        client.expect(trip.body_limit(&journey.arrival), trip.request.trailers);
+        client.bound_body(trip.body_limit(&journey.arrival));
         if let Some(limit) = &trip.route().limit_rate {
             client.limit_rate(Pace { per_second: limit.per_second.get(), after: limit.after.get() });
         }

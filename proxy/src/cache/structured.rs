@@ -14,41 +14,16 @@ pub(super) enum Item {
 
 /// The members of a dictionary in the order written; `None` if it does not parse.
 pub(super) fn dictionary(text: &[u8]) -> Option<Vec<(&[u8], Item)>> {
-    let mut input = Input { text: text.trim_ascii_start(), at: 0 };
-    let mut members = Vec::new();
-    // Trailing spaces are part of no member (§4.2 step 6); tabs are not allowed there.
-    while let [rest @ .., b' '] = input.text {
-        input.text = rest;
-    }
-    while !input.done() {
+    members(text, |input| {
         let key = input.key()?;
-        let item = if input.eat(b'=') { input.member()? } else { Item::Boolean(true) };
-        input.parameters()?;
-        members.push((key, item));
-        input.skip(b" \t");
-        if input.done() {
-            return Some(members);
-        }
-        if !input.eat(b',') {
-            return None;
-        }
-        input.skip(b" \t");
-        if input.done() {
-            return None; // a trailing comma
-        }
-    }
-    Some(members)
+        Some((key, if input.eat(b'=') { input.member()? } else { Item::Boolean(true) }))
+    })
 }
 
 /// The members of a list of strings (RFC 9651 §3.1, §3.3.3); `None` if it does not parse or has anything else in it.
 /// Parameters mean nothing.
 pub(super) fn strings(text: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let mut input = Input { text: text.trim_ascii_start(), at: 0 };
-    let mut members = Vec::new();
-    while let [rest @ .., b' '] = input.text {
-        input.text = rest;
-    }
-    while !input.done() {
+    members(text, |input| {
         let from = input.at + 1;
         input.peek().filter(|byte| *byte == b'"')?;
         input.string()?;
@@ -58,7 +33,20 @@ pub(super) fn strings(text: &[u8]) -> Option<Vec<Vec<u8>>> {
             escaped = **byte == b'\\' && !escaped;
             !escaped
         });
-        members.push(plain.copied().collect());
+        Some(plain.copied().collect())
+    })
+}
+
+/// What stands between commas, as `member` reads it, with its parameters passed over.
+fn members<'a, T>(text: &'a [u8], member: impl Fn(&mut Input<'a>) -> Option<T>) -> Option<Vec<T>> {
+    let mut input = Input { text: text.trim_ascii_start(), at: 0 };
+    let mut members = Vec::new();
+    // Trailing spaces are part of no member (§4.2 step 6); tabs are not allowed there.
+    while let [rest @ .., b' '] = input.text {
+        input.text = rest;
+    }
+    while !input.done() {
+        members.push(member(&mut input)?);
         input.parameters()?;
         input.skip(b" \t");
         if input.done() {

@@ -142,8 +142,7 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        let usable = stale.as_ref().filter(|(_, staleness)| staleness.on_error);
-        let usable = usable.map(|(entry, _)| Arc::clone(entry));
+        let usable = usable_on_error(stale.as_ref());
         let (mut failures, until) = (0, Now::read().mono + case.rule.lock_timeout);
         let guard = loop {
             let now = Now::read();
@@ -301,6 +300,11 @@ impl Edge {
             guard: case.guard(),
         }
     }
+}
+
+/// The entry that is better than no answer, if there is one.
+fn usable_on_error(stale: Option<&(Arc<Entry>, Staleness)>) -> Option<Arc<Entry>> {
+    stale.filter(|(_, staleness)| staleness.on_error).map(|(entry, _)| Arc::clone(entry))
 }
 
 impl<'a> Case<'a> {

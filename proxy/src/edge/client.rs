@@ -90,9 +90,9 @@ impl Client {
         }
     }
 
-    /// Bounds the request's body, and notes whether the client reads trailers.
-    pub(super) fn expect(&mut self, limit: u64, trailers: bool) {
-        (self.limit, self.takes_trailers) = (limit, trailers);
+    /// Bounds the request's body.
+    pub(super) fn bound_body(&mut self, limit: u64) {
+        self.limit = limit;
     }
 
     /// Copies the body, from here on, as it is read.
@@ -265,9 +265,17 @@ impl Client {
     }
 
     /// The request as every stage sees it.
-    pub(super) fn request(&self, head: Head, arrival: &Arrival, plan: &Plan) -> Result<RequestView, Refusal> {
+    pub(super) fn request(
+        &mut self,
+        head: Head,
+        arrival: &Arrival,
+        plan: &Plan,
+    ) -> Result<RequestView, Refusal> {
         let target = std::str::from_utf8(&head.target).map_err(|_| Refusal::Bad(BadRequest::BadTarget))?;
-        RequestView::read(head.method, target, arrival.version, head.headers, self.has_body, arrival, plan)
+        let (method, headers) = (head.method, head.headers);
+        let view = RequestView::read(method, target, arrival.version, headers, self.has_body, arrival, plan)?;
+        self.takes_trailers = view.trailers;
+        Ok(view)
     }
 
     /// Whether the final head of an answer was written.

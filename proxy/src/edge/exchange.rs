@@ -215,7 +215,7 @@ async fn ask_peers(
             biased;
             heads = exchange_heads(connectors, call, &peer, &mut picked, client.as_deref_mut(), deadline) => Ok(heads),
             () = silence => Ok(Err(Lost::Peer(Failure::Silent))),
-            rival = when(rival) => Err(rival),
+            Some(rival) = when(rival) => Err(rival),
         };
         attempts.extend(hedged);
         let heads = match heads {

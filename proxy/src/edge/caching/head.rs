@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::Case;
+use super::{Case, usable_on_error};
 use crate::{
     cache::{CacheStatus, Entry, Key, Now, Staleness},
     edge::{
@@ -25,8 +25,7 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        let usable = stale.as_ref().filter(|(_, staleness)| staleness.on_error);
-        let usable = usable.map(|(entry, _)| Arc::clone(entry));
+        let usable = usable_on_error(stale.as_ref());
         // None when somebody fetches the whole already, who will know better.
         let guard =
             stale.and_then(|(entry, _)| case.cache.refresh(self.ask(case, key, Some(entry)), Now::read()));

@@ -27,24 +27,9 @@ pub(super) struct Rival {
 
 /// Waits until the answer that is asked for now is late, then asks another peer.
 ///
-/// Shape: resolves with an answer that is none of the plan's failures, and never otherwise: a second peer that fails, or
-///        none that may be asked, is no news for whoever waits for the first. `note` says what was tried, also when this is
-///        dropped.
+/// Shape: an answer that is none of the plan's failures; `None` when a second peer fails, or none may be asked, which is
+///        no news for whoever waits for the first. `note` says what was tried, also when this is dropped.
 pub(super) async fn rival(
-    connectors: &Arc<Connectors>,
-    call: &Call<'_>,
-    hedge: &Hedge,
-    choice: Choice<'_>,
-    deadline: Option<Instant>,
-    note: &mut Option<Attempt>,
-) -> Rival {
-    match second_peer(connectors, call, hedge, choice, deadline, note).await {
-        Some(rival) => rival,
-        None => std::future::pending().await,
-    }
-}
-
-async fn second_peer(
     connectors: &Arc<Connectors>,
     call: &Call<'_>,
     hedge: &Hedge,
