@@ -13,7 +13,7 @@ use weir_config::plan::{Balance, Spread, Upstream, WhenAllDown};
 use super::{Endpoint, Peer, Pool, gate::Gate, member::Member, ring::Ring};
 
 impl Pool {
-    /// The pool of `upstream` with these endpoints (from [`resolve::resolve`]).
+    /// The pool of `upstream` with these endpoints (from [`super::resolve::resolve`]).
     ///
     /// Peers that `old` has under the same name and address are carried over: requests in flight, failures and health.
     #[must_use]
