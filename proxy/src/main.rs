@@ -81,11 +81,13 @@ fn main() -> ExitCode {
         }
         Command::Translate { config } => translate(&config),
         Command::Schema => {
-            println!("{:#}", weir_config::schema());
+            put(format_args!("{:#}\n", weir_config::schema()));
             ExitCode::SUCCESS
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "weir", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "weir", &mut script);
+            put(String::from_utf8_lossy(&script));
             ExitCode::SUCCESS
         }
     }
@@ -113,7 +115,7 @@ fn check(source: &Source) -> ExitCode {
     match source.load() {
         Ok(loaded) => {
             say(&loaded.warnings);
-            println!("{}: {}", source.path().display(), source::summary(&loaded.plan));
+            put(format_args!("{}: {}\n", source.path().display(), source::summary(&loaded.plan)));
             ExitCode::SUCCESS
         }
         Err(report) => refuse(&report),
@@ -134,8 +136,8 @@ fn explain(
         }
     };
     match operator::explain(admin, question) {
-        Ok(report) if as_json => println!("{}", serde_json::json!(report)),
-        Ok(report) => print!("{report}"),
+        Ok(report) if as_json => put(format_args!("{}\n", serde_json::json!(report))),
+        Ok(report) => put(report),
         Err(problem) => {
             eprintln!("weir: {problem}");
             return ExitCode::FAILURE;
@@ -148,7 +150,7 @@ fn translate(config: &std::path::Path) -> ExitCode {
     match source::translate(config) {
         Ok((yaml, fidelity)) => {
             eprint!("{fidelity}");
-            print!("{yaml}");
+            put(yaml);
             ExitCode::SUCCESS
         }
         Err(problems) => {
@@ -156,6 +158,11 @@ fn translate(config: &std::path::Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes to standard output. Whoever reads that may have seen enough, as `head` has.
+fn put(text: impl std::fmt::Display) {
+    let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{text}"));
 }
 
 fn say(report: &weir_config::report::Report) {

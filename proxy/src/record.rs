@@ -241,7 +241,12 @@ pub fn start_tracing(level: &str) {
         .unwrap_or_else(|_| {
             tracing_subscriber::EnvFilter::new(format!("{level},pingora=error,pingora_core=error"))
         });
-    let events = tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr);
+    let events = tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // It would complain about a closed standard error there, and panic.
+        .log_internal_errors(false);
     if events.try_init().is_err() {
         tracing::debug!("events are already collected");
     }

@@ -8,6 +8,7 @@
 
 use std::{
     collections::HashMap,
+    io::Write,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -75,12 +76,12 @@ async fn run(source: Source, plan: Plan, threads: usize) -> Result<(), Box<dyn s
     let mut fronts = Fronts { edge, state: Arc::clone(&state), open: HashMap::new(), closing: Vec::new() };
     let prepared = fronts.prepare(&plan)?;
     let admin = match &plan.admin {
-        Some(admin) => Some((listener::bind(admin.address)?, admin.allow.clone())),
+        Some(admin) => Some((bind_admin(admin.address)?, admin.allow.clone())),
         None => None,
     };
     fronts.put_in_force(prepared);
     if let Some((socket, allow)) = admin {
-        println!("admin on http://{}", socket.local_addr()?);
+        announce(&format!("admin on http://{}", socket.local_addr()?));
         tokio::spawn(admin::serve(socket, allow, Arc::clone(&state)));
     }
     state.set_ready(true);
@@ -90,6 +91,10 @@ async fn run(source: Source, plan: Plan, threads: usize) -> Result<(), Box<dyn s
     }
     drain(&state, fronts, &mut signals).await;
     Ok(())
+}
+
+fn bind_admin(address: SocketAddr) -> Result<TcpListener, Box<dyn std::error::Error>> {
+    listener::bind(address).map_err(|problem| format!("`admin`: {problem}: {}", problem.source).into())
 }
 
 async fn reload(state: &Arc<State>, fronts: &mut Fronts) {
@@ -103,9 +108,9 @@ async fn reload(state: &Arc<State>, fronts: &mut Fronts) {
         Ok((next, prepared)) => {
             let before = state.snapshot();
             let (old, new) = (&before.running.plan, Arc::clone(&next.running.plan));
-            if old.threads != new.threads || old.admin != new.admin {
+            if old.threads != new.threads || old.admin != new.admin || old.log.level != new.log.level {
                 tracing::warn!(
-                    "`threads` and `admin` change only with a restart; everything else is in force"
+                    "`threads`, `admin` and `log.level` change only with a restart; everything else is in force"
                 );
             }
             state.swap(next);
@@ -140,6 +145,11 @@ async fn drain(state: &Arc<State>, fronts: Fronts, signals: &mut Signals) {
     if let Some(access) = state.snapshot().recorder.access().cloned() {
         let _ = tokio::task::spawn_blocking(move || access.flush(LAST_LINES)).await;
     }
+}
+
+/// Says a line on standard output. Whoever read that may be gone, which is no reason to go, too.
+fn announce(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// The open listeners, by the address in the plan.
@@ -211,7 +221,7 @@ impl Fronts {
         let scheme = if settings.tls.is_some() { "https" } else { "http" };
         let bound = socket.local_addr().unwrap_or(address);
         // For people, and for whoever asked for port 0.
-        println!("listening on {scheme}://{bound}");
+        announce(&format!("listening on {scheme}://{bound}"));
         tracing::info!(address = %bound, scheme, "listening");
         let counters = Arc::new(Counters::default());
         self.state.watch_listener(bound, Arc::clone(&counters));
