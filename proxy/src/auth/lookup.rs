@@ -12,7 +12,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::Arc,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -46,6 +46,23 @@ struct Inner {
     /// Lookups under way, each with a number of its own.
     lookups: Mutex<HashMap<Digest, (u64, Lookup)>>,
     next: AtomicU64,
+    /// The source did not answer the last time it was asked.
+    is_down: AtomicBool,
+}
+
+impl Inner {
+    /// Tells the operator when the source stops answering, and when it is back.
+    fn note<T>(&self, answer: Result<T, Unavailable>) -> Result<T, Unavailable> {
+        let was_down = self.is_down.swap(answer.is_err(), Ordering::Relaxed);
+        match &answer {
+            Err(problem) if !was_down => {
+                tracing::warn!(session = %self.name, cause = %problem.cause, "sessions cannot be looked up");
+            }
+            Ok(_) if was_down => tracing::info!(session = %self.name, "sessions can be looked up again"),
+            _ => {}
+        }
+        answer
+    }
 }
 
 impl Sessions {
@@ -57,7 +74,8 @@ impl Sessions {
 
     fn with(name: Arc<str>, source: Source, entries: usize, ttl: Duration) -> Self {
         let (lookups, next) = (Mutex::default(), AtomicU64::new(0));
-        Self(Arc::new(Inner { name, source, memory: Memory::new(entries, ttl), lookups, next }))
+        let (memory, is_down) = (Memory::new(entries, ttl), AtomicBool::new(false));
+        Self(Arc::new(Inner { name, source, memory, lookups, next, is_down }))
     }
 
     /// What memory knows: `None` when the source has to be asked, `Some(None)` for a token that is surely invalid.
@@ -114,7 +132,7 @@ struct Entry {
 
 impl Entry {
     async fn run(self, token: Token, asked_at: SystemTime) -> Answer {
-        let json = self.inner.source.look_up(&token).await?;
+        let json = self.inner.note(self.inner.source.look_up(&token).await)?;
         let session = json.and_then(|json| match Session::parse(&json) {
             Ok(session) => Some(Arc::new(session)),
             Err(_) => {
