@@ -322,11 +322,10 @@ impl Pool {
             return;
         }
         let member = &mut members[index];
-        let was_out = member.is_out(now);
-        let is_out = member.failed(now);
+        let is_news = member.failed(now) && !std::mem::replace(&mut member.told_out, true);
         let (peer, fails) = (Arc::clone(&member.peer), member.standing.fails());
         drop(members);
-        if is_out && !was_out {
+        if is_news {
             let endpoint = peer.endpoint();
             tracing::warn!(
                 upstream = %self.name,

@@ -53,6 +53,13 @@ pub struct Way {
     pub preface: &'static [u8],
 }
 
+/// Whether a connection could not be opened for want of our own: ENOMEM 12, ENFILE 23, EMFILE 24, EADDRNOTAVAIL 99 (no port
+/// is left), ENOBUFS 105. Nobody else can help that.
+#[must_use]
+pub fn is_our_want(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(12 | 23 | 24 | 99 | 105))
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Failed {

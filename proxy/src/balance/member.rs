@@ -31,6 +31,8 @@ pub(super) struct Member {
     pub(super) times: Times,
     /// Requests without an answer yet, with `inflight`.
     pub(super) waiting: Waiting,
+    /// The log says that it is out. A pardon does not take that back: only an answer does.
+    pub(super) told_out: bool,
 }
 
 impl Member {
@@ -46,6 +48,7 @@ impl Member {
             current: 0,
             growth: Growth::default(),
             times: Times::default(),
+            told_out: false,
             waiting: Waiting::default(),
         }
     }
@@ -63,6 +66,7 @@ impl Member {
             growth: self.growth,
             times: self.times,
             waiting: self.waiting,
+            told_out: self.told_out,
             ..Self::new(peer)
         }
     }

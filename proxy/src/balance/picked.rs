@@ -137,6 +137,15 @@ impl Picked {
             member.times.add_header(self.header.unwrap_or(last_byte));
         }
         member.succeeded(now);
+        if std::mem::take(&mut member.told_out) {
+            let endpoint = member.peer.endpoint();
+            tracing::info!(
+                upstream = %pool.name,
+                peer = %endpoint.name,
+                address = %endpoint.address,
+                "peer answers again"
+            );
+        }
     }
 
     /// The kept-alive connection was closed before anything was sent on it: this says nothing about the peer, and the

@@ -16,6 +16,7 @@ use super::peer::Peer;
 use crate::http_client::{
     self, Failed, Target, Tls, Way,
     grpc::{self, NotServing},
+    is_our_want,
 };
 
 /// More body than this is not read: nobody says that he is well at such length.
@@ -199,7 +200,12 @@ async fn watch_with<A: Future<Output = Result<(), Sick>>>(
     }
     loop {
         let verdict = ask().await;
-        match (streak.observe(verdict.is_ok(), check.fall, check.rise), &verdict) {
+        // When we have no socket to ask on, the peer has said nothing.
+        let turn = match &verdict {
+            Err(Sick::Failed(Failed::Connect(error))) if is_our_want(error) => None,
+            _ => streak.observe(verdict.is_ok(), check.fall, check.rise),
+        };
+        match (turn, &verdict) {
             (Some(turn), Err(sick)) => {
                 peer.set_healthy(turn == Turn::Back);
                 tracing::warn!(

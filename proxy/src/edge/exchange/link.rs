@@ -3,7 +3,7 @@
 //! Those that speak HTTP/1.1 are kept by the upstream ([`crate::forward::idle`]); those in HTTP/2 by Pingora's connector,
 //! which knows their streams.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use pingora::{
     ErrorType,
@@ -19,6 +19,7 @@ use crate::{
         peer::{Connectors, Dial, Line},
         retry::Failure,
     },
+    http_client::is_our_want,
     running::Upstream,
 };
 
@@ -53,7 +54,7 @@ async fn open(
 ) -> Result<(Session, Option<Past>), Failure> {
     let failed = |error: Box<pingora::Error>| match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
-        _ if is_our_want(&error) => Failure::NoSocket,
+        _ if error.root_cause().downcast_ref().is_some_and(is_our_want) => Failure::NoSocket,
         _ => Failure::Connect,
     };
     let connectors = upstream.dial.connectors(shared);
@@ -74,12 +75,6 @@ async fn open(
     session.set_read_timeout(None);
     session.set_write_timeout(None);
     Ok((Session::Negotiated(Box::new(session)), reused.then(|| Past::none(Instant::now()))))
-}
-
-/// ENOMEM 12, ENFILE 23, EMFILE 24, EADDRNOTAVAIL 99 (no port is left), ENOBUFS 105.
-fn is_our_want(error: &pingora::Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<io::Error>();
-    matches!(cause.and_then(io::Error::raw_os_error), Some(12 | 23 | 24 | 99 | 105))
 }
 
 /// Keeps a connection for the next request, if its bounds and its peer allow that; `clean` says that this exchange is
