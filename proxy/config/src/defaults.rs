@@ -188,6 +188,9 @@ pub const CACHE_MEMORY: Bytes = Bytes::new(128 << 20);
 pub const CACHE_ENTRY_MAX: Bytes = Bytes::new(8 << 20);
 /// As nginx's `proxy_cache_lock_timeout`.
 pub const CACHE_LOCK_TIMEOUT: Duration = seconds(5);
+/// Long enough for what is worth keeping. nginx goes on as long as bytes come: an origin that drips could be asked by clients
+/// that leave until it has no connection left.
+pub const CACHE_BACKGROUND_FILL: Duration = seconds(300);
 /// One who writes a span means it; nginx's `proxy_cache_valid`, which steps back, is a word away.
 pub const CACHE_TTL_APPLIES: TtlApplies = TtlApplies::Always;
 /// As nginx: the first answer is kept.

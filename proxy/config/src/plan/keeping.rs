@@ -96,6 +96,8 @@ pub struct CacheRule {
     pub stale_if_error: Duration,
     /// How long a request waits for another's fill before it goes to the origin itself.
     pub lock_timeout: Duration,
+    /// How long a fetch goes on when nobody is left who reads it; zero ends it with its last reader.
+    pub background_fill: Duration,
     /// What else the route says about it.
     pub keeping: Keeping,
     /// Who may purge with the method PURGE; `None` is nobody.

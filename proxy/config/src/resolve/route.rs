@@ -189,6 +189,7 @@ impl Resolver<'_> {
             stale_while_revalidate: Self::span(&raw.stale_while_revalidate, d::STALE),
             stale_if_error: Self::span(&raw.stale_if_error, d::STALE),
             lock_timeout: Self::span(&raw.lock_timeout, d::CACHE_LOCK_TIMEOUT),
+            background_fill: Self::span(&raw.background_fill, d::CACHE_BACKGROUND_FILL),
             keeping: self.keeping(raw, scope),
             purge: raw.purge.placed().map(|(rule, place)| self.purge_rule(rule, place)),
             place,
