@@ -115,6 +115,7 @@ impl Edge {
     ) -> Result<(), Ended> {
         // accepted: one meaning, or none.
         if let Some(bad) = journey.arrival.refused {
+            journey.line = Some(format!("{} {}", head.method, String::from_utf8_lossy(&head.target)));
             return Err(Refusal::Bad(bad).into());
         }
         let request = Arc::new(client.request(head, &journey.arrival, &snapshot.running.plan)?);

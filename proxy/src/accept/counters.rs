@@ -19,8 +19,6 @@ pub struct Counters {
     pub tls_failed: Count,
     /// Connections that began without a good PROXY header, or from a hop that is not trusted.
     pub hops_refused: Count,
-    /// HTTP/2 streams that the library refused before they became a request.
-    pub streams_rejected: Count,
     refused: Vec<Count>,
 }
 
@@ -33,7 +31,6 @@ impl Default for Counters {
             accept_failed: Count::default(),
             tls_failed: Count::default(),
             hops_refused: Count::default(),
-            streams_rejected: Count::default(),
             refused: BadRequest::ALL.iter().map(|_| Count::default()).collect(),
         }
     }

@@ -16,6 +16,7 @@ mod explaining;
 mod faults;
 mod forwarding;
 mod guards;
+mod http2_clients;
 mod http2_origins;
 mod keeping;
 mod leaks;
