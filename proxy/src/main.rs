@@ -105,7 +105,7 @@ fn run(source: Source) -> ExitCode {
     match weir::serve::serve(source, plan) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            eprintln!("weir: {problem}");
+            tell(format_args!("weir: {problem}\n"));
             ExitCode::FAILURE
         }
     }
@@ -131,7 +131,7 @@ fn explain(
     let admin = match admin.map_or_else(|| operator::admin_of(&Source::new(config)), Ok) {
         Ok(admin) => admin,
         Err(problem) => {
-            eprintln!("weir: {problem}");
+            tell(format_args!("weir: {problem}\n"));
             return ExitCode::FAILURE;
         }
     };
@@ -139,7 +139,7 @@ fn explain(
         Ok(report) if as_json => put(format_args!("{}\n", serde_json::json!(report))),
         Ok(report) => put(report),
         Err(problem) => {
-            eprintln!("weir: {problem}");
+            tell(format_args!("weir: {problem}\n"));
             return ExitCode::FAILURE;
         }
     }
@@ -149,12 +149,12 @@ fn explain(
 fn translate(config: &std::path::Path) -> ExitCode {
     match source::translate(config) {
         Ok((yaml, fidelity)) => {
-            eprint!("{fidelity}");
+            tell(fidelity);
             put(yaml);
             ExitCode::SUCCESS
         }
         Err(problems) => {
-            eprint!("{problems}");
+            tell(problems);
             ExitCode::FAILURE
         }
     }
@@ -165,11 +165,16 @@ fn put(text: impl std::fmt::Display) {
     let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{text}"));
 }
 
+/// Writes to standard error, on which nobody need listen either.
+fn tell(text: impl std::fmt::Display) {
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{text}"));
+}
+
 fn say(report: &weir_config::report::Report) {
     if std::io::stderr().is_terminal() {
-        eprint!("{}", report.coloured());
+        tell(report.coloured());
     } else {
-        eprint!("{report}");
+        tell(report);
     }
 }
 

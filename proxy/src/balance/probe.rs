@@ -307,6 +307,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn our_own_want_of_descriptors_says_nothing_about_a_peer() {
+        let (peer, check) = (peer(([127, 0, 0, 1], 1).into()), check());
+        for (errno, healthy) in [(24, true), (99, true), (111, false)] {
+            peer.set_healthy(true);
+            let ask = async || Err(Sick::Failed(Failed::Connect(std::io::Error::from_raw_os_error(errno))));
+            let watching = watch_with("api", &peer, &check, || 0.5, ask);
+            let _ = tokio::time::timeout(Duration::from_secs(60), watching).await;
+            assert_eq!(
+                peer.is_healthy(),
+                healthy,
+                "EMFILE and EADDRNOTAVAIL are ours, ECONNREFUSED is the peer's"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_sick_peer_stays_sick_over_a_reload_until_it_proves_well() {
         let (peer, check) = (peer(([127, 0, 0, 1], 1).into()), check());
         peer.set_healthy(false);

@@ -1,0 +1,88 @@
+//! What the log tells an operator: each trouble once, with its cause, and once when it is over.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::support::{Edge, Origin, ok, until};
+
+/// The log's lines with this message.
+fn told(edge: &Edge, message: &str) -> Vec<serde_json::Value> {
+    let output = edge.output();
+    let events = output.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    events.filter(|event| event["fields"]["message"] == message).collect()
+}
+
+/// An origin that can be in trouble: it answers 500 then, or not at all.
+fn moody(silent: bool) -> (Origin, Arc<AtomicBool>) {
+    let well = Arc::new(AtomicBool::new(true));
+    let is_well = Arc::clone(&well);
+    let origin = Origin::start(move |request, wire| match (is_well.load(Ordering::SeqCst), silent) {
+        (true, _) if request.target() == "/auth" => wire.answer("", r#"{"user_id":"anna"}"#),
+        (true, _) => {
+            wire.send(ok("x"));
+        }
+        (false, true) => wire.cut(),
+        (false, false) => {
+            wire.send("HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    (origin, well)
+}
+
+#[test]
+fn a_source_of_sessions_in_trouble_is_told_once_with_its_cause_and_once_when_it_is_back() {
+    let ((source, well), behind) = (moody(false), Origin::named("in"));
+    let edge = Edge::start(&format!(
+        "sessions: {{ app: {{ from: bearer, ask: {{ upstream: who, path: /auth }} }} }}
+identity: {{ secret: a test's secret of more than thirty-two bytes }}
+upstreams: {{ api: {{ servers: [{}] }}, who: {{ servers: [{}] }} }}
+routes: [{{ session: {{ use: app, required: true }}, to: api }}]
+",
+        behind.address, source.address
+    ));
+    let ask = |token: usize| edge.ask("/", &format!("authorization: Bearer token-{token}\r\n")).status;
+    assert_eq!(ask(1), 200);
+    well.store(false, Ordering::SeqCst);
+    assert_eq!([2, 3, 4].map(ask), [503; 3]);
+    well.store(true, Ordering::SeqCst);
+    assert_eq!([5, 6].map(ask), [200; 2]);
+    let down = told(&edge, "sessions cannot be looked up");
+    assert_eq!(down.len(), 1, "{down:?}");
+    assert_eq!((&down[0]["level"], &down[0]["fields"]["session"]), (&"WARN".into(), &"app".into()));
+    assert!(down[0]["fields"]["cause"].as_str().is_some_and(|cause| cause.contains("500")), "{down:?}");
+    let back = told(&edge, "sessions can be looked up again");
+    assert_eq!((back.len(), &back[0]["level"]), (1, &"INFO".into()));
+}
+
+#[test]
+fn a_peer_that_stays_dead_is_told_once_and_its_first_answer_once() {
+    let ((dying, well), other) = (moody(true), Origin::named("other"));
+    let edge = Edge::start(&format!(
+        "upstreams:
+  api:
+    outlier: off
+    servers:
+      - {{ address: {}, fail_timeout: 50ms }}
+      - {}
+routes: [{{ to: api }}]
+",
+        dying.address, other.address
+    ));
+    well.store(false, Ordering::SeqCst);
+    until("it was asked again and again", || {
+        assert_eq!(edge.get("/").status, 200);
+        dying.count() >= 4
+    });
+    assert_eq!(told(&edge, "peer answers again").len(), 0);
+    well.store(true, Ordering::SeqCst);
+    until("it answers", || edge.get("/").text() == "x");
+    for _ in 0..4 {
+        edge.get("/");
+    }
+    until("its answer is told", || !told(&edge, "peer answers again").is_empty());
+    let out = told(&edge, "peer is out after failed requests");
+    assert_eq!((out.len(), told(&edge, "peer answers again").len()), (1, 1), "{out:?}");
+    assert_eq!(out[0]["fields"]["peer"], dying.address.to_string());
+}
