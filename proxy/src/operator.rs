@@ -25,7 +25,7 @@ pub fn admin_of(source: &Source) -> Result<SocketAddr, String> {
     let admin = loaded.plan.admin.ok_or_else(|| format!("{file} says `admin: off`: nobody can be asked"))?;
     match admin.address.port() {
         0 => Err(format!("{file} leaves the admin listener's port to the system: name it with --admin")),
-        _ => Ok(admin.address),
+        _ => Ok(*admin.address),
     }
 }
 

@@ -21,10 +21,9 @@ use arc_swap::ArcSwap;
 use prometheus::IntGauge;
 
 use crate::{
-    accept::counters::Counters, metrics::Metrics, record::Recorder, running::Running, source::Source,
+    accept::counters::Counters, metrics::Metrics, pem::Expiry, record::Recorder, running::Running,
+    source::Source,
 };
-
-pub use reload::CannotReload;
 
 /// One generation of everything; a request that began with it ends with it.
 #[derive(Debug)]
@@ -33,6 +32,8 @@ pub struct Snapshot {
     pub running: Running,
     /// Where its requests are written down.
     pub recorder: Recorder,
+    /// How long the certificates that it began with are good for.
+    pub certificates: Vec<Expiry>,
 }
 
 /// What all generations share.

@@ -83,9 +83,10 @@ impl Change<'_> {
             ..raw::Upstream::default()
         };
         let mut changed = resolve::servers(&raw, &upstream.name, &upstream.balance, &mut report);
-        report.settle(&std::collections::BTreeMap::new());
+        report.sort();
         if report.has_errors() {
-            return Err(Refused::Wrong(report));
+            // What the file is warned of is no answer to this change.
+            return Err(Refused::Wrong(report.errors()));
         }
         // What was read from the file stays where it was written.
         for server in &mut changed {
@@ -136,7 +137,7 @@ pub fn same(a: &plan::Server, b: &plan::Server) -> bool {
 fn read(text: &str) -> Result<(raw::Server, Report), Refused> {
     let mut report = Report::new("change", text);
     let Some(tree) = text::parse(text, &|_| None, &mut report) else {
-        report.settle(&std::collections::BTreeMap::new());
+        report.sort();
         return Err(Refused::Wrong(report));
     };
     let report = RefCell::new(report);

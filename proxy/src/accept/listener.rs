@@ -91,17 +91,29 @@ pub struct BindError {
 /// Errors: [`BindError`] with the address.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&SockAddr::from(address))?;
+        let socket = bound(address)?;
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
     };
     open().map_err(|source| BindError { address, source })
+}
+
+/// Whether [`bind`] could open this socket; nobody can connect meanwhile.
+///
+/// Errors: [`BindError`] with the address.
+pub fn try_bind(address: SocketAddr) -> Result<(), BindError> {
+    bound(address).map(drop).map_err(|source| BindError { address, source })
+}
+
+fn bound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    Ok(socket)
 }
 
 /// Accepts on `socket` until `stop` says true, and returns when the last connection is done.

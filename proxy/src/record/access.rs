@@ -3,7 +3,7 @@
 //! A slow disk never delays a request: when the queue is full the line is dropped and counted.
 
 use std::{
-    io::{BufWriter, Write},
+    io::{BufWriter, ErrorKind, Write},
     path::{Path, PathBuf},
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     time::Duration,
@@ -37,9 +37,9 @@ impl AccessWriter {
     /// # Errors
     /// When the file cannot be opened for appending; the message names it.
     pub fn open(log: &AccessLog, dropped: IntCounter) -> std::io::Result<Self> {
-        let sink = Sink::open(log.path.as_deref())?;
+        let path = log.path.as_ref().map(|path| path.value.clone());
+        let sink = Sink::open(path.as_deref())?;
         let (lines, waiting) = sync_channel(log.queue.max(1));
-        let path = log.path.clone();
         std::thread::Builder::new()
             .name("access-log".into())
             .spawn(move || write_all(waiting, sink, path))?;
@@ -74,6 +74,26 @@ impl AccessWriter {
     }
 }
 
+/// Whether the log could be opened, without making a file of it that would be this user's.
+///
+/// # Errors
+/// When it could not; the message names it.
+pub fn can_open(path: &Path) -> std::io::Result<()> {
+    let named = |problem| in_words(path, &problem);
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    match std::fs::metadata(path) {
+        // To open a pipe would wait for its reader.
+        Ok(it) if !it.is_file() && !it.is_dir() => Ok(()),
+        Ok(_) => std::fs::OpenOptions::new().append(true).open(path).map(drop).map_err(named),
+        Err(problem) if problem.kind() == ErrorKind::NotFound => folder.read_dir().map(drop).map_err(named),
+        Err(problem) => Err(named(problem)),
+    }
+}
+
+fn in_words(path: &Path, problem: &std::io::Error) -> std::io::Error {
+    std::io::Error::new(problem.kind(), format!("access log {}: {problem}", path.display()))
+}
+
 enum Sink {
     Stdout(std::io::Stdout),
     File(std::fs::File),
@@ -82,9 +102,8 @@ enum Sink {
 impl Sink {
     fn open(path: Option<&Path>) -> std::io::Result<Self> {
         let Some(path) = path else { return Ok(Self::Stdout(std::io::stdout())) };
-        std::fs::OpenOptions::new().append(true).create(true).open(path).map(Self::File).map_err(|problem| {
-            std::io::Error::new(problem.kind(), format!("access log {}: {problem}", path.display()))
-        })
+        let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        opened.map(Self::File).map_err(|problem| in_words(path, &problem))
     }
 }
 

@@ -86,3 +86,15 @@ routes: [{{ to: api }}]
     assert_eq!((out.len(), told(&edge, "peer answers again").len()), (1, 1), "{out:?}");
     assert_eq!(out[0]["fields"]["peer"], dying.address.to_string());
 }
+
+#[test]
+fn a_reload_logs_the_warnings_of_its_file_with_their_places() {
+    let edge = Edge::start("routes: [{ answer: {} }]\n");
+    edge.reload("upstreams: { idle: { servers: [127.0.0.1:1] } }\nroutes: [{ answer: {} }]\n");
+    let warned = told(&edge, "upstream `idle` is used by no route");
+    assert_eq!((warned.len(), &warned[0]["level"]), (1, &"WARN".into()));
+    assert!(
+        warned[0]["fields"]["at"].as_str().is_some_and(|at| at.ends_with("config.yaml:3:14")),
+        "{warned:?}"
+    );
+}
