@@ -1,7 +1,7 @@
 //! The command line: arguments → plan → running → serve.
 //!
-//! Exit status: 0 done, 1 the configuration or the start failed (said on standard error), 2 wrong arguments, 3 translated
-//! without directives that were refused.
+//! Exit status: 0 done, 1 the configuration or the start failed (said on standard error) or a second signal cut the end short,
+//! 2 wrong arguments, 3 translated without directives that were refused.
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::SystemTime};
 
@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use weir::{
     explain::Question,
     operator,
+    serve::{End, serve},
     source::{self, Source},
     trial,
 };
@@ -31,7 +32,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve until TERM, QUIT or Ctrl-C; HUP reads the file again.
+    /// Serve until TERM, QUIT or Ctrl-C, and until requests in flight have ended, or a second one comes; HUP reads the file
+    /// again, USR1 opens the access log anew.
     Run {
         /// config.yaml, or an nginx.conf.
         config: PathBuf,
@@ -118,8 +120,9 @@ fn run(source: Source) -> ExitCode {
         tell(format_args!("{summary}\n"));
     }
     weir::record::start_tracing(&tried.plan.log.level);
-    match weir::serve::serve(source, tried) {
-        Ok(()) => ExitCode::SUCCESS,
+    match serve(source, tried) {
+        Ok(End::Drained | End::GraceOver) => ExitCode::SUCCESS,
+        Ok(End::CutShort) => ExitCode::FAILURE,
         Err(problem) => {
             match problem.downcast_ref::<Report>() {
                 Some(report) => say(report),

@@ -95,8 +95,8 @@ families! {
     limits: counter "weir_limit_requests_total" ["limit", "verdict"] "requests charged to a limit, by verdict";
     /// Validations, by what came of them.
     sessions: counter "weir_session_validations_total" ["session", "result"] "session tokens validated, by result";
-    /// Lines lost to a slow disk.
-    log_dropped: counter "weir_access_log_dropped_total" [] "access-log lines dropped because the writer was behind";
+    /// Lines lost to a slow or full disk.
+    log_dropped: counter "weir_access_log_dropped_total" ["reason"] "access-log lines lost: the writer was behind, or writing failed";
     /// Configurations taken over or refused.
     reloads: counter "weir_reloads_total" ["outcome"] "reloads, by outcome";
     /// Mirrored requests, by what came of them.

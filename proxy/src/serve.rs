@@ -3,8 +3,9 @@
 //! - *start*: everything is built and every socket bound before the first client is accepted.
 //! - HUP: the next generation is built beside the running one; listeners come, go and change their certificates; a
 //!   configuration that cannot be had changes nothing and says why.
+//! - USR1: the access log is opened anew, as nginx does for whoever rotates its logs.
 //! - TERM, QUIT, Ctrl-C: not ready any more, listeners closed, requests in flight end, and then the process, at once
-//!   or when `shutdown.grace` is over. A second signal ends it without waiting.
+//!   or when `shutdown.grace` is over. A second one ends it without waiting.
 
 use std::{
     collections::HashMap,
@@ -50,7 +51,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// # Errors
 /// What could not be had at the start: a [`Report`](weir_config::Report) where the configuration asks for it, an address or
 /// a name.
-pub fn serve(source: Source, tried: Tried) -> Result<(), Box<dyn std::error::Error>> {
+pub fn serve(source: Source, tried: Tried) -> Result<End, Box<dyn std::error::Error>> {
     let threads = threads::count(tried.plan.threads);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -63,7 +64,7 @@ pub fn serve(source: Source, tried: Tried) -> Result<(), Box<dyn std::error::Err
     ended
 }
 
-async fn run(source: Source, tried: Tried, threads: usize) -> Result<(), Box<dyn std::error::Error>> {
+async fn run(source: Source, tried: Tried, threads: usize) -> Result<End, Box<dyn std::error::Error>> {
     let mut signals = Signals::new()?;
     let (granted, wanted) = (descriptors::raise(), descriptors::wanted(&tried.plan));
     if granted < wanted {
@@ -97,11 +98,14 @@ async fn run(source: Source, tried: Tried, threads: usize) -> Result<(), Box<dyn
     }
     state.set_ready(true);
     tracing::info!(threads, listeners = plan.listeners.len(), routes = plan.routes.len(), "serving");
-    while signals.reload_or_stop().await == Heard::Reload {
-        reload(&state, &mut fronts).await;
+    loop {
+        match signals.next().await {
+            Heard::Reload => reload(&state, &mut fronts).await,
+            Heard::Reopen => reopen(&state),
+            Heard::Stop => break,
+        }
     }
-    drain(&state, fronts, &mut signals).await;
-    Ok(())
+    Ok(drain(&state, fronts, &mut signals).await)
 }
 
 fn bind_admin(admin: &plan::Admin) -> Result<(TcpListener, Vec<IpNet>), CannotRun> {
@@ -148,26 +152,35 @@ async fn reload(state: &Arc<State>, fronts: &mut Fronts) {
     }
 }
 
-async fn drain(state: &Arc<State>, fronts: Fronts, signals: &mut Signals) {
+/// After a rotation: as a reload does, and nothing else.
+fn reopen(state: &State) {
+    if let Some(access) = state.snapshot().recorder.access() {
+        access.reopen();
+    }
+    tracing::info!("access log opened anew");
+}
+
+async fn drain(state: &Arc<State>, fronts: Fronts, signals: &mut Signals) -> End {
     state.set_ready(false);
     let started = Instant::now();
     let grace = state.snapshot().running.plan.shutdown.grace;
     tracing::info!(in_flight = state.in_flight(), grace_s = grace.as_secs(), "draining");
-    let whole = tokio::select! {
-        () = fronts.close_all() => true,
-        () = tokio::time::sleep(grace) => false,
-        _ = signals.stop() => false,
+    let end = tokio::select! {
+        () = fronts.close_all() => End::Drained,
+        () = tokio::time::sleep(grace) => End::GraceOver,
+        () = signals.second_stop(state) => End::CutShort,
     };
     let left = state.in_flight();
     let took_ms = started.elapsed().as_millis();
-    if whole {
-        tracing::info!(took_ms, "drained");
-    } else {
-        tracing::warn!(took_ms, in_flight = left, "ended with requests in flight");
+    match end {
+        End::Drained => tracing::info!(took_ms, "drained"),
+        End::GraceOver => tracing::warn!(took_ms, in_flight = left, "ended with requests in flight"),
+        End::CutShort => tracing::warn!(took_ms, in_flight = left, "ended at once by a second signal"),
     }
     if let Some(access) = state.snapshot().recorder.access().cloned() {
         let _ = tokio::task::spawn_blocking(move || access.flush(LAST_LINES)).await;
     }
+    end
 }
 
 /// Says a line on standard output. Whoever read that may be gone, which is no reason to go, too.
@@ -298,14 +311,27 @@ fn bounds(plan: &Plan, listener: &plan::Listener) -> plan::Bounds {
     bounds
 }
 
-#[derive(Debug, PartialEq, Eq)]
+/// How it came to an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Every request was answered.
+    Drained,
+    /// `shutdown.grace` was over.
+    GraceOver,
+    /// A second signal came.
+    CutShort,
+}
+
+#[derive(Debug)]
 enum Heard {
     Reload,
+    Reopen,
     Stop,
 }
 
 struct Signals {
     hup: Signal,
+    usr1: Signal,
     term: Signal,
     quit: Signal,
     int: Signal,
@@ -315,22 +341,31 @@ impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             hup: signal(SignalKind::hangup())?,
+            usr1: signal(SignalKind::user_defined1())?,
             term: signal(SignalKind::terminate())?,
             quit: signal(SignalKind::quit())?,
             int: signal(SignalKind::interrupt())?,
         })
     }
 
-    async fn reload_or_stop(&mut self) -> Heard {
+    async fn next(&mut self) -> Heard {
         tokio::select! {
             _ = self.hup.recv() => Heard::Reload,
+            _ = self.usr1.recv() => Heard::Reopen,
             _ = self.term.recv() => Heard::Stop,
             _ = self.quit.recv() => Heard::Stop,
             _ = self.int.recv() => Heard::Stop,
         }
     }
 
-    async fn stop(&mut self) {
-        while self.reload_or_stop().await != Heard::Stop {}
+    /// Waits, once it drains, for somebody who cannot wait.
+    async fn second_stop(&mut self, state: &State) {
+        loop {
+            match self.next().await {
+                Heard::Reload => tracing::warn!("no reload: the edge is draining, and ends soon"),
+                Heard::Reopen => reopen(state),
+                Heard::Stop => return,
+            }
+        }
     }
 }

@@ -51,7 +51,7 @@ fn open_log(log: &AccessLog, old: Option<&Snapshot>, metrics: &Metrics) -> Resul
         return Ok(writer.clone());
     }
     let place = log.path.as_ref().map_or(Place::default(), |path| path.place);
-    let opened = AccessWriter::open(log, metrics.families().log_dropped.with_label_values::<&str>(&[]));
+    let opened = AccessWriter::open(log, &metrics.families().log_dropped);
     opened.map_err(|problem| CannotRun::new(place, problem))
 }
 
