@@ -13,10 +13,13 @@ use tokio_util::sync::CancellationToken;
 use weir_config::plan::{CheckAsk, Health};
 
 use super::peer::Peer;
-use crate::http_client::{
-    self, Failed, Target, Tls, Way,
-    grpc::{self, NotServing},
-    is_our_want,
+use crate::{
+    causes::Causes,
+    http_client::{
+        self, Failed, Target, Tls, Way,
+        grpc::{self, NotServing},
+        is_our_want,
+    },
 };
 
 /// More body than this is not read: nobody says that he is well at such length.
@@ -212,7 +215,7 @@ async fn watch_with<A: Future<Output = Result<(), Sick>>>(
                     upstream,
                     peer = %endpoint.name,
                     address = %endpoint.address,
-                    reason = sick as &dyn std::error::Error,
+                    reason = %Causes(sick),
                     "peer is out"
                 );
             }

@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::support::{Edge, Origin, ok, until};
+use crate::{
+    protocols::{certificate, tls_listener},
+    support::{Edge, Origin, nobody, ok, until},
+};
 
 /// The log's lines with this message.
 fn told(edge: &Edge, message: &str) -> Vec<serde_json::Value> {
@@ -85,6 +88,35 @@ routes: [{{ to: api }}]
     let out = told(&edge, "peer is out after failed requests");
     assert_eq!((out.len(), told(&edge, "peer answers again").len()), (1, 1), "{out:?}");
     assert_eq!(out[0]["fields"]["peer"], dying.address.to_string());
+}
+
+#[test]
+fn a_check_that_cannot_connect_says_why() {
+    let (dead, folder) = (nobody(), tempfile::tempdir().unwrap());
+    certificate(folder.path(), "other", "other.test");
+    let listener = tls_listener(folder.path(), &["other"]);
+    let behind = Edge::start(&format!("listeners: [{listener}]\nroutes: [{{ answer: {{}} }}]\n"));
+    let untrusted = behind.https();
+    let edge = Edge::start(&format!(
+        "upstreams:
+  dead:
+    servers: [{dead}]
+    health: {{ path: /, interval: 100ms, fall: 1 }}
+  stranger:
+    servers: [{untrusted}]
+    health: {{ path: /, interval: 100ms, fall: 1 }}
+    tls: {{ name: other.test }}
+routes: [{{ match: /dead, to: dead }}, {{ to: stranger }}]
+"
+    ));
+    until("both are out", || told(&edge, "peer is out").len() == 2);
+    let reason = |upstream: &str| {
+        let all = told(&edge, "peer is out");
+        let one = all.iter().find(|event| event["fields"]["upstream"] == upstream).unwrap();
+        one["fields"]["reason"].as_str().unwrap().to_owned()
+    };
+    assert!(reason("dead").starts_with("cannot connect: Connection refused"), "{}", reason("dead"));
+    assert!(reason("stranger").contains("invalid peer certificate: UnknownIssuer"), "{}", reason("stranger"));
 }
 
 #[test]
