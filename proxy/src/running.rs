@@ -254,6 +254,15 @@ impl Running {
         Some(matches!(tokio::time::timeout(plan.timeout, ping).await, Ok(Ok(_))))
     }
 
+    /// Whether the source of each session answers: its Redis, as `redis` says, or else its upstream the last time it was asked.
+    #[must_use]
+    pub fn session_sources(&self, redis: Option<bool>) -> Vec<(Arc<str>, bool)> {
+        let sources = self.plan.sessions.iter().zip(&self.sessions);
+        sources
+            .map(|(plan, sessions)| (Arc::clone(&plan.name), redis.unwrap_or_else(|| sessions.is_answered())))
+            .collect()
+    }
+
     /// Name, peers that are asked, and peers in all, of every upstream.
     #[must_use]
     pub fn peers_up(&self) -> Vec<(Arc<str>, usize, usize)> {

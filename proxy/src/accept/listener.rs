@@ -30,6 +30,7 @@ use weir_config::plan::Bounds;
 use super::{
     Connection, Service, TlsInfo,
     counters::Counters,
+    handshake::NoHandshake,
     http1, http2,
     io::{FrontIo, Raw},
     proxy_protocol,
@@ -207,9 +208,16 @@ async fn connection<S: Service>(
         None => (Raw::Tcp(tcp), None, false),
         Some(tls) => {
             let handshake = Box::pin(tls.accept(tcp));
-            let Some(Ok(stream)) = within(settings.bounds.header_timeout, &mut stop, handshake).await else {
-                listener.counters.tls_failed.add();
-                return;
+            let stream = match within(settings.bounds.header_timeout, &mut stop, handshake).await {
+                Some(Ok(stream)) => stream,
+                failed => {
+                    let problem = failed.and_then(Result::err);
+                    let reason = problem.as_ref().map_or(NoHandshake::Timeout, NoHandshake::from);
+                    listener.counters.failed_handshake(reason);
+                    let problem = problem.as_ref().map(tracing::field::display);
+                    tracing::debug!(listener = %listener.address, %peer, reason = reason.word(), problem, "no TLS handshake");
+                    return;
+                }
             };
             let session = stream.get_ref().1;
             let info = TlsInfo {

@@ -95,6 +95,28 @@ fn health_says_when_an_upstream_is_down() {
 }
 
 #[test]
+fn an_edge_that_lost_a_part_is_degraded_and_not_down() {
+    let (origin, dead) = (Origin::named("x"), crate::support::nobody());
+    let edge = Edge::start(&format!(
+        "upstreams:
+  api: {{ servers: [{}] }}
+  gone: {{ servers: [{dead}], health: {{ path: /, interval: 100ms, fall: 1 }} }}
+routes: [{{ match: /gone, to: gone }}, {{ to: api }}]
+",
+        origin.address
+    ));
+    let health = || {
+        let answer = edge.admin("/health");
+        (answer.status, serde_json::from_str::<serde_json::Value>(&answer.text()).unwrap())
+    };
+    until("it is noticed", || health().1["status"] == "degraded");
+    let (status, report) = health();
+    assert_eq!((status, &report["checks"]["upstreams"]["gone"]["status"]), (200, &"down".into()));
+    assert_eq!(edge.metric("weir_redis_up"), 0.0);
+    assert!(!edge.admin("/metrics").text().contains("weir_redis_up "), "no Redis, no figure");
+}
+
+#[test]
 fn a_request_is_one_json_line_with_its_facts() {
     let origin = Origin::named("hello");
     let edge = Edge::before(&origin);

@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use crate::{
-    protocols::{certificate, tls_listener},
-    support::{Edge, Origin, nobody, ok, until},
+    protocols::{certificate, tls, tls_listener},
+    support::{Client, Edge, Origin, nobody, ok, until},
 };
 
 /// The log's lines with this message.
@@ -117,6 +117,54 @@ routes: [{{ match: /dead, to: dead }}, {{ to: stranger }}]
     };
     assert!(reason("dead").starts_with("cannot connect: Connection refused"), "{}", reason("dead"));
     assert!(reason("stranger").contains("invalid peer certificate: UnknownIssuer"), "{}", reason("stranger"));
+}
+
+#[test]
+fn a_certificate_that_ends_soon_is_told_with_its_days() {
+    let folder = tempfile::tempdir().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let hours = |hours: u64| std::time::Duration::from_secs(hours * 3600);
+    for (file, end) in [("soon", now + hours(73)), ("later", now + hours(9_999)), ("over", now - hours(25))] {
+        let mut made = rcgen::CertificateParams::new(["a.test".to_owned()]).unwrap();
+        made.not_after = rcgen::date_time_ymd(1970, 1, 1) + end;
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = made.self_signed(&key).unwrap().pem();
+        std::fs::write(folder.path().join(format!("{file}.pem")), pem).unwrap();
+        std::fs::write(folder.path().join(format!("{file}.key")), key.serialize_pem()).unwrap();
+    }
+    let listener = tls_listener(folder.path(), &["soon", "later", "over"]);
+    let yaml = format!("listeners: [{listener}]\nroutes: [{{ answer: {{}} }}]\n");
+    let edge = Edge::start(&yaml);
+    let file = |name: &str| folder.path().join(format!("{name}.pem")).display().to_string();
+    let days = |name: &str| edge.metric(&format!("weir_certificate_days_left{{file=\"{}\"}}", file(name)));
+    assert_eq!(["soon", "later", "over"].map(days), [3.0, 416.0, -2.0]);
+    let output = edge.output();
+    assert!(output.contains(&format!("{} expires in 3 days", file("soon"))), "{output}");
+    assert!(
+        output.contains(&format!("{} has expired", file("over"))) && !output.contains("later.pem expires"),
+        "{output}"
+    );
+    edge.reload(&yaml);
+    assert_eq!(told(&edge, &format!("{} expires in 3 days", file("soon"))).len(), 1);
+}
+
+#[test]
+fn handshakes_that_fail_are_counted_by_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    certificate(folder.path(), "a", "a.test");
+    let listener = tls_listener(folder.path(), &["a"]);
+    let edge = Edge::start(&format!("listeners: [{listener}]\nroutes: [{{ answer: {{}} }}]\n"));
+    let counted = |reason: &str| {
+        let listener = edge.https();
+        edge.metric(&format!(
+            "weir_tls_handshakes_failed_total{{listener=\"{listener}\",reason=\"{reason}\"}}"
+        ))
+    };
+    Client::connect(edge.https()).send("GET / HTTP/1.1\r\nhost: h\r\n\r\n").rest();
+    until("plain HTTP is counted", || counted("not_tls") == 1.0);
+    assert!(tls(edge.https(), "a.test", &[]).is_err());
+    until("who does not believe us is counted", || counted("alert") == 1.0);
+    assert_eq!((counted("not_tls"), counted("timeout")), (1.0, 0.0), "and once");
 }
 
 #[test]
