@@ -8,7 +8,7 @@
 //! Read in this order:
 //! - [`listener`]: bind, accept, the limit on connections, the graceful stop.
 //! - `proxy_protocol`: who connected, by the word of the hop in front.
-//! - [`tls`]: certificates by name, reloaded in place.
+//! - [`tls`]: certificates by name, reloaded in place; [`handshake`]: why one came to nothing.
 //! - `http1`: the life of an HTTP/1 connection; `head`, `target`, `rewrite`: what a head may be.
 //! - [`exchange`]: one request and the way to answer it, in either protocol.
 //! - `io`: the connection behind its gate; `gate`, `frames`: what passes it.
@@ -22,6 +22,7 @@ pub mod counters;
 pub mod exchange;
 mod frames;
 mod gate;
+pub mod handshake;
 mod head;
 mod http1;
 mod http2;

@@ -2,9 +2,9 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/live` | 200 while the process runs its loop |
-//! | `/ready` | 200 while new clients should be sent here, 503 while it drains |
-//! | `/health` | 200 or 503 with a check for each thing it depends on |
+//! | `/live` | 200 while the process runs its loop; for whoever restarts it |
+//! | `/ready` | 200 while new clients should be sent here, 503 while it drains; for load balancers |
+//! | `/health` | `ok`, `degraded` or `down`, with a check for each thing it depends on; for people and alarms |
 //! | `/metrics` | Prometheus' text form |
 //! | `/api/metrics` | the same figures in short, as JSON for people |
 //! | `/explain` | why a request is, or would not be, answered from the cache: see [`explain`] |
@@ -143,18 +143,18 @@ where
         "/ready" if state.is_ready() => text(StatusCode::OK, "ready\n"),
         "/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/health" => {
-            let (well, report) = health(state).await;
-            json(if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &report)
+            let (is_down, report) = health(state).await;
+            json(if is_down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &report)
         }
         "/metrics" => {
-            state.measure();
+            state.measure().await;
             let mut answer = Response::new(Full::from(state.metrics().text()));
             let kind = header::HeaderValue::from_static(prometheus::TEXT_FORMAT);
             answer.headers_mut().insert(header::CONTENT_TYPE, kind);
             answer
         }
         "/api/metrics" => {
-            state.measure();
+            state.measure().await;
             json(StatusCode::OK, &summary(state))
         }
         _ => text(
@@ -164,21 +164,35 @@ where
     }
 }
 
-/// What the edge depends on. Every upstream needs a peer that is up; Redis, when configured, has to answer.
+/// What the edge depends on, and whether nothing is left of it: no upstream has a peer that is up.
+///
+/// Everything else is `degraded`, and still 200: every edge of a fleet sees the same Redis and the same upstreams, and whoever takes
+/// edges out by this would take out all of them for the sake of a part.
 async fn health(state: &State) -> (bool, serde_json::Value) {
     let snapshot = state.snapshot();
-    let redis = snapshot.running.redis_answers().await;
-    let mut well = redis != Some(false);
-    let mut upstreams = serde_json::Map::new();
-    for (name, up, of) in snapshot.running.peers_up() {
-        well &= up > 0;
-        upstreams.insert(name.to_string(), serde_json::json!({ "status": word(up > 0), "up": up, "of": of }));
-    }
+    let running = &snapshot.running;
+    let redis = running.redis_answers().await;
+    let sessions = running.session_sources(redis);
+    let upstreams = running.peers_up();
+    let is_down = !upstreams.is_empty() && upstreams.iter().all(|(_, up, _)| *up == 0);
+    let is_whole = redis != Some(false)
+        && sessions.iter().all(|(_, answers)| *answers)
+        && upstreams.iter().all(|(_, up, _)| *up > 0);
+    let upstream = |(name, up, of): &(Arc<str>, usize, usize)| {
+        (name.to_string(), serde_json::json!({ "status": word(*up > 0), "up": up, "of": of }))
+    };
+    let session = |(name, answers): &(Arc<str>, bool)| {
+        (name.to_string(), serde_json::json!({ "status": word(*answers) }))
+    };
     let report = serde_json::json!({
-        "status": word(well),
-        "checks": { "redis": { "status": redis.map_or("off", word) }, "upstreams": upstreams },
+        "status": if is_down { "down" } else if is_whole { "ok" } else { "degraded" },
+        "checks": {
+            "redis": { "status": redis.map_or("off", word) },
+            "sessions": serde_json::Map::from_iter(sessions.iter().map(session)),
+            "upstreams": serde_json::Map::from_iter(upstreams.iter().map(upstream)),
+        },
     });
-    (well, report)
+    (is_down, report)
 }
 
 fn word(well: bool) -> &'static str {

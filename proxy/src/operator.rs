@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use http::StatusCode;
 
 use crate::{
+    causes::Causes,
     explain::{Question, Report},
     http_client::{self, Address, Target, Way},
     source::Source,
@@ -25,7 +26,7 @@ pub fn admin_of(source: &Source) -> Result<SocketAddr, String> {
     let admin = loaded.plan.admin.ok_or_else(|| format!("{file} says `admin: off`: nobody can be asked"))?;
     match admin.address.port() {
         0 => Err(format!("{file} leaves the admin listener's port to the system: name it with --admin")),
-        _ => Ok(admin.address),
+        _ => Ok(*admin.address),
     }
 }
 
@@ -41,9 +42,10 @@ pub fn explain(admin: SocketAddr, question: &Question) -> Result<Report, String>
     let (address, host) = (Address::Inet(admin), admin.to_string());
     let target = Target { address: &address, host: &host, tls: None, way: Way::default() };
     let body = serde_json::json!(question).to_string();
-    let answer = runtime
-        .block_on(http_client::post_json(target, "/explain", body, PATIENCE, ANSWER_BYTES))
-        .map_err(|problem| format!("the admin listener at {admin} does not answer: {problem}"))?;
+    let answer =
+        runtime.block_on(http_client::post_json(target, "/explain", body, PATIENCE, ANSWER_BYTES)).map_err(
+            |problem| format!("the admin listener at {admin} does not answer: {}", Causes(&problem)),
+        )?;
     if answer.status() == StatusCode::OK {
         return serde_json::from_slice(answer.body())
             .map_err(|problem| format!("{admin} answers, but not as an edge of this version: {problem}"));

@@ -1,7 +1,7 @@
 //! Keeps the layers of the house: a module imports only what is below it, and a stage never another stage.
 //!
-//! Lowest first: weir-config < leaves < stages < refusal < request < running < decide < {explain, journey} < record < state
-//! < {edge, admin} < main. The test reads the sources; a failure names both ends of the arrow.
+//! Lowest first: weir-config < leaves < stages < refusal < request < running < decide < {explain, journey} < record < trial
+//! < state < {edge, admin} < main. The test reads the sources; a failure names both ends of the arrow.
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
@@ -13,6 +13,7 @@ use std::{
 
 /// Modules by layer; those of one layer do not see each other.
 const LAYERS: &[&[&str]] = &[
+    &["causes", "pem"],
     &["chunked", "http_client", "metrics", "source", "wire"],
     &["accept", "route", "limit", "auth", "cache", "balance", "forward"],
     &["refusal"],
@@ -21,6 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["decide"],
     &["explain", "journey"],
     &["record"],
+    &["trial"],
     &["state"],
     &["edge", "admin"],
     &["operator", "serve"],

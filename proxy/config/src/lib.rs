@@ -74,7 +74,7 @@ pub struct Loaded {
 /// With every problem of the file, warnings included, when one of them is an error.
 pub fn load(name: &str, text: &str, outside: &impl Outside) -> Result<Loaded, Report> {
     let (raw, report, tree) = words(name, text, outside)?;
-    finish(&raw, outside, report, &tree.paths())
+    finish(&raw, outside, report, tree.paths())
 }
 
 /// Reads the words of a file without asking what they mean; for programs that change a config and write it again.
@@ -83,7 +83,7 @@ pub fn load(name: &str, text: &str, outside: &impl Outside) -> Result<Loaded, Re
 /// With what is not YAML or not a word of config.yaml.
 pub fn read(name: &str, text: &str, outside: &impl Outside) -> Result<Raw, Report> {
     let (raw, mut report, tree) = words(name, text, outside)?;
-    report.settle(&tree.paths());
+    report.settle(tree.paths());
     if report.has_errors() { Err(report) } else { Ok(raw) }
 }
 
@@ -102,14 +102,14 @@ fn words(name: &str, text: &str, outside: &dyn Outside) -> Result<(Raw, Report, 
 /// # Errors
 /// With every problem, warnings included, when one of them is an error.
 pub fn resolve(name: &str, text: &str, raw: &Raw, outside: &impl Outside) -> Result<Loaded, Report> {
-    finish(raw, outside, Report::new(name, text), &BTreeMap::new())
+    finish(raw, outside, Report::new(name, text), BTreeMap::new())
 }
 
 fn finish(
     raw: &Raw,
     outside: &dyn Outside,
     mut report: Report,
-    paths: &BTreeMap<span::Place, String>,
+    paths: BTreeMap<span::Place, String>,
 ) -> Result<Loaded, Report> {
     let secrets =
         [raw.redis.get().map(|redis| &redis.url), raw.identity.get().map(|identity| &identity.secret)];

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 pub use self::{action::*, balance::*, keeping::*, listener::*, protect::*, route::*, upstream::*};
 use crate::{
     secret::Secret,
-    span::Place,
+    span::{Place, Placed},
     template::Template,
     units::{Bytes, Quota},
 };
@@ -95,7 +95,7 @@ id!(/** Points into [`Plan::routes`]. */ RouteId);
 #[non_exhaustive]
 pub struct Admin {
     /// Address and port; the default is on loopback.
-    pub address: SocketAddr,
+    pub address: Placed<SocketAddr>,
     /// Who may ask.
     pub allow: Vec<IpNet>,
 }
@@ -124,7 +124,7 @@ pub enum ForwardedBy {
 #[non_exhaustive]
 pub struct Redis {
     /// `redis://[user:password@]host[:port][/db]`.
-    pub url: Secret,
+    pub url: Placed<Secret>,
     /// To connect.
     pub connect_timeout: Duration,
     /// For one command; a slower Redis counts as down.
@@ -235,7 +235,7 @@ pub struct AccessLog {
     /// One line a request, in this form.
     pub format: AccessFormat,
     /// A file, opened anew at a reload; `None` is standard output.
-    pub path: Option<PathBuf>,
+    pub path: Option<Placed<PathBuf>>,
     /// Lines that may wait for a slow disk; further ones are dropped and counted.
     pub queue: usize,
 }

@@ -17,7 +17,13 @@ mod protocol;
 mod peers;
 mod route;
 
-use std::{collections::HashSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     Outside, defaults,
@@ -25,7 +31,7 @@ use crate::{
     raw::{self, Named, Raw, Word},
     report::Report,
     secret::Secret,
-    span::Place,
+    span::{Place, Placed},
     units::Span,
 };
 
@@ -71,6 +77,11 @@ pub(crate) fn servers(
     let whole = Raw::default();
     let mut resolver = Resolver { raw: &whole, outside: &|_: &str| None, report, names: Names::of(&whole) };
     resolver.servers(name, raw, balance, Place::default())
+}
+
+/// A path where it was written.
+fn placed_path<P: Into<PathBuf>>((path, place): (P, Place)) -> Placed<PathBuf> {
+    Placed::new(path.into(), place)
 }
 
 struct Resolver<'a> {
@@ -195,7 +206,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn addresses_are_free(&mut self, plan: &Plan) {
-        let admin = plan.admin.iter().map(|admin| (admin.address, None));
+        let admin = plan.admin.iter().map(|admin| (*admin.address, None));
         let mut taken: Vec<SocketAddr> = Vec::new();
         for (address, place) in admin.chain(plan.listeners.iter().map(|it| (it.address, Some(it.place)))) {
             if let Some(place) = place.filter(|_| address.port() != 0 && taken.contains(&address)) {

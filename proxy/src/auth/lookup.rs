@@ -78,6 +78,12 @@ impl Sessions {
         Self(Arc::new(Inner { name, source, memory, lookups, next, is_down }))
     }
 
+    /// Whether the source answered the last time it was asked; before the first time, yes.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        !self.0.is_down.load(Ordering::Relaxed)
+    }
+
     /// What memory knows: `None` when the source has to be asked, `Some(None)` for a token that is surely invalid.
     #[must_use]
     pub fn known(&self, token: &Token, now: SystemTime) -> Option<Option<Arc<Session>>> {

@@ -15,6 +15,7 @@ use weir_config::{
 };
 
 use super::token::Token;
+use crate::causes::Causes;
 
 /// The source of sessions did not answer: 503, worth trying again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,7 +132,7 @@ async fn get(
     // The whole lookup has the bound of one command, a reconnect included: a Redis that is down costs a request no
     // more than one that is slow.
     match tokio::time::timeout(bound, connection.get(key)).await {
-        Ok(answer) => answer.map_err(Unavailable::new),
+        Ok(answer) => answer.map_err(|problem| Unavailable::new(Causes(&problem))),
         Err(_) => Err(Unavailable::new(format_args!("no answer from Redis within {bound:?}"))),
     }
 }

@@ -134,6 +134,28 @@ fn health_says_when_an_upstream_is_down() {
 }
 
 #[test]
+fn an_edge_that_lost_a_part_is_degraded_and_not_down() {
+    let (origin, dead) = (Origin::named("x"), crate::support::nobody());
+    let edge = Edge::start(&format!(
+        "upstreams:
+  api: {{ servers: [{}] }}
+  gone: {{ servers: [{dead}], health: {{ path: /, interval: 100ms, fall: 1 }} }}
+routes: [{{ match: /gone, to: gone }}, {{ to: api }}]
+",
+        origin.address
+    ));
+    let health = || {
+        let answer = edge.admin("/health");
+        (answer.status, serde_json::from_str::<serde_json::Value>(&answer.text()).unwrap())
+    };
+    until("it is noticed", || health().1["status"] == "degraded");
+    let (status, report) = health();
+    assert_eq!((status, &report["checks"]["upstreams"]["gone"]["status"]), (200, &"down".into()));
+    assert_eq!(edge.metric("weir_redis_up"), 0.0);
+    assert!(!edge.admin("/metrics").text().contains("weir_redis_up "), "no Redis, no figure");
+}
+
+#[test]
 fn a_request_is_one_json_line_with_its_facts() {
     let origin = Origin::named("hello");
     let edge = Edge::before(&origin);
@@ -179,6 +201,71 @@ fn combined_lines_go_to_a_file_that_is_opened_anew_after_a_rotation() {
     edge.get("/two");
     until("the line in the new file", || read(&path).contains("/two"));
     assert!(read(&moved).contains("/one") && !read(&moved).contains("/two") && !read(&path).contains("/one"));
+}
+
+#[test]
+fn usr1_opens_the_log_anew_and_changes_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, moved) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
+    let edge = Edge::start(&format!(
+        "log: {{ access: {{ path: {} }} }}\nroutes: [{{ answer: {{ body: hello }} }}]\n",
+        path.display()
+    ));
+    edge.get("/one");
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default();
+    until("the line", || read(&path).contains("/one"));
+    std::fs::rename(&path, &moved).unwrap();
+    std::fs::write(edge.config(), "routes: broken").unwrap();
+    edge.signal("USR1");
+    until("the new file", || path.exists());
+    edge.get("/two");
+    until("the line in the new file", || read(&path).contains("/two"));
+    assert!(!read(&moved).contains("/two") && !read(&path).contains("/one"));
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_told_once_counted_and_told_when_it_can_be_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let yaml = format!(
+        "log: {{ access: {{ path: {} }} }}\nroutes: [{{ answer: {{ body: hello }} }}]\n",
+        path.display()
+    );
+    // What is written to it finds no space, as on a full disk.
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let edge = Edge::start(&yaml);
+    let mut client = edge.connect();
+    let lost = || edge.metric("weir_access_log_dropped_total{reason=\"failed\"}");
+    let target = format!("/{}", "x".repeat(4000));
+    until("more lines than fit into the buffer", || {
+        (0..20).for_each(|_| assert_eq!(client.ask(&target, "").text(), "hello", "requests go on"));
+        lost() > 0.0
+    });
+    std::fs::remove_file(&path).unwrap();
+    edge.signal("USR1");
+    until("the lines that waited", || path.metadata().is_ok_and(|file| file.len() > 4000));
+    until("the end of the trouble", || edge.output().contains("access log is written again"));
+    let output = edge.output();
+    assert_eq!(output.matches("access log cannot be written").count(), 1, "{output}");
+    assert!(output.contains("No space left on device"), "{output}");
+}
+
+#[test]
+fn many_slow_requests_are_told_a_few_at_a_time_and_then_their_number() {
+    let origin = Origin::start(|_, wire| {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        wire.send(crate::support::ok(""));
+    });
+    let edge = Edge::routing(&origin, "", "log: { slow: 1ms, access: off }");
+    let mut client = edge.connect();
+    let said = |words: &str| edge.output().lines().filter(|line| line.contains(words)).count();
+    let mut asked = 0;
+    until("their number", || {
+        (0..50).for_each(|_| assert_eq!(client.ask("/", "").status, 200));
+        asked += 50;
+        said("more slow requests") > 0
+    });
+    assert!(said("\"slow request\"") < asked, "{} of {asked}", said("\"slow request\""));
 }
 
 #[test]

@@ -127,6 +127,8 @@ fn without_redis_the_known_stay_known_and_strangers_hear_503() {
     session(&server, "tok", "anna", "[]");
     let edge = with_redis(&origin, &server, ", memory_ttl: 60s");
     assert_eq!(edge.admin("/health").status, 200);
+    assert_eq!(edge.metric("weir_redis_up"), 1.0);
+    assert_eq!(edge.metric("weir_session_source_up{session=\"app\"}"), 1.0);
     assert_eq!(edge.ask("/x", "authorization: Bearer tok\r\n").status, 200);
     drop(server);
     assert_eq!(edge.ask("/x", "authorization: Bearer tok\r\n").status, 200);
@@ -134,12 +136,19 @@ fn without_redis_the_known_stay_known_and_strangers_hear_503() {
     assert_eq!((refused.status, refused.has("retry-after")), (503, true));
     assert_eq!(edge.ask("/x", "").status, 401, "who brings nothing needs no Redis to be refused");
     let health = edge.admin("/health");
-    assert_eq!(health.status, 503);
+    assert_eq!(health.status, 200, "the known are served");
     let report: serde_json::Value = serde_json::from_str(&health.text()).unwrap();
+    assert_eq!(report["status"], "degraded");
+    let (checks, up) = (&report["checks"], |family: &str| edge.metric(family));
     assert_eq!(
-        (&report["checks"]["redis"]["status"], &report["checks"]["upstreams"]["api"]["status"]),
-        (&"down".into(), &"ok".into())
+        [
+            &checks["redis"]["status"],
+            &checks["sessions"]["app"]["status"],
+            &checks["upstreams"]["api"]["status"]
+        ],
+        ["down", "down", "ok"]
     );
+    assert_eq!([up("weir_redis_up"), up("weir_session_source_up{session=\"app\"}")], [0.0, 0.0]);
 }
 
 #[test]
