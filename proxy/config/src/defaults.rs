@@ -174,6 +174,10 @@ pub const WRITE_TIMEOUT: Duration = seconds(60);
 pub const SESSION_KEY: &str = "session:${token}";
 /// A logout elsewhere is noticed after this at the latest; one caller costs one lookup in this time.
 pub const SESSION_MEMORY_TTL: Duration = seconds(2);
+/// On a sound network Redis is heard every few milliseconds; shorter, and each of its pauses is taken for a failure.
+pub const SESSION_STALENESS: Duration = Duration::from_millis(500);
+/// Nobody is let in on an old word unless the operator says so.
+pub const SESSION_SERVE_KNOWN_FOR: Duration = Duration::ZERO;
 /// About 100 MiB at most of what sessions usually hold.
 pub const SESSION_MEMORY_ENTRIES: u32 = 100_000;
 

@@ -171,7 +171,6 @@ mod tests {
         assert_eq!(frames.see(&flood, now), Err(Flood));
         let mut frames = after_preface(now);
         assert_eq!(frames.see(&frame(6, 0, 8).repeat(1001), now), Err(Flood));
-        let mut frames = after_preface(now);
         // Empty DATA, padded or not; GOAWAY; a kind that nobody has defined.
         for idle in [frame(0, 0, 0), frame(0, 8, 1), frame(7, 0, 8), frame(0xbb, 0, 1)] {
             let mut frames = after_preface(now);

@@ -10,6 +10,7 @@ mod changing;
 mod checks;
 mod choosing;
 mod commands;
+mod coherence;
 mod connections;
 mod desync;
 mod errors;
