@@ -49,8 +49,8 @@ pub struct Gone;
 pub struct Reusable(pub(super) Box<FrontIo>);
 
 impl Exchange {
-    pub(super) fn http1(exchange: Http1, head: &Head, version: Version) -> Self {
-        Self { protocol: Protocol::Http1(Box::new(exchange)), is_head: head.method == Method::HEAD, version }
+    pub(super) fn http1(exchange: Http1, method: &Method, version: Version) -> Self {
+        Self { protocol: Protocol::Http1(Box::new(exchange)), is_head: *method == Method::HEAD, version }
     }
 
     /// Over a stream, with its head.

@@ -162,7 +162,8 @@ async fn one<S: Service>(
         stop: stop.clone(),
     };
     let (exchange, asked) = Exchange::http2(ServerSession::new_http2(session));
-    listener.service.serve(exchange, asked, Arc::new(arrival)).await;
+    let begun = listener.service.begin(asked, Arc::new(arrival));
+    listener.service.serve(exchange, begun).await;
 }
 
 /// The streams being served.

@@ -30,6 +30,7 @@ impl Key {
         let mut text = buffer;
         text.clear();
         let host = without_default_port(scheme, authority);
+        text.reserve(scheme.len() + host.len() + target.len() + "t:65535:".len());
         // Writing into a String cannot fail.
         let _ = write!(text, "t{}:{scheme}{}:", scheme.len(), host.len());
         let from = text.len();

@@ -139,9 +139,12 @@ fn nominated(headers: &HeaderMap) -> Result<Vec<HeaderName>, Refused> {
     Ok(nominated)
 }
 
-fn remove<'a>(headers: &mut HeaderMap, names: impl Iterator<Item = &'a HeaderName>) {
-    for name in names {
-        headers.remove(name);
+fn remove<'a>(headers: &mut HeaderMap, names: impl Iterator<Item = &'a HeaderName> + Clone) {
+    // To look at the few there are is cheaper than to hash every name that is not.
+    if headers.keys().any(|name| names.clone().any(|unwanted| unwanted == name)) {
+        for name in names {
+            headers.remove(name);
+        }
     }
 }
 

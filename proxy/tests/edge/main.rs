@@ -18,6 +18,7 @@ mod forwarding;
 mod guards;
 mod http2_origins;
 mod keeping;
+mod lanes;
 mod leaks;
 mod life;
 mod mirrors;
