@@ -251,12 +251,13 @@ fn fresh_id() -> Uuid {
 
 /// Path and query of a target in any form; the absolute form's authority was compared with `Host` by the front.
 fn split_target(target: &str) -> (&str, Option<String>) {
-    let origin_form = match target.find("://") {
-        Some(at) if !target.starts_with('/') => {
+    let authority = if target.starts_with('/') { None } else { target.find("://") };
+    let origin_form = match authority {
+        Some(at) => {
             let rest = &target[at + 3..];
             rest.find(['/', '?']).map_or("/", |slash| &rest[slash..])
         }
-        _ => target,
+        None => target,
     };
     match origin_form.split_once('?') {
         Some(("", query)) => ("/", Some(query.to_owned())),

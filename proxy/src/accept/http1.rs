@@ -134,6 +134,9 @@ pub(super) async fn serve<S: Service>(
 /// Answers of the express lane that leave together.
 struct Quick<S: Service>(Vec<S::Answered>);
 
+/// Room for answers that is kept while a connection is idle.
+const QUICK_KEPT: usize = 4;
+
 impl<S: Service> Quick<S> {
     /// Takes another one, and sends them when it must not wait for the next. False: the connection ends here.
     async fn add(&mut self, answer: Express<S>, io: &mut FrontIo, service: &S) -> bool {
@@ -151,9 +154,8 @@ impl<S: Service> Quick<S> {
             return true;
         }
         let whole = io.send(body, b"").await.is_ok();
-        for answered in std::mem::take(&mut self.0) {
-            service.written(answered, whole);
-        }
+        self.0.drain(..).for_each(|answered| service.written(answered, whole));
+        self.0.shrink_to(QUICK_KEPT);
         whole
     }
 }
@@ -202,7 +204,7 @@ fn take_head(io: &mut FrontIo, mut head: Head, len: usize) -> Came {
         *ahead = BytesMut::new();
     }
     let bytes = head.rewritten.take().map_or_else(|| came.freeze(), Bytes::from);
-    match exchange::read(&bytes) {
+    match exchange::read(&bytes, head.fields) {
         Some(asked) => Came::Request(head, asked),
         // The check let something pass that is no head: the check is the one to mend.
         None => Came::Bad(BadRequest::BadLine),

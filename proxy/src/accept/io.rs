@@ -11,6 +11,7 @@ mod pingora;
 mod raw;
 
 use std::{
+    cell::Cell,
     io::{Error, ErrorKind, IoSlice, Result},
     pin::Pin,
     sync::Arc,
@@ -44,6 +45,14 @@ const BODY_READ: usize = 32 << 10;
 const WRITE_BUFFER: usize = 16 << 10;
 /// Later requests of an impatient client are read ahead up to this; then its own TCP holds it back.
 const READ_AHEAD: usize = 64 << 10;
+/// The largest buffer that a thread keeps for the next head.
+const SPARE_MOST: usize = 2 * WRITE_BUFFER;
+
+thread_local! {
+    /// One for all connections of a thread, none of which owns a buffer between its answers.
+    static SPARE: Cell<BytesMut> = Cell::default();
+}
+
 /// A goodbye fits any socket buffer; a client that does not even take that is left.
 const FAREWELL: Duration = Duration::from_secs(1);
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -114,7 +123,10 @@ impl FrontIo {
         self.gate = Gate::body(head.framing, &bounds);
         self.bounds = bounds;
         self.pace = Pace::default();
-        self.fault = Arc::default();
+        // The last request's serves again when that has gone without one.
+        if Arc::get_mut(&mut self.fault).is_none_or(|fault| fault.get().is_some()) {
+            self.fault = Arc::default();
+        }
         (self.answered, self.may_switch) = (false, head.may_switch);
         self.continue_due = head.expects_continue && head.framing != Framing::None;
         self.fault.clone()
@@ -143,6 +155,9 @@ impl FrontIo {
 
     /// What is to be sent and may wait for more.
     pub(super) fn unsent(&mut self) -> &mut BytesMut {
+        if self.unsent.capacity() == 0 {
+            self.unsent = SPARE.take();
+        }
         &mut self.unsent
     }
 
@@ -339,6 +354,10 @@ impl FrontIo {
             self.unsent.advance(take(self.unsent.len()));
             piece.advance(take(piece.len()));
             *end = &end[take(end.len())..];
+        }
+        self.unsent.clear();
+        if self.unsent.capacity() <= SPARE_MOST {
+            SPARE.set(std::mem::take(&mut self.unsent));
         }
         self.unsent = BytesMut::new();
         Poll::Ready(Ok(()))

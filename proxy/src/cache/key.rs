@@ -4,7 +4,6 @@
 //! an answer of another key. The seed is random, so nobody outside can aim at one shard.
 
 use std::{
-    fmt::Write as _,
     hash::{BuildHasher, RandomState},
     sync::LazyLock,
 };
@@ -31,8 +30,10 @@ impl Key {
         text.clear();
         let host = without_default_port(scheme, authority);
         text.reserve(scheme.len() + host.len() + target.len() + "t:65535:".len());
-        // Writing into a String cannot fail.
-        let _ = write!(text, "t{}:{scheme}{}:", scheme.len(), host.len());
+        text.push('t');
+        push_length(&mut text, scheme);
+        text.push_str(scheme);
+        push_length(&mut text, host);
         let from = text.len();
         text.push_str(host);
         text[from..].make_ascii_lowercase();
@@ -45,7 +46,11 @@ impl Key {
     pub fn rendered(namespace: &str, rendered: &str, buffer: String) -> Self {
         let mut text = buffer;
         text.clear();
-        let _ = write!(text, "k{}:{namespace}{rendered}", namespace.len());
+        text.reserve(namespace.len() + rendered.len() + "k65535:".len());
+        text.push('k');
+        push_length(&mut text, namespace);
+        text.push_str(namespace);
+        text.push_str(rendered);
         Self::hashed(text)
     }
 
@@ -89,6 +94,19 @@ impl Key {
     }
 }
 
+/// How long a part is, and a colon.
+fn push_length(text: &mut String, part: &str) {
+    let (mut place, length) = (1, part.len());
+    while length / place >= 10 {
+        place *= 10;
+    }
+    while place > 0 {
+        text.push(char::from(b"0123456789"[length / place % 10]));
+        place /= 10;
+    }
+    text.push(':');
+}
+
 /// 128 bits of SipHash under this process's seeds.
 pub(super) fn hash(text: &[u8]) -> u128 {
     let [high, low] = &*SEEDS;
@@ -116,6 +134,14 @@ mod tests {
         assert_ne!(target("http", "a1:", "/"), target("http", "a", "1:/"));
         assert_ne!(Key::rendered("a", "bc", String::new()), Key::rendered("ab", "c", String::new()));
         assert_ne!(Key::rendered("4:http1:a", "/", String::new()).text(), target("http", "a", "/").text());
+    }
+
+    #[test]
+    fn every_length_is_written_whole() {
+        for length in [0, 1, 9, 10, 99, 100, 8192] {
+            let host = "h".repeat(length);
+            assert_eq!(target("http", &host, "/").text(), format!("t4:http{length}:{host}/"));
+        }
     }
 
     #[test]

@@ -25,8 +25,9 @@ pub fn request_id(headers: &HeaderMap, is_trusted: bool, fresh: Uuid) -> HeaderV
         (1..=128).contains(&id.len())
             && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
     };
-    list::only(headers, X_REQUEST_ID)
-        .filter(|_| is_trusted)
+    is_trusted
+        .then(|| list::only(headers, X_REQUEST_ID))
+        .flatten()
         .filter(is_sane)
         .and_then(|id| HeaderValue::from_bytes(id).ok())
         .unwrap_or_else(|| {

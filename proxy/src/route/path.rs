@@ -63,8 +63,8 @@ impl<'r> Path<'r> {
             return Err(BadPath::NotAbsolute);
         }
         let escaped = normal_escapes(raw)?;
-        let without_dots =
-            if escaped.contains("..") || escaped.contains("/.") { remove_dots(&escaped)? } else { None };
+        let has_dots = escaped.contains('.') && (escaped.contains("..") || escaped.contains("/."));
+        let without_dots = if has_dots { remove_dots(&escaped)? } else { None };
         let had_dots = without_dots.is_some();
         let normal = without_dots.or(match escaped {
             Cow::Owned(escaped) => Some(escaped),

@@ -42,14 +42,13 @@ enum Sending {
     Done,
 }
 
-/// Reads a head that was checked, so that nothing in it can surprise; `None` if something does.
-pub(in crate::accept) fn read(bytes: &Bytes) -> Option<Head> {
+/// Reads a head that was checked and has so many fields, so that nothing in it can surprise; `None` if something does.
+pub(in crate::accept) fn read(bytes: &Bytes, fields: usize) -> Option<Head> {
     let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let mut line = lines.next()?.split(|byte| *byte == b' ');
     let method = Method::from_bytes(line.next()?).ok()?;
     let target = bytes.slice_ref(line.next()?);
-    // Of most heads; one with more fields grows.
-    let mut headers = HeaderMap::with_capacity(24);
+    let mut headers = HeaderMap::with_capacity(fields);
     for line in lines.take_while(|line| !line.is_empty()) {
         let colon = line.iter().position(|byte| *byte == b':')?;
         let name = HeaderName::from_bytes(&line[..colon]).ok()?;
