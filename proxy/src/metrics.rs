@@ -77,6 +77,8 @@ families! {
     queued: gauge "weir_queued_requests" ["upstream"] "requests that wait for a place at a peer";
     /// Look-ups, by what came of them.
     cache: counter "weir_cache_requests_total" ["cache", "result"] "requests that a cache rule applied to, by result";
+    /// Hits of the express lane, which are in the family above, too.
+    cache_express: counter "weir_cache_express_total" ["cache"] "hits answered on the express lane";
     /// What a cache holds.
     cache_bytes: gauge "weir_cache_bytes" ["cache"] "bytes held: heads, bodies, index and fills";
     /// What a cache may hold.

@@ -19,7 +19,7 @@ use weir_config::{
 };
 
 use crate::{
-    accept::{Arrival, BadRequest, client},
+    accept::{Arrival, BadRequest, client, exchange::Head},
     auth::Session,
     cache::Url,
     forward::{
@@ -90,18 +90,11 @@ impl RequestView {
     ///
     /// # Errors
     /// 400s that need the whole head: a path without an agreed meaning, `Connection` naming what is not the connection's.
-    pub fn read(
-        method: Method,
-        target: &str,
-        version: Version,
-        headers: HeaderMap,
-        has_body: bool,
-        arrival: &Arrival,
-        plan: &Plan,
-    ) -> Result<Self, Refusal> {
+    pub fn read(head: Head, has_body: bool, arrival: &Arrival, plan: &Plan) -> Result<Self, Refusal> {
+        let target = std::str::from_utf8(&head.target).map_err(|_| Refusal::Bad(BadRequest::BadTarget))?;
         let connection = &arrival.connection;
         let came = Came { peer: connection.peer, local: connection.local, scheme: connection.scheme() };
-        Self::read_from(method, target, version, headers, has_body, came, plan)
+        Self::read_from(head.method, target, arrival.version, head.headers, has_body, came, plan)
     }
 
     /// The same, of a request that came over no connection of ours.
@@ -243,12 +236,13 @@ fn fresh_id() -> Uuid {
 
 /// Path and query of a target in any form; the absolute form's authority was compared with `Host` by the front.
 fn split_target(target: &str) -> (&str, Option<String>) {
-    let origin_form = match target.find("://") {
-        Some(at) if !target.starts_with('/') => {
+    let authority = if target.starts_with('/') { None } else { target.find("://") };
+    let origin_form = match authority {
+        Some(at) => {
             let rest = &target[at + 3..];
             rest.find(['/', '?']).map_or("/", |slash| &rest[slash..])
         }
-        _ => target,
+        None => target,
     };
     match origin_form.split_once('?') {
         Some(("", query)) => ("/", Some(query.to_owned())),

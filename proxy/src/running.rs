@@ -6,6 +6,7 @@
 mod ask;
 mod counts;
 mod error_pages;
+mod lane;
 mod mirrors;
 mod purging;
 mod roster;
@@ -32,6 +33,7 @@ use self::{ask::AskUpstream, counts::Counts, error_pages::ErrorPages};
 pub use self::{
     counts::PurgedBy,
     error_pages::Shown,
+    lane::Lane,
     mirrors::Mirrored,
     purging::Order,
     roster::{CannotChange, Roster},
@@ -85,6 +87,7 @@ struct RouteParts {
     cache: Rule,
     error_pages: ErrorPages,
     mirrors: Arc<Semaphore>,
+    express: Option<Lane>,
 }
 
 /// What a plan needs and cannot have here and now; the operator's to mend.
@@ -174,7 +177,7 @@ impl Running {
             caches: caches.collect(),
             tags,
             upstreams,
-            routes: all(plan.routes.iter().map(RouteParts::build))?,
+            routes: all(plan.routes.iter().map(|route| RouteParts::build(route, &plan)))?,
             redis,
             counts: Counts::new(&plan, metrics),
             watching,
@@ -235,6 +238,12 @@ impl Running {
     #[must_use]
     pub fn cache_rule(&self, route: RouteId) -> &Rule {
         &self.routes[route.index()].cache
+    }
+
+    /// The express lane of a route, if it has one.
+    #[must_use]
+    pub fn express(&self, route: RouteId) -> Option<Lane> {
+        self.routes[route.index()].express
     }
 
     /// The upstream a route forwards to, as an index.
@@ -311,26 +320,41 @@ impl Running {
         }
     }
 
-    /// Whose token a request carries, validated.
+    /// Whose token a request carries, if memory knows.
+    ///
+    /// # Errors
+    /// The token that [`Running::validate`] has to ask about.
+    pub fn validate_from_memory(
+        &self,
+        rule: &SessionRule,
+        headers: &http::HeaderMap,
+        now: SystemTime,
+    ) -> Result<Option<Arc<crate::auth::Session>>, Token> {
+        // What cannot be a token belongs to nobody.
+        let Some(token) = self.token(rule, headers) else { return Ok(None) };
+        let Some(known) = self.sessions[rule.session.index()].known(&token, now) else { return Err(token) };
+        self.count_session(rule.session, &Ok(known.clone()));
+        Ok(known)
+    }
+
+    /// Whose token this is.
     ///
     /// # Errors
     /// [`Unavailable`] when nobody can say.
     pub async fn validate(
         &self,
         rule: &SessionRule,
-        headers: &http::HeaderMap,
+        token: &Token,
         now: SystemTime,
     ) -> Result<Option<Arc<crate::auth::Session>>, Unavailable> {
-        // What cannot be a token belongs to nobody.
-        let Some(token) = self.token(rule, headers) else { return Ok(None) };
-        let validated = self.sessions[rule.session.index()].validate(&token, now).await;
+        let validated = self.sessions[rule.session.index()].validate(token, now).await;
         self.count_session(rule.session, &validated);
         validated
     }
 }
 
 impl RouteParts {
-    fn build(route: &plan::Route) -> Result<Self, CannotRun> {
+    fn build(route: &plan::Route, plan: &Plan) -> Result<Self, CannotRun> {
         Ok(Self {
             access: route.access.as_ref().map(Access::from),
             files: match &route.action {
@@ -342,6 +366,7 @@ impl RouteParts {
             }),
             error_pages: ErrorPages::read(route),
             mirrors: mirrors::places(),
+            express: Lane::of(route, plan),
         })
     }
 }

@@ -237,3 +237,6 @@ pub const LOG_QUEUE: u32 = 8192;
 
 /// As long as Kubernetes waits before it kills.
 pub const SHUTDOWN_GRACE: Duration = seconds(30);
+
+/// Both lanes answer alike; the other word is for whoever doubts it.
+pub const EXPRESS: bool = true;

@@ -56,6 +56,8 @@ pub struct Plan {
     pub log: Log,
     /// How the process ends.
     pub shutdown: Shutdown,
+    /// Whether hits that need no waiting are answered on a lane of their own.
+    pub express: bool,
 }
 
 impl Plan {

@@ -55,4 +55,6 @@ pub struct Raw {
     pub log: Word<Log>,
     /// How the process ends.
     pub shutdown: Word<Shutdown>,
+    /// Whether fresh hits that need no waiting take a shorter way through the edge. Default: true.
+    pub express: Word<bool>,
 }

@@ -54,6 +54,7 @@ pub(crate) fn resolve(raw: &Raw, outside: &dyn Outside, report: &mut Report) -> 
         routes: resolver.routes(),
         log: resolver.log(),
         shutdown: resolver.shutdown(),
+        express: raw.express.or(defaults::EXPRESS),
     };
     let connect = plan.routes.iter().any(|route| matches!(route.action, Action::Tunnel(_)));
     plan.listeners.iter_mut().for_each(|listener| listener.bounds.connect = connect);

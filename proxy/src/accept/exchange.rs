@@ -3,7 +3,6 @@
 //! [`http1`] writes and reads bytes, [`http2`] has a library for them. What follows a request on its connection belongs to the
 //! front: an exchange cannot read one byte of it, however it ends.
 
-mod date;
 mod http1;
 mod http2;
 
@@ -53,8 +52,8 @@ pub struct Gone;
 pub struct Reusable(pub(super) Box<FrontIo>);
 
 impl Exchange {
-    pub(super) fn http1(exchange: Http1, head: &Head, version: Version) -> Self {
-        Self { protocol: Protocol::Http1(Box::new(exchange)), is_head: head.method == Method::HEAD, version }
+    pub(super) fn http1(exchange: Http1, method: &Method, version: Version) -> Self {
+        Self { protocol: Protocol::Http1(Box::new(exchange)), is_head: *method == Method::HEAD, version }
     }
 
     pub(super) fn http2(exchange: Http2, head: &Head) -> Self {

@@ -150,7 +150,8 @@ impl Stream {
             stop,
         };
         let exchange = Exchange::http2(self.exchange, &self.head);
-        listener.service.serve(exchange, self.head, Arc::new(arrival)).await;
+        let begun = listener.service.begin(self.head, Arc::new(arrival));
+        listener.service.serve(exchange, begun).await;
     }
 }
 

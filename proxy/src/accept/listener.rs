@@ -42,7 +42,7 @@ const BACKLOG: i32 = 4096;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// When we stop, for bytes that have arrived and not been heard of: closing on them would reset their client.
-const LAST_LOOK: Duration = Duration::from_millis(50);
+pub(super) const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// What may change while a listener runs: swapped whole at a reload, and read again by every request.
 #[derive(Debug)]

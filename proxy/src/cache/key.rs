@@ -4,7 +4,6 @@
 //! an answer of another key. The seed is random, so nobody outside can aim at one shard.
 
 use std::{
-    fmt::Write as _,
     hash::{BuildHasher, RandomState},
     sync::LazyLock,
 };
@@ -30,8 +29,11 @@ impl Key {
         let mut text = buffer;
         text.clear();
         let host = without_default_port(scheme, authority);
-        // Writing into a String cannot fail.
-        let _ = write!(text, "t{}:{realm}{}:{scheme}{}:", realm.len(), scheme.len(), host.len());
+        text.reserve(realm.len() + scheme.len() + host.len() + target.len() + "t65535:5:65535:".len());
+        text.push('t');
+        push_part(&mut text, realm);
+        push_part(&mut text, scheme);
+        push_length(&mut text, host);
         let from = text.len();
         text.push_str(host);
         text[from..].make_ascii_lowercase();
@@ -44,7 +46,11 @@ impl Key {
     pub fn rendered(realm: &str, doubts: &str, rendered: &str, buffer: String) -> Self {
         let mut text = buffer;
         text.clear();
-        let _ = write!(text, "k{}:{realm}{}:{doubts}{rendered}", realm.len(), doubts.len());
+        text.reserve(realm.len() + doubts.len() + rendered.len() + "k65535:65535:".len());
+        text.push('k');
+        push_part(&mut text, realm);
+        push_part(&mut text, doubts);
+        text.push_str(rendered);
         Self::hashed(text)
     }
 
@@ -92,6 +98,25 @@ fn part(text: &str) -> Option<(&str, &str)> {
     rest.split_at_checked(length.parse().ok()?)
 }
 
+/// A part with its length.
+fn push_part(text: &mut String, part: &str) {
+    push_length(text, part);
+    text.push_str(part);
+}
+
+/// How long a part is, and a colon.
+fn push_length(text: &mut String, part: &str) {
+    let (mut place, length) = (1, part.len());
+    while length / place >= 10 {
+        place *= 10;
+    }
+    while place > 0 {
+        text.push(char::from(b"0123456789"[length / place % 10]));
+        place /= 10;
+    }
+    text.push(':');
+}
+
 /// 128 bits of SipHash under this process's seeds.
 pub(super) fn hash(text: &[u8]) -> u128 {
     let [high, low] = &*SEEDS;
@@ -128,6 +153,14 @@ mod tests {
         let target = |realm| Key::target(realm, "http", "a", "/", String::new());
         assert_ne!(target("3:api"), target("5:other"));
         assert_eq!(target("3:api").shown(), target("5:other").shown());
+    }
+
+    #[test]
+    fn every_length_is_written_whole() {
+        for length in [0, 1, 9, 10, 99, 100, 8192] {
+            let host = "h".repeat(length);
+            assert_eq!(target("http", &host, "/").text(), format!("t0:4:http{length}:{host}/"));
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::{
         self, Answer, Ask, Begin, Bypass, Cache, CacheStatus, Entry, FillGuard, Forwarded, Guard, Key,
         Lookup, Mark, NotStored, Now, Outcome, Reader, RequestHead, Rule, Staleness, Tag,
     },
+    decide::Looked,
     forward::headers::OF_ONE_REQUEST,
     journey::Journey,
     refusal::Refusal,
@@ -46,6 +47,7 @@ impl Edge {
         &self,
         trip: &Trip,
         forward: &Forward,
+        looked: Option<Looked>,
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
@@ -59,9 +61,13 @@ impl Edge {
             return Box::pin(self.forward(trip, forward, client, journey)).await;
         };
         let case = Case::of(trip, forward, rule);
-        let (key, now) = (trip.passed.key(&trip.request, rule, forward)?, Now::read());
-        let lookup = case.cache.lookup(&key, &case.request(), &case.policy, now);
-        trip.running().count_lookup(rule.cache, &lookup);
+        let Looked { key, lookup } = match looked {
+            Some(looked) => looked,
+            None => {
+                let rules = (rule, &*case.policy);
+                trip.passed.look_up(trip.running(), &trip.request, rules, forward, Now::read())?
+            }
+        };
         match lookup {
             Lookup::Hit { entry, ttl } => {
                 journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });

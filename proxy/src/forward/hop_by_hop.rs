@@ -101,6 +101,11 @@ const OF_HEADS: [HeaderName; 8] = [
 /// Errors: [`Refused`], before anything is removed.
 /// Source: RFC 9110 §7.6.1; nginx `underscores_in_headers off` and `ignore_invalid_headers on` for the names.
 pub fn clean_request(headers: &mut HeaderMap, identity: Option<&HeaderName>) -> Result<(), Refused> {
+    // As most are: to look at the fields there are is cheaper than to look for those that are not.
+    let is_dirty = |name: &HeaderName| STANDARD.contains(name) || OF_REQUESTS.contains(name) || is_odd(name);
+    if !headers.keys().any(is_dirty) {
+        return Ok(());
+    }
     let nominated = nominated(headers)?;
     let is_protected = |name: &&HeaderName| {
         PROTECTED.contains(name) || name.as_str().starts_with("x-forwarded-") || identity == Some(*name)
@@ -160,10 +165,12 @@ fn remove<'a>(headers: &mut HeaderMap, names: impl Iterator<Item = &'a HeaderNam
 /// Drops names with anything but letters, digits and `-`: CGI and WSGI fold `_` and its like into `-`, so that
 /// `Content_Length` or `X_Forwarded_For` would be read as the field that we guard.
 fn remove_odd_names(headers: &mut HeaderMap) {
-    let is_odd =
-        |name: &&HeaderName| !name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let odd: Vec<_> = headers.keys().filter(is_odd).cloned().collect();
+    let odd: Vec<_> = headers.keys().filter(|name| is_odd(name)).cloned().collect();
     remove(headers, odd.iter());
+}
+
+fn is_odd(name: &HeaderName) -> bool {
+    !name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod guards;
 mod http2_clients;
 mod http2_origins;
 mod keeping;
+mod lanes;
 mod leaks;
 mod life;
 mod mirrors;

@@ -6,14 +6,14 @@
 use bytes::{BufMut, Bytes};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 use tokio::time::timeout;
 
-use super::{DRAIN, Gone, Head, date};
+use super::{DRAIN, Gone, Head};
 use crate::{
     accept::io::FrontIo,
-    wire::{fields_len, put_chunk_line, put_field, put_fields},
+    wire::{put_answer, put_chunk_line, put_fields},
 };
 
 /// An exchange on a connection of HTTP/1.
@@ -42,14 +42,13 @@ enum Sending {
     Done,
 }
 
-/// Reads a head that was checked, so that nothing in it can surprise; `None` if something does.
-pub(in crate::accept) fn read(bytes: &Bytes) -> Option<Head> {
+/// Reads a head that was checked and has so many fields, so that nothing in it can surprise; `None` if something does.
+pub(in crate::accept) fn read(bytes: &Bytes, fields: usize) -> Option<Head> {
     let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let mut line = lines.next()?.split(|byte| *byte == b' ');
     let method = Method::from_bytes(line.next()?).ok()?;
     let target = bytes.slice_ref(line.next()?);
-    // Of most heads; one with more fields grows.
-    let mut headers = HeaderMap::with_capacity(24);
+    let mut headers = HeaderMap::with_capacity(fields);
     for line in lines.take_while(|line| !line.is_empty()) {
         let colon = line.iter().position(|byte| *byte == b':')?;
         let name = HeaderName::from_bytes(&line[..colon]).ok()?;
@@ -90,7 +89,7 @@ impl Http1 {
         if self.has_answered() {
             return Ok(());
         }
-        self.put_head(status, fields, None);
+        put_answer(self.io.unsent(), status, fields, None);
         self.flush().await
     }
 
@@ -105,7 +104,7 @@ impl Http1 {
         }
         if status == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && status.is_success()) {
             self.keep_alive = false;
-            self.put_head(status, &fields, None);
+            put_answer(self.io.unsent(), status, &fields, None);
             self.io.open_tunnel().map_err(|_| Gone)?;
             self.sending = Sending::Tunnel;
             return self.flush().await;
@@ -118,34 +117,10 @@ impl Http1 {
             None => Sending::ToEnd,
         };
         self.keep_alive &= self.sending != Sending::ToEnd;
-        self.put_head(status, &fields, Some(if self.keep_alive { "keep-alive" } else { "close" }));
+        let connection = if self.keep_alive { "keep-alive" } else { "close" };
+        put_answer(self.io.unsent(), status, &fields, Some(connection));
         self.io.answer_begun();
         if end { self.flush().await } else { Ok(()) }
-    }
-
-    /// A final head says what becomes of the connection, and the time.
-    fn put_head(&mut self, status: StatusCode, fields: &HeaderMap, connection: Option<&str>) {
-        let out = self.io.unsent();
-        // The line, Date and Connection take less than the rest.
-        out.reserve(fields_len(fields) + 128);
-        out.put_slice(b"HTTP/1.1 ");
-        out.put_slice(status.as_str().as_bytes());
-        out.put_u8(b' ');
-        out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-        out.put_slice(b"\r\n");
-        match connection {
-            None => put_fields(out, fields),
-            Some(connection) => {
-                for (name, value) in fields.iter().filter(|(name, _)| *name != CONNECTION) {
-                    put_field(out, name.as_str(), value.as_bytes());
-                }
-                if !fields.contains_key(DATE) {
-                    date::now(|date| put_field(out, DATE.as_str(), date.as_bytes()));
-                }
-                put_field(out, CONNECTION.as_str(), connection.as_bytes());
-            }
-        }
-        out.put_slice(b"\r\n");
     }
 
     pub(super) async fn write(&mut self, piece: Bytes) -> Result<(), Gone> {

@@ -13,7 +13,8 @@ use http::{
 };
 use tokio::time::timeout;
 
-use super::{DRAIN, Gone, date};
+use super::{DRAIN, Gone};
+use crate::wire;
 
 /// Fields of an HTTP/1 connection, which HTTP/2 has none of (RFC 9113 §8.2.2).
 const OF_CONNECTIONS: [HeaderName; 5] = [
@@ -107,7 +108,7 @@ impl Http2 {
             fields.remove(CONTENT_LENGTH);
         }
         if !fields.contains_key(DATE)
-            && let Ok(date) = date::now(HeaderValue::from_str)
+            && let Ok(date) = wire::date(HeaderValue::from_str)
         {
             fields.insert(DATE, date);
         }
