@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::word::{FromShort, List, Short, Switch, Word};
+use super::word::{FromShort, List, Short, Switch, Switched, Word};
 use crate::{
     secret::Secret,
     units::{Bytes, Span},
@@ -101,6 +101,14 @@ pub struct Admin {
     pub address: Word<String>,
     /// Networks that may ask, as CIDR.
     pub allow: Word<List<String>>,
+}
+
+impl Switched for Admin {
+    const SHORT_FORM: &'static str = "address and port, `on`, `off`";
+
+    fn from_word(text: &str) -> Option<Self> {
+        text.contains(':').then(|| Self { address: Word::new(text.to_owned()), ..Self::default() })
+    }
 }
 
 /// Whom to believe about a client's address.
@@ -202,6 +210,8 @@ pub struct AccessLog {
     /// Lines that may wait for a slow disk; further ones are dropped and counted.
     pub queue: Word<u32>,
 }
+
+impl Switched for AccessLog {}
 
 /// The form of an access-log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
