@@ -205,7 +205,7 @@ pub enum Level {
 pub struct AccessLog {
     /// `json`, or `combined` as nginx writes it.
     pub format: Word<AccessFormat>,
-    /// A file, opened anew at a reload. Default: standard output.
+    /// A file, opened anew at a reload and at USR1. Default: standard output.
     pub path: Word<String>,
     /// Lines that may wait for a slow disk; further ones are dropped and counted.
     pub queue: Word<u32>,
