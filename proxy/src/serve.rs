@@ -260,7 +260,7 @@ impl Fronts {
         announce(&format!("listening on {scheme}://{bound}"));
         tracing::info!(address = %bound, scheme, "listening");
         let counters = Arc::new(Counters::default());
-        self.state.watch_listener(bound, Arc::clone(&counters));
+        self.state.watch_listener(bound, settings.tls.is_some(), Arc::clone(&counters));
         let listener = Arc::new(Listener {
             address,
             settings: ArcSwap::from_pointee(settings),

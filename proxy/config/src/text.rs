@@ -5,10 +5,13 @@
 //! upper case, variables of templates are lower case: the two cannot clash. A value that consists of empty variables
 //! counts as not written. Aliases work, but the tree is bounded, so that ten lines cannot become a billion.
 
+mod hint;
+
 use std::collections::{BTreeMap, HashMap};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput};
 
+use self::hint::hint;
 use crate::{report::Report, span::Place};
 
 /// Nodes of one file at most, aliases followed: far beyond any real file, far below any real memory.
@@ -345,36 +348,6 @@ fn substitute(text: &str, mut value: impl FnMut(Reference<'_>) -> String) -> Str
     out + rest
 }
 
-/// What probably went wrong where reading stopped: something that YAML sees as a bracket, or a bracket that nobody closed.
-fn hint(text: &str, stopped: Place) -> Option<String> {
-    let mut open: Vec<(char, Place)> = Vec::new();
-    for (line, number) in text.lines().zip(1..=stopped.line) {
-        let (mut quote, mut before) = (None, ' ');
-        for (c, column) in line.chars().zip(1_u32..) {
-            let place = Place { line: number, column };
-            match (quote, c) {
-                (Some(by), _) => quote = quote.filter(|_| c != by),
-                (None, '#') if before.is_whitespace() => break,
-                // An apostrophe within a word is one.
-                (None, '"' | '\'') if !before.is_alphanumeric() => quote = Some(c),
-                (None, '{') if before == '$' && !open.is_empty() => {
-                    return (number == stopped.line).then(|| {
-                        "inside of `[ ]` and `{ }` a value with `${…}` needs quotes: `\"${NAME}:80\"`"
-                            .to_owned()
-                    });
-                }
-                (None, '{') if before == '$' => {}
-                (None, '[' | '{') if place < stopped => open.push((c, place)),
-                (None, ']' | '}') => drop(open.pop()),
-                _ => {}
-            }
-            before = c;
-        }
-    }
-    let (bracket, place) = open.last().filter(|(_, place)| place.line < stopped.line)?;
-    Some(format!("`{bracket}` of line {}, column {} is not closed", place.line, place.column))
-}
-
 /// What stands before the next `${` that begins a name of the environment, and what follows it.
 fn next_reference(text: &str) -> Option<(&str, &str)> {
     text.match_indices("${").find_map(|(index, _)| {
@@ -461,22 +434,6 @@ mod tests {
         let (_, report) = read("a: 1\nb: x ${HOST:80");
         assert_eq!(report.problems()[0].place, Place { line: 2, column: 6 });
         assert!(report.problems()[0].message.contains("`${HOST:80` is not closed"), "{report}");
-    }
-
-    #[test]
-    fn who_forgot_a_bracket_or_quotes_hears_where() {
-        for (text, expected) in [
-            ("a: [x, y\nb: z\n", "`[` of line 1, column 4 is not closed"),
-            ("a: { b: [1, 2], c: { d: 1 }\ne: f\n", "`{` of line 1, column 4 is not closed"),
-            ("a: [x, ${HOST}:80]\n", "needs quotes"),
-            ("a: '[' # {\nb: [x # ]\nc: d\n", "`[` of line 2, column 4 is not closed"),
-        ] {
-            let (node, report) = read(text);
-            let help = report.problems().first().and_then(|problem| problem.help.clone()).unwrap_or_default();
-            assert!(node.is_none() && help.contains(expected), "{text}: {report}");
-        }
-        let (_, report) = read("a: 'it\nb: c: d\n");
-        assert!(report.has_errors() && !report.to_string().contains("is not closed"), "{report}");
     }
 
     #[test]
