@@ -49,7 +49,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// Serves what `source` said until a signal ends the process.
 ///
 /// # Errors
-/// What could not be had at the start: a [`Report`](weir_config::Report) where the configuration asks for it, an address or
+/// What could not be had at the start: a [`Report`] where the configuration asks for it, an address or
 /// a name.
 pub fn serve(source: Source, tried: Tried) -> Result<End, Box<dyn std::error::Error>> {
     let threads = threads::count(tried.plan.threads);
