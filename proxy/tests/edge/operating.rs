@@ -211,13 +211,13 @@ fn a_log_that_cannot_be_written_is_told_once_counted_and_told_when_it_can_be_aga
     assert!(output.contains("No space left on device"), "{output}");
 }
 
-#[test]
-fn a_log_that_is_behind_delays_nobody_and_is_told_once_until_it_keeps_up() {
+/// An edge whose log is a pipe that is full, and the end that nobody has read from.
+fn behind() -> (Edge, std::fs::File) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
     // Read and write, so that nobody waits for the other end to be opened.
-    let mut reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let edge = Edge::start(&format!(
         "log: {{ access: {{ path: {}, queue: 1 }} }}\nroutes: [{{ answer: {{ body: hello }} }}]\n",
         path.display()
@@ -229,6 +229,19 @@ fn a_log_that_is_behind_delays_nobody_and_is_told_once_until_it_keeps_up() {
         (0..20).for_each(|_| assert_eq!(client.ask(&target, "").text(), "hello", "requests go on"));
         lost() > 0.0
     });
+    (edge, reader)
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_keep_the_process() {
+    let (mut edge, _reader) = behind();
+    edge.signal("TERM");
+    assert_eq!(edge.ended().code(), Some(0));
+}
+
+#[test]
+fn a_log_that_is_behind_delays_nobody_and_is_told_once_until_it_keeps_up() {
+    let (edge, mut reader) = behind();
     assert_eq!(edge.output().matches("access log is behind").count(), 1);
     std::thread::spawn(move || {
         let mut bytes = [0; 4096];
