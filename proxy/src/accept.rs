@@ -48,7 +48,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Version;
-use pingora::server::ShutdownWatch;
+use tokio::sync::watch;
 
 pub use self::bad::BadRequest;
 use self::exchange::{Exchange, Head, Reusable};
@@ -127,8 +127,11 @@ pub struct Arrival {
     /// The connection closes after this request, whatever the answer says.
     pub last: bool,
     fault: Arc<Fault>,
-    stop: ShutdownWatch,
+    stop: Stop,
 }
+
+/// Becomes true when every connection is to end with what it is doing.
+pub(crate) type Stop = watch::Receiver<bool>;
 
 /// What the gate found wrong with a body, once.
 type Fault = OnceLock<BadRequest>;

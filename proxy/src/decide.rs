@@ -4,6 +4,7 @@
 //! [`Passed`] can only be made here. What lies behind (the route's action, its cache rule, its upstream) is reached
 //! through it, so that a step that was left out would have nothing to forward.
 
+mod doubts;
 mod keyed;
 mod purging;
 mod rehearsal;

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use weir_config::plan::{Action, Forward};
 
 use self::client::{Client, ClientError};
@@ -47,7 +48,12 @@ use crate::{
 pub struct Edge {
     state: Arc<State>,
     connectors: Arc<Connectors>,
+    /// Places for fetches that go on without a client.
+    unattended: Arc<Semaphore>,
 }
+
+/// Fetches that go on without a client, at once: each holds a connection to a peer.
+const UNATTENDED: usize = 1024;
 
 /// What every step of one journey reads: the state it began with, the request, and the proof that it passed.
 #[derive(Clone)]
@@ -96,7 +102,8 @@ impl Edge {
     /// The lane over `state`; keeps up to `keepalive` idle connections to peers in all.
     #[must_use]
     pub fn new(state: Arc<State>, keepalive: usize) -> Self {
-        Self { state, connectors: Arc::new(Connectors::new(keepalive)) }
+        let unattended = Arc::new(Semaphore::new(UNATTENDED));
+        Self { state, connectors: Arc::new(Connectors::new(keepalive)), unattended }
     }
 
     async fn travel(
@@ -108,6 +115,7 @@ impl Edge {
     ) -> Result<(), Ended> {
         // accepted: one meaning, or none.
         if let Some(bad) = journey.arrival.refused {
+            journey.line = Some(format!("{} {}", head.method, String::from_utf8_lossy(&head.target)));
             return Err(Refusal::Bad(bad).into());
         }
         let request = Arc::new(client.request(head, &journey.arrival, &snapshot.running.plan)?);

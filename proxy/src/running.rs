@@ -145,18 +145,17 @@ impl Running {
                 if let Some(kept) = old.and_then(|old| old.same_sessions(&plan, session)) {
                     return Ok(kept);
                 }
-                let source = match (&plan.redis, &session.ask) {
-                    (Some(redis), _) => {
-                        let source = RedisSource::new(redis, session.key.clone());
-                        Source::Redis(source.map_err(|problem| vec![no_redis(redis, &problem)])?)
-                    }
-                    (None, Some(ask)) => Source::Ask {
-                        ask: Arc::new(AskUpstream::new(Arc::clone(&upstreams[ask.upstream.index()]))),
-                        path: ask.path.clone(),
-                    },
-                    (None, None) => unreachable!("resolve refuses sessions without redis and without ask"),
+                let ask = session.ask.as_ref().map(|ask| Source::Ask {
+                    ask: Arc::new(AskUpstream::new(Arc::clone(&upstreams[ask.upstream.index()]))),
+                    path: ask.path.clone(),
+                });
+                let Some(redis) = &plan.redis else {
+                    let source = ask.expect("resolve refuses sessions without redis and without ask");
+                    return Ok(Sessions::new(session, source, None));
                 };
-                Ok(Sessions::new(session, source))
+                let source = RedisSource::new(redis, session.key.clone())
+                    .map_err(|problem| vec![no_redis(redis, &problem)])?;
+                Ok(Sessions::new(session, Source::Redis(source), ask.filter(|_| session.asks_when_down)))
             })
             .collect::<Result<_, Vec<CannotRun>>>()?;
         let tags = old.map_or_else(|| Arc::new(Tags::new()), |old| Arc::clone(&old.tags));
@@ -189,6 +188,9 @@ impl Running {
         let same = old.key == session.key
             && old.from == session.from
             && (old.memory_ttl, old.memory_entries) == (session.memory_ttl, session.memory_entries)
+            && (old.staleness, old.serve_known_for) == (session.staleness, session.serve_known_for)
+            // Who asks an origin asks one of this generation's upstreams.
+            && !(old.asks_when_down || session.asks_when_down)
             && self.plan.redis == plan.redis
             && plan.redis.is_some();
         same.then(|| self.sessions[position].clone())

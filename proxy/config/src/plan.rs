@@ -159,6 +159,12 @@ pub struct Session {
     pub memory_ttl: Duration,
     /// Sessions remembered at most.
     pub memory_entries: usize,
+    /// How long Redis may be silent until what is remembered is not believed any more.
+    pub staleness: Duration,
+    /// How long who is remembered stays known while Redis does not answer.
+    pub serve_known_for: Duration,
+    /// Whether `ask` is asked about the others meanwhile, instead of refusing them.
+    pub asks_when_down: bool,
     /// Where it was written.
     pub place: Place,
 }

@@ -17,8 +17,6 @@ pub struct Counters {
     pub accept_failed: Count,
     /// Connections that began without a good PROXY header, or from a hop that is not trusted.
     pub hops_refused: Count,
-    /// HTTP/2 streams that the library refused before they became a request.
-    pub streams_rejected: Count,
     refused: Vec<Count>,
     no_handshake: [Count; NoHandshake::ALL.len()],
 }
@@ -31,7 +29,6 @@ impl Default for Counters {
             full: Count::default(),
             accept_failed: Count::default(),
             hops_refused: Count::default(),
-            streams_rejected: Count::default(),
             refused: BadRequest::ALL.iter().map(|_| Count::default()).collect(),
             no_handshake: Default::default(),
         }

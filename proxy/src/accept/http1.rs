@@ -10,12 +10,11 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::Version;
-use pingora::server::ShutdownWatch;
 use tokio::{io::AsyncWriteExt, time::timeout_at};
 use weir_config::plan::Bounds;
 
 use super::{
-    Arrival, Connection, Service,
+    Arrival, Connection, Service, Stop,
     bad::BadRequest,
     exchange::{self, Exchange, Http1, Reusable},
     head::{self, Head, Progress},
@@ -45,7 +44,7 @@ pub(super) async fn serve<S: Service>(
     mut io: Box<FrontIo>,
     connection: Arc<Connection>,
     listener: Arc<Listener<S>>,
-    mut stop: ShutdownWatch,
+    mut stop: Stop,
 ) {
     loop {
         let bounds = listener.bounds();
@@ -151,7 +150,7 @@ async fn refuse<S: Service>(
     listener: &Listener<S>,
     bad: BadRequest,
     started: Instant,
-    stop: ShutdownWatch,
+    stop: Stop,
 ) {
     connection.count();
     listener.counters.refuse(bad);

@@ -18,7 +18,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use pingora::server::ShutdownWatch;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -28,7 +27,7 @@ use tokio::{
 use weir_config::plan::Bounds;
 
 use super::{
-    Connection, Service, TlsInfo,
+    Connection, Service, Stop, TlsInfo,
     counters::Counters,
     handshake::NoHandshake,
     http1, http2,
@@ -120,7 +119,7 @@ fn bound(address: SocketAddr) -> io::Result<Socket> {
 /// Accepts on `socket` until `stop` says true, and returns when the last connection is done.
 ///
 /// The caller bounds the end by dropping the future, which leaves the remaining connections to their tasks.
-pub async fn serve<S: Service>(listener: Arc<Listener<S>>, socket: TcpListener, stop: ShutdownWatch) {
+pub async fn serve<S: Service>(listener: Arc<Listener<S>>, socket: TcpListener, stop: Stop) {
     let (alive, mut all_done) = mpsc::channel(1);
     let room = Arc::new(Room::default());
     let begin = |accepted| {
@@ -185,7 +184,7 @@ async fn connection<S: Service>(
     listener: Arc<Listener<S>>,
     (mut tcp, mut peer): (TcpStream, SocketAddr),
     place: Place,
-    mut stop: ShutdownWatch,
+    mut stop: Stop,
 ) {
     let opened = Instant::now();
     let Ok(mut local) = tcp.local_addr() else { return };
@@ -240,7 +239,7 @@ async fn connection<S: Service>(
 /// Waits for a client that has asked for nothing yet: so long, and hardly longer when we stop.
 pub(super) async fn within<T>(
     patience: Duration,
-    stop: &mut ShutdownWatch,
+    stop: &mut Stop,
     came: impl Future<Output = T>,
 ) -> Option<T> {
     let mut came = pin!(timeout(patience, came));

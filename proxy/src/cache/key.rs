@@ -19,19 +19,19 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of a target: scheme, authority and the target exactly as it is forwarded.
+    /// The key of a target: scheme, authority and the target exactly as it is forwarded, within a realm.
     ///
-    /// Shape:  each part but the last carries its length, so no two triples render alike. The authority is compared
+    /// Shape:  each part but the last carries its length, so no two of them render alike. The authority is compared
     ///         without regard to case, and the scheme's default port counts as none.
     /// `buffer` is cleared and reused; hand back [`Key::into_buffer`]'s to allocate nothing.
     /// Source: RFC 9111 §2; RFC 9110 §4.2.3 for case and port.
     #[must_use]
-    pub fn target(scheme: &str, authority: &str, target: &str, buffer: String) -> Self {
+    pub fn target(realm: &str, scheme: &str, authority: &str, target: &str, buffer: String) -> Self {
         let mut text = buffer;
         text.clear();
         let host = without_default_port(scheme, authority);
         // Writing into a String cannot fail.
-        let _ = write!(text, "t{}:{scheme}{}:", scheme.len(), host.len());
+        let _ = write!(text, "t{}:{realm}{}:{scheme}{}:", realm.len(), scheme.len(), host.len());
         let from = text.len();
         text.push_str(host);
         text[from..].make_ascii_lowercase();
@@ -39,12 +39,12 @@ impl Key {
         Self::hashed(text)
     }
 
-    /// A key the operator's template rendered, apart from those of other namespaces (a route's or cache's name).
+    /// A key the operator's template rendered, within a realm; `doubts` are what the template could not see.
     #[must_use]
-    pub fn rendered(namespace: &str, rendered: &str, buffer: String) -> Self {
+    pub fn rendered(realm: &str, doubts: &str, rendered: &str, buffer: String) -> Self {
         let mut text = buffer;
         text.clear();
-        let _ = write!(text, "k{}:{namespace}{rendered}", namespace.len());
+        let _ = write!(text, "k{}:{realm}{}:{doubts}{rendered}", realm.len(), doubts.len());
         Self::hashed(text)
     }
 
@@ -58,14 +58,12 @@ impl Key {
     #[must_use]
     pub fn shown(&self) -> String {
         let (kind, rest) = self.text.split_at(1);
-        let part = |rest: &str| {
-            let (length, rest) = rest.split_once(':')?;
-            let (part, rest) = rest.split_at_checked(length.parse().ok()?)?;
-            Some((part.to_owned(), rest.to_owned()))
-        };
-        let shown = part(rest).and_then(|(first, rest)| match kind {
-            "t" => part(&rest).map(|(host, target)| format!("{first}://{host}{target}")),
-            _ => Some(rest),
+        let shown = part(rest).and_then(|(_realm, rest)| {
+            let (first, rest) = part(rest)?;
+            match kind {
+                "t" => part(rest).map(|(host, target)| format!("{first}://{host}{target}")),
+                _ => Some(rest.to_owned()),
+            }
         });
         shown.unwrap_or_else(|| self.text.clone())
     }
@@ -88,6 +86,12 @@ impl Key {
     }
 }
 
+/// A part that carries its length, and what follows it.
+fn part(text: &str) -> Option<(&str, &str)> {
+    let (length, rest) = text.split_once(':')?;
+    rest.split_at_checked(length.parse().ok()?)
+}
+
 /// 128 bits of SipHash under this process's seeds.
 pub(super) fn hash(text: &[u8]) -> u128 {
     let [high, low] = &*SEEDS;
@@ -106,15 +110,24 @@ mod tests {
     use super::*;
 
     fn target(scheme: &str, authority: &str, target: &str) -> Key {
-        Key::target(scheme, authority, target, String::new())
+        Key::target("", scheme, authority, target, String::new())
     }
 
     #[test]
     fn parts_cannot_be_moved_across_their_borders() {
         assert_ne!(target("http", "a", "b/c"), target("http", "ab", "/c"));
         assert_ne!(target("http", "a1:", "/"), target("http", "a", "1:/"));
-        assert_ne!(Key::rendered("a", "bc", String::new()), Key::rendered("ab", "c", String::new()));
-        assert_ne!(Key::rendered("4:http1:a", "/", String::new()).text(), target("http", "a", "/").text());
+        let rendered = |realm, doubts, text| Key::rendered(realm, doubts, text, String::new());
+        assert_ne!(rendered("", "a", "bc"), rendered("", "ab", "c"));
+        assert_ne!(rendered("a", "", "bc"), rendered("", "a", "bc"));
+        assert_ne!(rendered("", "4:http1:a", "/").text(), target("http", "a", "/").text());
+    }
+
+    #[test]
+    fn one_realms_answers_are_no_other_realms() {
+        let target = |realm| Key::target(realm, "http", "a", "/", String::new());
+        assert_ne!(target("3:api"), target("5:other"));
+        assert_eq!(target("3:api").shown(), target("5:other").shown());
     }
 
     #[test]
@@ -126,8 +139,8 @@ mod tests {
     #[test]
     fn a_key_is_shown_as_operators_write_it() {
         assert_eq!(target("http", "A:80", "/b?c").shown(), "http://a/b?c");
-        assert_eq!(Key::rendered("", "items:1:2", String::new()).shown(), "items:1:2");
-        assert_eq!(Key::rendered("n", "", String::new()).shown(), "");
+        assert_eq!(Key::rendered("1:ar", "", "items:1:2", String::new()).shown(), "items:1:2");
+        assert_eq!(Key::rendered("", "n", "", String::new()).shown(), "");
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl Client {
 
     /// From here on the connection carries another protocol, which is no body: nothing bounds it, nothing is replayed.
     pub(super) fn open_tunnel(&mut self) {
-        (self.limit, self.replay) = (0, None);
+        (self.limit, self.replay, self.clock) = (0, None, None);
     }
 
     /// Whether the request has a body at all.

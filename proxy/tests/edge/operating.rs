@@ -1,6 +1,10 @@
 //! What operators see: health, metrics, logs.
 
-use crate::support::{Edge, Origin, until};
+use std::net::{SocketAddr, TcpStream};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::support::{Client, Edge, Origin, until};
 
 fn traffic() -> (Origin, Edge) {
     let origin = Origin::named("hello");
@@ -74,6 +78,41 @@ fn the_admin_listener_answers_only_whom_it_may_and_what_it_knows() {
     assert_eq!((&health["status"], &health["checks"]["redis"]["status"]), (&"ok".into(), &"off".into()));
     let yaml = "admin: { address: 127.0.0.1:0, allow: [10.0.0.0/8] }\nroutes: [{ match: /*, answer: {} }]\n";
     assert_eq!(Edge::start(yaml).admin("/metrics").status, 403);
+}
+
+#[test]
+fn strangers_cannot_take_the_operators_places_at_the_admin_listener() {
+    let yaml =
+        "admin: { address: 127.0.0.1:0, allow: [127.0.0.1/32] }\nroutes: [{ match: /*, answer: {} }]\n";
+    let edge = Edge::start(yaml);
+    let stranger = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
+        socket.connect(&edge.admin_address().into()).unwrap();
+        TcpStream::from(socket)
+    };
+    let refused = Client::new(stranger()).send("GET /live HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").answer();
+    assert_eq!(refused.status, 403);
+    // More than there are places, and none of them says anything.
+    let crowd: Vec<_> = (0..100).map(|_| stranger()).collect();
+    assert_eq!(edge.admin("/live").status, 200);
+    drop(crowd);
+}
+
+#[test]
+fn a_page_whose_name_was_bent_to_this_machine_reads_nothing_from_the_admin_listener() {
+    let edge = Edge::start("routes: [{ match: /*, answer: {} }]\n");
+    let ask = |host: &str| {
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        Client::connect(edge.admin_address()).send(request).answer().status
+    };
+    for host in ["evil.test", "evil.test:80", "127.0.0.1.evil.test", "localhost.evil.test"] {
+        assert_eq!(ask(host), 403, "{host}");
+    }
+    let port = edge.admin_address().port();
+    for host in ["127.0.0.1", "localhost", "[::1]:1", &format!("localhost:{port}")] {
+        assert_eq!(ask(host), 200, "{host}");
+    }
 }
 
 #[test]

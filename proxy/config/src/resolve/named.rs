@@ -177,8 +177,21 @@ impl Resolver<'_> {
             ask: raw.ask.placed().and_then(|(ask, place)| self.ask(ask, place)),
             memory_ttl: Self::span(&raw.memory_ttl, d::SESSION_MEMORY_TTL),
             memory_entries: self.count(&raw.memory_entries, d::SESSION_MEMORY_ENTRIES) as usize,
+            staleness: self.time(&raw.staleness, d::SESSION_STALENESS),
+            serve_known_for: Self::span(&raw.serve_known_for, d::SESSION_SERVE_KNOWN_FOR),
+            asks_when_down: self.asks_when_down(raw),
             place,
         }
+    }
+
+    fn asks_when_down(&mut self, raw: &raw::Session) -> bool {
+        // Otherwise it fails closed.
+        let asks = raw.on_redis_down.get() == Some(&raw::OnRedisDown::AskOrigin);
+        if let Some(at) = raw.on_redis_down.place().filter(|_| asks && raw.ask.is_absent()) {
+            let problem = self.report.error(at, "nobody says who is asked while Redis is down");
+            problem.help("add `ask: { upstream: …, path: … }`");
+        }
+        asks
     }
 
     fn session_key(&mut self, word: &Word<Template>) -> Template {

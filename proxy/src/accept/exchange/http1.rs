@@ -3,16 +3,14 @@
 //! Below is the connection with its gate and its clocks ([`FrontIo`]), above whoever answers. A head waits for the first
 //! piece of its body, so that both leave in one packet; whoever has to wait for that piece flushes the head.
 
-use std::{cell::RefCell, time::SystemTime};
-
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING},
 };
 use tokio::time::timeout;
 
-use super::{DRAIN, Gone, Head};
+use super::{DRAIN, Gone, Head, date};
 use crate::{
     accept::io::FrontIo,
     wire::{fields_len, put_chunk_line, put_field, put_fields},
@@ -142,7 +140,7 @@ impl Http1 {
                     put_field(out, name.as_str(), value.as_bytes());
                 }
                 if !fields.contains_key(DATE) {
-                    put_date(out);
+                    date::now(|date| put_field(out, DATE.as_str(), date.as_bytes()));
                 }
                 put_field(out, CONNECTION.as_str(), connection.as_bytes());
             }
@@ -224,19 +222,4 @@ impl Http1 {
         while self.body().await?.is_some() {}
         Ok(())
     }
-}
-
-/// The time as HTTP writes it, made once a second and thread.
-fn put_date(out: &mut BytesMut) {
-    thread_local! {
-        static DATE_OF: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
-    }
-    let now = SystemTime::now();
-    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    DATE_OF.with_borrow_mut(|(of, text)| {
-        if *of != second || text.is_empty() {
-            (*of, *text) = (second, httpdate::fmt_http_date(now));
-        }
-        put_field(out, DATE.as_str(), text.as_bytes());
-    });
 }
