@@ -62,9 +62,9 @@ enum Command {
         /// The configuration that the edge runs with, which names its admin listener.
         #[arg(short, long, default_value = "config.yaml")]
         config: PathBuf,
-        /// The admin listener, if the configuration does not say or cannot be read.
+        /// The admin listener as HOST:PORT, if the configuration does not say or cannot be read.
         #[arg(long)]
-        admin: Option<std::net::SocketAddr>,
+        admin: Option<String>,
         /// Print the report as JSON.
         #[arg(long)]
         json: bool,
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
         Command::Run { config } => run(Source::new(config)),
         Command::Check { config } => check(&Source::new(config)),
         Command::Explain { url, headers, method, client, config, admin, json } => {
-            explain(&Question { url, method, headers, client }, admin, config, json)
+            explain(&Question { url, method, headers, client }, admin.as_deref(), config, json)
         }
         Command::Translate { config, allow_refused } => translate(&config, allow_refused),
         Command::Schema => {
@@ -157,20 +157,16 @@ fn check(source: &Source) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn explain(
-    question: &Question,
-    admin: Option<std::net::SocketAddr>,
-    config: PathBuf,
-    as_json: bool,
-) -> ExitCode {
-    let admin = match admin.map_or_else(|| operator::admin_of(&Source::new(config)), Ok) {
+fn explain(question: &Question, admin: Option<&str>, config: PathBuf, as_json: bool) -> ExitCode {
+    let written = || operator::admin_of(&Source::new(config)).map(|admin| vec![admin]);
+    let admin = match admin.map_or_else(written, operator::addresses) {
         Ok(admin) => admin,
         Err(problem) => {
             tell(format_args!("weir: {problem}\n"));
             return ExitCode::FAILURE;
         }
     };
-    match operator::explain(admin, question) {
+    match operator::explain(&admin, question) {
         Ok(report) if as_json => put(format_args!("{}\n", serde_json::json!(report))),
         Ok(report) => put(report),
         Err(problem) => {

@@ -49,7 +49,7 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// Serves what `source` said until a signal ends the process.
 ///
 /// # Errors
-/// What could not be had at the start: a [`weir_config::Report`] where the configuration asks for it, an address or
+/// What could not be had at the start: a [`Report`] where the configuration asks for it, an address or
 /// a name.
 pub fn serve(source: Source, tried: Tried) -> Result<End, Box<dyn std::error::Error>> {
     let threads = threads::count(tried.plan.threads);
@@ -260,7 +260,7 @@ impl Fronts {
         announce(&format!("listening on {scheme}://{bound}"));
         tracing::info!(address = %bound, scheme, "listening");
         let counters = Arc::new(Counters::default());
-        self.state.watch_listener(bound, Arc::clone(&counters));
+        self.state.watch_listener(bound, settings.tls.is_some(), Arc::clone(&counters));
         let listener = Arc::new(Listener {
             address,
             settings: ArcSwap::from_pointee(settings),

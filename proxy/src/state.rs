@@ -60,6 +60,8 @@ pub struct State {
 #[derive(Debug)]
 struct Watched {
     counters: Arc<Counters>,
+    /// Whether its failed handshakes are shown before there are any.
+    tls: bool,
     no_handshake: [u64; NoHandshake::ALL.len()],
 }
 
@@ -143,9 +145,10 @@ impl State {
         InFlight(self.in_flight.clone())
     }
 
-    /// Shows what a listener counts.
-    pub fn watch_listener(&self, address: SocketAddr, counters: Arc<Counters>) {
-        self.listeners.lock().insert(address, Watched { counters, no_handshake: Default::default() });
+    /// Shows what a listener counts; one that speaks TLS counts handshakes.
+    pub fn watch_listener(&self, address: SocketAddr, tls: bool, counters: Arc<Counters>) {
+        let watched = Watched { counters, tls, no_handshake: Default::default() };
+        self.listeners.lock().insert(address, watched);
     }
 
     /// Reads the figures that are kept elsewhere into the metrics; called before they are shown. Asks Redis, if there is one.
@@ -169,6 +172,9 @@ impl State {
             let active = i64::try_from(watched.counters.active.get()).unwrap_or(i64::MAX);
             families.connections.with_label_values(&[address]).set(active);
             for ((reason, count), told) in watched.counters.no_handshake().zip(&mut watched.no_handshake) {
+                if count == 0 && !watched.tls {
+                    continue;
+                }
                 families
                     .no_handshake
                     .with_label_values(&[address, reason.word()])

@@ -166,7 +166,11 @@ impl Trial<'_> {
         for page in &route.error_pages {
             let Page::File(file) = &page.page else { continue };
             if let Err(problem) = running::page(file) {
-                let said = format!("route {}: {} cannot be read: {problem}", route.name, file.display());
+                let said = format!(
+                    "route {}: the error page {} cannot be read: {problem}",
+                    route.name,
+                    file.display()
+                );
                 self.report.warning(file.place, said).help("our own text is shown instead");
             }
         }

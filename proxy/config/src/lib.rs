@@ -92,9 +92,17 @@ fn words(name: &str, text: &str, outside: &dyn Outside) -> Result<(Raw, Report, 
     let Some(tree) = text::parse(text, &|name| outside.env(name), &mut report) else {
         return Err(report);
     };
+    if tree.value == text::Value::Nothing {
+        let problem = report.error(span::Place::default(), "the file says nothing");
+        problem
+            .help("the least is `listeners: [0.0.0.0:8080]` and `routes`; config.yaml documents every key");
+        return Err(report);
+    }
     let report = RefCell::new(report);
     let raw = decode::decode(&tree, &report);
-    Ok((raw, report.into_inner(), tree))
+    let report = report.into_inner();
+    // Nothing of it is known then, so everything would be missing.
+    if matches!(tree.value, text::Value::Map(_)) { Ok((raw, report, tree)) } else { Err(report) }
 }
 
 /// Resolves what a program wrote; places in the report are those that the program gave its words.

@@ -16,7 +16,7 @@ pub use edge::*;
 pub use protect::*;
 pub use route::*;
 pub use upstream::*;
-pub use word::{FromShort, List, Named, Short, Switch, Word};
+pub use word::{FromShort, List, Named, Short, Switch, Switched, Word};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -102,7 +102,7 @@ impl Report {
     }
 
     fn note(&mut self, severity: Severity, place: Place, message: String) -> &mut Problem {
-        let path = self.paths.get(&place).cloned().unwrap_or_default();
+        let path = path_of(&self.paths, place);
         self.problems.push(Problem { severity, file: None, place, path, message, help: None });
         self.problems.last_mut().expect("one was pushed a line ago")
     }
@@ -157,7 +157,7 @@ impl Report {
     /// Names the places of the problems, of those to come too, and puts them in order.
     pub(crate) fn settle(&mut self, paths: BTreeMap<Place, String>) {
         for problem in &mut self.problems {
-            problem.path = paths.get(&problem.place).cloned().unwrap_or_default();
+            problem.path = path_of(&paths, problem.place);
         }
         self.paths = paths;
         self.sort();
@@ -221,6 +221,12 @@ impl fmt::Debug for Report {
 }
 
 impl std::error::Error for Report {}
+
+/// The words for a place, or for what begins left of it in its line.
+fn path_of(paths: &BTreeMap<Place, String>, place: Place) -> String {
+    let nearest = paths.range(..=place).next_back().filter(|(nearest, _)| nearest.line == place.line);
+    nearest.map(|(_, path)| path.clone()).unwrap_or_default()
+}
 
 /// The part of a line around a column, safe for a terminal; how far the word starts from its left, and how wide it is.
 fn excerpt(line: &str, column: usize) -> (String, usize, usize) {

@@ -340,7 +340,6 @@ impl<'a> Case<'a> {
         if self.trip.running().count_leak(self.rule.cache, SystemTime::now()) {
             tracing::warn!(
                 route = %self.trip.route().name,
-                place = %self.trip.route().place,
                 request_id = self.trip.request.id(),
                 found = reason.word(),
                 "an answer marked as everybody's showed its caller's own, and was not kept"

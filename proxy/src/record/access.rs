@@ -28,6 +28,9 @@ const FLUSH_AFTER: Duration = Duration::from_millis(200);
 /// So long without a dropped line, and the writer is not behind any more.
 const KEEPS_UP: Duration = Duration::from_secs(1);
 
+/// Between two tries to get a word into a full queue, at the end.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
+
 enum Message {
     Line(String),
     Flush(SyncSender<()>),
@@ -92,10 +95,18 @@ impl AccessWriter {
 
     /// Waits until everything queued so far is written, at most `patience`.
     pub fn flush(&self, patience: Duration) {
+        let until = Instant::now() + patience;
         let (done, wait) = sync_channel(1);
-        if self.lines.send(Message::Flush(done)).is_ok() {
-            let _ = wait.recv_timeout(patience);
+        let mut message = Message::Flush(done);
+        // The queue may be full, and its writer stuck for good: nobody may need to read what it writes to.
+        while let Err(problem) = self.lines.try_send(message) {
+            match problem {
+                TrySendError::Full(back) if Instant::now() < until => message = back,
+                TrySendError::Full(_) | TrySendError::Disconnected(_) => return,
+            }
+            std::thread::sleep(TRY_AGAIN);
         }
+        let _ = wait.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -110,7 +121,9 @@ pub fn can_open(path: &Path) -> std::io::Result<()> {
         // To open a pipe would wait for its reader.
         Ok(it) if !it.is_file() && !it.is_dir() => Ok(()),
         Ok(_) => std::fs::OpenOptions::new().append(true).open(path).map(drop).map_err(named),
-        Err(problem) if problem.kind() == ErrorKind::NotFound => folder.read_dir().map(drop).map_err(named),
+        Err(problem) if problem.kind() == ErrorKind::NotFound => {
+            std::fs::metadata(folder).map(drop).map_err(named)
+        }
         Err(problem) => Err(named(problem)),
     }
 }

@@ -250,6 +250,45 @@ fn a_log_that_cannot_be_written_is_told_once_counted_and_told_when_it_can_be_aga
     assert!(output.contains("No space left on device"), "{output}");
 }
 
+/// An edge whose log is a pipe that is full, and the end that nobody has read from.
+fn behind() -> (Edge, std::fs::File) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    // Read and write, so that nobody waits for the other end to be opened.
+    let reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let edge = Edge::start(&format!(
+        "log: {{ access: {{ path: {}, queue: 1 }} }}\nroutes: [{{ answer: {{ body: hello }} }}]\n",
+        path.display()
+    ));
+    let mut client = edge.connect();
+    let lost = || edge.metric("weir_access_log_dropped_total{reason=\"behind\"}");
+    let target = format!("/{}", "x".repeat(4000));
+    until("more lines than pipe, buffer and queue hold", || {
+        (0..20).for_each(|_| assert_eq!(client.ask(&target, "").text(), "hello", "requests go on"));
+        lost() > 0.0
+    });
+    (edge, reader)
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_keep_the_process() {
+    let (mut edge, _reader) = behind();
+    edge.signal("TERM");
+    assert_eq!(edge.ended().code(), Some(0));
+}
+
+#[test]
+fn a_log_that_is_behind_delays_nobody_and_is_told_once_until_it_keeps_up() {
+    let (edge, mut reader) = behind();
+    assert_eq!(edge.output().matches("access log is behind").count(), 1);
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while std::io::Read::read(&mut reader, &mut bytes).is_ok_and(|read| read > 0) {}
+    });
+    until("it keeps up", || edge.output().contains("access log keeps up again"));
+}
+
 #[test]
 fn many_slow_requests_are_told_a_few_at_a_time_and_then_their_number() {
     let origin = Origin::start(|_, wire| {

@@ -83,7 +83,8 @@ impl FromShort for Keepalive {
     const SHORT_FORM: &'static str = "how many may be idle";
 
     fn from_short(text: &str) -> Result<Self, String> {
-        let idle: u32 = text.parse().map_err(|_| format!("`{text}` is not a number of connections"))?;
+        let idle: u32 =
+            text.parse().map_err(|_| format!("`{text}` is not a number of connections; `0` keeps none"))?;
         Ok(Self { idle: Word::new(idle), ..Self::default() })
     }
 }

@@ -93,10 +93,13 @@ impl Resolver<'_> {
             Word::Given(Short(Switch::On(admin)), _) => admin,
             Word::Absent | Word::Wrong(_) => &default,
         };
+        let owner = self.raw.admin.place().unwrap_or_default();
         let default_address = Word::new(d::ADMIN_ADDRESS.to_owned());
         let default_allow = Word::new(d::ADMIN_ALLOW.map(str::to_owned).into_iter().collect());
         let allow = self.networks(if raw.allow.is_absent() { &default_allow } else { &raw.allow });
         let (address, place) = raw.address.placed().or(default_address.placed())?;
+        // The short form has no place of its own.
+        let place = if place == Place::default() { owner } else { place };
         Some(plan::Admin { address: Placed::new(self.socket(address, place)?, place), allow })
     }
 

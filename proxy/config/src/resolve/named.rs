@@ -272,11 +272,14 @@ impl Resolver<'_> {
 
     fn cache(&mut self, name: &str, raw: &raw::Cache, place: Place) -> plan::Cache {
         let memory = raw.memory.or(d::CACHE_MEMORY);
-        if let Some(at) = raw.memory.place().filter(|_| memory.get() < 1 << 20) {
+        let is_too_little = memory.get() < 1 << 20;
+        if let Some(at) = raw.memory.place().filter(|_| is_too_little) {
             self.report.error(at, format!("{memory} is too little for a cache")).help("at least 1MiB");
         }
         let entry_bytes = raw.entry_max.or(d::CACHE_ENTRY_MAX.min(memory));
-        if let Some(at) = raw.entry_max.place().filter(|_| entry_bytes > memory) {
+        // Beside a `memory` that is wrong itself this would be said of a default that nobody wrote.
+        let comparable = !is_too_little && !matches!(raw.memory, Word::Wrong(_));
+        if let Some(at) = raw.entry_max.place().filter(|_| comparable && entry_bytes > memory) {
             self.report.error(at, format!("`entry_max` ({entry_bytes}) is more than `memory` ({memory})"));
         }
         plan::Cache { name: name.into(), memory, entry_bytes, place }
