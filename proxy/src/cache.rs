@@ -12,6 +12,7 @@
 //! about sockets, routes or Pingora, and reads no clock: every call is told the time.
 
 mod answer;
+mod coded;
 mod conditional;
 mod date;
 mod desk;
@@ -44,7 +45,10 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use weir_config::plan::Coding;
+
 pub use answer::{Answer, Extent, Piece, Plan, answer, first_answer};
+pub use coded::{Coded, CodedReader, Maker};
 pub use desk::{Ask, Begin};
 pub use entry::{Body, Entry, Head};
 pub use filling::{Confirmed, Decision, FillGuard};
@@ -138,6 +142,13 @@ impl Cache {
     #[must_use]
     pub fn fetch_past(&self, ask: Ask, now: Now) -> FillGuard {
         self.fills.fetch_past(ask, now)
+    }
+
+    /// The body that a reader has, in a coding: kept with the body, or to be made by whoever asks first.
+    #[must_use]
+    pub fn coded(&self, reader: &Reader, coding: Coding) -> Coded {
+        let (codings, home) = reader.codings();
+        codings.get(coding, reader.length(), &self.shelf.store, home)
     }
 
     /// What a lookup would find, without counting it.

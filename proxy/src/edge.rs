@@ -9,6 +9,7 @@
 
 mod caching;
 mod client;
+mod compressing;
 mod error_page;
 mod exchange;
 mod forwarding;
@@ -32,6 +33,7 @@ use crate::{
     },
     auth::Token,
     cache::Now,
+    coding::{self, Asked},
     decide::{self, Decision, Passed},
     forward::peer::Connectors,
     forward::{limit_rate::Pace, upgrade::Upgrade},
@@ -168,6 +170,23 @@ impl Trip {
         forward.upgrades.iter().any(|known| *known == name).then_some(upgrade)
     }
 
+    /// See [`coding::resumes_by_date`].
+    fn resumes_by_date(&self) -> bool {
+        let rule = self.route().compress.as_ref();
+        rule.is_some_and(|rule| coding::resumes_by_date(rule, &self.asked()))
+    }
+
+    /// What the coding of an answer depends on.
+    fn asked(&self) -> Asked<'_> {
+        let request = &self.request;
+        Asked {
+            method: &request.method,
+            version: request.version,
+            headers: &request.headers,
+            has_session: self.route().session.is_some(),
+        }
+    }
+
     /// The token that the caller's session was found by.
     fn token(&self) -> Option<Token> {
         self.running().token(self.route().session.as_ref()?, &self.request.headers)
@@ -203,7 +222,7 @@ impl Service for Edge {
         let mut client = Client::new(exchange, listener.map(|listener| &listener.bounds));
         let ended = self.travel(&snapshot, head, &mut client, &mut journey).await;
         let whole = match ended {
-            Ok(()) => true,
+            Ok(()) => client.end().await.is_ok(),
             Err(Ended::Refused(refusal)) => {
                 Box::pin(self.refuse(&snapshot.running, refusal, &mut client, &mut journey)).await
             }

@@ -33,6 +33,7 @@ pub mod serve; // the life of the process
 
 // Leaves that anyone may use.
 pub mod chunked; // the chunked coding, strictly
+pub mod coding; // gzip, br and zstd: what a client likes, and the compressors
 pub mod http_client; // the edge's own questions
 pub mod metrics; // the families and their handles
 pub mod source; // the configuration's file and environment

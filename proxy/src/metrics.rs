@@ -101,6 +101,8 @@ families! {
     reloads: counter "weir_reloads_total" ["outcome"] "reloads, by outcome";
     /// Mirrored requests, by what came of them.
     mirrors: counter "weir_mirrors_total" ["route", "outcome"] "requests mirrored, by outcome: sent, dropped, failed";
+    /// Bytes compressed.
+    compressed: counter "weir_compressed_bytes_total" ["coding", "side"] "bytes given to compressors (in) and made by them (out), by coding";
     /// Resident memory.
     memory: gauge "weir_memory_bytes" [] "resident memory of this process";
     /// Since the start.

@@ -43,6 +43,7 @@ use crate::{
     },
     balance::names::Names,
     cache::{Cache, Rule, Tags},
+    coding::Compressors,
     limit::Limits,
     metrics::Metrics,
     request::Facts,
@@ -66,6 +67,8 @@ pub struct Running {
     pub caches: Vec<Cache>,
     /// cache: the purge clock of all of them.
     pub tags: Arc<Tags>,
+    /// For answers that are compressed.
+    pub compressors: Compressors,
     /// balance and forward: by `UpstreamId`.
     pub upstreams: Vec<Arc<Upstream>>,
     routes: Vec<RouteParts>,
@@ -171,6 +174,7 @@ impl Running {
             identity: plan.identity.as_ref().map(Signer::new),
             caches: caches.collect(),
             tags,
+            compressors: old.map_or_else(|| counts::compressors(metrics), |old| old.compressors.clone()),
             upstreams,
             routes: plan.routes.iter().map(RouteParts::build).collect::<Result<_, _>>()?,
             redis,

@@ -13,7 +13,7 @@ use std::{
 
 /// Modules by layer; those of one layer do not see each other.
 const LAYERS: &[&[&str]] = &[
-    &["chunked", "http_client", "metrics", "source", "wire"],
+    &["chunked", "coding", "http_client", "metrics", "source", "wire"],
     &["accept", "route", "limit", "auth", "cache", "balance", "forward"],
     &["refusal"],
     &["request"],

@@ -1,6 +1,7 @@
 //! Looking up, waiting for a fill and serving what is stale: the route's cache rule, step by step. `fill.rs` brings what
 //! is missing, `head.rs` asks for a head where the route does not want a HEAD to fetch more.
 
+mod coded;
 mod fill;
 mod head;
 
@@ -9,7 +10,7 @@ use std::{borrow::Cow, sync::Arc, time::SystemTime};
 use http::Method;
 use weir_config::plan::{CacheRule, Forward};
 
-use self::fill::Fetched;
+use self::{coded::Choice, fill::Fetched};
 use super::{
     Edge, Ended, Trip,
     client::Client,
@@ -239,7 +240,7 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        let answer = cache::answer(reader.head(), reader.extent(), &case.request(), Now::read());
+        let answer = cache::answer(reader.head(), case.extent(&reader), &case.request(), Now::read());
         self.serve(case, answer, reader, client, journey).await
     }
 
@@ -255,6 +256,10 @@ impl Edge {
         {
             return shown;
         }
+        let answer = match self.coded(case, answer, &reader).await {
+            Choice::AsItIs(answer) => answer,
+            Choice::Coded(coded) => return coded.serve(case.trip, client, journey).await,
+        };
         let length = match declared_length(&answer.headers) {
             Some(length) => Length::Known(length),
             None => Length::None,

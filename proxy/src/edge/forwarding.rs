@@ -124,6 +124,10 @@ impl Edge {
             let name = &upstream.plan.name;
             fields.insert(header::HOST, HeaderValue::try_from(&**name).map_err(|_| Refusal::Hops)?);
         }
+        if trip.resumes_by_date() {
+            fields.remove(header::RANGE);
+            fields.remove(header::IF_RANGE);
+        }
         // One canonical length or chunks, whatever the client wrote (RFC 9112 §6).
         let length = fields.remove(header::CONTENT_LENGTH);
         fields.remove(header::TRANSFER_ENCODING);

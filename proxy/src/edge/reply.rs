@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
-use super::{Edge, Trip, client::Client, error_page};
+use super::{Edge, Trip, client::Client, compressing, error_page};
 use crate::{
     cache::TAG_FIELDS,
     forward::{grpc, trace::X_REQUEST_ID},
@@ -25,7 +25,7 @@ pub(super) enum Length {
     Unknown,
 }
 
-/// The head of an answer: the given fields, what the plan adds to them, and the framing.
+/// The head of an answer: the given fields, what the plan adds to them, the coding and the framing.
 pub(super) fn head(
     trip: &Trip,
     journey: &Journey,
@@ -58,6 +58,7 @@ pub(super) fn head(
         }
     }
     close_if_last(client, journey);
+    let length = compressing::answer(trip, client, status, &mut fields, length);
     frame(&mut fields, client, &trip.request.method, trip.request.version, status, length);
     (status, fields)
 }

@@ -11,6 +11,7 @@ mod checks;
 mod choosing;
 mod connections;
 mod desync;
+mod encoding;
 mod errors;
 mod explaining;
 mod faults;

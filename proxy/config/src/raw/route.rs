@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::word::{FromShort, List, Named, Short, Word};
+use super::{
+    compress::Compress,
+    word::{FromShort, List, Named, Short, Switch, Word},
+};
 use crate::{
     plan::{Ignored, TtlApplies},
     template::Template,
@@ -51,6 +54,8 @@ pub struct Route {
     pub limit_rate: Word<Bytes>,
     /// How much of a body goes before `limit_rate` counts.
     pub limit_rate_after: Word<Bytes>,
+    /// Which answers are compressed; what is not said here is as the whole file says.
+    pub compress: Word<Short<Switch<Compress>>>,
     /// How much of a request's body is gathered before a server is asked. 0: none.
     pub request_buffer: Word<Bytes>,
     /// How much of an answer is read before its client takes it. 0: nothing.

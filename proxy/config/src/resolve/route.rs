@@ -36,12 +36,19 @@ const FRAMING: [&str; 9] = [
 impl Resolver<'_> {
     pub(super) fn routes(&mut self) -> Vec<plan::Route> {
         let raw = self.raw;
+        let compress = self.compress_all();
+        let routes = raw.routes.items();
         let routes: Vec<_> =
-            raw.routes.items().filter_map(|(route, place)| self.route(route, place)).collect();
+            routes.filter_map(|(route, place)| self.route(route, compress.as_ref(), place)).collect();
         self.names_differ(routes)
     }
 
-    fn route(&mut self, raw: &raw::Route, place: Place) -> Option<plan::Route> {
+    fn route(
+        &mut self,
+        raw: &raw::Route,
+        compress: Option<&plan::Compress>,
+        place: Place,
+    ) -> Option<plan::Route> {
         let anything = Short::default();
         let (Short(when), at) = raw.when.placed().unwrap_or((&anything, place));
         let mut when = self.matching(when, at);
@@ -86,6 +93,7 @@ impl Resolver<'_> {
             error_pages,
             intercept_errors: raw.intercept_errors.or(false),
             limit_rate: self.limit_rate(raw),
+            compress: self.compress(&raw.compress, compress),
             place,
         })
     }
