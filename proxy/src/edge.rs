@@ -7,6 +7,7 @@
 //! A future has room for everything it may come to, and is copied whole into its box. So what a hit does not need is in
 //! boxes of its own: a miss asks for them, a hit never pays.
 
+mod accel;
 mod caching;
 mod client;
 mod compressing;
@@ -127,7 +128,7 @@ impl Edge {
         let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(verdict?) };
         client.bound_body(trip.body_limit(&journey.arrival));
         if let Some(limit) = &trip.route().limit_rate {
-            client.limit_rate(Pace { per_second: limit.per_second.get(), after: limit.after.get() });
+            client.limit_rate(Some(Pace { per_second: limit.per_second.get(), after: limit.after.get() }));
         }
 
         // answered here, or looked up, balanced and forwarded.

@@ -117,6 +117,12 @@ impl Freshness {
         !self.always_ask && self.lifetime > self.initial_age
     }
 
+    /// Whether the answer forbids to use it stale: who cannot ask then says so with 504 (RFC 9111 §5.2.2.2, §5.2.2.10).
+    #[must_use]
+    pub fn must_be_asked(&self) -> bool {
+        self.strict || self.always_ask || self.shared
+    }
+
     /// Whether it can ever answer without the origin, fresh or stale.
     #[must_use]
     pub(super) fn ever_useful(&self, rule: &Rule) -> bool {

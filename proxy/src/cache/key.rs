@@ -48,6 +48,19 @@ impl Key {
         Self::hashed(text)
     }
 
+    /// The same for a QUERY that sends `content` of this kind (its type, coding and language): another content is another
+    /// question (RFC 10008 §2.7). Of the content, the key has the SHA-256.
+    #[must_use]
+    pub fn with_content(self, kind: &str, content: &[u8]) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, content);
+        let mut text = format!("q{}:{kind}", kind.len());
+        for byte in digest.as_ref() {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.push_str(&self.text);
+        Self::hashed(text)
+    }
+
     /// The full text.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -57,17 +70,7 @@ impl Key {
     /// The key in an operator's words: what the template rendered, or the URL.
     #[must_use]
     pub fn shown(&self) -> String {
-        let (kind, rest) = self.text.split_at(1);
-        let part = |rest: &str| {
-            let (length, rest) = rest.split_once(':')?;
-            let (part, rest) = rest.split_at_checked(length.parse().ok()?)?;
-            Some((part.to_owned(), rest.to_owned()))
-        };
-        let shown = part(rest).and_then(|(first, rest)| match kind {
-            "t" => part(&rest).map(|(host, target)| format!("{first}://{host}{target}")),
-            _ => Some(rest),
-        });
-        shown.unwrap_or_else(|| self.text.clone())
+        shown(&self.text).unwrap_or_else(|| self.text.clone())
     }
 
     /// The hash, different in every process.
@@ -85,6 +88,24 @@ impl Key {
     fn hashed(text: String) -> Self {
         let hash = hash(text.as_bytes());
         Self { text, hash }
+    }
+}
+
+fn shown(text: &str) -> Option<String> {
+    let part = |rest: &str| {
+        let (length, rest) = rest.split_once(':')?;
+        let (part, rest) = rest.split_at_checked(length.parse().ok()?)?;
+        Some((part.to_owned(), rest.to_owned()))
+    };
+    let (kind, rest) = text.split_at_checked(1)?;
+    let (first, rest) = part(rest)?;
+    match kind {
+        "t" => part(&rest).map(|(host, target)| format!("{first}://{host}{target}")),
+        "q" => {
+            let (digest, rest) = rest.split_at_checked(64)?;
+            Some(format!("{} QUERY {digest}", shown(rest)?))
+        }
+        _ => Some(rest),
     }
 }
 

@@ -49,6 +49,26 @@ impl Passed {
         })
     }
 
+    /// The same of a QUERY with what it sends.
+    ///
+    /// # Errors
+    /// As [`Passed::target`].
+    pub fn key_of_query(
+        &self,
+        request: &RequestView,
+        rule: &CacheRule,
+        forward: &Forward,
+        content: &[u8],
+    ) -> Result<Key, Refusal> {
+        let fields = [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE];
+        let lines = fields.iter().map(|name| {
+            let values = request.headers.get_all(name).iter();
+            values.map(|value| String::from_utf8_lossy(value.as_bytes())).collect::<Vec<_>>().join(",")
+        });
+        let kind = lines.collect::<Vec<_>>().join("\n");
+        Ok(self.key(request, rule, forward)?.with_content(&kind, content))
+    }
+
     /// How its answer may be kept and used.
     #[must_use]
     pub fn policy<'r>(&self, running: &'r Running, request: &RequestView, rule: &CacheRule) -> Cow<'r, Rule> {

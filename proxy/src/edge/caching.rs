@@ -31,6 +31,9 @@ use crate::{
 /// How often those who wait for a fetch let another of them try, after the origin failed.
 const RETAKES: u32 = 2;
 
+/// A QUERY with a longer body is passed on: what is held for it, and hashed, is bounded.
+const QUERY_BYTES: usize = 64 * 1024;
+
 /// One request under a cache rule.
 struct Case<'a> {
     trip: &'a Trip,
@@ -39,6 +42,8 @@ struct Case<'a> {
     /// The same for the cache, with what it says about this request.
     policy: Cow<'a, Rule>,
     cache: &'a Cache,
+    /// Whether this is a QUERY whose answer is kept: with its content in the key, it is a GET to the cache.
+    is_query: bool,
 }
 
 impl Edge {
@@ -60,7 +65,15 @@ impl Edge {
             return Box::pin(self.forward(trip, forward, client, journey)).await;
         };
         let case = Case::of(trip, forward, rule);
-        let (key, now) = (trip.passed.key(&trip.request, rule, forward)?, Now::read());
+        let Some(key) = case.key(client).await? else {
+            journey.cache = Some(CacheStatus {
+                forwarded: Some(Forwarded::Bypass),
+                detail: Some(Bypass::RequestBody.word()),
+                ..CacheStatus::default()
+            });
+            return Box::pin(self.forward(trip, forward, client, journey)).await;
+        };
+        let now = Now::read();
         let lookup = case.cache.lookup(&key, &case.request(), &case.policy, now);
         trip.running().count_lookup(rule.cache, &lookup);
         match lookup {
@@ -69,7 +82,8 @@ impl Edge {
                 self.serve_from(&case, Reader::whole(entry), client, journey).await
             }
             Lookup::OnlyIfCached => Err(Refusal::NotCached.into()),
-            Lookup::Stale { entry, staleness, ttl } if staleness.while_revalidate => {
+            // A QUERY cannot be asked again behind the back of whoever has its body.
+            Lookup::Stale { entry, staleness, ttl } if staleness.while_revalidate && !case.is_query => {
                 self.refresh_behind(&case, key, &entry);
                 journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
                 self.serve_from(&case, Reader::whole(entry), client, journey).await
@@ -144,6 +158,7 @@ impl Edge {
         journey: &mut Journey,
     ) -> Result<(), Ended> {
         let usable = usable_on_error(stale.as_ref());
+        let must_be_asked = stale.as_ref().is_some_and(|(entry, _)| entry.head().freshness.must_be_asked());
         let (mut failures, until) = (0, Now::read().mono + case.rule.lock_timeout);
         let guard = loop {
             let now = Now::read();
@@ -176,7 +191,8 @@ impl Edge {
                 Outcome::TimedOut => status.detail = Some("lock-timeout"),
             }
             journey.cache = Some(status);
-            return self.forward(case.trip, case.forward, client, journey).await;
+            let forwarded = self.forward(case.trip, case.forward, client, journey).await;
+            return forwarded.map_err(|ended| unconfirmed(ended, must_be_asked));
         };
         self.fill(case, guard, usable, status, client, journey).await
     }
@@ -191,6 +207,7 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
+        let must_be_asked = guard.stale().is_some_and(|entry| entry.head().freshness.must_be_asked());
         match self.fetch(case, guard, usable.is_some(), status, Some(client), &mut journey.attempts).await? {
             Fetched::Kept(reader, None, status) => {
                 journey.cache = Some(status);
@@ -213,7 +230,7 @@ impl Edge {
                 journey.cache = Some(status);
                 match usable {
                     Some(entry) => self.serve_stale(case, entry, "origin-failed", client, journey).await,
-                    None => Err(refusal_of(&none).into()),
+                    None => Err(unconfirmed(refusal_of(&none).into(), must_be_asked)),
                 }
             }
         }
@@ -307,6 +324,16 @@ impl Edge {
     }
 }
 
+/// What the client hears when nobody answered: of an entry that must not be used without asking, that it could not be.
+fn unconfirmed(ended: Ended, must_be_asked: bool) -> Ended {
+    match ended {
+        Ended::Refused(Refusal::NoPeer | Refusal::PeerFailed(_)) if must_be_asked => {
+            Ended::Refused(Refusal::NotValidated)
+        }
+        ended => ended,
+    }
+}
+
 /// The entry that is better than no answer, if there is one.
 fn usable_on_error(stale: Option<&(Arc<Entry>, Staleness)>) -> Option<Arc<Entry>> {
     stale.filter(|(_, staleness)| staleness.on_error).map(|(entry, _)| Arc::clone(entry))
@@ -315,7 +342,21 @@ fn usable_on_error(stale: Option<&(Arc<Entry>, Staleness)>) -> Option<Arc<Entry>
 impl<'a> Case<'a> {
     fn of(trip: &'a Trip, forward: &'a Forward, rule: &'a CacheRule) -> Self {
         let policy = trip.passed.policy(trip.running(), &trip.request, rule);
-        Self { trip, forward, rule, policy, cache: &trip.running().caches[rule.cache.index()] }
+        let is_query = rule.keeping.queries && trip.request.method == Method::QUERY;
+        Self { trip, forward, rule, policy, cache: &trip.running().caches[rule.cache.index()], is_query }
+    }
+
+    /// What the answer is looked up by; `None` for a QUERY that sends more than is held.
+    async fn key(&self, client: &mut Client) -> Result<Option<Key>, Ended> {
+        let (trip, rule, forward) = (self.trip, self.rule, self.forward);
+        if !self.is_query {
+            return Ok(Some(trip.passed.key(&trip.request, rule, forward)?));
+        }
+        client.gather(QUERY_BYTES).await?;
+        match client.replay().filter(|_| client.body_done()) {
+            Some(content) => Ok(Some(trip.passed.key_of_query(&trip.request, rule, forward, &content)?)),
+            None => Ok(None),
+        }
     }
 
     /// Whether the route forbids to keep the answer.
@@ -330,6 +371,9 @@ impl<'a> Case<'a> {
 
     fn request(&self) -> RequestHead<'a> {
         let request = &self.trip.request;
+        if self.is_query {
+            return RequestHead { method: &Method::GET, headers: &request.headers, has_body: false };
+        }
         RequestHead { method: &request.method, headers: &request.headers, has_body: request.has_body }
     }
 

@@ -104,9 +104,9 @@ impl Client {
         self.copier = Some(copier);
     }
 
-    /// Holds the answer's body to a pace.
-    pub(super) fn limit_rate(&mut self, pace: limit_rate::Pace) {
-        self.pace = Some((pace, None));
+    /// Holds the answer's body to a pace, or to none.
+    pub(super) fn limit_rate(&mut self, pace: Option<limit_rate::Pace>) {
+        self.pace = pace.map(|pace| (pace, None));
     }
 
     /// Compresses the answer's body.

@@ -7,7 +7,7 @@ use rand::Rng;
 use weir_config::plan::{Forward, UpstreamId};
 
 use super::{
-    Edge, Ended, Trip,
+    Edge, Ended, Trip, accel,
     client::{Client, ClientError},
     exchange::{self, Call, Cut, NoAnswer, Open, Request},
     reply::{self, Length},
@@ -167,6 +167,7 @@ impl Edge {
             return shown;
         }
         self.invalidate(trip, forward, status, &open.head.headers);
+        let ahead = accel::read_ahead(&open.head.headers, forward.response_buffer.len());
         let (mut fields, length) = answer_fields(trip, std::mem::take(&mut open.head.headers), &open);
         stick(trip, forward, &open, &mut fields);
         let head = reply::head(trip, journey, client, status, fields, length);
@@ -177,7 +178,7 @@ impl Edge {
         if let Err(error) = client.head(head, bodiless).await {
             return Err(error.into());
         }
-        let relayed = open.relay(&self.connectors, client, forward.response_buffer.len()).await;
+        let relayed = open.relay(&self.connectors, client, ahead).await;
         relayed.map_err(|cut| broke_off(&cut, journey))
     }
 

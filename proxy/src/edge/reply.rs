@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
-use super::{Edge, Trip, client::Client, compressing, error_page};
+use super::{Edge, Trip, accel, client::Client, compressing, error_page};
 use crate::{
     cache::TAG_FIELDS,
     forward::{grpc, trace::X_REQUEST_ID},
@@ -39,6 +39,7 @@ pub(super) fn head(
             fields.remove(name);
         }
     }
+    accel::obey(trip, &mut fields, client);
     if let Some(status) = &journey.cache
         && let Ok(value) = HeaderValue::try_from(status.to_string())
     {

@@ -26,6 +26,7 @@ mod operating;
 mod protection;
 mod protocols;
 mod purging;
+mod queries;
 mod refreshing;
 mod routes;
 mod sessions;

@@ -162,6 +162,8 @@ pub struct CacheRule {
     pub bypass: Word<List<Template>>,
     /// Where one of these is neither empty nor `0`, the answer is not kept.
     pub no_store: Word<List<Template>>,
+    /// The methods whose answers are kept: GET and HEAD always are, QUERY where it is named.
+    pub methods: Word<List<String>>,
     /// Requests for an entry until its answer is kept. Default: 1.
     pub min_uses: Word<u32>,
     /// Whether a HEAD that finds nothing is asked as GET. Default: true.

@@ -143,8 +143,13 @@ impl Resolver<'_> {
         scope: &Scope,
         place: Place,
     ) -> Option<plan::CacheRule> {
-        let kept = [http::Method::GET, http::Method::HEAD];
-        if !when.methods.is_empty() && !when.methods.iter().any(|method| kept.contains(method)) {
+        let keeping = self.keeping(raw, scope);
+        let is_kept = |method: &http::Method| match *method {
+            http::Method::GET | http::Method::HEAD => true,
+            http::Method::QUERY => keeping.queries,
+            _ => false,
+        };
+        if !when.methods.is_empty() && !when.methods.iter().any(is_kept) {
             self.report
                 .error(place, "only answers to GET and HEAD are kept")
                 .help("move `cache` to a route for GET");
@@ -169,7 +174,7 @@ impl Resolver<'_> {
             stale_while_revalidate: Self::span(&raw.stale_while_revalidate, d::STALE),
             stale_if_error: Self::span(&raw.stale_if_error, d::STALE),
             lock_timeout: Self::span(&raw.lock_timeout, d::CACHE_LOCK_TIMEOUT),
-            keeping: self.keeping(raw, scope),
+            keeping,
             purge: raw.purge.placed().map(|(rule, place)| self.purge_rule(rule, place)),
             place,
         };

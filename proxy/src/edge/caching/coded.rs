@@ -44,10 +44,13 @@ enum CodedBody {
 }
 
 impl Case<'_> {
-    /// How much of a kept body may be had in parts: none, for who would put them behind bytes of a compressed one.
+    /// How much of a kept body may be had in parts: none, for who would put them behind bytes of a compressed one, and by
+    /// QUERY (RFC 9110 §14.2 knows only GET).
     pub(super) fn extent(&self, reader: &Reader) -> Extent {
         match reader.extent() {
-            Extent::Complete(length) if self.trip.resumes_by_date() => Extent::Arriving(length),
+            Extent::Complete(length) if self.is_query || self.trip.resumes_by_date() => {
+                Extent::Arriving(length)
+            }
             extent => extent,
         }
     }
