@@ -59,7 +59,7 @@ pub use key::Key;
 pub use lookup::{Bypass, Lookup, Miss};
 pub use policy::{NotStored, TAG_FIELDS};
 pub use request::{Now, RequestHead, Rule};
-pub use status::{CacheStatus, Forwarded, NAME};
+pub use status::{CacheStatus, Forwarded, NAME, ORIGIN_FAILED, Served};
 pub use tags::{Moment, Purge, Standing, Tag, Tags};
 pub use url::Url;
 pub use vary::Variant;
@@ -204,6 +204,12 @@ impl Cache {
     pub fn set_budget(&self, budget: usize, entry: usize) {
         self.shelf.entry_limit.store(entry, Ordering::Relaxed);
         self.shelf.store.set_limit(budget);
+    }
+
+    /// How many answers were not kept since the start, by the reason's word.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<(&'static str, u64)> {
+        self.shelf.counts.reasons.lock().iter().map(|(word, count)| (*word, *count)).collect()
     }
 
     /// The cache in numbers.

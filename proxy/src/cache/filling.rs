@@ -402,7 +402,7 @@ impl FillGuard {
         // In the store before it leaves the desk, so that no request falls between.
         self.end(Progress::Done(Arc::clone(entry)));
         if standing == Standing::Gone {
-            count(&self.fills.shelf.counts.refused);
+            self.fills.shelf.counts.refuse(NotStored::Purged);
             return Err(NotStored::Purged);
         }
         self.fills.shelf.refusals.forget(&self.fill.ask.key);
@@ -411,7 +411,7 @@ impl FillGuard {
     }
 
     fn refuse(&mut self, reason: NotStored, now: Now) {
-        count(&self.fills.shelf.counts.refused);
+        self.fills.shelf.counts.refuse(reason);
         self.fills.shelf.refusals.note(&self.fill.ask.key, reason, now.wall);
         if reason.lasts() {
             self.fills.pass(&self.fill.ask, now.mono);

@@ -1,14 +1,20 @@
 //! What lookups and fills of one cache share: the store, the epochs, the bounds and the counters.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
+
+use parking_lot::Mutex;
 
 use super::{
     entry::{Entry, Head},
     key::Key,
     memory::Store,
+    policy::NotStored,
     refusals::Refusals,
     tags::{Floor, Standing, Tags},
     uses::Uses,
@@ -40,6 +46,16 @@ pub(super) struct Counts {
     pub(super) stored: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) broken: AtomicU64,
+    /// Answers not kept, by the reason's word. Each cost a request to the origin: a lock more is nothing.
+    pub(super) reasons: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Counts {
+    /// Counts an answer that is not kept.
+    pub(super) fn refuse(&self, reason: NotStored) {
+        count(&self.refused);
+        *self.reasons.lock().entry(reason.word()).or_default() += 1;
+    }
 }
 
 impl Shelf {

@@ -179,7 +179,7 @@ impl Edge {
                 }
                 Outcome::OriginFailed => {
                     if let Some(entry) = usable {
-                        return self.serve_stale(case, entry, "origin-failed", client, journey).await;
+                        return self.serve_stale(case, entry, cache::ORIGIN_FAILED, client, journey).await;
                     }
                     // One of those who waited asks again, and not all of them at once.
                     failures += 1;
@@ -229,7 +229,7 @@ impl Edge {
             Fetched::None(none) => {
                 journey.cache = Some(status);
                 match usable {
-                    Some(entry) => self.serve_stale(case, entry, "origin-failed", client, journey).await,
+                    Some(entry) => self.serve_stale(case, entry, cache::ORIGIN_FAILED, client, journey).await,
                     None => Err(unconfirmed(refusal_of(&none).into(), must_be_asked)),
                 }
             }

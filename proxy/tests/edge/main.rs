@@ -10,6 +10,7 @@ mod changing;
 mod checks;
 mod choosing;
 mod connections;
+mod counting;
 mod desync;
 mod encoding;
 mod errors;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Case, unconfirmed, usable_on_error};
 use crate::{
-    cache::{CacheStatus, Entry, Key, Now, Staleness},
+    cache::{CacheStatus, Entry, Key, Now, ORIGIN_FAILED, Staleness},
     edge::{
         Edge, Ended,
         client::Client,
@@ -35,11 +35,11 @@ impl Edge {
         let open = match (opened, usable) {
             (Ok(open), Some(entry)) if open.head.status.is_server_error() => {
                 open.done(&self.connectors).await;
-                return self.serve_stale(case, entry, "origin-failed", client, journey).await;
+                return self.serve_stale(case, entry, ORIGIN_FAILED, client, journey).await;
             }
             (Ok(open), _) => open,
             (Err(Ended::Refused(refusal)), Some(entry)) if refusal.said().status.is_server_error() => {
-                return self.serve_stale(case, entry, "origin-failed", client, journey).await;
+                return self.serve_stale(case, entry, ORIGIN_FAILED, client, journey).await;
             }
             (Err(ended), _) => return Err(unconfirmed(ended, must_be_asked)),
         };
