@@ -14,6 +14,7 @@
 mod answer;
 mod coded;
 mod conditional;
+mod curve;
 mod date;
 mod desk;
 mod directives;
@@ -112,6 +113,7 @@ impl Cache {
             floor: tags::Floor::default(),
             entry_limit: AtomicUsize::new(entry),
             uses: uses::Uses::default(),
+            curve: curve::Curve::default(),
             counts: shelf::Counts::default(),
             refusals: refusals::Refusals::default(),
         });
@@ -212,11 +214,18 @@ impl Cache {
         self.shelf.counts.reasons.lock().iter().map(|(word, count)| (*word, *count)).collect()
     }
 
+    /// The share of look-ups, 0 to 1, that the traffic of late would have had answered with so many bytes of memory; `None`
+    /// while too little is known.
+    #[must_use]
+    pub fn hit_rate_with(&self, memory: usize) -> Option<f64> {
+        self.shelf.curve.hit_rate(memory)
+    }
+
     /// The cache in numbers.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let counts = &self.shelf.counts;
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let read = shelf::read;
         Stats {
             bytes: self.shelf.store.bytes(),
             entries: self.shelf.store.entries(),

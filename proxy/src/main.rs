@@ -58,6 +58,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say what the caches of the edge that runs hold, and what share of look-ups they would answer with less or more memory.
+    Caches {
+        /// The configuration that the edge runs with, which names its admin listener.
+        #[arg(short, long, default_value = "config.yaml")]
+        config: PathBuf,
+        /// The admin listener, if the configuration does not say or cannot be read.
+        #[arg(long)]
+        admin: Option<std::net::SocketAddr>,
+        /// Print the answer as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print an nginx.conf as config.yaml; the fate of each directive goes to standard error.
     Translate {
         /// The nginx.conf.
@@ -78,6 +90,12 @@ fn main() -> ExitCode {
         Command::Check { config } => check(&Source::new(config)),
         Command::Explain { url, headers, method, client, config, admin, json } => {
             explain(&Question { url, method, headers, client }, admin, config, json)
+        }
+        Command::Caches { config, admin, json } => {
+            told(admin, config, operator::caches, |caches| match json {
+                true => put(format_args!("{}\n", serde_json::json!(caches))),
+                false => caches.iter().for_each(put),
+            })
         }
         Command::Translate { config } => translate(&config),
         Command::Schema => {
@@ -128,22 +146,34 @@ fn explain(
     config: PathBuf,
     as_json: bool,
 ) -> ExitCode {
-    let admin = match admin.map_or_else(|| operator::admin_of(&Source::new(config)), Ok) {
-        Ok(admin) => admin,
-        Err(problem) => {
-            eprintln!("weir: {problem}");
-            return ExitCode::FAILURE;
+    told(
+        admin,
+        config,
+        |admin| operator::explain(admin, question),
+        |report| match as_json {
+            true => put(format_args!("{}\n", serde_json::json!(report))),
+            false => put(report),
+        },
+    )
+}
+
+/// Asks the edge that runs, and shows what it says.
+fn told<T>(
+    admin: Option<std::net::SocketAddr>,
+    config: PathBuf,
+    ask: impl FnOnce(std::net::SocketAddr) -> Result<T, String>,
+    show: impl FnOnce(T),
+) -> ExitCode {
+    match admin.map_or_else(|| operator::admin_of(&Source::new(config)), Ok).and_then(ask) {
+        Ok(answer) => {
+            show(answer);
+            ExitCode::SUCCESS
         }
-    };
-    match operator::explain(admin, question) {
-        Ok(report) if as_json => put(format_args!("{}\n", serde_json::json!(report))),
-        Ok(report) => put(report),
         Err(problem) => {
             eprintln!("weir: {problem}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }
 
 fn translate(config: &std::path::Path) -> ExitCode {

@@ -2,11 +2,14 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use serde::de::DeserializeOwned;
 
 use crate::{
+    admin::caches::CacheSight,
     explain::{Question, Report},
-    http_client::{self, Address, Target, Way},
+    http_client::{self, Address, Failed, Target, Way},
     source::Source,
 };
 
@@ -34,15 +37,33 @@ pub fn admin_of(source: &Source) -> Result<SocketAddr, String> {
 /// # Errors
 /// Why there is no explanation, in words for the operator.
 pub fn explain(admin: SocketAddr, question: &Question) -> Result<Report, String> {
+    let body = serde_json::json!(question).to_string();
+    asked(admin, async |target| {
+        http_client::post_json(target, "/explain", body, PATIENCE, ANSWER_BYTES).await
+    })
+}
+
+/// Asks the edge about its caches.
+///
+/// # Errors
+/// Why there is no answer, in words for the operator.
+pub fn caches(admin: SocketAddr) -> Result<Vec<CacheSight>, String> {
+    asked(admin, async |target| http_client::get(target, "/caches", None, PATIENCE, ANSWER_BYTES).await)
+}
+
+/// What the admin listener says to a question.
+fn asked<T: DeserializeOwned>(
+    admin: SocketAddr,
+    ask: impl AsyncFnOnce(Target<'_>) -> Result<Response<Bytes>, Failed>,
+) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|problem| problem.to_string())?;
     let (address, host) = (Address::Inet(admin), admin.to_string());
     let target = Target { address: &address, host: &host, tls: None, way: Way::default() };
-    let body = serde_json::json!(question).to_string();
     let answer = runtime
-        .block_on(http_client::post_json(target, "/explain", body, PATIENCE, ANSWER_BYTES))
+        .block_on(ask(target))
         .map_err(|problem| format!("the admin listener at {admin} does not answer: {problem}"))?;
     if answer.status() == StatusCode::OK {
         return serde_json::from_slice(answer.body())

@@ -104,6 +104,13 @@ impl Freshness {
         self.received
     }
 
+    /// Until when it may answer unasked; `None` where it never may, or for longer than can be counted.
+    #[must_use]
+    pub(super) fn good_until(&self) -> Option<Instant> {
+        let left = self.lifetime.checked_sub(self.initial_age).filter(|_| !self.always_ask)?;
+        self.received.checked_add(left)
+    }
+
     /// Seconds left of its lifetime; negative when it is over.
     #[must_use]
     pub fn ttl(&self, now: Now) -> i64 {

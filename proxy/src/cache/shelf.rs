@@ -11,11 +11,14 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
+    curve::{Curve, Found},
     entry::{Entry, Head},
     key::Key,
+    lookup::{Lookup, Miss},
     memory::Store,
     policy::NotStored,
     refusals::Refusals,
+    request::Now,
     tags::{Floor, Standing, Tags},
     uses::Uses,
 };
@@ -29,6 +32,8 @@ pub(super) struct Shelf {
     /// The largest entry kept, in bytes of body.
     pub(super) entry_limit: AtomicUsize,
     pub(super) uses: Uses,
+    /// What more or less memory would do.
+    pub(super) curve: Curve,
     pub(super) counts: Counts,
     /// What the origin last said about keys of which nothing could be kept.
     pub(super) refusals: Refusals,
@@ -59,6 +64,20 @@ impl Counts {
 }
 
 impl Shelf {
+    /// Notes a look-up in the curve.
+    pub(super) fn watch(&self, key: &Key, lookup: &Lookup, now: Now) {
+        let found = || match lookup {
+            Lookup::Hit { entry, .. } => Found::Good(entry.bytes(), entry.head().freshness.good_until()),
+            Lookup::Miss(Miss::Uri | Miss::Vary) => Found::Nothing,
+            _ => Found::Useless,
+        };
+        let all = || [&self.counts.hits, &self.counts.stale, &self.counts.misses].map(read).iter().sum();
+        if !matches!(lookup, Lookup::Bypass(_)) {
+            let is_hit = matches!(lookup, Lookup::Hit { .. });
+            self.curve.looked_up(key.hash(), is_hit, found, all, now.mono);
+        }
+    }
+
     /// What purges left of an answer.
     pub(super) fn standing(&self, head: &Head) -> Standing {
         let by_url = self.tags.standing_of(&head.url, head.moment);
@@ -70,9 +89,15 @@ impl Shelf {
         let standing = self.standing(entry.head());
         if standing != Standing::Gone {
             self.store.insert(key, Arc::clone(entry));
+            self.curve.kept(key.hash(), entry.bytes(), entry.head().freshness.good_until());
         }
         standing
     }
+}
+
+/// How many there were.
+pub(super) fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }
 
 /// Counts one more.

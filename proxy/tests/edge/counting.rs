@@ -98,3 +98,43 @@ fn what_is_not_kept_and_what_leaves_is_counted_with_its_reason() {
     rare.get("/a");
     until("it was asked for too seldom", || refused(&rare, "too-few-uses") == 1.0);
 }
+
+/// 2000 keys in turn, twice, which a cache of a quarter of their size cannot answer and one of twice their size can.
+#[test]
+fn the_operator_hears_what_less_and_more_memory_would_do() {
+    let origin = Origin::start(|_, wire| wire.answer("cache-control: max-age=600\r\n", "x".repeat(2000)));
+    let edge =
+        Edge::routing(&origin, "cache: { in: store }", "caches: { store: { memory: 2MiB }, idle: {} }");
+    let mut client = edge.connect();
+    for n in 0..4000 {
+        assert_eq!(client.ask(&format!("/{}", n % 2000), "").body.len(), 2000);
+    }
+    let sights: serde_json::Value = serde_json::from_str(&edge.admin("/caches").text()).unwrap();
+    let store = &sights[0];
+    assert_eq!((store["name"].as_str(), store["lookups"].as_u64()), (Some("store"), Some(4000)));
+    assert!(
+        store["bytes"].as_u64() <= store["budgetBytes"].as_u64() && store["entries"].as_u64() > Some(100)
+    );
+    let with = |mib: f64| {
+        let sizes = store["withMemory"].as_array().unwrap();
+        let size =
+            sizes.iter().find(|size| size["bytes"].as_f64() == Some(mib * f64::from(1 << 20))).unwrap();
+        size["hitRate"].as_f64().unwrap()
+    };
+    // Of the keys, 125 are watched, give or take 11: so much is certain.
+    assert!(with(1.0) < 0.4 && with(16.0) - with(1.0) > 0.25, "{store:#}");
+    assert_eq!((sights[1]["hitRate"].as_f64(), sights[1]["withMemory"][3]["hitRate"].as_f64()), (None, None));
+
+    let weir = |arguments: &[&str]| {
+        let weir = std::process::Command::new(env!("CARGO_BIN_EXE_weir")).args(arguments).output().unwrap();
+        (weir.status.success(), String::from_utf8_lossy(&weir.stdout).into_owned())
+    };
+    let admin = edge.admin_address().to_string();
+    let (done, text) = weir(&["caches", "--admin", &admin]);
+    assert!(done && text.contains("store: ") && text.contains("2MiB") && text.contains("(now)"), "{text}");
+    assert!(text.contains("not known yet"), "of the one that nobody asked: {text}");
+    let (done, text) = weir(&["caches", "--admin", &admin, "--json"]);
+    assert!(done && text.starts_with("[{"), "{text}");
+    drop(edge);
+    assert!(!weir(&["caches", "--admin", &admin]).0);
+}
