@@ -1,27 +1,23 @@
 //! Looking up, waiting for a fill and serving what is stale: the route's cache rule, step by step. `fill.rs` brings what
-//! is missing, `head.rs` asks for a head where the route does not want a HEAD to fetch more.
+//! is missing, `head.rs` asks for a head where the route does not want a HEAD to fetch more, `serve.rs` answers from what is
+//! there and `coded.rs` from what is there compressed.
 
 mod coded;
 mod fill;
 mod head;
+mod serve;
 
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use http::Method;
 use weir_config::plan::{CacheRule, Forward};
 
-use self::{coded::Choice, fill::Fetched};
-use super::{
-    Edge, Ended, Trip,
-    client::Client,
-    exchange::NoAnswer,
-    forwarding::{declared_length, refusal_of},
-    reply::{self, Length},
-};
+use self::fill::Fetched;
+use super::{Edge, Ended, Trip, client::Client, exchange::NoAnswer, forwarding::refusal_of};
 use crate::{
     cache::{
-        self, Answer, Ask, Begin, Bypass, Cache, CacheStatus, Entry, FillGuard, Forwarded, Guard, Key,
-        Lookup, Mark, NotStored, Now, Outcome, Reader, RequestHead, Rule, Staleness, Tag,
+        self, Ask, Begin, Bypass, Cache, CacheStatus, Entry, FillGuard, Forwarded, Guard, Key, Lookup, Mark,
+        NotStored, Now, Outcome, Reader, RequestHead, Rule, Staleness, Tag,
     },
     forward::headers::OF_ONE_REQUEST,
     journey::Journey,
@@ -233,76 +229,6 @@ impl Edge {
                     None => Err(unconfirmed(refusal_of(&none).into(), must_be_asked)),
                 }
             }
-        }
-    }
-
-    async fn serve_stale(
-        &self,
-        case: &Case<'_>,
-        entry: Arc<Entry>,
-        why: &'static str,
-        client: &mut Client,
-        journey: &mut Journey,
-    ) -> Result<(), Ended> {
-        let ttl = entry.head().freshness.ttl(Now::read());
-        journey.cache = Some(CacheStatus { ttl: Some(ttl), detail: Some(why), ..CacheStatus::default() });
-        self.serve_from(case, Reader::whole(entry), client, journey).await
-    }
-
-    /// Answers one client from what is kept or arriving, its conditions and ranges included.
-    async fn serve_from(
-        &self,
-        case: &Case<'_>,
-        reader: Reader,
-        client: &mut Client,
-        journey: &mut Journey,
-    ) -> Result<(), Ended> {
-        let answer = cache::answer(reader.head(), case.extent(&reader), &case.request(), Now::read());
-        self.serve(case, answer, reader, client, journey).await
-    }
-
-    async fn serve(
-        &self,
-        case: &Case<'_>,
-        answer: Answer,
-        mut reader: Reader,
-        client: &mut Client,
-        journey: &mut Journey,
-    ) -> Result<(), Ended> {
-        if let Some(shown) = self.intercept(case.trip, answer.status, &answer.headers, client, journey).await
-        {
-            return shown;
-        }
-        let answer = match self.coded(case, answer, &reader).await {
-            Choice::AsItIs(answer) => answer,
-            Choice::Coded(coded) => return coded.serve(case.trip, client, journey).await,
-        };
-        let length = match declared_length(&answer.headers) {
-            Some(length) => Length::Known(length),
-            None => Length::None,
-        };
-        let head = reply::head(case.trip, journey, client, answer.status, answer.headers, length);
-        journey.answer.status = answer.status.as_u16();
-        let bodiless = answer.body == cache::Plan::Nothing;
-        client.head(head, bodiless).await?;
-        if bodiless {
-            return Ok(());
-        }
-        if let Some(entry) = reader.entry() {
-            for piece in answer.body.chunks(entry.body()) {
-                client.body(piece).await.map_err(|_| Ended::Cut)?;
-            }
-            return Ok(());
-        }
-        loop {
-            let next = match client.at_once(reader.next()).await.map_err(|_| Ended::Cut)? {
-                Some(next) => next,
-                None => reader.next().await,
-            };
-            let Some(piece) = next else { return Ok(()) };
-            // A fill that broke must not pass for a whole body.
-            let piece = piece.map_err(|_| Ended::Cut)?;
-            client.body(piece).await.map_err(|_| Ended::Cut)?;
         }
     }
 
