@@ -11,6 +11,7 @@
 //! | `/purge` | ends entries: see [`purge`] |
 //! | `/upstreams` | servers and peers, and their changes while running: see [`upstreams`] |
 
+pub mod caches;
 mod explain;
 mod purge;
 mod upstreams;
@@ -153,13 +154,14 @@ where
             answer.headers_mut().insert(header::CONTENT_TYPE, kind);
             answer
         }
+        "/caches" => json(StatusCode::OK, &serde_json::json!(caches::sights(&state.snapshot().running))),
         "/api/metrics" => {
             state.measure().await;
             json(StatusCode::OK, &summary(state))
         }
         _ => text(
             StatusCode::NOT_FOUND,
-            "live, ready, health, metrics, api/metrics, explain, purge or upstreams\n",
+            "live, ready, health, metrics, api/metrics, caches, explain, purge or upstreams\n",
         ),
     }
 }

@@ -36,6 +36,7 @@ pub mod serve; // the life of the process
 // Leaves that anyone may use.
 pub mod causes; // an error with its causes
 pub mod chunked; // the chunked coding, strictly
+pub mod coding; // gzip, br and zstd: what a client likes, and the compressors
 pub mod http_client; // the edge's own questions
 pub mod metrics; // the families and their handles
 pub mod pem; // certificates and keys in files

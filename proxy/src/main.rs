@@ -69,6 +69,18 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say what the caches of the edge that runs hold, and what share of look-ups they would answer with less or more memory.
+    Caches {
+        /// The configuration that the edge runs with, which names its admin listener.
+        #[arg(short, long, default_value = "config.yaml")]
+        config: PathBuf,
+        /// The admin listener, if the configuration does not say or cannot be read.
+        #[arg(long)]
+        admin: Option<String>,
+        /// Print the answer as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print an nginx.conf as config.yaml; the fate of each directive goes to standard error.
     ///
     /// Exit status: 0 when every directive has a counterpart or is harmless, perhaps approximated; 3 when some were refused,
@@ -95,6 +107,12 @@ fn main() -> ExitCode {
         Command::Check { config } => check(&Source::new(config)),
         Command::Explain { url, headers, method, client, config, admin, json } => {
             explain(&Question { url, method, headers, client }, admin.as_deref(), config, json)
+        }
+        Command::Caches { config, admin, json } => {
+            told(admin.as_deref(), config, operator::caches, |caches| match json {
+                true => put(format_args!("{}\n", serde_json::json!(caches))),
+                false => caches.iter().for_each(put),
+            })
         }
         Command::Translate { config, allow_refused } => translate(&config, allow_refused),
         Command::Schema => {
@@ -158,23 +176,35 @@ fn check(source: &Source) -> ExitCode {
 }
 
 fn explain(question: &Question, admin: Option<&str>, config: PathBuf, as_json: bool) -> ExitCode {
+    told(
+        admin,
+        config,
+        |admin| operator::explain(admin, question),
+        |report| match as_json {
+            true => put(format_args!("{}\n", serde_json::json!(report))),
+            false => put(report),
+        },
+    )
+}
+
+/// Asks the edge that runs, and shows what it says.
+fn told<T>(
+    admin: Option<&str>,
+    config: PathBuf,
+    ask: impl FnOnce(&[std::net::SocketAddr]) -> Result<T, String>,
+    show: impl FnOnce(T),
+) -> ExitCode {
     let written = || operator::admin_of(&Source::new(config)).map(|admin| vec![admin]);
-    let admin = match admin.map_or_else(written, operator::addresses) {
-        Ok(admin) => admin,
-        Err(problem) => {
-            tell(format_args!("weir: {problem}\n"));
-            return ExitCode::FAILURE;
+    match admin.map_or_else(written, operator::addresses).and_then(|admin| ask(&admin)) {
+        Ok(answer) => {
+            show(answer);
+            ExitCode::SUCCESS
         }
-    };
-    match operator::explain(&admin, question) {
-        Ok(report) if as_json => put(format_args!("{}\n", serde_json::json!(report))),
-        Ok(report) => put(report),
         Err(problem) => {
             tell(format_args!("weir: {problem}\n"));
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
     }
-    ExitCode::SUCCESS
 }
 
 fn translate(config: &std::path::Path, allow_refused: bool) -> ExitCode {

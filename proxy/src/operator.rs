@@ -7,11 +7,13 @@ use std::{
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use serde::de::DeserializeOwned;
 
 use crate::{
+    admin::caches::CacheSight,
     causes::Causes,
     explain::{Question, Report},
-    http_client::{self, Address, Target, Way},
+    http_client::{self, Address, Failed, Target, Way},
     source::Source,
 };
 
@@ -50,17 +52,34 @@ pub fn addresses(admin: &str) -> Result<Vec<SocketAddr>, String> {
 /// # Errors
 /// Why there is no explanation, in words for the operator.
 pub fn explain(admin: &[SocketAddr], question: &Question) -> Result<Report, String> {
+    let body = serde_json::json!(question).to_string();
+    asked(admin, async |target| {
+        http_client::post_json(target, "/explain", body.clone(), PATIENCE, ANSWER_BYTES).await
+    })
+}
+
+/// Asks the edge about its caches.
+///
+/// # Errors
+/// Why there is no answer, in words for the operator.
+pub fn caches(admin: &[SocketAddr]) -> Result<Vec<CacheSight>, String> {
+    asked(admin, async |target| http_client::get(target, "/caches", None, PATIENCE, ANSWER_BYTES).await)
+}
+
+/// What the admin listener says to a question, at the first of its addresses that answers.
+fn asked<T: DeserializeOwned>(
+    admin: &[SocketAddr],
+    ask: impl AsyncFn(Target<'_>) -> Result<Response<Bytes>, Failed>,
+) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|problem| problem.to_string())?;
-    let body = serde_json::json!(question).to_string();
     let mut silent = Vec::new();
     for admin in admin {
         let (address, host) = (Address::Inet(*admin), admin.to_string());
         let target = Target { address: &address, host: &host, tls: None, way: Way::default() };
-        let asked = http_client::post_json(target, "/explain", body.clone(), PATIENCE, ANSWER_BYTES);
-        match runtime.block_on(asked) {
+        match runtime.block_on(ask(target)) {
             Ok(answer) => return read(*admin, &answer),
             Err(problem) => {
                 silent.push(format!("the admin listener at {admin} does not answer: {}", Causes(&problem)));
@@ -70,7 +89,7 @@ pub fn explain(admin: &[SocketAddr], question: &Question) -> Result<Report, Stri
     Err(silent.join("\n"))
 }
 
-fn read(admin: SocketAddr, answer: &Response<Bytes>) -> Result<Report, String> {
+fn read<T: DeserializeOwned>(admin: SocketAddr, answer: &Response<Bytes>) -> Result<T, String> {
     if answer.status() == StatusCode::OK {
         return serde_json::from_slice(answer.body())
             .map_err(|problem| format!("{admin} answers, but not as an edge of this version: {problem}"));

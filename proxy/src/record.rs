@@ -8,11 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prometheus::IntCounterVec;
-use weir_config::Plan;
+use prometheus::{IntCounter, IntCounterVec};
+use weir_config::{Plan, plan};
 
 use self::{access::AccessWriter, slow::Slow};
 use crate::{
+    cache::{CacheStatus, Served},
     journey::Journey,
     metrics::{Metrics, RouteMeter},
 };
@@ -22,6 +23,8 @@ use crate::{
 pub struct Recorder {
     metrics: Arc<Metrics>,
     routes: Vec<(Arc<str>, RouteMeter)>,
+    /// By route, of those with a cache rule: answers out of the cache, by kind.
+    served: Vec<Option<[IntCounter; Served::WORDS.len()]>>,
     /// For requests that no route took.
     unrouted: RouteMeter,
     upstreams: Vec<Arc<str>>,
@@ -42,7 +45,13 @@ impl Recorder {
     /// The handles for `plan`; `access` is where its lines go.
     #[must_use]
     pub fn new(plan: &Plan, metrics: Arc<Metrics>, access: Option<AccessWriter>) -> Self {
+        let served = |route: &plan::Route| {
+            let cache = &plan.caches[route.cache.as_ref()?.cache.index()].name;
+            let family = &metrics.families().cache_served;
+            Some(Served::WORDS.map(|kind| family.with_label_values(&[&**cache, kind])))
+        };
         Self {
+            served: plan.routes.iter().map(served).collect(),
             routes: plan
                 .routes
                 .iter()
@@ -71,6 +80,11 @@ impl Recorder {
             None => ("-", &self.unrouted),
         };
         meter.answered(journey.answer.status, took);
+        if let Some(kind) = journey.cache.as_ref().and_then(CacheStatus::served)
+            && let Some(served) = journey.route.and_then(|id| self.served.get(id.index())?.as_ref())
+        {
+            served[kind as usize].inc();
+        }
         if let Some(refusal) = &journey.refusal {
             self.refusals.with_label_values(&[refusal.said().word]).inc();
         }

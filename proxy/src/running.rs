@@ -47,6 +47,7 @@ use crate::{
     },
     balance::names::Names,
     cache::{Cache, Rule, Tags},
+    coding::Compressors,
     limit::Limits,
     metrics::Metrics,
     request::Facts,
@@ -70,6 +71,8 @@ pub struct Running {
     pub caches: Vec<Cache>,
     /// cache: the purge clock of all of them.
     pub tags: Arc<Tags>,
+    /// For answers that are compressed.
+    pub compressors: Compressors,
     /// balance and forward: by `UpstreamId`.
     pub upstreams: Vec<Arc<Upstream>>,
     routes: Vec<RouteParts>,
@@ -176,6 +179,7 @@ impl Running {
             identity: plan.identity.as_ref().map(Signer::new),
             caches: caches.collect(),
             tags,
+            compressors: old.map_or_else(|| counts::compressors(metrics), |old| old.compressors.clone()),
             upstreams,
             routes: all(plan.routes.iter().map(|route| RouteParts::build(route, &plan)))?,
             redis,

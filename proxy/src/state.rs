@@ -4,6 +4,7 @@
 //! A request takes one [`Snapshot`] and keeps it to its end; a reload swaps the next one in when all of it stands, and
 //! a file with a problem changes nothing.
 
+mod caches;
 pub mod descriptors;
 mod reload;
 pub mod threads;
@@ -49,8 +50,7 @@ pub struct State {
     metrics: Arc<Metrics>,
     in_flight: IntGauge,
     ready: AtomicBool,
-    /// Evictions already told to the counters, by cache name.
-    evictions: parking_lot::Mutex<HashMap<Arc<str>, u64>>,
+    told: caches::Told,
     listeners: parking_lot::Mutex<HashMap<SocketAddr, Watched>>,
     generation: AtomicU64,
     changing: tokio::sync::Mutex<()>,
@@ -85,7 +85,7 @@ impl State {
             in_flight: metrics.in_flight(),
             metrics,
             ready: AtomicBool::new(false),
-            evictions: parking_lot::Mutex::default(),
+            told: caches::Told::default(),
             listeners: parking_lot::Mutex::default(),
             generation: AtomicU64::new(1),
             changing: tokio::sync::Mutex::default(),
@@ -157,16 +157,7 @@ impl State {
         self.measure_sources(&snapshot.running, snapshot.running.redis_answers().await);
         let (families, running) = (self.metrics.families(), &snapshot.running);
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        for (plan, cache) in running.plan.caches.iter().zip(&running.caches) {
-            let (stats, label) = (cache.stats(), [&*plan.name]);
-            families.cache_bytes.with_label_values(&label).set(number(stats.bytes));
-            families.cache_budget.with_label_values(&label).set(number(plan.memory.len()));
-            families.cache_entries.with_label_values(&label).set(number(stats.entries));
-            let mut told = self.evictions.lock();
-            let told = told.entry(Arc::clone(&plan.name)).or_default();
-            families.cache_evictions.with_label_values(&label).inc_by(stats.evictions.saturating_sub(*told));
-            *told = stats.evictions;
-        }
+        self.told.tell(running, families);
         for (address, watched) in &mut *self.listeners.lock() {
             let address = &*address.to_string();
             let active = i64::try_from(watched.counters.active.get()).unwrap_or(i64::MAX);

@@ -6,6 +6,7 @@
 
 mod action;
 mod balance;
+mod compress;
 mod keeping;
 mod listener;
 pub mod protect;
@@ -16,7 +17,9 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
-pub use self::{action::*, balance::*, keeping::*, listener::*, protect::*, route::*, upstream::*};
+pub use self::{
+    action::*, balance::*, compress::*, keeping::*, listener::*, protect::*, route::*, upstream::*,
+};
 use crate::{
     secret::Secret,
     span::{Place, Placed},

@@ -7,6 +7,7 @@ mod action;
 mod address;
 mod bandwidth;
 mod balance;
+mod compress;
 mod edge;
 mod error_page;
 mod keeping;

@@ -4,6 +4,7 @@
 //! an answer of another key. The seed is random, so nobody outside can aim at one shard.
 
 use std::{
+    fmt::Write as _,
     hash::{BuildHasher, RandomState},
     sync::LazyLock,
 };
@@ -54,6 +55,19 @@ impl Key {
         Self::hashed(text)
     }
 
+    /// The same for a QUERY that sends `content` of this kind (its type, coding and language): another content is another
+    /// question (RFC 10008 §2.7). Of the content, the key has the SHA-256.
+    #[must_use]
+    pub fn with_content(self, kind: &str, content: &[u8]) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, content);
+        let mut text = format!("q{}:{kind}", kind.len());
+        for byte in digest.as_ref() {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.push_str(&self.text);
+        Self::hashed(text)
+    }
+
     /// The full text.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -63,15 +77,7 @@ impl Key {
     /// The key in an operator's words: what the template rendered, or the URL.
     #[must_use]
     pub fn shown(&self) -> String {
-        let (kind, rest) = self.text.split_at(1);
-        let shown = part(rest).and_then(|(_realm, rest)| {
-            let (first, rest) = part(rest)?;
-            match kind {
-                "t" => part(rest).map(|(host, target)| format!("{first}://{host}{target}")),
-                _ => Some(rest.to_owned()),
-            }
-        });
-        shown.unwrap_or_else(|| self.text.clone())
+        shown(&self.text).unwrap_or_else(|| self.text.clone())
     }
 
     /// The hash, different in every process.
@@ -115,6 +121,24 @@ fn push_length(text: &mut String, part: &str) {
         place /= 10;
     }
     text.push(':');
+}
+
+fn shown(text: &str) -> Option<String> {
+    let (kind, rest) = text.split_at_checked(1)?;
+    // The realm, or what a QUERY sends.
+    let (_first, rest) = part(rest)?;
+    Some(match kind {
+        "t" => {
+            let (scheme, rest) = part(rest)?;
+            let (host, target) = part(rest)?;
+            format!("{scheme}://{host}{target}")
+        }
+        "q" => {
+            let (digest, rest) = rest.split_at_checked(64)?;
+            format!("{} QUERY {digest}", shown(rest)?)
+        }
+        _ => part(rest)?.1.to_owned(),
+    })
 }
 
 /// 128 bits of SipHash under this process's seeds.

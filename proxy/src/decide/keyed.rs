@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use http::header;
 use weir_config::{
     plan::{CacheRule, Forward},
     template::Template,
@@ -46,6 +47,26 @@ impl Passed {
                 Key::target(&rule.realm, request.scheme, &request.authority, &target, String::new())
             }
         })
+    }
+
+    /// The same of a QUERY with what it sends.
+    ///
+    /// # Errors
+    /// As [`Passed::target`].
+    pub fn key_of_query(
+        &self,
+        request: &RequestView,
+        rule: &CacheRule,
+        forward: &Forward,
+        content: &[u8],
+    ) -> Result<Key, Refusal> {
+        let fields = [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE];
+        let lines = fields.iter().map(|name| {
+            let values = request.headers.get_all(name).iter();
+            values.map(|value| value.as_bytes().escape_ascii().to_string()).collect::<Vec<_>>().join(",")
+        });
+        let kind = lines.collect::<Vec<_>>().join("\n");
+        Ok(self.key(request, rule, forward)?.with_content(&kind, content))
     }
 
     /// How its answer may be kept and used.

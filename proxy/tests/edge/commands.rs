@@ -88,7 +88,7 @@ fn an_nginx_conf_says_what_it_loses_before_it_serves() {
     let (_folder, config) = written(
         "nginx.conf",
         &format!(
-            "events {{}}\nhttp {{\n  access_log /dev/null odd;\n  server {{\n    listen {};\n    gzip on;\n    return 204;\n  }}\n}}\n",
+            "events {{}}\nhttp {{\n  access_log /dev/null odd;\n  server {{\n    listen {};\n    ssi on;\n    return 204;\n  }}\n}}\n",
             taken.local_addr().unwrap()
         ),
     );
@@ -96,7 +96,7 @@ fn an_nginx_conf_says_what_it_loses_before_it_serves() {
     for (command, status) in [("check", 0), ("run", 1)] {
         let (code, out, err) = ended(&[command, &config]);
         assert_eq!(code, Some(status), "{err}");
-        assert!(err.contains("nginx.conf:6:5: warning: `gzip on`: refused: "), "{err}");
+        assert!(err.contains("nginx.conf:6:5: warning: `ssi on`: refused: "), "{err}");
         assert!(err.contains("nginx.conf:3:3: warning: `access_log /dev/null odd`: approximated: "), "{err}");
         assert!(
             !err.contains("`return") && !err.contains("`events`"),
@@ -111,7 +111,7 @@ fn an_nginx_conf_says_what_it_loses_before_it_serves() {
 
 #[test]
 fn a_translation_that_lacks_something_succeeds_only_when_that_is_accepted() {
-    let lacking = "http { server { listen 80; gzip on; return 204; } }\n";
+    let lacking = "http { server { listen 80; ssi on; return 204; } }\n";
     let (_folder, lacking) = written("nginx.conf", lacking);
     let (code, yaml, err) = ended(&["translate", &lacking]);
     assert_eq!(code, Some(3));

@@ -24,6 +24,8 @@ pub struct Keeping {
     pub bypass: Vec<Template>,
     /// Where one of them is neither empty nor `0`, the answer is not kept.
     pub no_store: Vec<Template>,
+    /// Whether answers to QUERY are kept as well, apart by what it sends (RFC 10008 §2.7).
+    pub queries: bool,
     /// Requests for an entry until its answer is kept, the last one included; at least 1.
     pub min_uses: u32,
     /// Whether a HEAD that finds nothing is asked as GET, so that the next GET finds it.
@@ -58,6 +60,8 @@ pub enum Ignored {
     Cookie,
     /// `Cache-Control` and `Pragma` of the request: no client goes past what is stored. nginx never heeds them.
     RequestCacheControl,
+    /// Of the answer: nginx's word for how long it is kept.
+    XAccelExpires,
 }
 
 impl Ignored {
@@ -71,6 +75,7 @@ impl Ignored {
             Self::SetCookie => header::SET_COOKIE,
             Self::Vary => header::VARY,
             Self::Cookie => header::COOKIE,
+            Self::XAccelExpires => HeaderName::from_static("x-accel-expires"),
             Self::RequestCacheControl => return None,
         })
     }

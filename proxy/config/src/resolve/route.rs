@@ -36,8 +36,10 @@ const FRAMING: [&str; 9] = [
 impl Resolver<'_> {
     pub(super) fn routes(&mut self) -> Vec<plan::Route> {
         let raw = self.raw;
+        let compress = self.compress_all();
+        let routes = raw.routes.items();
         let routes: Vec<_> =
-            raw.routes.items().filter_map(|(route, place)| self.route(route, place)).collect();
+            routes.filter_map(|(route, place)| self.route(route, compress.as_ref(), place)).collect();
         let mut routes = self.names_differ(routes);
         for route in &mut routes {
             if let Some(realm) = self.realm(route)
@@ -68,7 +70,12 @@ impl Resolver<'_> {
         Some(format!("{}:{upstream}{name}", upstream.len()))
     }
 
-    fn route(&mut self, raw: &raw::Route, place: Place) -> Option<plan::Route> {
+    fn route(
+        &mut self,
+        raw: &raw::Route,
+        compress: Option<&plan::Compress>,
+        place: Place,
+    ) -> Option<plan::Route> {
         let anything = Short::default();
         let (Short(when), at) = raw.when.placed().unwrap_or((&anything, place));
         let mut when = self.matching(when, at);
@@ -113,6 +120,7 @@ impl Resolver<'_> {
             error_pages,
             intercept_errors: raw.intercept_errors.or(false),
             limit_rate: self.limit_rate(raw),
+            compress: self.compress(&raw.compress, compress),
             place,
         })
     }
@@ -162,8 +170,13 @@ impl Resolver<'_> {
         scope: &Scope,
         place: Place,
     ) -> Option<plan::CacheRule> {
-        let kept = [http::Method::GET, http::Method::HEAD];
-        if !when.methods.is_empty() && !when.methods.iter().any(|method| kept.contains(method)) {
+        let keeping = self.keeping(raw, scope);
+        let is_kept = |method: &http::Method| match *method {
+            http::Method::GET | http::Method::HEAD => true,
+            http::Method::QUERY => keeping.queries,
+            _ => false,
+        };
+        if !when.methods.is_empty() && !when.methods.iter().any(is_kept) {
             self.report
                 .error(place, "only answers to GET and HEAD are kept")
                 .help("move `cache` to a route for GET");
@@ -190,7 +203,7 @@ impl Resolver<'_> {
             stale_if_error: Self::span(&raw.stale_if_error, d::STALE),
             lock_timeout: Self::span(&raw.lock_timeout, d::CACHE_LOCK_TIMEOUT),
             background_fill: Self::span(&raw.background_fill, d::CACHE_BACKGROUND_FILL),
-            keeping: self.keeping(raw, scope),
+            keeping,
             purge: raw.purge.placed().map(|(rule, place)| self.purge_rule(rule, place)),
             place,
         };

@@ -59,7 +59,11 @@ impl Edge {
             if let Some(entry) = guard.stale() {
                 entry.head().validate(&mut fields);
             }
-            let head = self.request_head(case.trip, case.forward, &Method::GET, fields, Framing::Nothing)?;
+            let (method, framing) = match case.is_query {
+                true => (Method::QUERY, Framing::AsTheClient),
+                false => (Method::GET, Framing::Nothing),
+            };
+            let head = self.request_head(case.trip, case.forward, &method, fields, framing)?;
             let call = self.call(case.trip, case.forward, head);
             let opened = exchange::open(&self.connectors, call, client.as_deref_mut(), attempts).await;
             let mut open = match opened {
