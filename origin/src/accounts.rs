@@ -1,13 +1,13 @@
-//! Accounts: register, see oneself, edit one's profile.
+//! Accounts: register, prove the e-mail, see oneself, edit one's profile, change one's password.
 
 pub mod sql;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
     extract::State,
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::IntoResponse,
     routing::{get, post, put},
 };
@@ -21,10 +21,12 @@ use crate::{
     fields::{Fields, rule},
     identity::{Caller, CallerOrBearer},
     refusal::Refusal,
+    sessions,
+    verification::Proven,
 };
 
-/// The role of everybody who registers.
-const USER: &str = "user";
+/// The roles there are, least first; the first is that of everybody who registers.
+pub const ROLES: [&str; 3] = ["user", "moderator", "admin"];
 
 /// An account as its owner sees it.
 #[derive(Debug, Clone, Serialize, FromRow)]
@@ -36,6 +38,8 @@ pub struct Account {
     pub email: String,
     /// What the account may do.
     pub roles: Words,
+    /// When its owner proved to read mail there.
+    pub email_verified_at: Option<Moment>,
     /// When it was registered.
     pub created_at: Moment,
     /// What its owner tells others.
@@ -61,7 +65,9 @@ pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/auth/register", post(register))
         .route("/auth/me", get(me))
+        .route("/auth/verify-email", post(verify_email))
         .route("/users/profile", put(replace_profile))
+        .route("/users/password", put(change_password))
 }
 
 async fn register(State(app): State<Arc<App>>, mut fields: Fields) -> Result<impl IntoResponse, Refusal> {
@@ -76,7 +82,8 @@ async fn register(State(app): State<Arc<App>>, mut fields: Fields) -> Result<imp
     let account = Account {
         id: Uuid::now_v7(),
         email,
-        roles: Words(vec![USER.into()]),
+        roles: Words(vec![ROLES[0].into()]),
+        email_verified_at: None,
         created_at: Moment::now(),
         profile: Profile { display_name, ..Profile::default() },
     };
@@ -111,4 +118,47 @@ async fn replace_profile(
         return Err(Refusal::Unauthenticated);
     }
     Ok((PRIVATE, Json(profile)))
+}
+
+/// Takes the token that was mailed to the address. No login is asked for: whoever has it reads that mail.
+async fn verify_email(State(app): State<Arc<App>>, mut fields: Fields) -> Result<impl IntoResponse, Refusal> {
+    let now = Moment::now();
+    let proven = fields.required("token", None, |value| {
+        let opened = value.as_str().and_then(|token| app.verifications.open(token, now));
+        opened.map(Some).ok_or_else(|| "is not valid (any more)".into())
+    });
+    let proven = fields.finish(proven).map_err(Refusal::Invalid)?;
+    let Proven { user, email } = proven.ok_or(Refusal::NotFound)?;
+    // Of that address only: a token for an earlier one proves nothing about the present one.
+    if !sql::verify_email(&app.database, user, &email, now).await? {
+        return Err(Refusal::NotFound);
+    }
+    Ok((StatusCode::NO_CONTENT, PRIVATE))
+}
+
+/// Ends all other sessions: whoever else was in is out.
+async fn change_password(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    headers: HeaderMap,
+    mut fields: Fields,
+) -> Result<impl IntoResponse, Refusal> {
+    let current = fields.required("currentPassword", None, rule::text(1..=256));
+    let new = fields.required("newPassword", None, rule::password);
+    let (current, new) = fields.finish((current, new)).map_err(Refusal::Invalid)?;
+
+    // As a login: a stolen session must not be a way to guess the password.
+    let attempt = app.throttle.charge(&caller.user_id.to_string(), &headers, Instant::now()).await?;
+    let stored = sql::password_hash(&app.database, caller.user_id).await?;
+    if !app.passwords.verify(current, stored.clone()).await? {
+        return Err(Refusal::WrongCredentials);
+    }
+    app.throttle.refund(attempt).await;
+    let hash = app.passwords.hash(new).await?;
+    let old = stored.unwrap_or_default();
+    if !sql::change_password(&app.database, caller.user_id, &old, &hash, Moment::now()).await? {
+        return Err(Refusal::Contended);
+    }
+    sessions::end_all(&app, caller.user_id, caller.but_this_session()).await?;
+    Ok((StatusCode::NO_CONTENT, PRIVATE))
 }

@@ -10,6 +10,7 @@ use axum::{
     response::Response,
     serve::ListenerExt,
 };
+use jiff::SignedDuration;
 use redis::aio::ConnectionManager;
 use tokio::{
     net::TcpListener,
@@ -17,16 +18,20 @@ use tokio::{
 };
 
 use crate::{
-    accounts,
+    accounts, admin,
     config::ServeConfig,
     cursor::Cursors,
     database::{Database, Moment},
-    health,
+    health, idempotency,
     identity::Identities,
-    items,
+    items, notes,
     password::Passwords,
+    posts,
     refusal::Refusal,
     sessions,
+    throttle::Throttle,
+    token::Tokens,
+    verification::Verifications,
 };
 
 /// Largest request body in bytes: fifty times the largest item, and still nothing to fear.
@@ -34,8 +39,10 @@ pub const BODY_LIMIT: usize = 1024 * 1024;
 /// For answers that nobody may keep.
 pub(crate) const PRIVATE: [(HeaderName, HeaderValue); 1] =
     [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-/// Time between two sweeps of expired sessions; they are refused anyway, this only frees their rows.
+/// Time between two sweeps of expired sessions and old idempotency keys; this only frees their rows.
 const SWEEP: Duration = Duration::from_secs(600);
+/// How long a POST may be repeated under its key; a client that still tries after a day has other troubles.
+const KEYS_LIVE: SignedDuration = SignedDuration::from_hours(24);
 
 /// What all requests share.
 pub struct App {
@@ -49,6 +56,12 @@ pub struct App {
     pub identities: Identities,
     /// Signs and checks cursors.
     pub cursors: Cursors,
+    /// Makes session tokens.
+    pub tokens: Tokens,
+    /// Makes and checks what is mailed to prove an address.
+    pub verifications: Verifications,
+    /// Counts failed logins.
+    pub throttle: Throttle,
     /// Life of a new session.
     pub session_ttl: Duration,
     /// Answered as `x-origin`.
@@ -64,12 +77,16 @@ impl App {
     /// # Errors
     /// When the database cannot be reached or migrated, or a setting makes no sense.
     pub async fn start(config: &ServeConfig, name: &str) -> Result<Arc<Self>, StartError> {
+        let redis = config.redis_url.as_deref().map(sessions::published::connect).transpose()?;
         Ok(Arc::new(Self {
             database: Database::open(&config.database).await?,
-            redis: config.redis_url.as_deref().map(sessions::published::connect).transpose()?,
+            throttle: Throttle::new(&config.throttle, redis.clone()),
+            redis,
             passwords: Passwords::new(&config.passwords)?,
             identities: Identities::new(config.identity_header.clone(), &config.identity_secret),
             cursors: Cursors::new(&config.identity_secret),
+            tokens: Tokens::new(&config.identity_secret),
+            verifications: Verifications::new(&config.identity_secret),
             session_ttl: config.session_ttl,
             name: HeaderValue::from_str(name)?,
         }))
@@ -81,7 +98,10 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(accounts::routes())
         .merge(sessions::routes())
+        .merge(admin::routes())
         .merge(items::routes())
+        .merge(notes::routes())
+        .merge(posts::routes())
         .merge(health::routes())
         .fallback(async || Refusal::NotFound)
         .method_not_allowed_fallback(async || Refusal::MethodNotAllowed)
@@ -131,10 +151,17 @@ async fn sweep(app: Arc<App>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match sessions::sql::sweep(&app.database, Moment::now()).await {
-            Ok(0) => {}
-            Ok(swept) => tracing::info!(swept, "expired sessions removed"),
-            Err(error) => tracing::warn!(%error, "expired sessions not removed"),
+        let now = Moment::now();
+        let old = Moment::cut(now.timestamp() - KEYS_LIVE);
+        for (what, swept) in [
+            ("expired sessions", sessions::sql::sweep(&app.database, now).await),
+            ("old idempotency keys", idempotency::sql::sweep(&app.database, old).await),
+        ] {
+            match swept {
+                Ok(0) => {}
+                Ok(swept) => tracing::info!(swept, what, "swept"),
+                Err(error) => tracing::warn!(%error, what, "not swept"),
+            }
         }
     }
 }

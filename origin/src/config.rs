@@ -44,6 +44,20 @@ pub struct PasswordConfig {
     pub argon2_passes: u32,
 }
 
+/// How often one may guess a password.
+#[derive(Debug, Clone, Args)]
+pub struct ThrottleConfig {
+    /// Seconds for which failed logins are remembered.
+    #[arg(long, env = "WEIR_LOGIN_WINDOW", default_value = "900", value_parser = seconds)]
+    pub login_window: Duration,
+    /// Failed logins of one account within that time; then 429. Ten leave room for a forgotten password, and guess nothing.
+    #[arg(long, env = "WEIR_LOGIN_TRIES_ACCOUNT", default_value = "10")]
+    pub login_tries_account: NonZeroU32,
+    /// Failed logins from one address; a hundred, because an office may be behind it.
+    #[arg(long, env = "WEIR_LOGIN_TRIES_ADDRESS", default_value = "100")]
+    pub login_tries_address: NonZeroU32,
+}
+
 /// Everything `weir-origin serve` needs.
 #[derive(Clone, Args)]
 pub struct ServeConfig {
@@ -75,6 +89,9 @@ pub struct ServeConfig {
     /// The cost of passwords.
     #[command(flatten)]
     pub passwords: PasswordConfig,
+    /// The bounds of guessing.
+    #[command(flatten)]
+    pub throttle: ThrottleConfig,
 }
 
 fn known_store(url: &str) -> Result<String, String> {

@@ -57,6 +57,7 @@ fn account(n: u64) -> Account {
         id: id(b"user", n),
         email: format!("user{}@example.org", n + 1),
         roles: Words(vec!["user".into()]),
+        email_verified_at: Some(moment(n)),
         created_at: moment(n),
         profile: Profile { display_name: format!("User {}", n + 1), ..Profile::default() },
     }

@@ -102,6 +102,33 @@ fn without_a_subcommand_it_serves() {
 }
 
 #[test]
+fn an_operator_makes_the_first_administrator_and_proves_addresses() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = sqlite(folder.path());
+    assert!(program(&url, &["seed", "--users", "3", "--items", "0"]).status().unwrap().success());
+    let made = program(&url, &["roles", "User3@example.org", "user", "admin"]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let (_origin, address) = address(start(&url, &["--listen", "127.0.0.1:0"]));
+    let answer = login(&address);
+    assert!(answer.contains(r#""roles":["user","admin"]"#), "{answer}");
+
+    let token = program(&url, &["verification", "user3@example.org"]).output().unwrap();
+    let body = format!(r#"{{"token":"{}"}}"#, String::from_utf8(token.stdout).unwrap().trim());
+    let answer = ask(
+        &address,
+        &format!(
+            "POST /auth/verify-email HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        ),
+    );
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    for wrong in [["roles", "nobody@example.org", "user"], ["roles", "user3@example.org", "king"]] {
+        assert!(!program(&url, &wrong).output().unwrap().status.success(), "{wrong:?}");
+    }
+}
+
+#[test]
 fn what_cannot_work_is_refused_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let url = sqlite(folder.path());

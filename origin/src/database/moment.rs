@@ -37,6 +37,18 @@ impl Moment {
         self.0.as_second()
     }
 
+    /// Microseconds since 1970.
+    #[must_use]
+    pub fn microseconds(self) -> i64 {
+        self.0.as_microsecond()
+    }
+
+    /// Back from [`Moment::microseconds`]; `None` beyond all years.
+    #[must_use]
+    pub fn from_microseconds(since_1970: i64) -> Option<Self> {
+        Timestamp::from_microsecond(since_1970).map(Self).ok()
+    }
+
     /// The instant itself.
     #[must_use]
     pub fn timestamp(self) -> Timestamp {

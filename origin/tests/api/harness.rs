@@ -21,8 +21,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 use weir_origin::{
+    admin,
     app::{self, App},
     config::ServeConfig,
+    database::{Moment, Words},
+    token::Token,
 };
 use weir_testkit::{Postgres, Redis};
 
@@ -130,12 +133,22 @@ impl Origin {
         registered.is(StatusCode::CREATED);
         let login = self.login(&email, PASSWORD).await.is(StatusCode::OK);
         let (id, token) = (login.text("/user/id"), login.text("/token"));
-        let identity = identity(&id);
+        let identity = identity(&id, &token, &["user"]);
         Person { id, email, token, identity }
     }
 
     pub(crate) async fn login(&self, email: &str, password: &str) -> Answer {
         self.post("/auth/login").json(json!({ "email": email, "password": password })).send().await
+    }
+
+    /// Somebody with more than the role of everybody.
+    pub(crate) async fn person_with(&self, name: &str, role: &str) -> Person {
+        let person = self.person(name).await;
+        let roles = Words(vec!["user".into(), role.into()]);
+        let id = person.id.parse().unwrap();
+        assert!(admin::sql::give_roles(&self.app.database, None, id, &roles, Moment::now()).await.unwrap());
+        let identity = identity(&person.id, &person.token, &["user", role]);
+        Person { identity, ..person }
     }
 
     /// Makes an item and gives its id.
@@ -168,10 +181,11 @@ pub(crate) struct Person {
 }
 
 /// What the edge would sign for a user.
-pub(crate) fn identity(user: &str) -> String {
+pub(crate) fn identity(user: &str, token: &str, roles: &[&str]) -> String {
     let now = get_current_timestamp();
+    let session = Token::parse(token).unwrap().hash().session_id();
     signed(
-        json!({ "sub": user, "sid": "s", "email": "e", "roles": ["user"], "iat": now, "exp": now + 30, "iss": "weir" }),
+        json!({ "sub": user, "sid": session, "email": "e", "roles": roles, "iat": now, "exp": now + 30, "iss": "weir" }),
         SECRET,
     )
 }
@@ -249,6 +263,13 @@ impl Answer {
         assert_eq!(answer.body["error"]["code"], code, "{:#}", answer.body);
         assert!(answer.body["error"]["message"].is_string());
         answer
+    }
+
+    /// The ids of a list, in its order.
+    #[track_caller]
+    pub(crate) fn ids(&self, list: &str) -> Vec<String> {
+        let rows = self.body[list].as_array().unwrap_or_else(|| panic!("{list}: {:#}", self.body));
+        rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
     }
 
     /// The fields that have problems.

@@ -4,6 +4,9 @@
 #[macro_use]
 mod harness;
 mod accounts;
+mod admin;
 mod items;
+mod notes;
+mod posts;
 mod refusals;
 mod sessions;
