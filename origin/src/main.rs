@@ -15,7 +15,7 @@ use weir_origin::{
     app::{self, App, StartError},
     config::{DatabaseConfig, PasswordConfig, ServeConfig},
     database::{Database, Moment, Words},
-    seed,
+    seed::{self, Volume},
     verification::Verifications,
 };
 
@@ -65,12 +65,8 @@ struct VerificationConfig {
 
 #[derive(Args)]
 struct SeedConfig {
-    /// Users `user1@example.org`, `user2@example.org`, …
-    #[arg(long, default_value_t = 100)]
-    users: u64,
-    /// Items, spread over the users.
-    #[arg(long, default_value_t = 1000)]
-    items: u64,
+    #[command(flatten)]
+    volume: Volume,
     #[command(flatten)]
     database: DatabaseConfig,
     #[command(flatten)]
@@ -142,8 +138,13 @@ async fn migrate(config: DatabaseConfig) -> Result<(), StartError> {
 
 async fn fill(config: SeedConfig) -> Result<(), StartError> {
     let database = Database::open(&config.database).await?;
-    seed::seed(&database, &config.passwords, config.users, config.items).await?;
-    println!("{} users (password {:?}) and {} items", config.users, seed::PASSWORD, config.items);
+    seed::seed(&database, &config.passwords, &config.volume, Moment::now()).await?;
+    println!(
+        "{} users (password {:?}) and {} items",
+        config.volume.users,
+        seed::PASSWORD,
+        config.volume.items
+    );
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Statements over `users` and `profiles`.
 
-use sqlx::{QueryBuilder, Result};
+use sqlx::Result;
 use uuid::Uuid;
 
 use super::{Account, Profile};
@@ -41,42 +41,6 @@ pub async fn insert(database: &Database, account: &Account, password_hash: &str)
             .bind(&account.profile.bio)
             .bind(&account.profile.avatar_url)
             .bind(account.created_at)
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await
-    })
-}
-
-/// Adds many accounts in two statements; those whose id or e-mail exists are left as they are.
-///
-/// # Errors
-/// What the store said.
-pub async fn insert_all(database: &Database, accounts: &[Account], password_hash: &str) -> Result<()> {
-    on!(database, |pool| {
-        let mut transaction = pool.begin().await?;
-        QueryBuilder::new("INSERT INTO users (id, email, password_hash, roles, created_at, updated_at) ")
-            .push_values(accounts, |mut row, account| {
-                row.push_bind(account.id)
-                    .push_bind(&account.email)
-                    .push_bind(password_hash)
-                    .push_bind(&account.roles)
-                    .push_bind(account.created_at)
-                    .push_bind(account.created_at);
-            })
-            .push(" ON CONFLICT DO NOTHING")
-            .build()
-            .execute(&mut *transaction)
-            .await?;
-        QueryBuilder::new("INSERT INTO profiles (user_id, display_name, bio, avatar_url, updated_at) ")
-            .push_values(accounts, |mut row, account| {
-                row.push_bind(account.id)
-                    .push_bind(&account.profile.display_name)
-                    .push_bind(&account.profile.bio)
-                    .push_bind(&account.profile.avatar_url)
-                    .push_bind(account.created_at);
-            })
-            .push(" ON CONFLICT DO NOTHING")
-            .build()
             .execute(&mut *transaction)
             .await?;
         transaction.commit().await

@@ -80,20 +80,9 @@ pub async fn find(database: &Database, owner: Uuid, id: Uuid) -> Result<Option<I
 /// # Errors
 /// A foreign key violation when there is no such owner.
 pub async fn insert(database: &Database, owner: Uuid, items: &[Item]) -> Result<()> {
-    insert_all(database, items.iter().map(|item| (owner, item))).await
-}
-
-/// Adds items of many owners in one statement; those whose id exists are left as they are.
-///
-/// # Errors
-/// A foreign key violation when an owner does not exist.
-pub async fn insert_all<'a>(
-    database: &Database,
-    items: impl Iterator<Item = (Uuid, &'a Item)>,
-) -> Result<()> {
     on!(database, |pool| {
         QueryBuilder::new(concat!("INSERT INTO items (user_id, ", columns!(), ") "))
-            .push_values(items, |mut row, (owner, item)| {
+            .push_values(items, |mut row, item| {
                 let Item { id, version, draft, created_at, updated_at } = item;
                 row.push_bind(owner).push_bind(id).push_bind(version);
                 row.push_bind(&draft.kind).push_bind(&draft.title).push_bind(&draft.content);
