@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     app::{App, PRIVATE},
-    database::{Moment, Words},
+    database::{Moment, Scope, Words, read},
     fields::{Fields, rule},
     identity::{Caller, CallerOrBearer},
     refusal::Refusal,
@@ -99,7 +99,13 @@ async fn me(
     CallerOrBearer(caller): CallerOrBearer,
 ) -> Result<impl IntoResponse, Refusal> {
     // A deleted account may have an identity for a few seconds more.
-    let account = sql::find(&app.database, caller.user_id).await?.ok_or(Refusal::Unauthenticated)?;
+    let user = caller.user_id;
+    let mut account = read!(app, Scope::Of(user), |db| sql::find(db, user))?;
+    if account.is_none() && !app.replicas.is_empty() {
+        // Perhaps it is newer than the replica's last word.
+        account = sql::find(&app.database, user).await?;
+    }
+    let account = account.ok_or(Refusal::Unauthenticated)?;
     Ok((PRIVATE, Json(account)))
 }
 

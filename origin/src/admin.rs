@@ -19,7 +19,7 @@ use crate::{
     accounts::{Account, ROLES},
     app::{App, PRIVATE},
     cursor::Walk,
-    database::{Moment, Words},
+    database::{Moment, Scope, Words, read},
     fields::{Fields, QueryFields, parse_id, rule},
     identity::Caller,
     refusal::Refusal,
@@ -55,7 +55,8 @@ async fn list(
     };
     let walk = Walk::take(&mut query, &app.cursors, format!("users {filter:?}"));
     let walk = query.finish(walk).map_err(Refusal::InvalidQuery)?;
-    let users = sql::page(&app.database, caller.user_id, &filter, walk.after, walk.count()).await?;
+    let (admin, after, count) = (caller.user_id, walk.after, walk.count());
+    let users = read!(app, Scope::Of(admin), |db| sql::page(db, admin, &filter, after, count))?;
     Ok((PRIVATE, Json(walk.page("users", users, |user: &Account| user.id))))
 }
 

@@ -21,7 +21,7 @@ use crate::{
     accounts, admin,
     config::ServeConfig,
     cursor::Cursors,
-    database::{Database, Moment},
+    database::{Database, Moment, Replicas, Scope},
     health, idempotency,
     identity::Identities,
     items, notes,
@@ -46,8 +46,10 @@ const KEYS_LIVE: SignedDuration = SignedDuration::from_hours(24);
 
 /// What all requests share.
 pub struct App {
-    /// The store.
+    /// The store, and everything that writes.
     pub database: Database,
+    /// Who else may be read from.
+    pub replicas: Replicas,
     /// Where sessions are published, if anywhere.
     pub redis: Option<ConnectionManager>,
     /// Hashes and checks passwords.
@@ -80,6 +82,7 @@ impl App {
         let redis = config.redis_url.as_deref().map(sessions::published::connect).transpose()?;
         Ok(Arc::new(Self {
             database: Database::open(&config.database).await?,
+            replicas: Replicas::new(&config.database, redis.clone())?,
             throttle: Throttle::new(&config.throttle, redis.clone()),
             redis,
             passwords: Passwords::new(&config.passwords)?,
@@ -106,6 +109,7 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(async || Refusal::NotFound)
         .method_not_allowed_fallback(async || Refusal::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), mark_writes))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
         .with_state(app)
 }
@@ -121,6 +125,8 @@ pub async fn serve(
     stop_within: Duration,
 ) -> std::io::Result<()> {
     let sweeper = tokio::spawn(sweep(Arc::clone(&app)));
+    let watched = Arc::clone(&app);
+    let watch = tokio::spawn(async move { watched.replicas.watch(&watched.database).await });
     // Small answers in a conversation: waiting to fill a packet would only add delay.
     let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
     let (told, stopping) = tokio::sync::oneshot::channel();
@@ -141,6 +147,7 @@ pub async fn serve(
         }
     };
     sweeper.abort();
+    watch.abort();
     // What still runs may hold connections: closing waits for them, but not for long.
     let _ = timeout(Duration::from_secs(1), app.database.close()).await;
     served
@@ -164,6 +171,24 @@ async fn sweep(app: Arc<App>) {
             }
         }
     }
+}
+
+/// Whoever wrote reads from the primary for a while. Here for all resources: a new one cannot forget it.
+async fn mark_writes(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    let caller = app.identities.caller(request.headers()).ok().flatten();
+    let posts = request.uri().path().starts_with("/posts");
+    let response = next.run(request).await;
+    // Also after an error: a statement may have been done before it.
+    if let Some(caller) = caller {
+        app.replicas.wrote(Scope::Of(caller.user_id)).await;
+    }
+    if posts {
+        app.replicas.wrote(Scope::Posts).await;
+    }
+    response
 }
 
 /// Writes one record per request, and says which instance answered.

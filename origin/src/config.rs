@@ -31,6 +31,16 @@ pub struct DatabaseConfig {
     /// Idle time in seconds after which a connection above the minimum is closed.
     #[arg(long, env = "WEIR_POOL_IDLE", default_value = "600", value_parser = seconds)]
     pub pool_idle: Duration,
+    /// Instances that share the database, to warn at the start when all of their pools are more than its `max_connections`.
+    #[arg(long, env = "WEIR_INSTANCES", default_value = "1")]
+    pub instances: NonZeroU32,
+    /// Streaming replicas that may answer reads, `postgres://…`, with commas between them. Only with Postgres.
+    #[arg(long = "replica-url", env = "WEIR_REPLICA_URLS", hide_env_values = true, value_delimiter = ',')]
+    pub replica_urls: Vec<String>,
+    /// Seconds that a replica may lag behind and still be asked; also how long a writer's reads go to the primary. Two: longer than a
+    /// replica in good health ever lags, short enough that few reads follow a write.
+    #[arg(long, env = "WEIR_REPLICA_LAG", default_value = "2", value_parser = seconds)]
+    pub replica_lag: Duration,
 }
 
 /// How expensive a password hash is. OWASP's first choice for argon2id with one lane: 19 MiB and two passes.

@@ -20,7 +20,7 @@ use crate::{
     app::{App, PRIVATE},
     conditions::{self, IfMatch},
     cursor::Walk,
-    database::{Moment, Words},
+    database::{Moment, Scope, Words, read},
     fields::{Fields, QueryFields, parse_id, rule},
     idempotency::IdempotencyKey,
     identity::Caller,
@@ -116,7 +116,8 @@ async fn list(
     let walk = format!("items {} {filter:?}", caller.user_id);
     let walk = Walk::take(&mut query, &app.cursors, walk);
     let walk = query.finish(walk).map_err(Refusal::InvalidQuery)?;
-    let items = sql::page(&app.database, caller.user_id, &filter, walk.after, walk.count()).await?;
+    let (owner, after, count) = (caller.user_id, walk.after, walk.count());
+    let items = read!(app, Scope::Of(owner), |db| sql::page(db, owner, &filter, after, count))?;
     Ok((stored_by_edge(&caller, None), Json(walk.page("items", items, |item: &Item| item.id))))
 }
 
@@ -184,7 +185,9 @@ async fn read(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let item = sql::find(&app.database, caller.user_id, parse_id(&id)?).await?.ok_or(Refusal::NotFound)?;
+    let (owner, id) = (caller.user_id, parse_id(&id)?);
+    let item = read!(app, Scope::Of(owner), |db| sql::find(db, owner, id))?;
+    let item = item.ok_or(Refusal::NotFound)?;
     let head = (stored_by_edge(&caller, Some(item.id)), [(header::ETAG, conditions::tag(item.version))]);
     Ok(if conditions::is_known(&headers, item.version) {
         (StatusCode::NOT_MODIFIED, head).into_response()

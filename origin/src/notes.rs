@@ -20,7 +20,7 @@ use crate::{
     app::{App, PRIVATE},
     conditions::{self, IfMatch},
     cursor::Walk,
-    database::Moment,
+    database::{Moment, Scope, read},
     fields::{Fields, QueryFields, parse_id, rule},
     idempotency::IdempotencyKey,
     identity::Caller,
@@ -131,7 +131,8 @@ async fn list(
     let walk = format!("notes {} {filter:?}", caller.user_id);
     let walk = Walk::take(&mut query, &app.cursors, walk);
     let walk = query.finish(walk).map_err(Refusal::InvalidQuery)?;
-    let lines = sql::page(&app.database, caller.user_id, &filter, walk.after, walk.count()).await?;
+    let (owner, after, count) = (caller.user_id, walk.after, walk.count());
+    let lines = read!(app, Scope::Of(owner), |db| sql::page(db, owner, &filter, after, count))?;
     Ok((PRIVATE, Json(walk.page("notes", lines, |line: &Line| (line.updated_at, line.id)))))
 }
 
@@ -164,7 +165,9 @@ async fn read(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let note = sql::find(&app.database, caller.user_id, parse_id(&id)?).await?.ok_or(Refusal::NotFound)?;
+    let (owner, id) = (caller.user_id, parse_id(&id)?);
+    let note = read!(app, Scope::Of(owner), |db| sql::find(db, owner, id))?;
+    let note = note.ok_or(Refusal::NotFound)?;
     Ok(if conditions::is_known(&headers, note.version) {
         (StatusCode::NOT_MODIFIED, PRIVATE, [(header::ETAG, conditions::tag(note.version))]).into_response()
     } else {

@@ -21,7 +21,7 @@ use crate::{
     app::{App, PRIVATE},
     conditions::{self, IfMatch},
     cursor::Walk,
-    database::Moment,
+    database::{Moment, Scope, read},
     fields::{Fields, QueryFields, parse_id, rule},
     idempotency::IdempotencyKey,
     identity::Caller,
@@ -110,13 +110,14 @@ async fn list(
     let author = query.optional("author", None, rule::id);
     let walk = Walk::take(&mut query, &app.cursors, format!("posts {author:?}"));
     let walk = query.finish(walk).map_err(Refusal::InvalidQuery)?;
-    let posts = sql::page(&app.database, author, walk.after, walk.count()).await?;
+    let (after, count) = (walk.after, walk.count());
+    let posts = read!(app, Scope::Posts, |db| sql::page(db, author, after, count))?;
     Ok((for_everybody(KEPT, None), Json(walk.page("posts", posts, |post: &Post| post.id))))
 }
 
 async fn top(State(app): State<Arc<App>>) -> Result<impl IntoResponse, Refusal> {
     let since = Moment::cut(Moment::now().timestamp() - TOP_OF);
-    let posts = sql::top(&app.database, since, TOP).await?;
+    let posts = read!(app, Scope::Nobody, |db| sql::top(db, since, TOP))?;
     Ok((for_everybody(TOP_KEPT, None), Json(json!({ "posts": posts }))))
 }
 
@@ -145,7 +146,8 @@ async fn read(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let post = sql::find(&app.database, parse_id(&id)?).await?.ok_or(Refusal::NotFound)?;
+    let id = parse_id(&id)?;
+    let post = read!(app, Scope::Posts, |db| sql::find(db, id))?.ok_or(Refusal::NotFound)?;
     let head = (for_everybody(KEPT, Some(post.id)), [(header::ETAG, conditions::tag(post.version))]);
     Ok(if conditions::is_known(&headers, post.version) {
         (StatusCode::NOT_MODIFIED, head).into_response()

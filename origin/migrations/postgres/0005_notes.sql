@@ -18,6 +18,8 @@ CREATE TABLE notes (
 -- Query: the list of any of the three places, from the index alone: it has every column that the list shows.
 CREATE INDEX notes_of_user ON notes (user_id, is_trashed, is_archived, updated_at, id) INCLUDE (title, is_pinned);
 -- Query: ?pinned=true
-CREATE INDEX notes_pinned ON notes (user_id, updated_at, id) WHERE is_pinned AND NOT is_archived AND NOT is_trashed;
+CREATE INDEX notes_pinned ON notes (user_id, updated_at, id) INCLUDE (title, is_pinned)
+    WHERE is_pinned AND NOT is_archived AND NOT is_trashed;
 -- Query: ?favourite=true
-CREATE INDEX notes_favourite ON notes (user_id, updated_at, id) WHERE is_favourite AND NOT is_archived AND NOT is_trashed;
+CREATE INDEX notes_favourite ON notes (user_id, updated_at, id) INCLUDE (title, is_pinned)
+    WHERE is_favourite AND NOT is_archived AND NOT is_trashed;

@@ -33,7 +33,13 @@ pub(crate) const SECRET: &str = "a test's secret of more than thirty-two bytes";
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
 /// One server for this test process, one database for each test.
-static POSTGRES: LazyLock<Postgres> = LazyLock::new(Postgres::start);
+pub(crate) static POSTGRES: LazyLock<Postgres> = LazyLock::new(|| {
+    // For the tests of plans; the log says whose line it is.
+    Postgres::start_with(&[
+        "shared_preload_libraries=pg_stat_statements,auto_explain",
+        "log_line_prefix=<%d> ",
+    ])
+});
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Store {
@@ -87,18 +93,21 @@ impl Origin {
             Store::Sqlite => format!("sqlite://{}", folder.path().join("test.db").display()),
             Store::Postgres => POSTGRES.create_database(),
         };
+        Self::start_on(database_url, redis, folder, &[]).await
+    }
+
+    /// On a store that is there, with further arguments.
+    pub(crate) async fn start_on(
+        database_url: String,
+        redis: Option<Redis>,
+        folder: TempDir,
+        further: &[&str],
+    ) -> Self {
         // The real defaults, but cheap passwords and few connections.
         let mut args = vec!["test", "--identity-secret", SECRET, "--database-url", &database_url];
-        args.extend([
-            "--argon2-memory",
-            "8",
-            "--argon2-passes",
-            "1",
-            "--pool-min",
-            "0",
-            "--pool-acquire",
-            "2",
-        ]);
+        args.extend(["--argon2-memory", "8", "--argon2-passes", "1"]);
+        args.extend(["--pool-min", "0", "--pool-acquire", "2"]);
+        args.extend(further);
         let redis_url = redis.as_ref().map(Redis::url);
         if let Some(url) = &redis_url {
             args.extend(["--redis-url", url]);

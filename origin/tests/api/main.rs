@@ -7,6 +7,8 @@ mod accounts;
 mod admin;
 mod items;
 mod notes;
+mod plans;
 mod posts;
 mod refusals;
+mod replicas;
 mod sessions;
