@@ -2,7 +2,10 @@
 
 pub mod sql;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json, Router,
@@ -11,13 +14,14 @@ use axum::{
     response::IntoResponse,
     routing::{get, post, put},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
     app::{App, PRIVATE},
-    database::{Moment, Scope, Words, read},
+    cache::Kind,
+    database::{Moment, Words},
     fields::{Fields, rule},
     identity::{Caller, CallerOrBearer},
     refusal::Refusal,
@@ -28,8 +32,11 @@ use crate::{
 /// The roles there are, least first; the first is that of everybody who registers.
 pub const ROLES: [&str; 3] = ["user", "moderator", "admin"];
 
+/// `user:profile:{id}` keeps an [`Account`]. Five minutes: as long as a person looks around, and every write ends it.
+pub const CACHED: Kind = Kind { prefix: "user:profile", life: Duration::from_secs(300) };
+
 /// An account as its owner sees it.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, Deserialize, FromRow)]
 #[serde(rename_all = "camelCase")]
 pub struct Account {
     /// UUID version 7.
@@ -49,7 +56,7 @@ pub struct Account {
 }
 
 /// What an account's owner tells others; empty until it is first written.
-#[derive(Debug, Clone, Default, Serialize, FromRow)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, FromRow)]
 #[serde(rename_all = "camelCase")]
 pub struct Profile {
     /// At most 100 characters.
@@ -99,12 +106,8 @@ async fn me(
     CallerOrBearer(caller): CallerOrBearer,
 ) -> Result<impl IntoResponse, Refusal> {
     // A deleted account may have an identity for a few seconds more.
-    let user = caller.user_id;
-    let mut account = read!(app, Scope::Of(user), |db| sql::find(db, user))?;
-    if account.is_none() && !app.replicas.is_empty() {
-        // Perhaps it is newer than the replica's last word.
-        account = sql::find(&app.database, user).await?;
-    }
+    let id = caller.user_id.to_string();
+    let account = app.cache.get(CACHED, &id, sql::find(&app.database, caller.user_id)).await?;
     let account = account.ok_or(Refusal::Unauthenticated)?;
     Ok((PRIVATE, Json(account)))
 }
@@ -120,7 +123,9 @@ async fn replace_profile(
         avatar_url: fields.optional("avatarUrl", None, rule::url),
     };
     let profile = fields.finish(profile).map_err(Refusal::Invalid)?;
-    if !sql::replace_profile(&app.database, caller.user_id, &profile, Moment::now()).await? {
+    let user = caller.user_id;
+    let write = sql::replace_profile(&app.database, user, &profile, Moment::now());
+    if !app.cache.around(&[(CACHED, &user.to_string())], write).await? {
         return Err(Refusal::Unauthenticated);
     }
     Ok((PRIVATE, Json(profile)))
@@ -136,7 +141,8 @@ async fn verify_email(State(app): State<Arc<App>>, mut fields: Fields) -> Result
     let proven = fields.finish(proven).map_err(Refusal::Invalid)?;
     let Proven { user, email } = proven.ok_or(Refusal::NotFound)?;
     // Of that address only: a token for an earlier one proves nothing about the present one.
-    if !sql::verify_email(&app.database, user, &email, now).await? {
+    let write = sql::verify_email(&app.database, user, &email, now);
+    if !app.cache.around(&[(CACHED, &user.to_string())], write).await? {
         return Err(Refusal::NotFound);
     }
     Ok((StatusCode::NO_CONTENT, PRIVATE))

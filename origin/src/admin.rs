@@ -16,7 +16,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use crate::{
-    accounts::{Account, ROLES},
+    accounts::{Account, CACHED, ROLES},
     app::{App, PRIVATE},
     cursor::Walk,
     database::{Moment, Scope, Words, read},
@@ -75,7 +75,8 @@ async fn give_roles(
     }
     let roles = fields.required("roles", None, roles);
     let roles = fields.finish(roles).map_err(Refusal::Invalid)?;
-    if !sql::give_roles(&app.database, Some(caller.user_id), id, &roles, Moment::now()).await? {
+    let write = sql::give_roles(&app.database, Some(caller.user_id), id, &roles, Moment::now());
+    if !app.cache.around(&[(CACHED, &id.to_string())], write).await? {
         return Err(Refusal::NotFound);
     }
     sessions::end_all(&app, id, Which::All).await?;

@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     accounts, admin,
+    cache::Cache,
     config::ServeConfig,
     cursor::Cursors,
     database::{Database, Moment, Replicas, Scope},
@@ -48,6 +49,8 @@ const KEYS_LIVE: SignedDuration = SignedDuration::from_hours(24);
 pub struct App {
     /// The store, and everything that writes.
     pub database: Database,
+    /// What is kept of reads.
+    pub cache: Cache,
     /// Who else may be read from.
     pub replicas: Replicas,
     /// Where sessions are published, if anywhere.
@@ -82,6 +85,7 @@ impl App {
         let redis = config.redis_url.as_deref().map(sessions::published::connect).transpose()?;
         Ok(Arc::new(Self {
             database: Database::open(&config.database).await?,
+            cache: Cache::new(redis.clone()),
             replicas: Replicas::new(&config.database, redis.clone())?,
             throttle: Throttle::new(&config.throttle, redis.clone()),
             redis,

@@ -11,6 +11,7 @@
 //! - [`refusal`]: the one table from "no" to status, code and sentence
 //! - [`conditions`], [`idempotency`]: what makes writes safe to race and to repeat
 //! - [`cursor`], [`password`], [`token`], [`verification`]: the small cryptographic nouns
+//! - [`cache`]: reads that Redis keeps until the next write
 //! - [`throttle`]: how often one may guess
 //! - [`database`]: one enum over both stores, and the two column types they do not share
 //! - [`seed`]: demo users and items, the same in every run
@@ -18,6 +19,7 @@
 pub mod accounts;
 pub mod admin;
 pub mod app;
+pub mod cache;
 pub mod conditions;
 pub mod config;
 pub mod cursor;

@@ -2,7 +2,7 @@
 
 pub mod sql;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -12,13 +12,14 @@ use axum::{
     routing::{get, put},
 };
 use jiff::SignedDuration;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
     app::{App, PRIVATE},
+    cache::Kind,
     conditions::{self, IfMatch},
     cursor::Walk,
     database::{Moment, Scope, read},
@@ -39,8 +40,11 @@ const TOP_KEPT: &str = "max-age=300";
 /// A PATCH reads, merges and writes; so often it tries again when another write came in between.
 const PATCH_TRIES: usize = 5;
 
+/// `posts:top` keeps the top ten, as long as the edge does. A like may wait; what is changed or removed must not.
+pub const CACHED: Kind = Kind { prefix: "posts", life: Duration::from_secs(300) };
+
 /// A post with its author.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, Deserialize, FromRow)]
 #[serde(rename_all = "camelCase")]
 pub struct Post {
     /// UUID version 7: in the order of creation.
@@ -62,7 +66,7 @@ pub struct Post {
 }
 
 /// Who wrote a post, as everybody may see it.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, Deserialize, FromRow)]
 #[serde(rename_all = "camelCase")]
 pub struct Author {
     /// The account's id.
@@ -75,7 +79,7 @@ pub struct Author {
 }
 
 /// What an author writes.
-#[derive(Debug, Clone, Default, Serialize, FromRow)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, FromRow)]
 pub struct Draft {
     /// 1 to 200 characters.
     pub title: String,
@@ -84,7 +88,7 @@ pub struct Draft {
 }
 
 /// A post among the most liked.
-#[derive(Debug, Serialize, FromRow)]
+#[derive(Debug, Serialize, Deserialize, FromRow)]
 pub struct Liked {
     /// The post.
     #[serde(flatten)]
@@ -117,7 +121,9 @@ async fn list(
 
 async fn top(State(app): State<Arc<App>>) -> Result<impl IntoResponse, Refusal> {
     let since = Moment::cut(Moment::now().timestamp() - TOP_OF);
-    let posts = read!(app, Scope::Nobody, |db| sql::top(db, since, TOP))?;
+    // Not of a replica: what it lacks would be kept.
+    let posts = app.cache.get(CACHED, "top", async { sql::top(&app.database, since, TOP).await.map(Some) });
+    let posts = posts.await?.unwrap_or_default();
     Ok((for_everybody(TOP_KEPT, None), Json(json!({ "posts": posts }))))
 }
 
@@ -175,7 +181,8 @@ async fn change(
         let draft = Draft::take(&mut fields, Some(post.draft));
         post.draft = fields.finish(draft).map_err(Refusal::Invalid)?;
         let now = Moment::now();
-        if sql::update(&app.database, caller.user_id, id, post.version, &post.draft, now).await? {
+        let write = sql::update(&app.database, caller.user_id, id, post.version, &post.draft, now);
+        if app.cache.around(&[(CACHED, "top")], write).await? {
             (post.version, post.updated_at) = (post.version + 1, now);
             return Ok(written(post));
         }
@@ -194,7 +201,8 @@ async fn delete(
     let post = sql::find(&app.database, id).await?.ok_or(Refusal::NotFound)?;
     if_match.admit(post.version)?;
     let version = if_match.is_given().then_some(post.version);
-    match (sql::delete(&app.database, caller.user_id, id, version).await?, version) {
+    let write = sql::delete(&app.database, caller.user_id, id, version);
+    match (app.cache.around(&[(CACHED, "top")], write).await?, version) {
         (true, _) => Ok((StatusCode::NO_CONTENT, PRIVATE)),
         // Somebody wrote in between, or it is not the caller's: the former only to its author.
         (false, Some(_)) if post.author.author_id == caller.user_id => Err(Refusal::PreconditionFailed),

@@ -5,6 +5,7 @@
 mod harness;
 mod accounts;
 mod admin;
+mod cache;
 mod items;
 mod notes;
 mod plans;
