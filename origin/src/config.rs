@@ -60,8 +60,12 @@ pub struct ThrottleConfig {
     /// Seconds for which failed logins are remembered.
     #[arg(long, env = "WEIR_LOGIN_WINDOW", default_value = "900", value_parser = seconds)]
     pub login_window: Duration,
-    /// Failed logins of one account within that time; then 429. Ten leave room for a forgotten password, and guess nothing.
-    #[arg(long, env = "WEIR_LOGIN_TRIES_ACCOUNT", default_value = "10")]
+    /// Failed logins of one account from one address within that time; then 429. Ten leave room for a forgotten password, and guess
+    /// nothing.
+    #[arg(long, env = "WEIR_LOGIN_TRIES", default_value = "10")]
+    pub login_tries: NonZeroU32,
+    /// Failed logins of one account from everywhere; more, because whoever reaches it keeps the owner out, too.
+    #[arg(long, env = "WEIR_LOGIN_TRIES_ACCOUNT", default_value = "100")]
     pub login_tries_account: NonZeroU32,
     /// Failed logins from one address; a hundred, because an office may be behind it.
     #[arg(long, env = "WEIR_LOGIN_TRIES_ADDRESS", default_value = "100")]
