@@ -14,6 +14,7 @@ use axum::{
     response::IntoResponse,
     routing::{get, post, put},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -36,7 +37,7 @@ pub const ROLES: [&str; 3] = ["user", "moderator", "admin"];
 pub const CACHED: Kind = Kind { prefix: "user:profile", life: Duration::from_secs(300) };
 
 /// An account as its owner sees it.
-#[derive(Debug, Clone, Serialize, Deserialize, FromRow)]
+#[derive(Debug, Clone, Serialize, Deserialize, FromRow, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Account {
     /// UUID version 7.
@@ -56,12 +57,14 @@ pub struct Account {
 }
 
 /// What an account's owner tells others; empty until it is first written.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, FromRow)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, FromRow, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Profile {
     /// At most 100 characters.
+    #[schemars(length(max = 100))]
     pub display_name: String,
     /// At most 2000 characters.
+    #[schemars(default, length(max = 2000))]
     pub bio: String,
     /// A picture.
     pub avatar_url: Option<String>,

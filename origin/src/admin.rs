@@ -13,6 +13,7 @@ use axum::{
     response::IntoResponse,
     routing::{get, put},
 };
+use schemars::JsonSchema;
 use serde_json::{Value, json};
 
 use crate::{
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// Which accounts the list has; each condition that is there must hold.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, JsonSchema)]
 pub struct Filter {
     /// With this role.
     pub role: Option<String>,

@@ -25,7 +25,7 @@ use crate::{
     database::{Database, Moment, Replicas, Scope},
     health, idempotency,
     identity::Identities,
-    items, notes,
+    items, notes, openapi,
     password::Passwords,
     posts,
     refusal::Refusal,
@@ -110,6 +110,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(notes::routes())
         .merge(posts::routes())
         .merge(health::routes())
+        .merge(openapi::routes())
         .fallback(async || Refusal::NotFound)
         .method_not_allowed_fallback(async || Refusal::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

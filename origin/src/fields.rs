@@ -67,7 +67,7 @@ impl Fields {
         }
     }
 
-    /// SHA-256 of the fields that nobody took yet, the same for bodies that mean the same: names are sorted.
+    /// SHA-256 of the fields that nobody took yet, the same for a body that is sent again.
     #[must_use]
     pub fn fingerprint(&self, operation: &str) -> [u8; 32] {
         let body = serde_json::to_vec(&self.left).expect("JSON that was read can be written");

@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use sqlx::FromRow;
@@ -33,7 +34,7 @@ const BATCH_MOST: usize = 100;
 const PATCH_TRIES: usize = 5;
 
 /// A stored item.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Item {
     /// UUID version 7: in the order of creation.
@@ -52,22 +53,28 @@ pub struct Item {
 }
 
 /// What an owner writes.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Draft {
     /// A word, like `memory` or `letter`.
     #[serde(rename = "type")]
     #[sqlx(rename = "type")]
+    #[schemars(regex(pattern = "^[a-z0-9_-]{1,32}$"))]
     pub kind: String,
     /// 1 to 200 characters.
+    #[schemars(length(min = 1, max = 200))]
     pub title: String,
     /// At most 20 000 characters: a full page of them stays a few megabytes.
+    #[schemars(default, length(max = 20_000))]
     pub content: String,
     /// A word, like `joy`.
+    #[schemars(regex(pattern = "^[a-z0-9_-]{1,32}$"))]
     pub emotion_category: Option<String>,
     /// 0 to 100.
+    #[schemars(range(min = 0, max = 100))]
     pub importance_score: Option<i32>,
     /// At most 32.
+    #[schemars(default, length(max = 32))]
     pub keywords: Words,
     /// When to deliver it.
     pub scheduled_delivery: Option<Moment>,
@@ -78,15 +85,21 @@ pub struct Draft {
 }
 
 /// Which items a list has; each condition that is there must hold.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Filter {
     /// Of this type.
+    #[serde(rename = "type")]
+    #[schemars(regex(pattern = "^[a-z0-9_-]{1,32}$"))]
     pub kind: Option<String>,
     /// Of this emotion.
+    #[schemars(regex(pattern = "^[a-z0-9_-]{1,32}$"))]
     pub emotion_category: Option<String>,
     /// Of exactly this importance.
+    #[schemars(range(min = 0, max = 100))]
     pub importance_score: Option<i32>,
     /// With this among its keywords.
+    #[schemars(length(min = 1, max = 64))]
     pub keyword: Option<String>,
     /// With or without a delivery time.
     pub scheduled: Option<bool>,

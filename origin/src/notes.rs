@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use sqlx::FromRow;
@@ -33,7 +34,7 @@ const BATCH_MOST: usize = 100;
 const PATCH_TRIES: usize = 5;
 
 /// A stored note.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Note {
     /// UUID version 7.
@@ -52,25 +53,31 @@ pub struct Note {
 }
 
 /// What an owner writes.
-#[derive(Debug, Clone, Default, Serialize, FromRow)]
+#[derive(Debug, Clone, Default, Serialize, FromRow, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Draft {
     /// 1 to 200 characters.
+    #[schemars(length(min = 1, max = 200))]
     pub title: String,
     /// At most 20 000 characters.
+    #[schemars(default, length(max = 20_000))]
     pub content: String,
     /// Shown first by clients.
+    #[schemars(default)]
     pub is_pinned: bool,
     /// Dear to its owner.
+    #[schemars(default)]
     pub is_favourite: bool,
     /// In the archive; not with `is_trashed`.
+    #[schemars(default)]
     pub is_archived: bool,
     /// In the bin; not with `is_archived`.
+    #[schemars(default)]
     pub is_trashed: bool,
 }
 
 /// A line of the list: what is shown there and nothing else, so that an index can answer.
-#[derive(Debug, Serialize, FromRow)]
+#[derive(Debug, Serialize, FromRow, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Line {
     /// The note's.
@@ -84,11 +91,13 @@ pub struct Line {
 }
 
 /// Which notes a list has.
-#[derive(Debug)]
+#[derive(Debug, JsonSchema)]
 pub struct Filter {
     /// The archive instead of the desk.
+    #[schemars(default)]
     pub archived: bool,
     /// The bin instead of the desk.
+    #[schemars(default)]
     pub trashed: bool,
     /// Pinned ones, or the others.
     pub pinned: Option<bool>,

@@ -12,6 +12,7 @@ use axum::{
     routing::{get, put},
 };
 use jiff::SignedDuration;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::FromRow;
@@ -44,7 +45,7 @@ const PATCH_TRIES: usize = 5;
 pub const CACHED: Kind = Kind { prefix: "posts", life: Duration::from_secs(300) };
 
 /// A post with its author.
-#[derive(Debug, Clone, Serialize, Deserialize, FromRow)]
+#[derive(Debug, Clone, Serialize, Deserialize, FromRow, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Post {
     /// UUID version 7: in the order of creation.
@@ -66,7 +67,7 @@ pub struct Post {
 }
 
 /// Who wrote a post, as everybody may see it.
-#[derive(Debug, Clone, Serialize, Deserialize, FromRow)]
+#[derive(Debug, Clone, Serialize, Deserialize, FromRow, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Author {
     /// The account's id.
@@ -79,16 +80,18 @@ pub struct Author {
 }
 
 /// What an author writes.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, FromRow)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, FromRow, JsonSchema)]
 pub struct Draft {
     /// 1 to 200 characters.
+    #[schemars(length(min = 1, max = 200))]
     pub title: String,
     /// At most 20 000 characters.
+    #[schemars(default, length(max = 20_000))]
     pub content: String,
 }
 
 /// A post among the most liked.
-#[derive(Debug, Serialize, Deserialize, FromRow)]
+#[derive(Debug, Serialize, Deserialize, FromRow, JsonSchema)]
 pub struct Liked {
     /// The post.
     #[serde(flatten)]

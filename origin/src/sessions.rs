@@ -16,6 +16,7 @@ use axum::{
     routing::{delete, get, post},
 };
 use redis::aio::ConnectionManager;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -32,7 +33,7 @@ use crate::{
 };
 
 /// A session as the edge knows it, from Redis or from us; its names are the edge's, not camelCase.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Session {
     /// Whose session it is.
     pub user_id: Uuid,
@@ -200,15 +201,19 @@ pub enum Which {
 }
 
 /// A session as its owner sees it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Own {
-    id: String,
+pub struct Own {
+    /// Its public id.
+    pub id: String,
     /// Whether it is the one that asks.
-    current: bool,
-    user_agent: String,
-    created_at: Moment,
-    expires_at: Moment,
+    pub current: bool,
+    /// As the client called itself.
+    pub user_agent: String,
+    /// When it began.
+    pub created_at: Moment,
+    /// When it ends.
+    pub expires_at: Moment,
     #[serde(skip)]
     token: TokenHash,
 }

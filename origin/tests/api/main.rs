@@ -8,6 +8,7 @@ mod admin;
 mod cache;
 mod items;
 mod notes;
+mod openapi;
 mod plans;
 mod posts;
 mod refusals;
