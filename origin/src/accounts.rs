@@ -25,6 +25,7 @@ use crate::{
     database::{Moment, Words},
     fields::{Fields, rule},
     identity::{Caller, CallerOrBearer},
+    openapi::{TEXT, WEB},
     refusal::Refusal,
     sessions,
     verification::Proven,
@@ -61,12 +62,13 @@ pub struct Account {
 #[serde(rename_all = "camelCase")]
 pub struct Profile {
     /// At most 100 characters.
-    #[schemars(length(max = 100))]
+    #[schemars(length(max = 100), regex(pattern = TEXT))]
     pub display_name: String,
     /// At most 2000 characters.
-    #[schemars(default, length(max = 2000))]
+    #[schemars(default, length(max = 2000), regex(pattern = TEXT))]
     pub bio: String,
     /// A picture.
+    #[schemars(url, length(max = 2048), regex(pattern = WEB))]
     pub avatar_url: Option<String>,
 }
 

@@ -52,7 +52,7 @@ async fn list(
     let filter = Filter {
         role: query.optional("role", None, role),
         email: query.optional("email", None, rule::email),
-        verified: query.optional("verified", None, rule::yes_or_no),
+        verified: query.optional("verified", None, rule::written(rule::yes_or_no)),
     };
     let walk = Walk::take(&mut query, &app.cursors, format!("users {filter:?}"));
     let walk = query.finish(walk).map_err(Refusal::InvalidQuery)?;

@@ -125,7 +125,7 @@ pub struct Walk<'c, K> {
 impl<'c, K: Key> Walk<'c, K> {
     /// Takes `limit` and `cursor`; a cursor continues only `list`, which names owner and filters.
     pub fn take(query: &mut Fields, cursors: &'c Cursors, list: String) -> Self {
-        let limit = query.defaulted("limit", Some(PAGE), rule::integer(1..=PAGE_MOST));
+        let limit = query.defaulted("limit", Some(PAGE), rule::written(rule::integer(1..=PAGE_MOST)));
         let after = query.optional("cursor", None, |value| {
             let opened = value.as_str().and_then(|cursor| cursors.open(&list, cursor));
             opened.ok_or_else(|| "is not a cursor of this list".into())

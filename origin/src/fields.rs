@@ -232,29 +232,30 @@ pub mod rule {
         }
     }
 
-    /// A whole number in `range`; in a query it is written as text.
+    /// What a query says as text, for rules of numbers and of `true` and `false`.
+    pub fn written<T>(rule: impl Fn(Value) -> Result<T, String>) -> impl Fn(Value) -> Result<T, String> {
+        move |value| match value.as_str() {
+            Some("true") => rule(true.into()),
+            Some("false") => rule(false.into()),
+            Some(text) => rule(text.parse::<i64>().map_or(Value::Null, Into::into)),
+            None => rule(value),
+        }
+    }
+
+    /// A whole number in `range`.
     pub fn integer(range: RangeInclusive<i32>) -> impl Fn(Value) -> Result<i32, String> {
         move |value| {
-            let number = match value {
-                Value::Number(number) => number.as_i64(),
-                Value::String(text) => text.parse().ok(),
-                _ => None,
-            };
-            number
+            value
+                .as_i64()
                 .and_then(|n| i32::try_from(n).ok())
                 .filter(|n| range.contains(n))
                 .ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
         }
     }
 
-    /// `true` or `false`; in a query it is written as text.
+    /// `true` or `false`.
     pub fn yes_or_no(value: Value) -> Result<bool, String> {
-        match (value.as_bool(), value.as_str()) {
-            (Some(said), _) => Ok(said),
-            (None, Some("true")) => Ok(true),
-            (None, Some("false")) => Ok(false),
-            _ => Err("must be true or false".into()),
-        }
+        value.as_bool().ok_or_else(|| "must be true or false".into())
     }
 
     /// One id.
@@ -369,6 +370,12 @@ mod tests {
             ["2030-01-31", "2030-01-31T12:00:00", "-009999-01-02T00:00:00Z", "1969-12-31T23:59:59Z"]
         {
             assert!(rule::instant(json!(instant)).is_err(), "{instant}");
+        }
+        assert!(rule::integer(0..=9)(json!("5")).is_err());
+        assert_eq!(rule::written(rule::integer(0..=9))(json!("5")), Ok(5));
+        assert_eq!(rule::written(rule::yes_or_no)(json!("true")), Ok(true));
+        for text in ["", " 5", "5.0", "1e0", "10", "five", "true"] {
+            assert!(rule::written(rule::integer(0..=9))(json!(text)).is_err(), "{text}");
         }
         assert!(rule::words(1)(json!(["a", "b"])).is_err());
         assert!(rule::words(2)(json!(["a", 1])).is_err());

@@ -25,6 +25,7 @@ use crate::{
     fields::{Fields, QueryFields, parse_id, rule},
     idempotency::IdempotencyKey,
     identity::Caller,
+    openapi::{TEXT, WEB},
     refusal::{Refusal, owner_gone},
 };
 
@@ -62,10 +63,10 @@ pub struct Draft {
     #[schemars(regex(pattern = "^[a-z0-9_-]{1,32}$"))]
     pub kind: String,
     /// 1 to 200 characters.
-    #[schemars(length(min = 1, max = 200))]
+    #[schemars(length(min = 1, max = 200), regex(pattern = TEXT))]
     pub title: String,
     /// At most 20 000 characters: a full page of them stays a few megabytes.
-    #[schemars(default, length(max = 20_000))]
+    #[schemars(default, length(max = 20_000), regex(pattern = TEXT))]
     pub content: String,
     /// A word, like `joy`.
     #[schemars(regex(pattern = "^[a-z0-9_-]{1,32}$"))]
@@ -79,8 +80,10 @@ pub struct Draft {
     /// When to deliver it.
     pub scheduled_delivery: Option<Moment>,
     /// Where its picture, sound or film is.
+    #[schemars(url, length(max = 2048), regex(pattern = WEB))]
     pub media_url: Option<String>,
     /// Where its small picture is.
+    #[schemars(url, length(max = 2048), regex(pattern = WEB))]
     pub thumbnail_url: Option<String>,
 }
 
@@ -99,7 +102,7 @@ pub struct Filter {
     #[schemars(range(min = 0, max = 100))]
     pub importance_score: Option<i32>,
     /// With this among its keywords.
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 64), regex(pattern = TEXT))]
     pub keyword: Option<String>,
     /// With or without a delivery time.
     pub scheduled: Option<bool>,
@@ -121,9 +124,9 @@ async fn list(
     let filter = Filter {
         kind: query.optional("type", None, rule::word),
         emotion_category: query.optional("emotionCategory", None, rule::word),
-        importance_score: query.optional("importanceScore", None, rule::integer(0..=100)),
+        importance_score: query.optional("importanceScore", None, rule::written(rule::integer(0..=100))),
         keyword: query.optional("keyword", None, rule::text(1..=64)),
-        scheduled: query.optional("scheduled", None, rule::yes_or_no),
+        scheduled: query.optional("scheduled", None, rule::written(rule::yes_or_no)),
     };
     // A cursor continues this person's walk with these filters, and no other.
     let walk = format!("items {} {filter:?}", caller.user_id);

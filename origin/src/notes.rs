@@ -25,6 +25,7 @@ use crate::{
     fields::{Fields, QueryFields, parse_id, rule},
     idempotency::IdempotencyKey,
     identity::Caller,
+    openapi::TEXT,
     refusal::{Refusal, owner_gone},
 };
 
@@ -57,10 +58,10 @@ pub struct Note {
 #[serde(rename_all = "camelCase")]
 pub struct Draft {
     /// 1 to 200 characters.
-    #[schemars(length(min = 1, max = 200))]
+    #[schemars(length(min = 1, max = 200), regex(pattern = TEXT))]
     pub title: String,
     /// At most 20 000 characters.
-    #[schemars(default, length(max = 20_000))]
+    #[schemars(default, length(max = 20_000), regex(pattern = TEXT))]
     pub content: String,
     /// Shown first by clients.
     #[schemars(default)]
@@ -132,10 +133,10 @@ async fn list(
     QueryFields(mut query): QueryFields,
 ) -> Result<impl IntoResponse, Refusal> {
     let filter = Filter {
-        archived: query.defaulted("archived", None, rule::yes_or_no),
-        trashed: query.defaulted("trashed", None, rule::yes_or_no),
-        pinned: query.optional("pinned", None, rule::yes_or_no),
-        favourite: query.optional("favourite", None, rule::yes_or_no),
+        archived: query.defaulted("archived", None, rule::written(rule::yes_or_no)),
+        trashed: query.defaulted("trashed", None, rule::written(rule::yes_or_no)),
+        pinned: query.optional("pinned", None, rule::written(rule::yes_or_no)),
+        favourite: query.optional("favourite", None, rule::written(rule::yes_or_no)),
     };
     let walk = format!("notes {} {filter:?}", caller.user_id);
     let walk = Walk::take(&mut query, &app.cursors, walk);

@@ -14,6 +14,11 @@ use serde_json::{Map, Value, json};
 use self::operations::OPERATIONS;
 use crate::app::App;
 
+/// The text that [`crate::fields::rule::text`] takes.
+pub const TEXT: &str = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$";
+/// The beginning of the URLs that [`crate::fields::rule::url`] takes.
+pub const WEB: &str = r"^https?://[a-z0-9]";
+
 /// The document, made once.
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
 
@@ -43,6 +48,8 @@ pub enum Who {
     Anybody,
     /// The holder of a session's token.
     Token,
+    /// Either the holder of a token or whom the edge names.
+    Either,
     /// Whom the edge names in its signed header.
     Caller,
 }
@@ -136,6 +143,7 @@ impl Operation {
             "security": match self.who {
                 Who::Anybody => json!([]),
                 Who::Token => json!([{ "session": [] }]),
+                Who::Either => json!([{ "session": [] }, { "identity": [] }]),
                 Who::Caller => json!([{ "identity": [] }]),
             },
         });

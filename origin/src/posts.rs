@@ -27,6 +27,7 @@ use crate::{
     fields::{Fields, QueryFields, parse_id, rule},
     idempotency::IdempotencyKey,
     identity::Caller,
+    openapi::{TEXT, WEB},
     refusal::{Refusal, owner_gone},
 };
 
@@ -76,6 +77,7 @@ pub struct Author {
     /// The profile's.
     pub display_name: String,
     /// The profile's.
+    #[schemars(url, length(max = 2048), regex(pattern = WEB))]
     pub avatar_url: Option<String>,
 }
 
@@ -83,10 +85,10 @@ pub struct Author {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, FromRow, JsonSchema)]
 pub struct Draft {
     /// 1 to 200 characters.
-    #[schemars(length(min = 1, max = 200))]
+    #[schemars(length(min = 1, max = 200), regex(pattern = TEXT))]
     pub title: String,
     /// At most 20 000 characters.
-    #[schemars(default, length(max = 20_000))]
+    #[schemars(default, length(max = 20_000), regex(pattern = TEXT))]
     pub content: String,
 }
 

@@ -108,6 +108,12 @@ impl Replicas {
         self.list.is_empty()
     }
 
+    /// Whether any is fit to be asked; `None` when there are none.
+    #[must_use]
+    pub fn are_fit(&self) -> Option<bool> {
+        (!self.is_empty()).then(|| self.pick(Instant::now()).is_some())
+    }
+
     /// The next replica in turn that is fit, if nobody in `scope` wrote lately.
     pub async fn reader(&self, scope: Scope) -> Option<&Replica> {
         let replica = self.pick(Instant::now())?;

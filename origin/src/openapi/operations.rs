@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use uuid::Uuid;
 
-use super::{Answer, Body, Operation, Who, of};
+use super::{Answer, Body, Operation, TEXT, Who, of};
 use crate::{
     accounts::{Account, Profile},
     admin,
@@ -36,7 +36,7 @@ const NOTHING: (u16, Answer) = (204, Answer::None);
 
 /// Every operation but this document's own.
 pub const OPERATIONS: &[Operation] = {
-    use Who::{Anybody, Caller, Token};
+    use Who::{Anybody, Caller, Either, Token};
     &[
         row(
             "get",
@@ -63,7 +63,7 @@ pub const OPERATIONS: &[Operation] = {
             "begin a session",
         ),
         row("post", "/auth/logout", Token, Body::None, NOTHING, "end the session of the token"),
-        row("get", "/auth/me", Token, Body::None, (200, Answer::One(of::<Account>())), "one's own account"),
+        row("get", "/auth/me", Either, Body::None, (200, Answer::One(of::<Account>())), "one's own account"),
         row(
             "get",
             "/auth/session",
@@ -75,7 +75,7 @@ pub const OPERATIONS: &[Operation] = {
         row(
             "get",
             "/auth/sessions",
-            Token,
+            Either,
             Body::None,
             (200, Answer::Page("sessions", of::<Own>())),
             "one's own sessions, newest first",
@@ -83,12 +83,12 @@ pub const OPERATIONS: &[Operation] = {
         row(
             "delete",
             "/auth/sessions",
-            Token,
+            Either,
             Body::None,
             (200, Answer::One(of::<Ended>())),
             "end all sessions but this one",
         ),
-        row("delete", "/auth/sessions/{id}", Token, Body::None, NOTHING, "end one of one's own sessions"),
+        row("delete", "/auth/sessions/{id}", Either, Body::None, NOTHING, "end one of one's own sessions"),
         row(
             "post",
             "/auth/verify-email",
@@ -300,25 +300,26 @@ struct Health {
 #[derive(JsonSchema)]
 struct Checks {
     database: String,
+    replica: String,
     redis: String,
 }
 
 #[derive(JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Register {
-    #[schemars(length(min = 3, max = 254))]
+    #[schemars(email, length(min = 3, max = 254))]
     email: String,
-    #[schemars(length(min = 8, max = 256))]
+    #[schemars(length(min = 8, max = 256), regex(pattern = TEXT))]
     password: String,
-    #[schemars(default, length(max = 100))]
+    #[schemars(default, length(max = 100), regex(pattern = TEXT))]
     display_name: String,
 }
 
 #[derive(JsonSchema)]
 struct Login {
-    #[schemars(length(min = 3, max = 254))]
+    #[schemars(email, length(min = 3, max = 254))]
     email: String,
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), regex(pattern = TEXT))]
     password: String,
 }
 
@@ -343,9 +344,9 @@ struct Proof {
 #[derive(JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct NewPassword {
-    #[schemars(length(min = 1, max = 256))]
+    #[schemars(length(min = 1, max = 256), regex(pattern = TEXT))]
     current_password: String,
-    #[schemars(length(min = 8, max = 256))]
+    #[schemars(length(min = 8, max = 256), regex(pattern = TEXT))]
     new_password: String,
 }
 

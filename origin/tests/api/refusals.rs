@@ -98,13 +98,16 @@ async fn without_the_store_answers_are_503(store: Store) {
     let origin = Origin::start(store).await;
     let ada = origin.person("ada").await;
     let health = origin.get("/health").send().await.is(StatusCode::OK);
-    assert_eq!(health.body, json!({ "status": "ok", "checks": { "database": "ok", "redis": "disabled" } }));
+    assert_eq!(
+        health.body,
+        json!({ "status": "ok", "checks": { "database": "ok", "replica": "disabled", "redis": "disabled" } })
+    );
 
     origin.lose_database(store).await;
     let health = origin.get("/health").send().await.is(StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(
         health.body,
-        json!({ "status": "unavailable", "checks": { "database": "failed", "redis": "disabled" } })
+        json!({ "status": "unavailable", "checks": { "database": "failed", "replica": "disabled", "redis": "disabled" } })
     );
     let refused = origin.get(ITEMS).by(&ada).send().await;
     assert_eq!(refused.refused(StatusCode::SERVICE_UNAVAILABLE, "unavailable").head("retry-after"), "1");

@@ -165,6 +165,11 @@ async fn a_replica_that_is_lost_is_missed_by_nobody_and_comes_back() {
         fleet.origin.get("/auth/session").bearer(&root.token).send().await.is(StatusCode::OK);
     }
     fleet.until_asked(false).await;
+    let health = fleet.origin.get("/health").send().await.is(StatusCode::OK);
+    assert_eq!(
+        (&health.body["status"], &health.body["checks"]["replica"]),
+        (&json!("degraded"), &json!("failed"))
+    );
     fleet.wire.send(true).unwrap();
     fleet.until_asked(true).await;
     assert_eq!(fleet.users(&root).await, [&*root.id]);

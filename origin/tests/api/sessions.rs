@@ -73,7 +73,10 @@ async fn without_redis_people_log_in_but_nobody_pretends_to_log_out(store: Store
     let mut origin = Origin::start_with_redis(store).await;
     let ada = origin.person("ada").await;
     let health = origin.get("/health").send().await.is(StatusCode::OK);
-    assert_eq!(health.body, json!({ "status": "ok", "checks": { "database": "ok", "redis": "ok" } }));
+    assert_eq!(
+        health.body,
+        json!({ "status": "ok", "checks": { "database": "ok", "replica": "disabled", "redis": "ok" } })
+    );
 
     drop(origin.redis.take());
     origin.login(&ada.email, PASSWORD).await.is(StatusCode::OK);
@@ -84,7 +87,7 @@ async fn without_redis_people_log_in_but_nobody_pretends_to_log_out(store: Store
     let health = origin.get("/health").send().await.is(StatusCode::OK);
     assert_eq!(
         health.body,
-        json!({ "status": "degraded", "checks": { "database": "ok", "redis": "failed" } })
+        json!({ "status": "degraded", "checks": { "database": "ok", "replica": "disabled", "redis": "failed" } })
     );
 }
 
