@@ -16,7 +16,9 @@ use weir_origin::{
     accounts,
     config::{DatabaseConfig, PasswordConfig},
     database::{Database, Moment},
-    items, notes, posts,
+    items, notes,
+    password::Passwords,
+    posts,
     seed::{self, Volume},
     sessions,
     token::TokenHash,
@@ -104,6 +106,7 @@ async fn main() {
         likes: cli.users,
         sessions: cli.users * 2,
     };
+    let passwords = Passwords::new(&Settings::parse_from(["bench"]).passwords).unwrap();
     let started = Instant::now();
     seed::seed(&database, &settings.passwords, &volume, Moment::now()).await.unwrap();
     let size: String = sqlx::query_scalar("SELECT pg_size_pretty(pg_database_size(current_database()))")
@@ -158,6 +161,10 @@ async fn main() {
     ));
     measure!(bench, "notes", 50, |_n, user| notes::sql::page(db, user, &desk, None, PAGE));
     measure!(bench, "posts with their authors", 50, |_n, _user| posts::sql::page(db, None, None, PAGE));
+    // Off the async threads, as many at once as there are cores: what a login costs beside its queries.
+    let stored = passwords.hash(seed::PASSWORD.into()).await.unwrap();
+    measure!(bench, "password check (argon2id)", 300, |_n, _user| passwords
+        .verify(seed::PASSWORD.into(), Some(stored.clone())));
     // An aggregate over a week of likes, kept for minutes by the edge: beyond the budget of a query that every request runs.
     measure!(bench, "top ten (heavy, kept)", 500, |_n, _user| posts::sql::top(db, week, posts::TOP));
     std::process::exit(i32::from(bench.over));

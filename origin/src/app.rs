@@ -25,7 +25,9 @@ use crate::{
     database::{Database, Moment, Replicas, Scope},
     health, idempotency,
     identity::Identities,
-    items, notes, openapi,
+    items,
+    metrics::{self, Metrics},
+    notes, openapi,
     password::Passwords,
     posts,
     refusal::Refusal,
@@ -65,6 +67,8 @@ pub struct App {
     pub tokens: Tokens,
     /// Makes and checks what is mailed to prove an address.
     pub verifications: Verifications,
+    /// What is measured.
+    pub metrics: Metrics,
     /// Counts failed logins.
     pub throttle: Throttle,
     /// Life of a new session.
@@ -86,6 +90,7 @@ impl App {
         Ok(Arc::new(Self {
             database: Database::open(&config.database).await?,
             cache: Cache::new(redis.clone()),
+            metrics: Metrics::new()?,
             replicas: Replicas::new(&config.database, redis.clone())?,
             throttle: Throttle::new(&config.throttle, redis.clone()),
             redis,
@@ -110,6 +115,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(notes::routes())
         .merge(posts::routes())
         .merge(health::routes())
+        .merge(metrics::routes())
         .merge(openapi::routes())
         .fallback(async || Refusal::NotFound)
         .method_not_allowed_fallback(async || Refusal::MethodNotAllowed)
@@ -205,11 +211,13 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let request_id = request.headers().get("x-request-id").cloned();
     let mut response = next.run(request).await;
     response.headers_mut().insert("x-origin", app.name.clone());
+    let (route, took) = (route.as_ref().map_or("none", MatchedPath::as_str), started.elapsed());
+    app.metrics.answered(route, &method, response.status(), took);
     tracing::info!(
         %method,
-        route = route.as_ref().map_or("none", MatchedPath::as_str),
+        route,
         status = response.status().as_u16(),
-        milliseconds = started.elapsed().as_secs_f64() * 1e3,
+        milliseconds = took.as_secs_f64() * 1e3,
         request_id = request_id.as_ref().and_then(|id| id.to_str().ok()),
         "request"
     );

@@ -6,6 +6,7 @@
 //! - [`app`]: the running service: what is shared, the routes, the start and the graceful stop
 //! - [`config`]: what can be set, each with its default and the reason for it
 //! - [`accounts`], [`sessions`], [`admin`], [`items`], [`notes`], [`posts`], [`health`]: the resources, one screen each, SQL in a file of the same name below
+//! - [`metrics`]: what Prometheus is told
 //! - [`openapi`]: the document of it all, made from the types
 //! - [`identity`]: who the caller is: the edge's signed header, or a session token
 //! - [`fields`]: reads bodies and queries, and names every problem at once
@@ -30,6 +31,7 @@ pub mod health;
 pub mod idempotency;
 pub mod identity;
 pub mod items;
+pub mod metrics;
 pub mod notes;
 pub mod openapi;
 pub mod password;

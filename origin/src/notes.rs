@@ -252,8 +252,8 @@ impl Draft {
     fn take(fields: &mut Fields, base: Option<Self>) -> Self {
         let title = base.as_ref().map(|base| base.title.clone());
         let base = base.unwrap_or_default();
-        let archived = fields.optional("isArchived", None, rule::yes_or_no);
-        let trashed = fields.optional("isTrashed", None, rule::yes_or_no);
+        let mut said = |name| fields.defaulted(name, None, |value| rule::yes_or_no(value).map(Some));
+        let (archived, trashed) = (said("isArchived"), said("isTrashed"));
         in_one_place(fields, archived, trashed);
         Self {
             title: fields.required("title", title, rule::text(1..=200)),

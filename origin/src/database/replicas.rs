@@ -111,7 +111,13 @@ impl Replicas {
     /// Whether any is fit to be asked; `None` when there are none.
     #[must_use]
     pub fn are_fit(&self) -> Option<bool> {
-        (!self.is_empty()).then(|| self.pick(Instant::now()).is_some())
+        (!self.is_empty()).then(|| self.states().any(|(_, fit)| fit))
+    }
+
+    /// Each by its address, and whether it is fit to be asked.
+    pub fn states(&self) -> impl Iterator<Item = (&str, bool)> {
+        let oldest = self.oldest(Instant::now());
+        self.list.iter().map(move |replica| (replica.name.as_str(), replica.is_fit(oldest)))
     }
 
     /// The next replica in turn that is fit, if nobody in `scope` wrote lately.
@@ -126,8 +132,7 @@ impl Replicas {
         if self.list.is_empty() {
             return;
         }
-        let life = u64::try_from(self.lag.as_millis()).unwrap_or(u64::MAX);
-        let options = SetOptions::default().with_expiration(SetExpiry::PX(life));
+        let options = SetOptions::default().with_expiration(SetExpiry::PX(milliseconds(self.lag)));
         let marked: RedisResult<()> = redis.clone().set_options(mark, 1, options).await;
         if let Err(error) = marked {
             // While Redis is away nobody reads marks either: see `may_lag`.
@@ -151,21 +156,21 @@ impl Replicas {
             let Ok(Ok(position)) = timeout(PATIENCE, position).await else { continue };
             let position: String = position;
             for replica in &self.list {
-                replica.look(&position, self.since_start(now), self.lag).await;
+                replica.look(&position, self.since_start(now), self.oldest(now)).await;
             }
         }
     }
 
     /// The next replica that lags no more than it may.
     fn pick(&self, now: Instant) -> Option<&Replica> {
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let oldest =
-            self.since_start(now).saturating_sub(self.lag.as_millis().try_into().unwrap_or(u64::MAX));
+        let (first, oldest) = (self.next.fetch_add(1, Ordering::Relaxed), self.oldest(now));
         let count = self.list.len();
-        (0..count).map(|n| &self.list[(first.wrapping_add(n)) % count]).find(|replica| {
-            let complete = replica.complete.load(Ordering::Relaxed);
-            complete > 0 && complete >= oldest
-        })
+        (0..count).map(|n| &self.list[first.wrapping_add(n) % count]).find(|replica| replica.is_fit(oldest))
+    }
+
+    /// Up to when a replica must have everything.
+    fn oldest(&self, now: Instant) -> u64 {
+        self.since_start(now).saturating_sub(milliseconds(self.lag)).max(1)
     }
 
     async fn may_lag(&self, scope: Scope) -> bool {
@@ -176,8 +181,7 @@ impl Replicas {
 
     /// Never 0, which stands for never.
     fn since_start(&self, now: Instant) -> u64 {
-        let passed = now.saturating_duration_since(self.started).as_millis();
-        u64::try_from(passed).unwrap_or(u64::MAX).max(1)
+        milliseconds(now.saturating_duration_since(self.started)).max(1)
     }
 }
 
@@ -199,8 +203,12 @@ impl Replica {
         true
     }
 
+    fn is_fit(&self, oldest: u64) -> bool {
+        self.complete.load(Ordering::Relaxed) >= oldest
+    }
+
     /// Notes whether it has all that the primary had at `then`.
-    async fn look(&self, position: &str, then: u64, lag: Duration) {
+    async fn look(&self, position: &str, then: u64, oldest: u64) {
         let reached = sqlx::query_scalar("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn")
             .bind(position)
             .fetch_one(&self.pool);
@@ -209,10 +217,9 @@ impl Replica {
             .await
             .is_ok_and(|answer: Result<Option<bool>>| answer.is_ok_and(|reached| reached == Some(true)));
         let before = self.complete.load(Ordering::Relaxed);
-        let oldest = then.saturating_sub(lag.as_millis().try_into().unwrap_or(u64::MAX));
         if reached {
             self.complete.store(then, Ordering::Relaxed);
-            if before < oldest.max(1) {
+            if before < oldest {
                 tracing::info!(replica = self.name, "replica is asked");
             }
         } else if before > 0 && before < oldest {
@@ -220,6 +227,10 @@ impl Replica {
             tracing::warn!(replica = self.name, "replica lags or is away, and is left out");
         }
     }
+}
+
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Where a scope's writers leave their mark.

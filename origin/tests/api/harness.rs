@@ -245,7 +245,9 @@ impl Ask<'_> {
         *request.headers_mut() = self.headers;
         let (head, body) = self.origin.client.request(request).await.unwrap().into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        let text = || String::from_utf8(bytes.to_vec()).ok().filter(|text| !text.is_empty());
+        let body = serde_json::from_slice(&bytes).ok().or_else(|| text().map(Value::String));
+        let body = body.unwrap_or(Value::Null);
         Answer { status: head.status, headers: head.headers, body }
     }
 }
