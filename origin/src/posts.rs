@@ -35,10 +35,11 @@ use crate::{
 pub const TOP: i32 = 10;
 /// Likes count for the top ten so long.
 const TOP_OF: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// Seconds that the edge may keep a list of posts or a post; a write purges them by tag.
-const KEPT: &str = "max-age=60";
+/// Seconds that the edge may keep a list of posts or a post; a write purges them by tag. `public`, because it was perhaps asked for with
+/// a token (RFC 9111 §3.5).
+const KEPT: &str = "public, max-age=60";
 /// Seconds that the edge may keep the top ten: a heavy query, and nobody's like must show at once.
-const TOP_KEPT: &str = "max-age=300";
+const TOP_KEPT: &str = "public, max-age=300";
 /// A PATCH reads, merges and writes; so often it tries again when another write came in between.
 const PATCH_TRIES: usize = 5;
 

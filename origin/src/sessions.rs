@@ -104,19 +104,19 @@ async fn publish(
     row: &sql::Row,
     now: Moment,
 ) -> Result<(), Refusal> {
-    let session = find(app, token, now).await?;
+    // Read after it was written, and from the primary: whoever changes roles ends the sessions that are there by then.
+    let live = async || sql::find(&app.database, row.token, now).await;
+    let session = Session::of(token, live().await?.ok_or(Refusal::WrongCredentials)?);
     if let Err(error) = published::put(redis, token, &session, app.session_ttl).await {
         // Slower, but right: while Redis is away the edges ask us.
         tracing::warn!(%error, "session not published");
+    }
+    if live().await?.is_some() {
         return Ok(());
     }
-    if sql::find(&app.database, row.token, now).await?.is_none() {
-        published::remove(redis, std::slice::from_ref(token))
-            .await
-            .map_err(|e| Refusal::Unavailable(e.into()))?;
-        return Err(Refusal::WrongCredentials);
-    }
-    Ok(())
+    let removed = published::remove(redis, std::slice::from_ref(token)).await;
+    removed.map_err(|error| Refusal::Unavailable(error.into()))?;
+    Err(Refusal::WrongCredentials)
 }
 
 /// Ends the session of the token that is shown. The token itself is needed, also behind the edge: it names the key in Redis, which
@@ -233,6 +233,18 @@ impl Own {
     }
 }
 
+impl Session {
+    fn of(token: &Token, live: sql::Live) -> Self {
+        Self {
+            user_id: live.user_id,
+            session_id: token.hash().session_id(),
+            email: live.email,
+            roles: live.roles,
+            expires_at: live.expires_at.unix_seconds(),
+        }
+    }
+}
+
 impl Caller {
     /// The other sessions; all of them when the edge does not say by which one the caller asks.
     #[must_use]
@@ -263,14 +275,7 @@ pub async fn find(app: &App, token: &Token, now: Moment) -> Result<Session, Refu
         // Perhaps it is newer than the replica's last word.
         row = sql::find(&app.database, token.hash(), now).await?;
     }
-    let row = row.ok_or(Refusal::Unauthenticated)?;
-    Ok(Session {
-        user_id: row.user_id,
-        session_id: token.hash().session_id(),
-        email: row.email,
-        roles: row.roles,
-        expires_at: row.expires_at.unix_seconds(),
-    })
+    Ok(Session::of(token, row.ok_or(Refusal::Unauthenticated)?))
 }
 
 /// The token of browsers, which keep it in the cookie `sid` that the edge also reads.

@@ -30,7 +30,7 @@ async fn everybody_reads_posts_with_their_authors(store: Store) {
     let author = json!({ "id": ada.id, "displayName": "Ada", "avatarUrl": "https://example.org/a.png" });
     assert_eq!(list.body["posts"][0]["author"], author);
     assert!(!list.body.to_string().contains(&ada.email), "an address is nobody else's business");
-    assert_eq!((list.head("cdn-cache-control"), list.head("cache-tag")), ("max-age=60", "posts"));
+    assert_eq!((list.head("cdn-cache-control"), list.head("cache-tag")), ("public, max-age=60", "posts"));
     let read = origin.get(&format!("/posts/{one}")).send().await.is(StatusCode::OK);
     assert_eq!(read.body, list.body["posts"][2]);
     assert_eq!(read.head("cache-tag"), format!("posts, post:{one}"));
