@@ -1,33 +1,44 @@
-//! Accounts: register, see oneself, edit one's profile.
+//! Accounts: register, prove the e-mail, see oneself, edit one's profile, change one's password.
 
 pub mod sql;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json, Router,
     extract::State,
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::IntoResponse,
     routing::{get, post, put},
 };
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::{
     app::{App, PRIVATE},
+    cache::Kind,
     database::{Moment, Words},
     fields::{Fields, rule},
     identity::{Caller, CallerOrBearer},
+    openapi::{TEXT, WEB},
     refusal::Refusal,
+    sessions,
+    verification::Proven,
 };
 
-/// The role of everybody who registers.
-const USER: &str = "user";
+/// The roles there are, least first; the first is that of everybody who registers.
+pub const ROLES: [&str; 3] = ["user", "moderator", "admin"];
+
+/// `user:profile:{id}` keeps an [`Account`]. Five minutes: as long as a person looks around, and every write ends it.
+pub const CACHED: Kind = Kind { prefix: "user:profile", life: Duration::from_secs(300) };
 
 /// An account as its owner sees it.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, Deserialize, FromRow, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Account {
     /// UUID version 7.
@@ -36,6 +47,8 @@ pub struct Account {
     pub email: String,
     /// What the account may do.
     pub roles: Words,
+    /// When its owner proved to read mail there.
+    pub email_verified_at: Option<Moment>,
     /// When it was registered.
     pub created_at: Moment,
     /// What its owner tells others.
@@ -45,14 +58,17 @@ pub struct Account {
 }
 
 /// What an account's owner tells others; empty until it is first written.
-#[derive(Debug, Clone, Default, Serialize, FromRow)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, FromRow, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Profile {
     /// At most 100 characters.
+    #[schemars(length(max = 100), regex(pattern = TEXT))]
     pub display_name: String,
     /// At most 2000 characters.
+    #[schemars(default, length(max = 2000), regex(pattern = TEXT))]
     pub bio: String,
     /// A picture.
+    #[schemars(url, length(max = 2048), regex(pattern = WEB))]
     pub avatar_url: Option<String>,
 }
 
@@ -61,7 +77,9 @@ pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/auth/register", post(register))
         .route("/auth/me", get(me))
+        .route("/auth/verify-email", post(verify_email))
         .route("/users/profile", put(replace_profile))
+        .route("/users/password", put(change_password))
 }
 
 async fn register(State(app): State<Arc<App>>, mut fields: Fields) -> Result<impl IntoResponse, Refusal> {
@@ -76,7 +94,8 @@ async fn register(State(app): State<Arc<App>>, mut fields: Fields) -> Result<imp
     let account = Account {
         id: Uuid::now_v7(),
         email,
-        roles: Words(vec![USER.into()]),
+        roles: Words(vec![ROLES[0].into()]),
+        email_verified_at: None,
         created_at: Moment::now(),
         profile: Profile { display_name, ..Profile::default() },
     };
@@ -92,7 +111,9 @@ async fn me(
     CallerOrBearer(caller): CallerOrBearer,
 ) -> Result<impl IntoResponse, Refusal> {
     // A deleted account may have an identity for a few seconds more.
-    let account = sql::find(&app.database, caller.user_id).await?.ok_or(Refusal::Unauthenticated)?;
+    let id = caller.user_id.to_string();
+    let account = app.cache.get(CACHED, &id, sql::find(&app.database, caller.user_id)).await?;
+    let account = account.ok_or(Refusal::Unauthenticated)?;
     Ok((PRIVATE, Json(account)))
 }
 
@@ -107,8 +128,54 @@ async fn replace_profile(
         avatar_url: fields.optional("avatarUrl", None, rule::url),
     };
     let profile = fields.finish(profile).map_err(Refusal::Invalid)?;
-    if !sql::replace_profile(&app.database, caller.user_id, &profile, Moment::now()).await? {
+    let user = caller.user_id;
+    let write = sql::replace_profile(&app.database, user, &profile, Moment::now());
+    if !app.cache.around(&[(CACHED, &user.to_string())], write).await? {
         return Err(Refusal::Unauthenticated);
     }
     Ok((PRIVATE, Json(profile)))
+}
+
+/// Takes the token that was mailed to the address. No login is asked for: whoever has it reads that mail.
+async fn verify_email(State(app): State<Arc<App>>, mut fields: Fields) -> Result<impl IntoResponse, Refusal> {
+    let now = Moment::now();
+    let proven = fields.required("token", None, |value| {
+        let opened = value.as_str().and_then(|token| app.verifications.open(token, now));
+        opened.map(Some).ok_or_else(|| "is not valid (any more)".into())
+    });
+    let proven = fields.finish(proven).map_err(Refusal::Invalid)?;
+    let Proven { user, email } = proven.ok_or(Refusal::NotFound)?;
+    // Of that address only: a token for an earlier one proves nothing about the present one.
+    let write = sql::verify_email(&app.database, user, &email, now);
+    if !app.cache.around(&[(CACHED, &user.to_string())], write).await? {
+        return Err(Refusal::NotFound);
+    }
+    Ok((StatusCode::NO_CONTENT, PRIVATE))
+}
+
+/// Ends all other sessions: whoever else was in is out.
+async fn change_password(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    headers: HeaderMap,
+    mut fields: Fields,
+) -> Result<impl IntoResponse, Refusal> {
+    let current = fields.required("currentPassword", None, rule::text(1..=256));
+    let new = fields.required("newPassword", None, rule::password);
+    let (current, new) = fields.finish((current, new)).map_err(Refusal::Invalid)?;
+
+    // As a login: a stolen session must not be a way to guess the password.
+    let attempt = app.throttle.charge(&caller.user_id.to_string(), &headers, Instant::now()).await?;
+    let stored = sql::password_hash(&app.database, caller.user_id).await?;
+    if !app.passwords.verify(current, stored.clone()).await? {
+        return Err(Refusal::WrongCredentials);
+    }
+    app.throttle.refund(attempt).await;
+    let hash = app.passwords.hash(new).await?;
+    let old = stored.unwrap_or_default();
+    if !sql::change_password(&app.database, caller.user_id, &old, &hash, Moment::now()).await? {
+        return Err(Refusal::Contended);
+    }
+    sessions::end_all(&app, caller.user_id, caller.but_this_session()).await?;
+    Ok((StatusCode::NO_CONTENT, PRIVATE))
 }

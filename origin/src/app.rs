@@ -10,6 +10,7 @@ use axum::{
     response::Response,
     serve::ListenerExt,
 };
+use jiff::SignedDuration;
 use redis::aio::ConnectionManager;
 use tokio::{
     net::TcpListener,
@@ -17,16 +18,23 @@ use tokio::{
 };
 
 use crate::{
-    accounts,
+    accounts, admin,
+    cache::Cache,
     config::ServeConfig,
     cursor::Cursors,
-    database::{Database, Moment},
-    health,
+    database::{Database, Moment, Replicas, Scope},
+    health, idempotency,
     identity::Identities,
     items,
+    metrics::{self, Metrics},
+    notes, openapi,
     password::Passwords,
+    posts,
     refusal::Refusal,
     sessions,
+    throttle::Throttle,
+    token::Tokens,
+    verification::Verifications,
 };
 
 /// Largest request body in bytes: fifty times the largest item, and still nothing to fear.
@@ -34,13 +42,19 @@ pub const BODY_LIMIT: usize = 1024 * 1024;
 /// For answers that nobody may keep.
 pub(crate) const PRIVATE: [(HeaderName, HeaderValue); 1] =
     [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-/// Time between two sweeps of expired sessions; they are refused anyway, this only frees their rows.
+/// Time between two sweeps of expired sessions and old idempotency keys; this only frees their rows.
 const SWEEP: Duration = Duration::from_secs(600);
+/// How long a POST may be repeated under its key; a client that still tries after a day has other troubles.
+const KEYS_LIVE: SignedDuration = SignedDuration::from_hours(24);
 
 /// What all requests share.
 pub struct App {
-    /// The store.
+    /// The store, and everything that writes.
     pub database: Database,
+    /// What is kept of reads.
+    pub cache: Cache,
+    /// Who else may be read from.
+    pub replicas: Replicas,
     /// Where sessions are published, if anywhere.
     pub redis: Option<ConnectionManager>,
     /// Hashes and checks passwords.
@@ -49,6 +63,14 @@ pub struct App {
     pub identities: Identities,
     /// Signs and checks cursors.
     pub cursors: Cursors,
+    /// Makes session tokens.
+    pub tokens: Tokens,
+    /// Makes and checks what is mailed to prove an address.
+    pub verifications: Verifications,
+    /// What is measured.
+    pub metrics: Metrics,
+    /// Counts failed logins.
+    pub throttle: Throttle,
     /// Life of a new session.
     pub session_ttl: Duration,
     /// Answered as `x-origin`.
@@ -64,12 +86,19 @@ impl App {
     /// # Errors
     /// When the database cannot be reached or migrated, or a setting makes no sense.
     pub async fn start(config: &ServeConfig, name: &str) -> Result<Arc<Self>, StartError> {
+        let redis = config.redis_url.as_deref().map(sessions::published::connect).transpose()?;
         Ok(Arc::new(Self {
             database: Database::open(&config.database).await?,
-            redis: config.redis_url.as_deref().map(sessions::published::connect).transpose()?,
+            cache: Cache::new(redis.clone()),
+            metrics: Metrics::new()?,
+            replicas: Replicas::new(&config.database, redis.clone())?,
+            throttle: Throttle::new(&config.throttle, redis.clone()),
+            redis,
             passwords: Passwords::new(&config.passwords)?,
             identities: Identities::new(config.identity_header.clone(), &config.identity_secret),
             cursors: Cursors::new(&config.identity_secret),
+            tokens: Tokens::new(&config.identity_secret),
+            verifications: Verifications::new(&config.identity_secret),
             session_ttl: config.session_ttl,
             name: HeaderValue::from_str(name)?,
         }))
@@ -81,11 +110,17 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(accounts::routes())
         .merge(sessions::routes())
+        .merge(admin::routes())
         .merge(items::routes())
+        .merge(notes::routes())
+        .merge(posts::routes())
         .merge(health::routes())
+        .merge(metrics::routes())
+        .merge(openapi::routes())
         .fallback(async || Refusal::NotFound)
         .method_not_allowed_fallback(async || Refusal::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), mark_writes))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), observe))
         .with_state(app)
 }
@@ -101,6 +136,8 @@ pub async fn serve(
     stop_within: Duration,
 ) -> std::io::Result<()> {
     let sweeper = tokio::spawn(sweep(Arc::clone(&app)));
+    let watched = Arc::clone(&app);
+    let watch = tokio::spawn(async move { watched.replicas.watch(&watched.database).await });
     // Small answers in a conversation: waiting to fill a packet would only add delay.
     let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
     let (told, stopping) = tokio::sync::oneshot::channel();
@@ -121,6 +158,7 @@ pub async fn serve(
         }
     };
     sweeper.abort();
+    watch.abort();
     // What still runs may hold connections: closing waits for them, but not for long.
     let _ = timeout(Duration::from_secs(1), app.database.close()).await;
     served
@@ -131,12 +169,37 @@ async fn sweep(app: Arc<App>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match sessions::sql::sweep(&app.database, Moment::now()).await {
-            Ok(0) => {}
-            Ok(swept) => tracing::info!(swept, "expired sessions removed"),
-            Err(error) => tracing::warn!(%error, "expired sessions not removed"),
+        let now = Moment::now();
+        let old = Moment::cut(now.timestamp() - KEYS_LIVE);
+        for (what, swept) in [
+            ("expired sessions", sessions::sql::sweep(&app.database, now).await),
+            ("old idempotency keys", idempotency::sql::sweep(&app.database, old).await),
+        ] {
+            match swept {
+                Ok(0) => {}
+                Ok(swept) => tracing::info!(swept, what, "swept"),
+                Err(error) => tracing::warn!(%error, what, "not swept"),
+            }
         }
     }
+}
+
+/// Whoever wrote reads from the primary for a while. Here for all resources: a new one cannot forget it.
+async fn mark_writes(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    let caller = app.identities.caller(request.headers()).ok().flatten();
+    let posts = request.uri().path().starts_with("/posts");
+    let response = next.run(request).await;
+    // Also after an error: a statement may have been done before it.
+    if let Some(caller) = caller {
+        app.replicas.wrote(Scope::Of(caller.user_id)).await;
+    }
+    if posts {
+        app.replicas.wrote(Scope::Posts).await;
+    }
+    response
 }
 
 /// Writes one record per request, and says which instance answered.
@@ -148,11 +211,13 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let request_id = request.headers().get("x-request-id").cloned();
     let mut response = next.run(request).await;
     response.headers_mut().insert("x-origin", app.name.clone());
+    let (route, took) = (route.as_ref().map_or("none", MatchedPath::as_str), started.elapsed());
+    app.metrics.answered(route, &method, response.status(), took);
     tracing::info!(
         %method,
-        route = route.as_ref().map_or("none", MatchedPath::as_str),
+        route,
         status = response.status().as_u16(),
-        milliseconds = started.elapsed().as_secs_f64() * 1e3,
+        milliseconds = took.as_secs_f64() * 1e3,
         request_id = request_id.as_ref().and_then(|id| id.to_str().ok()),
         "request"
     );

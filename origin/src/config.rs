@@ -31,6 +31,16 @@ pub struct DatabaseConfig {
     /// Idle time in seconds after which a connection above the minimum is closed.
     #[arg(long, env = "WEIR_POOL_IDLE", default_value = "600", value_parser = seconds)]
     pub pool_idle: Duration,
+    /// Instances that share the database, to warn at the start when all of their pools are more than its `max_connections`.
+    #[arg(long, env = "WEIR_INSTANCES", default_value = "1")]
+    pub instances: NonZeroU32,
+    /// Streaming replicas that may answer reads, `postgres://…`, with commas between them. Only with Postgres.
+    #[arg(long = "replica-url", env = "WEIR_REPLICA_URLS", hide_env_values = true, value_delimiter = ',')]
+    pub replica_urls: Vec<String>,
+    /// Seconds that a replica may lag behind and still be asked; also how long a writer's reads go to the primary. Two: longer than a
+    /// replica in good health ever lags, short enough that few reads follow a write.
+    #[arg(long, env = "WEIR_REPLICA_LAG", default_value = "2", value_parser = seconds)]
+    pub replica_lag: Duration,
 }
 
 /// How expensive a password hash is. OWASP's first choice for argon2id with one lane: 19 MiB and two passes.
@@ -42,6 +52,24 @@ pub struct PasswordConfig {
     /// Passes over that memory.
     #[arg(long, env = "WEIR_ARGON2_PASSES", default_value_t = 2)]
     pub argon2_passes: u32,
+}
+
+/// How often one may guess a password.
+#[derive(Debug, Clone, Args)]
+pub struct ThrottleConfig {
+    /// Seconds for which failed logins are remembered.
+    #[arg(long, env = "WEIR_LOGIN_WINDOW", default_value = "900", value_parser = seconds)]
+    pub login_window: Duration,
+    /// Failed logins of one account from one address within that time; then 429. Ten leave room for a forgotten password, and guess
+    /// nothing.
+    #[arg(long, env = "WEIR_LOGIN_TRIES", default_value = "10")]
+    pub login_tries: NonZeroU32,
+    /// Failed logins of one account from everywhere; more, because whoever reaches it keeps the owner out, too.
+    #[arg(long, env = "WEIR_LOGIN_TRIES_ACCOUNT", default_value = "100")]
+    pub login_tries_account: NonZeroU32,
+    /// Failed logins from one address; a hundred, because an office may be behind it.
+    #[arg(long, env = "WEIR_LOGIN_TRIES_ADDRESS", default_value = "100")]
+    pub login_tries_address: NonZeroU32,
 }
 
 /// Everything `weir-origin serve` needs.
@@ -75,6 +103,9 @@ pub struct ServeConfig {
     /// The cost of passwords.
     #[command(flatten)]
     pub passwords: PasswordConfig,
+    /// The bounds of guessing.
+    #[command(flatten)]
+    pub throttle: ThrottleConfig,
 }
 
 fn known_store(url: &str) -> Result<String, String> {

@@ -4,19 +4,25 @@
 //! stores differ, the difference is a column type below ([`Moment`], [`Words`]) or stands in the one statement it concerns.
 
 mod moment;
+mod replicas;
 mod words;
 
 use std::{str::FromStr, time::Duration};
 
 use sqlx::{
-    PgPool, SqlitePool,
+    ConnectOptions, PgPool, SqlitePool,
     migrate::{MigrateError, Migrator},
     pool::PoolOptions,
+    postgres::PgConnectOptions,
     sqlite::{SqliteConnectOptions, SqliteError, SqliteJournalMode, SqliteSynchronous},
 };
 use tokio::time::{Instant, sleep};
 
-pub use self::{moment::Moment, words::Words};
+pub use self::{
+    moment::Moment,
+    replicas::{Replica, Replicas, Scope},
+    words::Words,
+};
 use crate::config::DatabaseConfig;
 
 static SQLITE: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -26,6 +32,9 @@ static POSTGRES: Migrator = sqlx::migrate!("migrations/postgres");
 const BUSY: Duration = Duration::from_secs(5);
 /// Longest time that others may take to migrate the same SQLite file.
 const MIGRATING: Duration = Duration::from_secs(30);
+
+/// Statements that take longer are logged: none of ours should.
+const SLOW: Duration = Duration::from_millis(100);
 
 /// The pool of the chosen store.
 #[derive(Debug, Clone)]
@@ -56,6 +65,7 @@ macro_rules! on {
         }
     };
 }
+pub(crate) use self::replicas::read;
 pub(crate) use on;
 
 impl Database {
@@ -69,8 +79,9 @@ impl Database {
     pub async fn open(config: &DatabaseConfig) -> Result<Self, OpenError> {
         let url = &config.database_url;
         if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            let pool: PgPool = options(config).connect(url).await?;
+            let pool: PgPool = options(config).connect_with(postgres(url)?).await?;
             POSTGRES.run(&pool).await?;
+            warn_of_too_many(config, &pool).await?;
             return Ok(Self::Postgres(pool));
         }
         let file = SqliteConnectOptions::from_str(url)?
@@ -79,7 +90,8 @@ impl Database {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY)
-            .foreign_keys(true);
+            .foreign_keys(true)
+            .log_slow_statements(warn(), SLOW);
         let deadline = Instant::now() + MIGRATING;
         loop {
             match open_sqlite(config, file.clone()).await {
@@ -104,6 +116,39 @@ impl Database {
     pub async fn close(&self) {
         on!(self, |pool| pool.close().await);
     }
+}
+
+/// How every connection to Postgres is made.
+fn postgres(url: &str) -> sqlx::Result<PgConnectOptions> {
+    let options = PgConnectOptions::from_str(url)?.log_slow_statements(warn(), SLOW);
+    // A plan for every parameter at once, which Postgres takes after five executions, counts on an average user and reads all rows of
+    // one who has many. Planning anew costs a tenth of a millisecond.
+    Ok(options.options([("plan_cache_mode", "force_custom_plan")]))
+}
+
+/// All pools together must leave room: Postgres refuses whoever comes too late, in the middle of the day.
+async fn warn_of_too_many(config: &DatabaseConfig, pool: &PgPool) -> sqlx::Result<()> {
+    let room: i32 = sqlx::query_scalar(
+        "SELECT current_setting('max_connections')::int4 - current_setting('superuser_reserved_connections')::int4",
+    )
+    .fetch_one(pool)
+    .await?;
+    let wanted = u64::from(config.instances.get()) * u64::from(config.pool_max.get());
+    if wanted > u64::try_from(room).unwrap_or(0) {
+        tracing::warn!(
+            wanted,
+            room,
+            instances = config.instances,
+            pool_max = config.pool_max,
+            "the pools of all instances may ask for more connections than the database has"
+        );
+    }
+    Ok(())
+}
+
+/// The level of the slow statements' log; its type is of a crate that only sqlx knows.
+fn warn<L: FromStr<Err: std::fmt::Debug>>() -> L {
+    "warn".parse().expect("a level")
 }
 
 async fn open_sqlite(config: &DatabaseConfig, file: SqliteConnectOptions) -> Result<SqlitePool, OpenError> {

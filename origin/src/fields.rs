@@ -9,6 +9,8 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::refusal::{Problems, Refusal};
 
@@ -65,6 +67,43 @@ impl Fields {
         }
     }
 
+    /// SHA-256 of the fields that nobody took yet, the same for a body that is sent again.
+    #[must_use]
+    pub fn fingerprint(&self, operation: &str) -> [u8; 32] {
+        let body = serde_json::to_vec(&self.left).expect("JSON that was read can be written");
+        Sha256::new().chain_update(operation).chain_update([0]).chain_update(body).finalize().into()
+    }
+
+    /// The fields of each object in the list `name`, 1 to `most`; `take` reads one of them, and its problems are named `name[n].field`.
+    pub fn each<T>(&mut self, name: &str, most: usize, take: impl Fn(&mut Self) -> T) -> Vec<T> {
+        let Some(Value::Array(list)) = self
+            .left
+            .remove(name)
+            .filter(|list| list.as_array().is_some_and(|l| (1..=most).contains(&l.len())))
+        else {
+            self.problem(name, &format!("must be a list of 1 to {most} objects"));
+            return Vec::new();
+        };
+        let mut taken = Vec::with_capacity(list.len());
+        for (n, value) in list.into_iter().enumerate() {
+            let Value::Object(left) = value else {
+                self.problem(&format!("{name}[{n}]"), "must be an object");
+                continue;
+            };
+            let mut fields = Self { left, problems: Problems::new() };
+            let one = take(&mut fields);
+            match fields.finish(one) {
+                Ok(one) => taken.push(one),
+                Err(problems) => {
+                    for (field, problem) in problems {
+                        self.problem(&format!("{name}[{n}].{field}"), &problem);
+                    }
+                }
+            }
+        }
+        taken
+    }
+
     /// Gives `value` out when no field was wrong, missing or unknown.
     ///
     /// # Errors
@@ -85,7 +124,8 @@ impl Fields {
         rule(value).map_err(|problem| self.problem(name, &problem)).ok()
     }
 
-    fn problem(&mut self, name: &str, problem: &str) {
+    /// Notes what is wrong with a field, beside what its rule says.
+    pub fn problem(&mut self, name: &str, problem: &str) {
         // A name is the client's: do not send back more of it than helps.
         let name: String = name.chars().take(64).collect();
         self.problems.insert(name, problem.to_owned());
@@ -127,6 +167,14 @@ impl<S: Send + Sync> FromRequestParts<S> for QueryFields {
     }
 }
 
+/// The id in a path; a garbled one names nothing, like an unknown one.
+///
+/// # Errors
+/// 404.
+pub fn parse_id(id: &str) -> Result<Uuid, Refusal> {
+    id.parse().map_err(|_| Refusal::NotFound)
+}
+
 fn is_json(headers: &HeaderMap) -> bool {
     let declared =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -141,6 +189,7 @@ pub mod rule {
     use axum::http::Uri;
     use jiff::Timestamp;
     use serde_json::Value;
+    use uuid::Uuid;
 
     use crate::database::{Moment, Words};
 
@@ -183,27 +232,51 @@ pub mod rule {
         }
     }
 
-    /// A whole number in `range`; in a query it is written as text.
+    /// What a query says as text, for rules of numbers and of `true` and `false`.
+    pub fn written<T>(rule: impl Fn(Value) -> Result<T, String>) -> impl Fn(Value) -> Result<T, String> {
+        move |value| match value.as_str() {
+            Some("true") => rule(true.into()),
+            Some("false") => rule(false.into()),
+            Some(text) => rule(text.parse::<i64>().map_or(Value::Null, Into::into)),
+            None => rule(value),
+        }
+    }
+
+    /// A whole number in `range`.
     pub fn integer(range: RangeInclusive<i32>) -> impl Fn(Value) -> Result<i32, String> {
         move |value| {
-            let number = match value {
-                Value::Number(number) => number.as_i64(),
-                Value::String(text) => text.parse().ok(),
-                _ => None,
-            };
-            number
+            value
+                .as_i64()
                 .and_then(|n| i32::try_from(n).ok())
                 .filter(|n| range.contains(n))
                 .ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
         }
     }
 
-    /// `true` or `false` in a query.
+    /// `true` or `false`.
     pub fn yes_or_no(value: Value) -> Result<bool, String> {
-        match value.as_str() {
-            Some("true") => Ok(true),
-            Some("false") => Ok(false),
-            _ => Err("must be true or false".into()),
+        value.as_bool().ok_or_else(|| "must be true or false".into())
+    }
+
+    /// One id.
+    pub fn id(value: Value) -> Result<Uuid, String> {
+        value.as_str().and_then(|id| id.parse().ok()).ok_or_else(|| "must be an id".into())
+    }
+
+    /// 1 to `most` different ids.
+    pub fn ids(most: usize) -> impl Fn(Value) -> Result<Vec<Uuid>, String> {
+        move |value| {
+            let list = value.as_array().filter(|list| (1..=most).contains(&list.len()));
+            let list = list.ok_or_else(|| format!("must be a list of 1 to {most} ids"))?;
+            let mut ids = list
+                .iter()
+                .cloned()
+                .map(id)
+                .collect::<Result<Vec<_>, _>>()
+                .map_err(|problem| format!("each {problem}"))?;
+            ids.sort_unstable();
+            ids.dedup();
+            Ok(ids)
         }
     }
 
@@ -297,6 +370,12 @@ mod tests {
             ["2030-01-31", "2030-01-31T12:00:00", "-009999-01-02T00:00:00Z", "1969-12-31T23:59:59Z"]
         {
             assert!(rule::instant(json!(instant)).is_err(), "{instant}");
+        }
+        assert!(rule::integer(0..=9)(json!("5")).is_err());
+        assert_eq!(rule::written(rule::integer(0..=9))(json!("5")), Ok(5));
+        assert_eq!(rule::written(rule::yes_or_no)(json!("true")), Ok(true));
+        for text in ["", " 5", "5.0", "1e0", "10", "five", "true"] {
+            assert!(rule::written(rule::integer(0..=9))(json!(text)).is_err(), "{text}");
         }
         assert!(rule::words(1)(json!(["a", "b"])).is_err());
         assert!(rule::words(2)(json!(["a", 1])).is_err());

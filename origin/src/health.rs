@@ -16,8 +16,8 @@ pub fn routes() -> Router<Arc<App>> {
     Router::new().route("/health", get(health))
 }
 
-/// 503 only without the database. Redis being away is `degraded` and still 200: all instances share one Redis, and an edge that left
-/// them all out because of it would turn "slower" into "down".
+/// 503 only without the database. Redis or the replicas being away is `degraded` and still 200: all instances share them, and an edge
+/// that left them all out because of it would turn "slower" into "down".
 async fn health(State(app): State<Arc<App>>) -> impl IntoResponse {
     let database = async { timeout(PATIENCE, app.database.ping()).await.is_ok_and(|answer| answer.is_ok()) };
     let redis = async {
@@ -30,12 +30,17 @@ async fn health(State(app): State<Arc<App>>) -> impl IntoResponse {
         )
     };
     let (database, redis) = tokio::join!(database, redis);
-    let (code, status) = match (database, redis) {
-        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
-        (true, Some(false)) => (StatusCode::OK, "degraded"),
-        (true, _) => (StatusCode::OK, "ok"),
+    let replica = app.replicas.are_fit();
+    let (code, status) = match (database, redis, replica) {
+        (false, ..) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        (true, Some(false), _) | (true, _, Some(false)) => (StatusCode::OK, "degraded"),
+        (true, ..) => (StatusCode::OK, "ok"),
     };
     let word = |healthy| if healthy { "ok" } else { "failed" };
-    let checks = json!({ "database": word(database), "redis": redis.map_or("disabled", word) });
+    let checks = json!({
+        "database": word(database),
+        "replica": replica.map_or("disabled", word),
+        "redis": redis.map_or("disabled", word),
+    });
     (code, PRIVATE, Json(json!({ "status": status, "checks": checks })))
 }

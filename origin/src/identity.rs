@@ -26,6 +26,12 @@ pub struct Caller {
     /// Whose data may be seen.
     #[serde(rename = "sub")]
     pub user_id: Uuid,
+    /// By which session, if the edge says.
+    #[serde(rename = "sid", default)]
+    pub session_id: Option<String>,
+    /// What they might do when the identity was signed, at most a minute ago; statements ask the table again.
+    #[serde(default)]
+    pub roles: Vec<String>,
 }
 
 /// Checks the edge's signature.
@@ -84,7 +90,11 @@ impl FromRequestParts<Arc<App>> for CallerOrBearer {
         }
         let token = bearer(&parts.headers).ok_or(Refusal::Unauthenticated)?;
         let session = sessions::find(app, &token, Moment::now()).await?;
-        Ok(Self(Caller { user_id: session.user_id }))
+        Ok(Self(Caller {
+            user_id: session.user_id,
+            session_id: Some(session.session_id),
+            roles: session.roles.0,
+        }))
     }
 }
 

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::{Path, State},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use sqlx::FromRow;
@@ -18,20 +19,23 @@ use uuid::Uuid;
 
 use crate::{
     app::{App, PRIVATE},
-    database::{Moment, Words},
-    fields::{Fields, QueryFields, rule},
+    conditions::{self, IfMatch},
+    cursor::Walk,
+    database::{Moment, Scope, Words, read},
+    fields::{Fields, QueryFields, parse_id, rule},
+    idempotency::IdempotencyKey,
     identity::Caller,
-    refusal::Refusal,
+    openapi::{TEXT, WEB},
+    refusal::{Refusal, owner_gone},
 };
 
-/// Items on a page when nobody says how many, and at most.
-const PAGE: i32 = 20;
-const PAGE_MOST: i32 = 100;
+/// Items that one statement makes or removes.
+const BATCH_MOST: usize = 100;
 /// A PATCH reads, merges and writes; so often it tries again when another write came in between.
 const PATCH_TRIES: usize = 5;
 
 /// A stored item.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Item {
     /// UUID version 7: in the order of creation.
@@ -50,41 +54,55 @@ pub struct Item {
 }
 
 /// What an owner writes.
-#[derive(Debug, Clone, Serialize, FromRow)]
+#[derive(Debug, Clone, Serialize, FromRow, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Draft {
     /// A word, like `memory` or `letter`.
     #[serde(rename = "type")]
     #[sqlx(rename = "type")]
+    #[schemars(regex(pattern = "^[a-z0-9_-]{1,32}$"))]
     pub kind: String,
     /// 1 to 200 characters.
+    #[schemars(length(min = 1, max = 200), regex(pattern = TEXT))]
     pub title: String,
     /// At most 20 000 characters: a full page of them stays a few megabytes.
+    #[schemars(default, length(max = 20_000), regex(pattern = TEXT))]
     pub content: String,
     /// A word, like `joy`.
+    #[schemars(regex(pattern = "^[a-z0-9_-]{1,32}$"))]
     pub emotion_category: Option<String>,
     /// 0 to 100.
+    #[schemars(range(min = 0, max = 100))]
     pub importance_score: Option<i32>,
     /// At most 32.
+    #[schemars(default, length(max = 32))]
     pub keywords: Words,
     /// When to deliver it.
     pub scheduled_delivery: Option<Moment>,
     /// Where its picture, sound or film is.
+    #[schemars(url, length(max = 2048), regex(pattern = WEB))]
     pub media_url: Option<String>,
     /// Where its small picture is.
+    #[schemars(url, length(max = 2048), regex(pattern = WEB))]
     pub thumbnail_url: Option<String>,
 }
 
 /// Which items a list has; each condition that is there must hold.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Filter {
     /// Of this type.
+    #[serde(rename = "type")]
+    #[schemars(regex(pattern = "^[a-z0-9_-]{1,32}$"))]
     pub kind: Option<String>,
     /// Of this emotion.
+    #[schemars(regex(pattern = "^[a-z0-9_-]{1,32}$"))]
     pub emotion_category: Option<String>,
     /// Of exactly this importance.
+    #[schemars(range(min = 0, max = 100))]
     pub importance_score: Option<i32>,
     /// With this among its keywords.
+    #[schemars(length(min = 1, max = 64), regex(pattern = TEXT))]
     pub keyword: Option<String>,
     /// With or without a delivery time.
     pub scheduled: Option<bool>,
@@ -94,6 +112,7 @@ pub struct Filter {
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/api/vault/items", get(list).post(create))
+        .route("/api/vault/items/batch", post(create_many).delete(delete_many))
         .route("/api/vault/items/{id}", get(read).put(replace).patch(change).delete(delete))
 }
 
@@ -105,40 +124,75 @@ async fn list(
     let filter = Filter {
         kind: query.optional("type", None, rule::word),
         emotion_category: query.optional("emotionCategory", None, rule::word),
-        importance_score: query.optional("importanceScore", None, rule::integer(0..=100)),
+        importance_score: query.optional("importanceScore", None, rule::written(rule::integer(0..=100))),
         keyword: query.optional("keyword", None, rule::text(1..=64)),
-        scheduled: query.optional("scheduled", None, rule::yes_or_no),
+        scheduled: query.optional("scheduled", None, rule::written(rule::yes_or_no)),
     };
     // A cursor continues this person's walk with these filters, and no other.
     let walk = format!("items {} {filter:?}", caller.user_id);
-    let limit = query.defaulted("limit", Some(PAGE), rule::integer(1..=PAGE_MOST));
-    let after = query.optional("cursor", None, |value| {
-        let opened = value.as_str().and_then(|cursor| app.cursors.open(&walk, cursor));
-        opened.ok_or_else(|| "is not a cursor of this list".into())
-    });
-    let (limit, after) = query.finish((limit, after)).map_err(Refusal::InvalidQuery)?;
-
-    // One more than asked for says whether there is a next page.
-    let mut items = sql::page(&app.database, caller.user_id, &filter, after, limit + 1).await?;
-    let page = usize::try_from(limit).expect("limit is at least 1");
-    let more = items.len() > page;
-    items.truncate(page);
-    let next = items.last().filter(|_| more).map(|last| app.cursors.seal(&walk, last.id));
-    Ok((stored_by_edge(&caller, None), Json(json!({ "items": items, "nextCursor": next }))))
+    let walk = Walk::take(&mut query, &app.cursors, walk);
+    let walk = query.finish(walk).map_err(Refusal::InvalidQuery)?;
+    let (owner, after, count) = (caller.user_id, walk.after, walk.count());
+    let items = read!(app, Scope::Of(owner), |db| sql::page(db, owner, &filter, after, count))?;
+    Ok((stored_by_edge(&caller, None), Json(walk.page("items", items, |item: &Item| item.id))))
 }
 
 async fn create(
     State(app): State<Arc<App>>,
     caller: Caller,
+    key: IdempotencyKey,
     mut fields: Fields,
 ) -> Result<impl IntoResponse, Refusal> {
+    let fingerprint = fields.fingerprint("item");
     let draft = Draft::take(&mut fields, None);
     let draft = fields.finish(draft).map_err(Refusal::Invalid)?;
-    let now = Moment::now();
-    let item = Item { id: Uuid::now_v7(), version: 1, draft, created_at: now, updated_at: now };
-    sql::insert(&app.database, caller.user_id, std::slice::from_ref(&item)).await.map_err(owner_gone)?;
+    let slot = key.reserve(&app, caller.user_id, fingerprint).await?;
+    let mut item = Item::new(slot.id, draft, Moment::now());
+    if !slot.done {
+        let insert = sql::insert(&app.database, caller.user_id, std::slice::from_ref(&item));
+        insert.await.map_err(owner_gone)?;
+        slot.finish(&app, caller.user_id).await?;
+    }
+    if slot.is_keyed() {
+        item = sql::find(&app.database, caller.user_id, slot.id).await?.ok_or(Refusal::Gone)?;
+    }
     let place = [(header::LOCATION, format!("/api/vault/items/{}", item.id))];
     Ok((StatusCode::CREATED, place, written(item)))
+}
+
+/// Makes many items in one statement, and answers with their ids in the order of the request.
+async fn create_many(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    key: IdempotencyKey,
+    mut fields: Fields,
+) -> Result<impl IntoResponse, Refusal> {
+    let fingerprint = fields.fingerprint("items");
+    let drafts = fields.each("items", BATCH_MOST, |fields| Draft::take(fields, None));
+    let drafts = fields.finish(drafts).map_err(Refusal::Invalid)?;
+    let slot = key.reserve(&app, caller.user_id, fingerprint).await?;
+    let now = Moment::now();
+    // One id is reserved; the others follow from it, so that a repetition makes the same ones.
+    let ids = (0..).map(|n| Uuid::from_u128((slot.id.as_u128() & !0xff) | n));
+    let items: Vec<_> = ids.zip(drafts).map(|(id, draft)| Item::new(id, draft, now)).collect();
+    if !slot.done {
+        sql::insert(&app.database, caller.user_id, &items).await.map_err(owner_gone)?;
+        slot.finish(&app, caller.user_id).await?;
+    }
+    let ids: Vec<_> = items.iter().map(|item| item.id).collect();
+    Ok((StatusCode::CREATED, PRIVATE, Json(json!({ "ids": ids }))))
+}
+
+/// Removes many items in one statement; ids that are not the caller's are as if they were not there.
+async fn delete_many(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    mut fields: Fields,
+) -> Result<impl IntoResponse, Refusal> {
+    let ids = fields.required("ids", None, rule::ids(BATCH_MOST));
+    let ids = fields.finish(ids).map_err(Refusal::Invalid)?;
+    let deleted = sql::delete_many(&app.database, caller.user_id, &ids).await?;
+    Ok((PRIVATE, Json(json!({ "deleted": deleted }))))
 }
 
 async fn read(
@@ -147,11 +201,11 @@ async fn read(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
-    let item = sql::find(&app.database, caller.user_id, parse(&id)?).await?.ok_or(Refusal::NotFound)?;
-    let tag = item.entity_tag();
-    let known = names(&headers, &tag);
-    let head = (stored_by_edge(&caller, Some(item.id)), [(header::ETAG, tag)]);
-    Ok(if known {
+    let (owner, id) = (caller.user_id, parse_id(&id)?);
+    let item = read!(app, Scope::Of(owner), |db| sql::find(db, owner, id))?;
+    let item = item.ok_or(Refusal::NotFound)?;
+    let head = (stored_by_edge(&caller, Some(item.id)), [(header::ETAG, conditions::tag(item.version))]);
+    Ok(if conditions::is_known(&headers, item.version) {
         (StatusCode::NOT_MODIFIED, head).into_response()
     } else {
         (head, Json(item)).into_response()
@@ -162,24 +216,28 @@ async fn replace(
     State(app): State<Arc<App>>,
     caller: Caller,
     Path(id): Path<String>,
+    if_match: IfMatch,
     mut fields: Fields,
 ) -> Result<impl IntoResponse, Refusal> {
-    let id = parse(&id)?;
+    let id = parse_id(&id)?;
     let draft = Draft::take(&mut fields, None);
     let draft = fields.finish(draft).map_err(Refusal::Invalid)?;
-    let item = sql::update(&app.database, caller.user_id, id, None, &draft, Moment::now()).await?;
-    item.map(written).ok_or(Refusal::NotFound)
+    let version = admitted(&app, &caller, id, &if_match).await?;
+    let item = sql::update(&app.database, caller.user_id, id, version, &draft, Moment::now()).await?;
+    item.map(written).ok_or_else(|| missed(version))
 }
 
 async fn change(
     State(app): State<Arc<App>>,
     caller: Caller,
     Path(id): Path<String>,
+    if_match: IfMatch,
     fields: Fields,
 ) -> Result<impl IntoResponse, Refusal> {
-    let id = parse(&id)?;
+    let id = parse_id(&id)?;
     for _ in 0..PATCH_TRIES {
         let base = sql::find(&app.database, caller.user_id, id).await?.ok_or(Refusal::NotFound)?;
+        if_match.admit(base.version)?;
         let mut fields = fields.clone();
         let draft = Draft::take(&mut fields, Some(base.draft));
         let draft = fields.finish(draft).map_err(Refusal::Invalid)?;
@@ -198,11 +256,29 @@ async fn delete(
     State(app): State<Arc<App>>,
     caller: Caller,
     Path(id): Path<String>,
+    if_match: IfMatch,
 ) -> Result<impl IntoResponse, Refusal> {
-    if !sql::delete(&app.database, caller.user_id, parse(&id)?).await? {
-        return Err(Refusal::NotFound);
+    let id = parse_id(&id)?;
+    let version = admitted(&app, &caller, id, &if_match).await?;
+    if !sql::delete(&app.database, caller.user_id, id, version).await? {
+        return Err(missed(version));
     }
     Ok((StatusCode::NO_CONTENT, PRIVATE))
+}
+
+/// The version that `If-Match` lets be overwritten; `None` is any.
+async fn admitted(app: &App, caller: &Caller, id: Uuid, if_match: &IfMatch) -> Result<Option<i64>, Refusal> {
+    if !if_match.is_given() {
+        return Ok(None);
+    }
+    let item = sql::find(&app.database, caller.user_id, id).await?.ok_or(Refusal::NotFound)?;
+    if_match.admit(item.version)?;
+    Ok(Some(item.version))
+}
+
+/// Why a write found nothing to overwrite: another write came first, or there is no such item.
+fn missed(version: Option<i64>) -> Refusal {
+    version.map_or(Refusal::NotFound, |_| Refusal::PreconditionFailed)
 }
 
 impl Draft {
@@ -233,20 +309,14 @@ impl Draft {
 }
 
 impl Item {
-    /// Strong (RFC 9110 §8.8.3): the version counts every write, so equal tags mean equal bytes.
-    fn entity_tag(&self) -> String {
-        format!("\"v{}\"", self.version)
+    fn new(id: Uuid, draft: Draft, now: Moment) -> Self {
+        Self { id, version: 1, draft, created_at: now, updated_at: now }
     }
-}
-
-/// A garbled id names nothing, like an unknown one.
-fn parse(id: &str) -> Result<Uuid, Refusal> {
-    id.parse().map_err(|_| Refusal::NotFound)
 }
 
 /// The answer to a write: not kept by anybody, with the tag of what is stored now.
 fn written(item: Item) -> impl IntoResponse {
-    (PRIVATE, [(header::ETAG, item.entity_tag())], Json(item))
+    (PRIVATE, [(header::ETAG, conditions::tag(item.version))], Json(item))
 }
 
 /// The edge may keep the answer for its caller (RFC 9213) and purges it by tag; a browser asks again every time, because a purge
@@ -261,20 +331,4 @@ fn stored_by_edge(caller: &Caller, item: Option<Uuid>) -> [(HeaderName, String);
         (HeaderName::from_static("cdn-cache-control"), "max-age=60".into()),
         (HeaderName::from_static("cache-tag"), tags),
     ]
-}
-
-/// Whether `If-None-Match` names the tag, compared weakly (RFC 9110 §13.1.2). Our tags have no comma.
-fn names(headers: &HeaderMap, tag: &str) -> bool {
-    let lines =
-        headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|line: &HeaderValue| line.to_str().ok());
-    let mut tags = lines.flat_map(|line| line.split(',')).map(str::trim);
-    tags.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
-}
-
-/// The identity is a few seconds older than the account's end.
-fn owner_gone(error: sqlx::Error) -> Refusal {
-    match &error {
-        sqlx::Error::Database(cause) if cause.is_foreign_key_violation() => Refusal::Unauthenticated,
-        _ => error.into(),
-    }
 }

@@ -5,25 +5,40 @@
 //!
 //! - [`app`]: the running service: what is shared, the routes, the start and the graceful stop
 //! - [`config`]: what can be set, each with its default and the reason for it
-//! - [`accounts`], [`sessions`], [`items`], [`health`]: the resources, one screen each, SQL in a file of the same name below
+//! - [`accounts`], [`sessions`], [`admin`], [`items`], [`notes`], [`posts`], [`health`]: the resources, one screen each, SQL in a file of the same name below
+//! - [`metrics`]: what Prometheus is told
+//! - [`openapi`]: the document of it all, made from the types
 //! - [`identity`]: who the caller is: the edge's signed header, or a session token
 //! - [`fields`]: reads bodies and queries, and names every problem at once
 //! - [`refusal`]: the one table from "no" to status, code and sentence
-//! - [`cursor`], [`password`], [`token`]: the small cryptographic nouns
+//! - [`conditions`], [`idempotency`]: what makes writes safe to race and to repeat
+//! - [`cursor`], [`password`], [`token`], [`verification`]: the small cryptographic nouns
+//! - [`cache`]: reads that Redis keeps until the next write
+//! - [`throttle`]: how often one may guess
 //! - [`database`]: one enum over both stores, and the two column types they do not share
 //! - [`seed`]: demo users and items, the same in every run
 
 pub mod accounts;
+pub mod admin;
 pub mod app;
+pub mod cache;
+pub mod conditions;
 pub mod config;
 pub mod cursor;
 pub mod database;
 pub mod fields;
 pub mod health;
+pub mod idempotency;
 pub mod identity;
 pub mod items;
+pub mod metrics;
+pub mod notes;
+pub mod openapi;
 pub mod password;
+pub mod posts;
 pub mod refusal;
 pub mod seed;
 pub mod sessions;
+pub mod throttle;
 pub mod token;
+pub mod verification;

@@ -1,4 +1,4 @@
-//! `weir-origin serve|migrate|seed`: arguments → the library; logs to stderr, what scripts read to stdout.
+//! `weir-origin serve|migrate|seed|roles|verification`: arguments → the library; logs to stderr, what scripts read to stdout.
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -8,11 +8,15 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tracing_subscriber::EnvFilter;
+use uuid::Uuid;
 use weir_origin::{
+    accounts::{self, ROLES},
+    admin,
     app::{self, App, StartError},
     config::{DatabaseConfig, PasswordConfig, ServeConfig},
-    database::Database,
-    seed,
+    database::{Database, Moment, Words},
+    seed::{self, Volume},
+    verification::Verifications,
 };
 
 /// The thin API behind the edge: accounts, sessions and vault items.
@@ -31,16 +35,38 @@ enum Command {
     Migrate(DatabaseConfig),
     /// Add demo users and items; a second run changes nothing.
     Seed(SeedConfig),
+    /// Give an account these roles instead of its present ones: how the first administrator is made. They count from its next login on.
+    Roles(RolesConfig),
+    /// Print the token that proves an account's e-mail address, for whoever sends it there.
+    Verification(VerificationConfig),
+}
+
+#[derive(Args)]
+struct RolesConfig {
+    /// The account's address.
+    email: String,
+    /// From `user`, `moderator` and `admin`.
+    #[arg(required = true, value_parser = ROLES)]
+    roles: Vec<String>,
+    #[command(flatten)]
+    database: DatabaseConfig,
+}
+
+#[derive(Args)]
+struct VerificationConfig {
+    /// The account's address.
+    email: String,
+    /// As for `serve`.
+    #[arg(long, env = "WEIR_IDENTITY_SECRET", hide_env_values = true)]
+    identity_secret: String,
+    #[command(flatten)]
+    database: DatabaseConfig,
 }
 
 #[derive(Args)]
 struct SeedConfig {
-    /// Users `user1@example.org`, `user2@example.org`, …
-    #[arg(long, default_value_t = 100)]
-    users: u64,
-    /// Items, spread over the users.
-    #[arg(long, default_value_t = 1000)]
-    items: u64,
+    #[command(flatten)]
+    volume: Volume,
     #[command(flatten)]
     database: DatabaseConfig,
     #[command(flatten)]
@@ -60,6 +86,8 @@ fn main() -> ExitCode {
             Command::Serve(config) => serve(config).await,
             Command::Migrate(config) => migrate(config).await,
             Command::Seed(config) => fill(config).await,
+            Command::Roles(config) => give_roles(config).await,
+            Command::Verification(config) => verification(config).await,
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -110,7 +138,34 @@ async fn migrate(config: DatabaseConfig) -> Result<(), StartError> {
 
 async fn fill(config: SeedConfig) -> Result<(), StartError> {
     let database = Database::open(&config.database).await?;
-    seed::seed(&database, &config.passwords, config.users, config.items).await?;
-    println!("{} users (password {:?}) and {} items", config.users, seed::PASSWORD, config.items);
+    seed::seed(&database, &config.passwords, &config.volume, Moment::now()).await?;
+    println!(
+        "{} users (password {:?}) and {} items",
+        config.volume.users,
+        seed::PASSWORD,
+        config.volume.items
+    );
     Ok(())
+}
+
+async fn give_roles(config: RolesConfig) -> Result<(), StartError> {
+    let database = Database::open(&config.database).await?;
+    let user = account(&database, &config.email).await?;
+    admin::sql::give_roles(&database, None, user, &Words(config.roles), Moment::now()).await?;
+    database.close().await;
+    Ok(())
+}
+
+async fn verification(config: VerificationConfig) -> Result<(), StartError> {
+    let database = Database::open(&config.database).await?;
+    let email = config.email.to_lowercase();
+    let user = account(&database, &email).await?;
+    println!("{}", Verifications::new(&config.identity_secret).seal(user, &email, Moment::now()));
+    database.close().await;
+    Ok(())
+}
+
+async fn account(database: &Database, email: &str) -> Result<Uuid, StartError> {
+    let known = accounts::sql::credentials(database, &email.to_lowercase()).await?;
+    Ok(known.ok_or_else(|| format!("nobody has registered {email}"))?.id)
 }

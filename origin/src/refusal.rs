@@ -30,6 +30,9 @@ pub enum Refusal {
     /// The e-mail is unknown or the password is wrong; which of them is not said.
     #[error("wrong credentials")]
     WrongCredentials,
+    /// Known, but without the role that this needs.
+    #[error("forbidden")]
+    Forbidden,
     /// No such thing, or not the caller's.
     #[error("not found")]
     NotFound,
@@ -42,6 +45,12 @@ pub enum Refusal {
     /// Others kept changing the same thing.
     #[error("changed by others meanwhile")]
     Contended,
+    /// It was made by an earlier request with this key, and removed since.
+    #[error("made and removed")]
+    Gone,
+    /// `If-Match` names another version (RFC 9110 §13.1.1).
+    #[error("precondition failed")]
+    PreconditionFailed,
     /// The body is larger than [`crate::app::BODY_LIMIT`].
     #[error("body too large")]
     TooLarge,
@@ -51,6 +60,15 @@ pub enum Refusal {
     /// Fields of the body are wrong; each is named.
     #[error("invalid fields")]
     Invalid(Problems),
+    /// The key belongs to another request.
+    #[error("idempotency key of another request")]
+    KeyOfAnother,
+    /// `Idempotency-Key` is none.
+    #[error("not an idempotency key")]
+    NotAKey,
+    /// Too often; the seconds until another try is worth it.
+    #[error("too many attempts, again in {0} s")]
+    TooMany(u64),
     /// Our fault.
     #[error("internal error")]
     Internal(#[source] Box<dyn StdError + Send + Sync>),
@@ -67,13 +85,25 @@ impl Refusal {
             Self::InvalidQuery(_) => (S::BAD_REQUEST, "invalid_query", "some query parameters are not valid"),
             Self::Unauthenticated => (S::UNAUTHORIZED, "unauthenticated", "log in first"),
             Self::WrongCredentials => (S::UNAUTHORIZED, "wrong_credentials", "e-mail or password is wrong"),
+            Self::Forbidden => (S::FORBIDDEN, "forbidden", "your role does not allow this"),
             Self::NotFound => (S::NOT_FOUND, "not_found", "there is nothing here"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "not with this method"),
             Self::EmailTaken => (S::CONFLICT, "email_taken", "this e-mail is already registered"),
             Self::Contended => (S::CONFLICT, "contended", "it was changed meanwhile, read it again"),
+            Self::Gone => (S::GONE, "gone", "it was made with this key, and removed since"),
+            Self::PreconditionFailed => {
+                (S::PRECONDITION_FAILED, "precondition_failed", "there is another version")
+            }
             Self::TooLarge => (S::PAYLOAD_TOO_LARGE, "too_large", "the body is larger than 1 MiB"),
             Self::NotJson => (S::UNSUPPORTED_MEDIA_TYPE, "not_json", "send application/json"),
             Self::Invalid(_) => (S::UNPROCESSABLE_ENTITY, "invalid", "some fields are not valid"),
+            Self::KeyOfAnother => {
+                (S::UNPROCESSABLE_ENTITY, "key_of_another", "this Idempotency-Key belongs to another request")
+            }
+            Self::NotAKey => {
+                (S::BAD_REQUEST, "not_a_key", "Idempotency-Key has 1 to 255 visible characters, once")
+            }
+            Self::TooMany(_) => (S::TOO_MANY_REQUESTS, "too_many", "too many attempts, try again later"),
             Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal", "this is our fault"),
             Self::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "unavailable", "try again in a moment"),
         }
@@ -105,6 +135,9 @@ impl IntoResponse for Refusal {
             }
             _ => {}
         }
+        if let Self::TooMany(seconds) = self {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
         response
     }
 }
@@ -116,5 +149,13 @@ impl From<sqlx::Error> for Refusal {
         } else {
             Self::Internal(error.into())
         }
+    }
+}
+
+/// For a write whose owner may be gone: the identity is a few seconds older than the account's end.
+pub fn owner_gone(error: sqlx::Error) -> Refusal {
+    match &error {
+        sqlx::Error::Database(cause) if cause.is_foreign_key_violation() => Refusal::Unauthenticated,
+        _ => error.into(),
     }
 }

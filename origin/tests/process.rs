@@ -64,7 +64,12 @@ fn three_origins_share(database_url: &str) {
         .map(|name| start(database_url, &["serve", "--listen", "127.0.0.1:0", "--name", name]));
     let origins = starting.map(address);
     for _ in 0..2 {
-        let seeded = program(database_url, &["seed", "--users", "5", "--items", "1234"]).output().unwrap();
+        let seeded = program(
+            database_url,
+            &["seed", "--users", "5", "--items", "1234", "--likes", "99", "--sessions", "7"],
+        )
+        .output()
+        .unwrap();
         assert!(seeded.status.success(), "{}", String::from_utf8_lossy(&seeded.stderr));
     }
     for ((mut origin, address), name) in origins.into_iter().zip(["a", "b", "c"]) {
@@ -93,12 +98,53 @@ fn three_origins_start_at_once_on_one_new_postgres_database() {
 }
 
 #[test]
+fn pools_that_ask_for_more_than_the_database_has_are_warned_of() {
+    let postgres = Postgres::start();
+    let url = postgres.create_database();
+    let output = |instances: &str| {
+        let flags = ["serve", "--listen", "127.0.0.1:0", "--pool-max", "20", "--instances", instances];
+        address(start(&url, &flags)).0.output()
+    };
+    // Of 200 connections 3 are kept for superusers.
+    assert!(!output("9").contains("more connections"));
+    let warned = output("10");
+    assert!(warned.contains("more connections") && warned.contains(r#""wanted":200,"room":197"#), "{warned}");
+}
+
+#[test]
 fn without_a_subcommand_it_serves() {
     let folder = tempfile::tempdir().unwrap();
     let (_origin, address) = address(start(&sqlite(folder.path()), &["--listen", "127.0.0.1:0"]));
     let answer = ask(&address, "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(answer.contains(&format!("x-origin: {address}\r\n")), "{answer}");
+}
+
+#[test]
+fn an_operator_makes_the_first_administrator_and_proves_addresses() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = sqlite(folder.path());
+    assert!(program(&url, &["seed", "--users", "3", "--likes", "0"]).status().unwrap().success());
+    let made = program(&url, &["roles", "User3@example.org", "user", "admin"]).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let (_origin, address) = address(start(&url, &["--listen", "127.0.0.1:0"]));
+    let answer = login(&address);
+    assert!(answer.contains(r#""roles":["user","admin"]"#), "{answer}");
+
+    let token = program(&url, &["verification", "user3@example.org"]).output().unwrap();
+    let body = format!(r#"{{"token":"{}"}}"#, String::from_utf8(token.stdout).unwrap().trim());
+    let answer = ask(
+        &address,
+        &format!(
+            "POST /auth/verify-email HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        ),
+    );
+    assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
+    for wrong in [["roles", "nobody@example.org", "user"], ["roles", "user3@example.org", "king"]] {
+        assert!(!program(&url, &wrong).output().unwrap().status.success(), "{wrong:?}");
+    }
 }
 
 #[test]

@@ -28,9 +28,51 @@ impl Postgres {
     /// When Debian's postgresql is missing or does not become ready; the message says which.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Like [`Postgres::start`], with further settings as `name=value`.
+    ///
+    /// # Panics
+    /// As [`Postgres::start`].
+    #[must_use]
+    pub fn start_with(settings: &[&str]) -> Self {
         let programs = programs().unwrap_or_else(|problem| panic!("{problem}"));
-        let (child, port) = start_on_free_port(|port| start(&programs, port));
+        let make = |data: &Path| {
+            let mut init = Command::new(programs.join("initdb"));
+            init.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]);
+            init.arg("-D").arg(data);
+            init
+        };
+        let (child, port) = start_on_free_port(|port| start(&programs, port, settings, make));
         Self { child, port, programs }
+    }
+
+    /// A streaming replica of this server, made with `pg_basebackup`; it has every database of it.
+    ///
+    /// # Panics
+    /// As [`Postgres::start`].
+    #[must_use]
+    pub fn replica(&self) -> Self {
+        let make = |data: &Path| {
+            let mut copy = Command::new(self.programs.join("pg_basebackup"));
+            copy.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "postgres"]);
+            copy.args(["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]);
+            copy.arg("-D").arg(data);
+            copy
+        };
+        let (child, port) = start_on_free_port(|port| start(&self.programs, port, &[], make));
+        Self { child, port, programs: self.programs.clone() }
+    }
+
+    /// The URL of the same database on this server; `url` is another server's.
+    ///
+    /// # Panics
+    /// When `url` is not one of ours.
+    #[must_use]
+    pub fn here(&self, url: &str) -> String {
+        let (_, name) = url.rsplit_once('/').expect("our URLs end in /NAME");
+        format!("postgres://postgres@127.0.0.1:{}/{name}", self.port)
     }
 
     /// Makes an empty database and gives its URL, `postgres://postgres@127.0.0.1:PORT/NAME`.
@@ -76,19 +118,26 @@ impl Postgres {
     }
 }
 
-fn start(programs: &Path, port: u16) -> Result<Child, String> {
+/// `make` gives the command that fills the data directory.
+fn start(
+    programs: &Path,
+    port: u16,
+    settings: &[&str],
+    make: impl Fn(&Path) -> Command,
+) -> Result<Child, String> {
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let owner = owner()?;
     if let Some((uid, gid)) = owner {
         chown(folder.path(), Some(uid), Some(gid)).map_err(|e| e.to_string())?;
     }
     let data = folder.path().join("data");
-    let mut init = Command::new(programs.join("initdb"));
-    init.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]);
-    init.arg("-D").arg(&data).current_dir(folder.path()).stdin(Stdio::null());
-    let made = as_owner(&mut init, owner).output().map_err(|e| format!("initdb does not start: {e}"))?;
+    let mut make = make(&data);
+    make.current_dir(folder.path()).stdin(Stdio::null());
+    let made = as_owner(&mut make, owner).output();
+    let made = made.map_err(|e| format!("{} does not start: {e}", make.get_program().display()))?;
     if !made.status.success() {
-        return Err(format!("initdb: {}", String::from_utf8_lossy(&made.stderr)));
+        let program = make.get_program().display();
+        return Err(format!("{program}: {}", String::from_utf8_lossy(&made.stderr)));
     }
 
     let mut server = Command::new(programs.join("postgres"));
@@ -100,7 +149,10 @@ fn start(programs: &Path, port: u16) -> Result<Child, String> {
         "full_page_writes=off",
         "synchronous_commit=off",
         "max_connections=200",
-    ] {
+    ]
+    .iter()
+    .chain(settings)
+    {
         server.args(["-c", setting]);
     }
     as_owner(&mut server, owner);

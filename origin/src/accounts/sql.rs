@@ -1,6 +1,6 @@
 //! Statements over `users` and `profiles`.
 
-use sqlx::{QueryBuilder, Result};
+use sqlx::Result;
 use uuid::Uuid;
 
 use super::{Account, Profile};
@@ -26,7 +26,7 @@ pub async fn insert(database: &Database, account: &Account, password_hash: &str)
     on!(database, |pool| {
         let mut transaction = pool.begin().await?;
         sqlx::query(
-            "INSERT INTO users (id, email, password_hash, roles, created_at) VALUES ($1, $2, $3, $4, $5)",
+            "INSERT INTO users (id, email, password_hash, roles, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $5)",
         )
         .bind(account.id)
         .bind(&account.email)
@@ -47,53 +47,20 @@ pub async fn insert(database: &Database, account: &Account, password_hash: &str)
     })
 }
 
-/// Adds many accounts in two statements; those whose id or e-mail exists are left as they are.
-///
-/// # Errors
-/// What the store said.
-pub async fn insert_all(database: &Database, accounts: &[Account], password_hash: &str) -> Result<()> {
-    on!(database, |pool| {
-        let mut transaction = pool.begin().await?;
-        QueryBuilder::new("INSERT INTO users (id, email, password_hash, roles, created_at) ")
-            .push_values(accounts, |mut row, account| {
-                row.push_bind(account.id)
-                    .push_bind(&account.email)
-                    .push_bind(password_hash)
-                    .push_bind(&account.roles)
-                    .push_bind(account.created_at);
-            })
-            .push(" ON CONFLICT DO NOTHING")
-            .build()
-            .execute(&mut *transaction)
-            .await?;
-        QueryBuilder::new("INSERT INTO profiles (user_id, display_name, bio, avatar_url, updated_at) ")
-            .push_values(accounts, |mut row, account| {
-                row.push_bind(account.id)
-                    .push_bind(&account.profile.display_name)
-                    .push_bind(&account.profile.bio)
-                    .push_bind(&account.profile.avatar_url)
-                    .push_bind(account.created_at);
-            })
-            .push(" ON CONFLICT DO NOTHING")
-            .build()
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await
-    })
-}
-
 /// An account with its profile.
 ///
 /// # Errors
 /// What the store said.
 pub async fn find(database: &Database, id: Uuid) -> Result<Option<Account>> {
-    on!(database, |pool| sqlx::query_as(
-        "SELECT u.id, u.email, u.roles, u.created_at, p.display_name, p.bio, p.avatar_url
+    on!(database, |pool| {
+        sqlx::query_as(
+        "SELECT u.id, u.email, u.roles, u.email_verified_at, u.created_at, p.display_name, p.bio, p.avatar_url
          FROM users u JOIN profiles p ON p.user_id = u.id WHERE u.id = $1"
     )
     .bind(id)
     .fetch_optional(pool)
-    .await)
+    .await
+    })
 }
 
 /// The account behind an e-mail, for login.
@@ -124,6 +91,57 @@ pub async fn replace_profile(
     .bind(&profile.display_name)
     .bind(&profile.bio)
     .bind(&profile.avatar_url)
+    .bind(now)
+    .execute(pool)
+    .await
+    .map(|done| done.rows_affected() == 1))
+}
+
+/// What the password of an account is checked against.
+///
+/// # Errors
+/// What the store said.
+pub async fn password_hash(database: &Database, user: Uuid) -> Result<Option<String>> {
+    on!(database, |pool| sqlx::query_scalar("SELECT password_hash FROM users WHERE id = $1")
+        .bind(user)
+        .fetch_optional(pool)
+        .await)
+}
+
+/// Sets another password, if `old` is still the hash of the present one; false when not.
+///
+/// # Errors
+/// What the store said.
+pub async fn change_password(
+    database: &Database,
+    user: Uuid,
+    old: &str,
+    new: &str,
+    now: Moment,
+) -> Result<bool> {
+    on!(database, |pool| sqlx::query(
+        "UPDATE users SET password_hash = $3, updated_at = $4 WHERE id = $1 AND password_hash = $2"
+    )
+    .bind(user)
+    .bind(old)
+    .bind(new)
+    .bind(now)
+    .execute(pool)
+    .await
+    .map(|done| done.rows_affected() == 1))
+}
+
+/// Notes that the owner of an account reads mail at `email`; false when that is not its address.
+///
+/// # Errors
+/// What the store said.
+pub async fn verify_email(database: &Database, user: Uuid, email: &str, now: Moment) -> Result<bool> {
+    on!(database, |pool| sqlx::query(
+        "UPDATE users SET email_verified_at = COALESCE(email_verified_at, $3), updated_at = $3
+         WHERE id = $1 AND email = $2"
+    )
+    .bind(user)
+    .bind(email)
     .bind(now)
     .execute(pool)
     .await

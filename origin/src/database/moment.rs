@@ -1,7 +1,10 @@
 //! An instant as both stores keep it.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sqlx::{
     Database, Decode, Encode, Postgres, Sqlite, Type,
     encode::IsNull,
@@ -37,6 +40,18 @@ impl Moment {
         self.0.as_second()
     }
 
+    /// Microseconds since 1970.
+    #[must_use]
+    pub fn microseconds(self) -> i64 {
+        self.0.as_microsecond()
+    }
+
+    /// Back from [`Moment::microseconds`]; `None` beyond all years.
+    #[must_use]
+    pub fn from_microseconds(since_1970: i64) -> Option<Self> {
+        Timestamp::from_microsecond(since_1970).map(Self).ok()
+    }
+
     /// The instant itself.
     #[must_use]
     pub fn timestamp(self) -> Timestamp {
@@ -47,6 +62,27 @@ impl Moment {
 impl Serialize for Moment {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map(Self::cut).map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Moment {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Moment".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date-time" })
     }
 }
 

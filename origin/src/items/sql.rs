@@ -80,20 +80,9 @@ pub async fn find(database: &Database, owner: Uuid, id: Uuid) -> Result<Option<I
 /// # Errors
 /// A foreign key violation when there is no such owner.
 pub async fn insert(database: &Database, owner: Uuid, items: &[Item]) -> Result<()> {
-    insert_all(database, items.iter().map(|item| (owner, item))).await
-}
-
-/// Adds items of many owners in one statement; those whose id exists are left as they are.
-///
-/// # Errors
-/// A foreign key violation when an owner does not exist.
-pub async fn insert_all<'a>(
-    database: &Database,
-    items: impl Iterator<Item = (Uuid, &'a Item)>,
-) -> Result<()> {
     on!(database, |pool| {
         QueryBuilder::new(concat!("INSERT INTO items (user_id, ", columns!(), ") "))
-            .push_values(items, |mut row, (owner, item)| {
+            .push_values(items, |mut row, item| {
                 let Item { id, version, draft, created_at, updated_at } = item;
                 row.push_bind(owner).push_bind(id).push_bind(version);
                 row.push_bind(&draft.kind).push_bind(&draft.title).push_bind(&draft.content);
@@ -150,15 +139,33 @@ pub async fn update(
     })
 }
 
-/// Removes an item of `owner`; false when there is none.
+/// Removes an item of `owner`, only at `version` when one is named; false when there is none.
 ///
 /// # Errors
 /// What the store said.
-pub async fn delete(database: &Database, owner: Uuid, id: Uuid) -> Result<bool> {
-    on!(database, |pool| sqlx::query("DELETE FROM items WHERE id = $1 AND user_id = $2")
-        .bind(id)
-        .bind(owner)
-        .execute(pool)
-        .await
-        .map(|done| done.rows_affected() == 1))
+pub async fn delete(database: &Database, owner: Uuid, id: Uuid, version: Option<i64>) -> Result<bool> {
+    on!(database, |pool| sqlx::query(
+        "DELETE FROM items WHERE id = $1 AND user_id = $2 AND version = COALESCE($3, version)"
+    )
+    .bind(id)
+    .bind(owner)
+    .bind(version)
+    .execute(pool)
+    .await
+    .map(|done| done.rows_affected() == 1))
+}
+
+/// Removes items of `owner` in one statement, and says how many there were.
+///
+/// # Errors
+/// What the store said.
+pub async fn delete_many(database: &Database, owner: Uuid, ids: &[Uuid]) -> Result<u64> {
+    on!(database, |pool| {
+        let mut sql = QueryBuilder::new("DELETE FROM items WHERE user_id = ");
+        let mut list = sql.push_bind(owner).push(" AND id IN (").separated(", ");
+        for id in ids {
+            list.push_bind(id);
+        }
+        sql.push(")").build().execute(pool).await.map(|done| done.rows_affected())
+    })
 }

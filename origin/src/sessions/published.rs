@@ -40,12 +40,21 @@ pub async fn put(
     redis.clone().set_options(key(token), json, options).await
 }
 
-/// Takes a session back.
+/// Takes sessions back.
 ///
 /// # Errors
 /// When Redis did not confirm it.
-pub async fn remove(redis: &ConnectionManager, token: &Token) -> RedisResult<()> {
-    redis.clone().del(key(token)).await
+pub async fn remove(redis: &ConnectionManager, tokens: &[Token]) -> RedisResult<()> {
+    // A DEL without keys is an error.
+    if tokens.is_empty() {
+        return Ok(());
+    }
+    // One command each: in a cluster their keys live on different masters.
+    let mut batch = redis::pipe();
+    for token in tokens {
+        batch.del(key(token)).ignore();
+    }
+    batch.query_async(&mut redis.clone()).await
 }
 
 fn key(token: &Token) -> String {

@@ -1,11 +1,12 @@
 //! Statements over `sessions`.
 
-use sqlx::Result;
+use sqlx::{QueryBuilder, Result};
 use uuid::Uuid;
 
+use super::Which;
 use crate::{
     database::{Database, Moment, Words, on},
-    token::TokenHash,
+    token::{Seed, TokenHash},
 };
 
 /// A live session with its owner.
@@ -21,27 +22,112 @@ pub struct Live {
     pub expires_at: Moment,
 }
 
-/// Starts a session.
+/// A new session.
+#[derive(Debug)]
+pub struct Row {
+    /// Of its token.
+    pub token: TokenHash,
+    /// What the token is made of.
+    pub seed: Seed,
+    /// At most 200 characters.
+    pub user_agent: String,
+    /// When it begins.
+    pub created_at: Moment,
+    /// When it ends.
+    pub expires_at: Moment,
+}
+
+/// A session in its owner's list.
+#[derive(Debug, sqlx::FromRow)]
+pub struct Listed {
+    /// Of its token.
+    pub token_hash: Vec<u8>,
+    /// As the client called itself.
+    pub user_agent: String,
+    /// When it began.
+    pub created_at: Moment,
+    /// When it ends.
+    pub expires_at: Moment,
+}
+
+/// Starts a session, if `password_hash` is still the user's; false when not.
 ///
 /// # Errors
 /// What the store said.
-pub async fn insert(
-    database: &Database,
-    token: TokenHash,
-    user: Uuid,
-    now: Moment,
-    expires: Moment,
-) -> Result<()> {
+pub async fn insert(database: &Database, user: Uuid, password_hash: &str, row: &Row) -> Result<bool> {
     on!(database, |pool| sqlx::query(
-        "INSERT INTO sessions (token_hash, user_id, created_at, expires_at) VALUES ($1, $2, $3, $4)"
+        "INSERT INTO sessions (token_hash, user_id, seed, user_agent, created_at, expires_at)
+         SELECT $1, id, $3, $4, $5, $6 FROM users WHERE id = $2 AND password_hash = $7"
     )
-    .bind(token.bytes())
+    .bind(row.token.bytes())
     .bind(user)
-    .bind(now)
-    .bind(expires)
+    .bind(&row.seed[..])
+    .bind(&row.user_agent)
+    .bind(row.created_at)
+    .bind(row.expires_at)
+    .bind(password_hash)
     .execute(pool)
     .await
-    .map(drop))
+    .map(|done| done.rows_affected() == 1))
+}
+
+/// At most `count` live sessions of a user, newest first, that come after `after`.
+///
+/// # Errors
+/// What the store said.
+pub async fn page(
+    database: &Database,
+    user: Uuid,
+    after: Option<(Moment, TokenHash)>,
+    count: i32,
+    now: Moment,
+) -> Result<Vec<Listed>> {
+    on!(database, |pool| {
+        let mut sql = QueryBuilder::new(
+            "SELECT token_hash, user_agent, created_at, expires_at FROM sessions WHERE user_id = ",
+        );
+        sql.push_bind(user).push(" AND expires_at > ").push_bind(now);
+        if let Some((created_at, token)) = &after {
+            sql.push(" AND (created_at, token_hash) < (").push_bind(*created_at);
+            sql.push(", ").push_bind(token.bytes()).push(")");
+        }
+        sql.push(" ORDER BY created_at DESC, token_hash DESC LIMIT ").push_bind(count);
+        sql.build_query_as().fetch_all(pool).await
+    })
+}
+
+/// What the tokens of a user's sessions are made of.
+///
+/// # Errors
+/// What the store said.
+pub async fn seeds(database: &Database, user: Uuid, which: Which) -> Result<Vec<Vec<u8>>> {
+    on!(database, |pool| {
+        let mut sql = QueryBuilder::new("SELECT seed FROM sessions WHERE user_id = ");
+        sql.push_bind(user);
+        match &which {
+            Which::All => &mut sql,
+            Which::Only(token) => sql.push(" AND token_hash = ").push_bind(token.bytes()),
+            Which::AllBut(token) => sql.push(" AND token_hash <> ").push_bind(token.bytes()),
+        };
+        sql.build_query_scalar().fetch_all(pool).await
+    })
+}
+
+/// Ends sessions of a user, and says how many.
+///
+/// # Errors
+/// What the store said.
+pub async fn delete_of(database: &Database, user: Uuid, which: Which) -> Result<u64> {
+    on!(database, |pool| {
+        let mut sql = QueryBuilder::new("DELETE FROM sessions WHERE user_id = ");
+        sql.push_bind(user);
+        match &which {
+            Which::All => &mut sql,
+            Which::Only(token) => sql.push(" AND token_hash = ").push_bind(token.bytes()),
+            Which::AllBut(token) => sql.push(" AND token_hash <> ").push_bind(token.bytes()),
+        };
+        sql.build().execute(pool).await.map(|done| done.rows_affected())
+    })
 }
 
 /// The session of a token, unless it has expired.

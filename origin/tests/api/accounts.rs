@@ -3,6 +3,8 @@
 use axum::http::{Method, StatusCode};
 use serde_json::json;
 
+use weir_origin::database::Moment;
+
 use crate::harness::{Origin, PASSWORD, Store};
 
 on_both_stores!(
@@ -10,6 +12,7 @@ on_both_stores!(
     an_email_is_registered_once_in_any_case,
     all_problems_of_a_registration_are_named_at_once,
     a_profile_is_replaced_whole,
+    an_address_is_proven_by_the_token_that_was_mailed_there,
 );
 
 async fn an_account_lives_from_registration_to_logout(store: Store) {
@@ -78,4 +81,24 @@ async fn a_profile_is_replaced_whole(store: Store) {
         refused.refused(StatusCode::UNPROCESSABLE_ENTITY, "invalid").fields(),
         ["avatarUrl", "displayName", "x"]
     );
+}
+
+async fn an_address_is_proven_by_the_token_that_was_mailed_there(store: Store) {
+    let origin = Origin::start(store).await;
+    let ada = origin.person("ada").await;
+    let verify =
+        async |token: &str| origin.post("/auth/verify-email").json(json!({ "token": token })).send().await;
+    let me = async || origin.get("/auth/me").by(&ada).send().await.is(StatusCode::OK).body;
+    let (id, now) = (ada.id.parse().unwrap(), Moment::now());
+    verify("garbage").await.refused(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
+    let elsewhere = origin.app.verifications.seal(id, "ada@elsewhere.org", now);
+    verify(&elsewhere).await.refused(StatusCode::NOT_FOUND, "not_found");
+    assert!(me().await["emailVerifiedAt"].is_null());
+
+    let token = origin.app.verifications.seal(id, &ada.email, now);
+    verify(&token).await.is(StatusCode::NO_CONTENT);
+    let first = me().await["emailVerifiedAt"].clone();
+    assert!(first.is_string());
+    verify(&token).await.is(StatusCode::NO_CONTENT);
+    assert_eq!(me().await["emailVerifiedAt"], first, "once is enough");
 }

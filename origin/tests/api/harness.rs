@@ -21,8 +21,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 use weir_origin::{
+    admin,
     app::{self, App},
     config::ServeConfig,
+    database::{Moment, Words},
+    token::Token,
 };
 use weir_testkit::{Postgres, Redis};
 
@@ -30,7 +33,13 @@ pub(crate) const SECRET: &str = "a test's secret of more than thirty-two bytes";
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
 
 /// One server for this test process, one database for each test.
-static POSTGRES: LazyLock<Postgres> = LazyLock::new(Postgres::start);
+pub(crate) static POSTGRES: LazyLock<Postgres> = LazyLock::new(|| {
+    // For the tests of plans; the log says whose line it is.
+    Postgres::start_with(&[
+        "shared_preload_libraries=pg_stat_statements,auto_explain",
+        "log_line_prefix=<%d> ",
+    ])
+});
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Store {
@@ -84,18 +93,21 @@ impl Origin {
             Store::Sqlite => format!("sqlite://{}", folder.path().join("test.db").display()),
             Store::Postgres => POSTGRES.create_database(),
         };
+        Self::start_on(database_url, redis, folder, &[]).await
+    }
+
+    /// On a store that is there, with further arguments.
+    pub(crate) async fn start_on(
+        database_url: String,
+        redis: Option<Redis>,
+        folder: TempDir,
+        further: &[&str],
+    ) -> Self {
         // The real defaults, but cheap passwords and few connections.
         let mut args = vec!["test", "--identity-secret", SECRET, "--database-url", &database_url];
-        args.extend([
-            "--argon2-memory",
-            "8",
-            "--argon2-passes",
-            "1",
-            "--pool-min",
-            "0",
-            "--pool-acquire",
-            "2",
-        ]);
+        args.extend(["--argon2-memory", "8", "--argon2-passes", "1"]);
+        args.extend(["--pool-min", "0", "--pool-acquire", "2"]);
+        args.extend(further);
         let redis_url = redis.as_ref().map(Redis::url);
         if let Some(url) = &redis_url {
             args.extend(["--redis-url", url]);
@@ -130,12 +142,22 @@ impl Origin {
         registered.is(StatusCode::CREATED);
         let login = self.login(&email, PASSWORD).await.is(StatusCode::OK);
         let (id, token) = (login.text("/user/id"), login.text("/token"));
-        let identity = identity(&id);
+        let identity = identity(&id, &token, &["user"]);
         Person { id, email, token, identity }
     }
 
     pub(crate) async fn login(&self, email: &str, password: &str) -> Answer {
         self.post("/auth/login").json(json!({ "email": email, "password": password })).send().await
+    }
+
+    /// Somebody with more than the role of everybody.
+    pub(crate) async fn person_with(&self, name: &str, role: &str) -> Person {
+        let person = self.person(name).await;
+        let roles = Words(vec!["user".into(), role.into()]);
+        let id = person.id.parse().unwrap();
+        assert!(admin::sql::give_roles(&self.app.database, None, id, &roles, Moment::now()).await.unwrap());
+        let identity = identity(&person.id, &person.token, &["user", role]);
+        Person { identity, ..person }
     }
 
     /// Makes an item and gives its id.
@@ -168,10 +190,11 @@ pub(crate) struct Person {
 }
 
 /// What the edge would sign for a user.
-pub(crate) fn identity(user: &str) -> String {
+pub(crate) fn identity(user: &str, token: &str, roles: &[&str]) -> String {
     let now = get_current_timestamp();
+    let session = Token::parse(token).unwrap().hash().session_id();
     signed(
-        json!({ "sub": user, "sid": "s", "email": "e", "roles": ["user"], "iat": now, "exp": now + 30, "iss": "weir" }),
+        json!({ "sub": user, "sid": session, "email": "e", "roles": roles, "iat": now, "exp": now + 30, "iss": "weir" }),
         SECRET,
     )
 }
@@ -222,7 +245,9 @@ impl Ask<'_> {
         *request.headers_mut() = self.headers;
         let (head, body) = self.origin.client.request(request).await.unwrap().into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        let text = || String::from_utf8(bytes.to_vec()).ok().filter(|text| !text.is_empty());
+        let body = serde_json::from_slice(&bytes).ok().or_else(|| text().map(Value::String));
+        let body = body.unwrap_or(Value::Null);
         Answer { status: head.status, headers: head.headers, body }
     }
 }
@@ -249,6 +274,13 @@ impl Answer {
         assert_eq!(answer.body["error"]["code"], code, "{:#}", answer.body);
         assert!(answer.body["error"]["message"].is_string());
         answer
+    }
+
+    /// The ids of a list, in its order.
+    #[track_caller]
+    pub(crate) fn ids(&self, list: &str) -> Vec<String> {
+        let rows = self.body[list].as_array().unwrap_or_else(|| panic!("{list}: {:#}", self.body));
+        rows.iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
     }
 
     /// The fields that have problems.

@@ -21,6 +21,9 @@ on_both_stores!(
     all_problems_of_an_item_are_named_at_once,
     the_edge_may_keep_an_answer_and_a_browser_may_not,
     a_known_version_is_not_sent_again,
+    a_write_with_if_match_overwrites_only_what_it_names,
+    a_repeated_post_makes_nothing_twice,
+    a_batch_is_made_and_removed_whole,
 );
 
 async fn an_item_is_stored_as_it_was_written(store: Store) {
@@ -270,7 +273,103 @@ async fn a_known_version_is_not_sent_again(store: Store) {
     assert_eq!(ask("\"v1\"").await.is(StatusCode::OK).head("etag"), "\"v2\"");
 }
 
+async fn a_write_with_if_match_overwrites_only_what_it_names(store: Store) {
+    let origin = Origin::start(store).await;
+    let ada = origin.person("ada").await;
+    let place = format!("{ITEMS}/{}", origin.item(&ada, json!({ "type": "memory", "title": "One" })).await);
+    let body = json!({ "type": "memory", "title": "Two" });
+    let ask = async |method, tag: &str| {
+        origin.ask(method, &place).by(&ada).header("if-match", tag).json(body.clone()).send().await
+    };
+    for method in [Method::PUT, Method::PATCH, Method::DELETE] {
+        for stale in ["\"v0\"", "W/\"v1\"", "garbage", ""] {
+            let refused = ask(method.clone(), stale).await;
+            refused.refused(StatusCode::PRECONDITION_FAILED, "precondition_failed");
+        }
+    }
+    ask(Method::PUT, "\"v1\"").await.is(StatusCode::OK);
+    ask(Method::PATCH, "\"other\", \"v2\"").await.is(StatusCode::OK);
+    ask(Method::PUT, "*").await.is(StatusCode::OK);
+    ask(Method::DELETE, "\"v3\"").await.is(StatusCode::PRECONDITION_FAILED);
+    ask(Method::DELETE, "\"v4\"").await.is(StatusCode::NO_CONTENT);
+    for method in [Method::PUT, Method::PATCH, Method::DELETE] {
+        ask(method, "*").await.refused(StatusCode::NOT_FOUND, "not_found");
+    }
+    // Of writers on the same version one wins, and the others are told.
+    let place = format!("{ITEMS}/{}", origin.item(&ada, json!({ "type": "memory", "title": "One" })).await);
+    let write =
+        || origin.ask(Method::PUT, &place).by(&ada).header("if-match", "\"v1\"").json(body.clone()).send();
+    let answers = tokio::join!(write(), write(), write());
+    let mut statuses = [answers.0.status, answers.1.status, answers.2.status];
+    statuses.sort();
+    let lost = StatusCode::PRECONDITION_FAILED;
+    assert_eq!(statuses, [StatusCode::OK, lost, lost]);
+}
+
+async fn a_repeated_post_makes_nothing_twice(store: Store) {
+    let origin = Origin::start(store).await;
+    let (ada, eve) = (origin.person("ada").await, origin.person("eve").await);
+    let post = async |person: &Person, key: &str, title: &str| {
+        let item = json!({ "type": "memory", "title": title });
+        origin.post(ITEMS).by(person).header("idempotency-key", key).json(item).send().await
+    };
+    let (one, two, three) =
+        tokio::join!(post(&ada, "k1", "One"), post(&ada, "k1", "One"), post(&ada, "k1", "One"));
+    let one = one.is(StatusCode::CREATED);
+    for again in [two, three, post(&ada, "k1", "One").await] {
+        assert_eq!(again.is(StatusCode::CREATED).body, one.body);
+    }
+    assert_eq!(ids(&origin.get(ITEMS).by(&ada).send().await).len(), 1);
+    post(&ada, "k1", "Two").await.refused(StatusCode::UNPROCESSABLE_ENTITY, "key_of_another");
+    // A key is its owner's, and a refused body does not use it up.
+    assert_ne!(post(&eve, "k1", "One").await.is(StatusCode::CREATED).text("/id"), one.text("/id"));
+    post(&ada, "k2", "").await.refused(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
+    post(&ada, "k2", "Two").await.is(StatusCode::CREATED);
+    // What was removed stays removed.
+    let place = format!("{ITEMS}/{}", one.text("/id"));
+    origin.ask(Method::DELETE, &place).by(&ada).send().await.is(StatusCode::NO_CONTENT);
+    post(&ada, "k1", "One").await.refused(StatusCode::GONE, "gone");
+    for key in ["", &"k".repeat(256)] {
+        post(&ada, key, "One").await.refused(StatusCode::BAD_REQUEST, "not_a_key");
+    }
+}
+
+async fn a_batch_is_made_and_removed_whole(store: Store) {
+    let origin = Origin::start(store).await;
+    let (ada, eve) = (origin.person("ada").await, origin.person("eve").await);
+    let batch = format!("{ITEMS}/batch");
+    let item = |title: &str| json!({ "type": "memory", "title": title });
+    let post = async |items: Value| {
+        let ask = origin.post(&batch).by(&ada).header("idempotency-key", "k");
+        ask.json(json!({ "items": items })).send().await
+    };
+    let refused = post(json!([item("One"), { "type": "memory", "x": 1 }, 7])).await;
+    let refused = refused.refused(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
+    assert_eq!(refused.fields(), ["items[1].title", "items[1].x", "items[2]"]);
+    let many: Vec<_> = (0..101).map(|n| item(&n.to_string())).collect();
+    for wrong in [json!([]), json!("x"), json!(many)] {
+        assert_eq!(
+            post(wrong).await.refused(StatusCode::UNPROCESSABLE_ENTITY, "invalid").fields(),
+            ["items"]
+        );
+    }
+    assert!(ids(&origin.get(ITEMS).by(&ada).send().await).is_empty());
+
+    let made = post(json!(many[..100])).await.is(StatusCode::CREATED);
+    assert_eq!(post(json!(many[..100])).await.is(StatusCode::CREATED).body, made.body, "the same ones");
+    let mut newest_first = ids(&origin.get(&format!("{ITEMS}?limit=100")).by(&ada).send().await);
+    newest_first.reverse();
+    assert_eq!(json!(newest_first), made.body["ids"]);
+
+    let remove = async |person: &Person, ids: &[String]| {
+        origin.ask(Method::DELETE, &batch).by(person).json(json!({ "ids": ids })).send().await
+    };
+    assert_eq!(remove(&eve, &newest_first).await.is(StatusCode::OK).body, json!({ "deleted": 0 }));
+    assert_eq!(remove(&ada, &newest_first[..30]).await.is(StatusCode::OK).body, json!({ "deleted": 30 }));
+    assert_eq!(ids(&origin.get(&format!("{ITEMS}?limit=100")).by(&ada).send().await).len(), 70);
+    assert_eq!(remove(&ada, &["x".into()]).await.is(StatusCode::UNPROCESSABLE_ENTITY).fields(), ["ids"]);
+}
+
 fn ids(page: &Answer) -> Vec<String> {
-    let items = page.body["items"].as_array().unwrap();
-    items.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
+    page.ids("items")
 }

@@ -4,6 +4,14 @@
 #[macro_use]
 mod harness;
 mod accounts;
+mod admin;
+mod cache;
 mod items;
+mod metrics;
+mod notes;
+mod openapi;
+mod plans;
+mod posts;
 mod refusals;
+mod replicas;
 mod sessions;

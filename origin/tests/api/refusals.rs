@@ -4,7 +4,9 @@ use axum::http::{Method, StatusCode};
 use jsonwebtoken::get_current_timestamp;
 use serde_json::{Value, json};
 
-use crate::harness::{Origin, PASSWORD, SECRET, Store, signed};
+use weir_origin::database::Database;
+
+use crate::harness::{Origin, PASSWORD, POSTGRES, SECRET, Store, signed};
 
 const ITEMS: &str = "/api/vault/items";
 
@@ -96,15 +98,32 @@ async fn without_the_store_answers_are_503(store: Store) {
     let origin = Origin::start(store).await;
     let ada = origin.person("ada").await;
     let health = origin.get("/health").send().await.is(StatusCode::OK);
-    assert_eq!(health.body, json!({ "status": "ok", "checks": { "database": "ok", "redis": "disabled" } }));
+    assert_eq!(
+        health.body,
+        json!({ "status": "ok", "checks": { "database": "ok", "replica": "disabled", "redis": "disabled" } })
+    );
 
     origin.lose_database(store).await;
     let health = origin.get("/health").send().await.is(StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(
         health.body,
-        json!({ "status": "unavailable", "checks": { "database": "failed", "redis": "disabled" } })
+        json!({ "status": "unavailable", "checks": { "database": "failed", "replica": "disabled", "redis": "disabled" } })
     );
     let refused = origin.get(ITEMS).by(&ada).send().await;
     assert_eq!(refused.refused(StatusCode::SERVICE_UNAVAILABLE, "unavailable").head("retry-after"), "1");
     origin.login(&ada.email, PASSWORD).await.refused(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_finds_no_connection_in_time_is_told_to_come_again() {
+    let url = POSTGRES.create_database();
+    let further = ["--pool-max", "1"];
+    let origin = Origin::start_on(url, None, tempfile::tempdir().unwrap(), &further).await;
+    let ada = origin.person("ada").await;
+    let Database::Postgres(pool) = &origin.app.database else { unreachable!("a Postgres URL") };
+    let taken = pool.acquire().await.unwrap();
+    let refused = origin.get(ITEMS).by(&ada).send().await;
+    assert_eq!(refused.refused(StatusCode::SERVICE_UNAVAILABLE, "unavailable").head("retry-after"), "1");
+    drop(taken);
+    origin.get(ITEMS).by(&ada).send().await.is(StatusCode::OK);
 }

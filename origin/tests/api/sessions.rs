@@ -1,10 +1,12 @@
 //! Sessions, with and without Redis.
 
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use redis::{AsyncCommands, aio::MultiplexedConnection};
 use serde_json::{Value, json};
 
-use crate::harness::{Origin, PASSWORD, Store};
+use weir_origin::token::Token;
+
+use crate::harness::{Origin, PASSWORD, Person, Store};
 
 on_both_stores!(
     the_edge_learns_a_session_by_asking,
@@ -12,6 +14,9 @@ on_both_stores!(
     redis_knows_a_session_from_login_to_logout,
     without_redis_people_log_in_but_nobody_pretends_to_log_out,
     a_browser_logs_out_with_its_cookie,
+    people_see_their_sessions_and_end_them_from_elsewhere,
+    a_new_password_ends_every_other_session,
+    guessing_is_bounded_whether_the_account_exists_or_not,
 );
 
 async fn the_edge_learns_a_session_by_asking(store: Store) {
@@ -68,7 +73,10 @@ async fn without_redis_people_log_in_but_nobody_pretends_to_log_out(store: Store
     let mut origin = Origin::start_with_redis(store).await;
     let ada = origin.person("ada").await;
     let health = origin.get("/health").send().await.is(StatusCode::OK);
-    assert_eq!(health.body, json!({ "status": "ok", "checks": { "database": "ok", "redis": "ok" } }));
+    assert_eq!(
+        health.body,
+        json!({ "status": "ok", "checks": { "database": "ok", "replica": "disabled", "redis": "ok" } })
+    );
 
     drop(origin.redis.take());
     origin.login(&ada.email, PASSWORD).await.is(StatusCode::OK);
@@ -79,7 +87,7 @@ async fn without_redis_people_log_in_but_nobody_pretends_to_log_out(store: Store
     let health = origin.get("/health").send().await.is(StatusCode::OK);
     assert_eq!(
         health.body,
-        json!({ "status": "degraded", "checks": { "database": "ok", "redis": "failed" } })
+        json!({ "status": "degraded", "checks": { "database": "ok", "replica": "disabled", "redis": "failed" } })
     );
 }
 
@@ -91,6 +99,87 @@ async fn a_browser_logs_out_with_its_cookie(store: Store) {
     origin.get("/auth/me").bearer(&ada.token).send().await.is(StatusCode::UNAUTHORIZED);
     // The identity alone does not tell which key to remove from Redis.
     origin.post("/auth/logout").by(&ada).send().await.is(StatusCode::UNAUTHORIZED);
+}
+
+async fn people_see_their_sessions_and_end_them_from_elsewhere(store: Store) {
+    let origin = Origin::start_with_redis(store).await;
+    let (ada, eve) = (origin.person("ada").await, origin.person("eve").await);
+    let mut redis = redis(&origin).await;
+    let (second, third) = (
+        origin.login(&ada.email, PASSWORD).await.text("/token"),
+        origin.login(&ada.email, PASSWORD).await.text("/token"),
+    );
+    let page = origin.get("/auth/sessions?limit=2").by(&ada).send().await.is(StatusCode::OK);
+    let next = page.text("/nextCursor");
+    let rest = origin.get(&format!("/auth/sessions?cursor={next}")).by(&ada).send().await.is(StatusCode::OK);
+    let ids = [page.ids("sessions"), rest.ids("sessions")].concat();
+    let id = |token: &str| Token::parse(token).unwrap().hash().session_id();
+    assert_eq!(ids, [id(&third), id(&second), id(&ada.token)], "newest first");
+    assert!(!(page.body.to_string() + &rest.body.to_string()).contains(&second), "no tokens");
+    assert_eq!(rest.body["sessions"][0]["current"], true);
+    assert_eq!(page.body["sessions"][0]["current"], false);
+
+    // Of somebody else: as if it were not there.
+    let end = async |who: &Person, id: &str| {
+        origin.ask(Method::DELETE, &format!("/auth/sessions/{id}")).by(who).send().await
+    };
+    end(&eve, &ids[0]).await.refused(StatusCode::NOT_FOUND, "not_found");
+    end(&ada, "garbage").await.refused(StatusCode::NOT_FOUND, "not_found");
+    end(&ada, &ids[0]).await.is(StatusCode::NO_CONTENT);
+    end(&ada, &ids[0]).await.is(StatusCode::NOT_FOUND);
+    origin.get("/auth/session").bearer(&third).send().await.is(StatusCode::UNAUTHORIZED);
+    let published = async |redis: &mut MultiplexedConnection, token: &str| {
+        redis.exists::<_, bool>(format!("session:{token}")).await.unwrap()
+    };
+    assert!(!published(&mut redis, &third).await, "the edges are told, without anybody showing the token");
+
+    let ended = origin.ask(Method::DELETE, "/auth/sessions").by(&ada).send().await.is(StatusCode::OK);
+    assert_eq!(ended.body, json!({ "ended": 1 }));
+    assert!(!published(&mut redis, &second).await && published(&mut redis, &ada.token).await);
+    origin.get("/auth/session").bearer(&ada.token).send().await.is(StatusCode::OK);
+    origin.get("/auth/session").bearer(&eve.token).send().await.is(StatusCode::OK);
+}
+
+async fn a_new_password_ends_every_other_session(store: Store) {
+    let origin = Origin::start_with_redis(store).await;
+    let ada = origin.person("ada").await;
+    let thief = origin.login(&ada.email, PASSWORD).await.text("/token");
+    let change = async |current: &str, new: &str| {
+        let body = json!({ "currentPassword": current, "newPassword": new });
+        origin.ask(Method::PUT, "/users/password").by(&ada).json(body).send().await
+    };
+    change("not hers", "another long one").await.refused(StatusCode::UNAUTHORIZED, "wrong_credentials");
+    let refused = change(PASSWORD, "short").await.refused(StatusCode::UNPROCESSABLE_ENTITY, "invalid");
+    assert_eq!(refused.fields(), ["newPassword"]);
+    origin.get("/auth/session").bearer(&thief).send().await.is(StatusCode::OK);
+
+    change(PASSWORD, "another long one").await.is(StatusCode::NO_CONTENT);
+    origin.get("/auth/session").bearer(&thief).send().await.is(StatusCode::UNAUTHORIZED);
+    origin.get("/auth/session").bearer(&ada.token).send().await.is(StatusCode::OK);
+    assert!(!redis(&origin).await.exists::<_, bool>(format!("session:{thief}")).await.unwrap());
+    origin.login(&ada.email, PASSWORD).await.refused(StatusCode::UNAUTHORIZED, "wrong_credentials");
+    origin.login(&ada.email, "another long one").await.is(StatusCode::OK);
+}
+
+async fn guessing_is_bounded_whether_the_account_exists_or_not(store: Store) {
+    for redis in [false, true] {
+        let origin = if redis { Origin::start_with_redis(store).await } else { Origin::start(store).await };
+        let ada = origin.person("ada").await;
+        let mut answers = Vec::new();
+        for email in [ada.email.as_str(), "nobody@example.org"] {
+            for _ in 0..10 {
+                origin.login(email, "a guess").await.refused(StatusCode::UNAUTHORIZED, "wrong_credentials");
+            }
+            let refused = origin.login(email, PASSWORD).await;
+            let refused = refused.refused(StatusCode::TOO_MANY_REQUESTS, "too_many");
+            assert_eq!(refused.head("retry-after"), "900");
+            answers.push(refused.body);
+        }
+        assert_eq!(answers[0], answers[1]);
+        // Sessions go on, and so do the others.
+        origin.get("/auth/me").bearer(&ada.token).send().await.is(StatusCode::OK);
+        origin.person("eve").await;
+    }
 }
 
 async fn redis(origin: &Origin) -> MultiplexedConnection {

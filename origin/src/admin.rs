@@ -1,0 +1,105 @@
+//! What only administrators may: see all accounts, and give roles.
+//!
+//! The role in the signed identity decides what is answered; the role in the table decides what is done. Whoever lost it a moment ago
+//! is let through by the first and finds nothing by the second.
+
+pub mod sql;
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    response::IntoResponse,
+    routing::{get, put},
+};
+use schemars::JsonSchema;
+use serde_json::{Value, json};
+
+use crate::{
+    accounts::{Account, CACHED, ROLES},
+    app::{App, PRIVATE},
+    cursor::Walk,
+    database::{Moment, Scope, Words, read},
+    fields::{Fields, QueryFields, parse_id, rule},
+    identity::Caller,
+    refusal::Refusal,
+    sessions::{self, Which},
+};
+
+/// Which accounts the list has; each condition that is there must hold.
+#[derive(Debug, Default, JsonSchema)]
+pub struct Filter {
+    /// With this role.
+    pub role: Option<String>,
+    /// With exactly this address.
+    pub email: Option<String>,
+    /// With a proven address, or without.
+    pub verified: Option<bool>,
+}
+
+/// The routes of this resource.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new().route("/admin/users", get(list)).route("/admin/users/{id}/roles", put(give_roles))
+}
+
+async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    QueryFields(mut query): QueryFields,
+) -> Result<impl IntoResponse, Refusal> {
+    administers(&caller)?;
+    let filter = Filter {
+        role: query.optional("role", None, role),
+        email: query.optional("email", None, rule::email),
+        verified: query.optional("verified", None, rule::written(rule::yes_or_no)),
+    };
+    let walk = Walk::take(&mut query, &app.cursors, format!("users {filter:?}"));
+    let walk = query.finish(walk).map_err(Refusal::InvalidQuery)?;
+    let (admin, after, count) = (caller.user_id, walk.after, walk.count());
+    let users = read!(app, Scope::Of(admin), |db| sql::page(db, admin, &filter, after, count))?;
+    Ok((PRIVATE, Json(walk.page("users", users, |user: &Account| user.id))))
+}
+
+/// Ends the user's sessions, so that no edge goes on believing the old roles.
+async fn give_roles(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    mut fields: Fields,
+) -> Result<impl IntoResponse, Refusal> {
+    administers(&caller)?;
+    let id = parse_id(&id)?;
+    // The last administrator cannot be lost by a slip.
+    if id == caller.user_id {
+        return Err(Refusal::Forbidden);
+    }
+    let roles = fields.required("roles", None, roles);
+    let roles = fields.finish(roles).map_err(Refusal::Invalid)?;
+    let write = sql::give_roles(&app.database, Some(caller.user_id), id, &roles, Moment::now());
+    if !app.cache.around(&[(CACHED, &id.to_string())], write).await? {
+        return Err(Refusal::NotFound);
+    }
+    sessions::end_all(&app, id, Which::All).await?;
+    Ok((PRIVATE, Json(json!({ "id": id, "roles": roles }))))
+}
+
+fn administers(caller: &Caller) -> Result<(), Refusal> {
+    if caller.roles.iter().any(|role| role == "admin") { Ok(()) } else { Err(Refusal::Forbidden) }
+}
+
+fn role(value: Value) -> Result<String, String> {
+    let known = value.as_str().filter(|role| ROLES.contains(role));
+    known.map(str::to_owned).ok_or_else(|| format!("must be one of {}", ROLES.join(", ")))
+}
+
+/// At least one role, each once, in the order of [`ROLES`].
+fn roles(value: Value) -> Result<Words, String> {
+    let Value::Array(list) = value else { return Err("must be a list of roles".into()) };
+    let given = list.into_iter().map(role).collect::<Result<Vec<_>, _>>().map_err(|e| format!("each {e}"))?;
+    let roles: Vec<_> = ROLES.into_iter().filter(|role| given.iter().any(|given| given == role)).collect();
+    if roles.is_empty() {
+        return Err("must have at least one role".into());
+    }
+    Ok(Words(roles.into_iter().map(str::to_owned).collect()))
+}
