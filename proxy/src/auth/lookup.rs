@@ -68,7 +68,7 @@ struct WhenDown {
     ask: Option<Sessions>,
 }
 
-/// A Redis that has just failed is not asked again at once: each question would wait as long.
+/// A Redis that is silent and has just failed is not asked again at once: each question would wait as long.
 const REST: Duration = Duration::from_millis(100);
 
 impl Inner {
@@ -115,12 +115,14 @@ impl Inner {
         self.hearing.as_ref().map_or(Trust::ByAge, |hearing| hearing.trust(Instant::now()))
     }
 
-    /// Why a Redis need not be asked now.
+    /// Why a Redis need not be asked now: it has just failed, and its pushes are silent, too.
     fn rests(&self) -> Option<Unavailable> {
+        if !self.is_down.load(Ordering::Relaxed) || !matches!(self.trust(), Trust::Since(_)) {
+            return None;
+        }
         let failed = self.failed.lock();
         let (at, problem) = failed.as_ref()?;
-        let rests = self.is_down.load(Ordering::Relaxed) && at.elapsed() < REST;
-        (rests && matches!(self.source, Source::Redis(_))).then(|| problem.clone())
+        (at.elapsed() < REST).then(|| problem.clone())
     }
 
     /// Tells the operator when the source stops answering, and when it is back.

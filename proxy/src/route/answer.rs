@@ -1,9 +1,11 @@
 //! Answers that need no upstream: redirects and fixed answers.
 
+use std::borrow::Cow;
+
 use http::HeaderValue;
 use weir_config::{
     plan,
-    template::{Part, Values},
+    template::{Part, Values, Variable},
 };
 
 use super::{Params, rewrite};
@@ -27,19 +29,58 @@ fn render_location(parts: &[Part], values: &impl Values, params: &Params) -> Hea
     HeaderValue::try_from(location).expect("what is encoded is visible ASCII")
 }
 
-/// The body of a fixed answer, and its `Content-Length` with it.
+/// The body of a fixed answer, and its `Content-Length` with it. What a client sent is text in it, and never markup.
 #[must_use]
 pub fn body(answer: &plan::Answer, values: &impl Values) -> String {
+    let kind = answer.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let escape: fn(&str) -> String = match kind.rsplit(['/', '+']).next().unwrap_or_default() {
+        "html" | "xhtml" | "xml" | "svg" => markup,
+        "json" => json,
+        _ => str::to_owned,
+    };
     let mut body = String::new();
-    answer.body.render(values, &mut body);
+    answer.body.render(&Escaped { values, escape }, &mut body);
     body
+}
+
+/// Values as they may stand in a document.
+struct Escaped<'v, V> {
+    values: &'v V,
+    escape: fn(&str) -> String,
+}
+
+impl<V: Values> Values for Escaped<'_, V> {
+    fn value(&self, variable: &Variable) -> Option<Cow<'_, str>> {
+        let value = self.values.value(variable)?;
+        Some((self.escape)(&value).into())
+    }
+}
+
+/// In text and in quoted attributes.
+fn markup(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            char => escaped.push(char),
+        }
+    }
+    escaped
+}
+
+/// Inside of a string.
+fn json(text: &str) -> String {
+    let quoted = serde_json::Value::from(text).to_string();
+    quoted[1..quoted.len() - 1].to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
-    use weir_config::template::Variable;
-
     use super::*;
     use crate::route::rewrite::tests::{Given, text};
 

@@ -143,3 +143,26 @@ fn a_refusal_names_neither_route_nor_peer() {
     assert_eq!(answer.field("cache-control"), "no-store");
     assert!(!answer.text().contains(&address) && !answer.text().contains("api"), "{}", answer.text());
 }
+
+/// A page that shows what was asked for must not run it.
+#[test]
+fn what_a_client_sends_is_text_in_a_fixed_answer() {
+    let answer = |kind: &str, body: &str| {
+        format!("  - {{ match: /{kind}, answer: {{ type: application/{kind}, body: '{body}' }} }}\n")
+    };
+    let edge = Edge::start(&format!(
+        "routes:\n{}{}{}  - {{ match: /plain, answer: {{ body: '${{query.q}}' }} }}\n",
+        answer("xhtml+xml", "<p title=\"${query.q}\">${query.q}</p>"),
+        answer("json", "{\"q\":\"${query.q}\"}"),
+        answer("problem+json", "{\"q\":\"${query.q}\"}"),
+    ));
+    let q = "%22%3E%3Cscript%3E%26'%5C";
+    let shown = "&quot;&gt;&lt;script&gt;&amp;&#39;\\";
+    assert_eq!(edge.get(&format!("/xhtml+xml?q={q}")).text(), format!("<p title=\"{shown}\">{shown}</p>"));
+    for path in ["/json", "/problem+json"] {
+        let said: serde_json::Value =
+            serde_json::from_str(&edge.get(&format!("{path}?q={q}")).text()).unwrap();
+        assert_eq!(said["q"], "\"><script>&'\\");
+    }
+    assert_eq!(edge.get(&format!("/plain?q={q}")).text(), "\"><script>&'\\");
+}
