@@ -166,16 +166,25 @@ async fn change_password(
 
     // As a login: a stolen session must not be a way to guess the password.
     let attempt = app.throttle.charge(&caller.user_id.to_string(), &headers, Instant::now()).await?;
-    let stored = sql::password_hash(&app.database, caller.user_id).await?;
-    if !app.passwords.verify(current, stored.clone()).await? {
-        return Err(Refusal::WrongCredentials);
+    let checked = check(&app, caller.user_id, current).await;
+    if !matches!(checked, Ok(None)) {
+        app.throttle.refund(attempt).await;
     }
-    app.throttle.refund(attempt).await;
+    let old = checked?.ok_or(Refusal::WrongCredentials)?;
     let hash = app.passwords.hash(new).await?;
-    let old = stored.unwrap_or_default();
+    // Before, so that nothing has changed if Redis does not confirm it: with the old password it could not be tried again. After, for whoever
+    // logged in with it in between.
+    sessions::end_all(&app, caller.user_id, caller.but_this_session()).await?;
     if !sql::change_password(&app.database, caller.user_id, &old, &hash, Moment::now()).await? {
         return Err(Refusal::Contended);
     }
     sessions::end_all(&app, caller.user_id, caller.but_this_session()).await?;
     Ok((StatusCode::NO_CONTENT, PRIVATE))
+}
+
+/// The hash of the user's password, if that is what it is.
+async fn check(app: &App, user: Uuid, password: String) -> Result<Option<String>, Refusal> {
+    let stored = sql::password_hash(&app.database, user).await?;
+    let matches = app.passwords.verify(password, stored.clone()).await?;
+    Ok(stored.filter(|_| matches))
 }

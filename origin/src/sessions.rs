@@ -22,7 +22,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
-    accounts,
+    accounts::{self, sql::Credentials},
     app::{App, PRIVATE},
     cursor::Walk,
     database::{Moment, Scope, Words, read},
@@ -68,11 +68,12 @@ async fn login(
 
     // Charged before the password is looked at: guesses that are sent at once count all the same.
     let attempt = app.throttle.charge(&email, &headers, Instant::now()).await?;
-    let credentials = accounts::sql::credentials(&app.database, &email).await?;
-    let hash = credentials.as_ref().map(|known| known.password_hash.clone());
-    let matches = app.passwords.verify(password, hash).await?;
-    let Some(owner) = credentials.filter(|_| matches) else { return Err(Refusal::WrongCredentials) };
-    app.throttle.refund(attempt).await;
+    let checked = check(&app, &email, password).await;
+    // What failed for another reason is no guess either.
+    if !matches!(checked, Ok(None)) {
+        app.throttle.refund(attempt).await;
+    }
+    let owner = checked?.ok_or(Refusal::WrongCredentials)?;
 
     let (token, seed) = app.tokens.make();
     let now = Moment::now();
@@ -93,6 +94,13 @@ async fn login(
     let user = accounts::sql::find(&app.database, owner.id).await?.ok_or(Refusal::WrongCredentials)?;
     let body = json!({ "token": token.expose(), "expiresAt": row.expires_at, "user": user });
     Ok((PRIVATE, Json(body)))
+}
+
+/// Whose address and password these are.
+async fn check(app: &App, email: &str, password: String) -> Result<Option<Credentials>, Refusal> {
+    let known = accounts::sql::credentials(&app.database, email).await?;
+    let hash = known.as_ref().map(|known| known.password_hash.clone());
+    Ok(if app.passwords.verify(password, hash).await? { known } else { None })
 }
 
 /// Tells the edges of a new session. Whoever ends sessions takes them from Redis before and after they end in the table; one that ended
@@ -176,17 +184,17 @@ async fn end_others(
 ///
 /// # Errors
 /// 503 when Redis does not confirm it: the edges could still believe a session that is called ended.
-pub async fn end_all(app: &App, user: Uuid, which: Which) -> Result<u64, Refusal> {
-    let Some(redis) = &app.redis else { return Ok(sql::delete_of(&app.database, user, which).await?) };
-    let tokens: Vec<_> = sql::seeds(&app.database, user, which).await?;
-    let tokens: Vec<_> = tokens.iter().map(|seed| app.tokens.of(seed)).collect();
-    let remove =
-        async || published::remove(redis, &tokens).await.map_err(|error| Refusal::Unavailable(error.into()));
-    // Before, so that nothing has changed if it fails; after, for the login that published in between (see `publish`).
-    remove().await?;
+pub async fn end_all(app: &App, user: Uuid, which: Which) -> Result<usize, Refusal> {
+    let take_back = async |seeds: &[Vec<u8>]| {
+        let Some(redis) = &app.redis else { return Ok(()) };
+        let tokens: Vec<_> = seeds.iter().map(|seed| app.tokens.of(seed)).collect();
+        published::remove(redis, &tokens).await.map_err(|error| Refusal::Unavailable(error.into()))
+    };
+    // Before, so that nothing has changed if it fails; after, for logins that published in between (see `publish`).
+    take_back(&sql::seeds(&app.database, user, which).await?).await?;
     let ended = sql::delete_of(&app.database, user, which).await?;
-    remove().await?;
-    Ok(ended)
+    take_back(&ended).await?;
+    Ok(ended.len())
 }
 
 /// Which sessions of a user.

@@ -113,11 +113,11 @@ pub async fn seeds(database: &Database, user: Uuid, which: Which) -> Result<Vec<
     })
 }
 
-/// Ends sessions of a user, and says how many.
+/// Ends sessions of a user, and gives what their tokens were made of.
 ///
 /// # Errors
 /// What the store said.
-pub async fn delete_of(database: &Database, user: Uuid, which: Which) -> Result<u64> {
+pub async fn delete_of(database: &Database, user: Uuid, which: Which) -> Result<Vec<Vec<u8>>> {
     on!(database, |pool| {
         let mut sql = QueryBuilder::new("DELETE FROM sessions WHERE user_id = ");
         sql.push_bind(user);
@@ -126,7 +126,7 @@ pub async fn delete_of(database: &Database, user: Uuid, which: Which) -> Result<
             Which::Only(token) => sql.push(" AND token_hash = ").push_bind(token.bytes()),
             Which::AllBut(token) => sql.push(" AND token_hash <> ").push_bind(token.bytes()),
         };
-        sql.build().execute(pool).await.map(|done| done.rows_affected())
+        sql.push(" RETURNING seed").build_query_scalar().fetch_all(pool).await
     })
 }
 

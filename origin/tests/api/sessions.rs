@@ -186,3 +186,28 @@ async fn redis(origin: &Origin) -> MultiplexedConnection {
     let url = origin.redis.as_ref().unwrap().url();
     redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
 }
+
+/// They were counted as guesses once: whoever tried through an outage was locked out after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logins_that_failed_for_want_of_the_store_are_no_guesses() {
+    let origin = Origin::start(Store::Sqlite).await;
+    let ada = origin.person("ada").await;
+    origin.lose_database(Store::Sqlite).await;
+    for _ in 0..12 {
+        let refused = origin.login(&ada.email, PASSWORD).await;
+        refused.refused(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_redis_a_password_stays_as_it_is() {
+    let mut origin = Origin::start_with_redis(Store::Sqlite).await;
+    let ada = origin.person("ada").await;
+    origin.login(&ada.email, PASSWORD).await.is(StatusCode::OK);
+    drop(origin.redis.take());
+    let body = json!({ "currentPassword": PASSWORD, "newPassword": "another long one" });
+    let refused = origin.ask(Method::PUT, "/users/password").by(&ada).json(body).send().await;
+    refused.refused(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    // The edges could still believe her other session, so it must not be called changed.
+    origin.login(&ada.email, PASSWORD).await.is(StatusCode::OK);
+}
