@@ -34,3 +34,4 @@ mod sessions;
 mod streaming;
 mod trouble;
 mod tunnels;
+mod warming;
