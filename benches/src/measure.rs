@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Ask, Client, Failure},
+    rival::{SESSION, Scenario, Task},
     tally::Latencies,
 };
 
@@ -30,10 +31,29 @@ pub struct Round {
 ///
 /// # Errors
 /// When `wrk` is missing or saw anything but success.
-pub fn load(address: SocketAddr, core: usize, seconds: u32) -> Result<Round, String> {
-    let output = Command::new("taskset")
-        .args(["--cpu-list", &core.to_string(), "wrk", "--latency", "--threads", "1"])
-        .args(["--connections", &CONNECTIONS.to_string(), "--duration", &format!("{seconds}s")])
+pub fn load(address: SocketAddr, core: usize, seconds: u32, scenario: Scenario) -> Result<Round, String> {
+    let folder = tempfile::TempDir::with_prefix("weir-bench-").map_err(|error| error.to_string())?;
+    let script = folder.path().join("requests.lua");
+    let together = format!(
+        "local all; init = function(arguments) wrk.init(arguments); all = string.rep(wrk.format(), {}) end; \
+         request = function() return all end",
+        scenario.pipelined
+    );
+    std::fs::write(&script, together).map_err(|error| error.to_string())?;
+    let mut command = Command::new("taskset");
+    command.args(["--cpu-list", &core.to_string(), "wrk", "--latency", "--threads", "1"]).args([
+        "--connections",
+        &CONNECTIONS.to_string(),
+        "--duration",
+        &format!("{seconds}s"),
+    ]);
+    if scenario.pipelined > 1 {
+        command.arg("--script").arg(script);
+    }
+    if scenario.task == Task::Session {
+        command.args(["--header", &format!("Cookie: {SESSION}")]);
+    }
+    let output = command
         .arg(format!("http://{address}/"))
         .output()
         .map_err(|error| format!("cannot start taskset: {error}"))?;

@@ -14,24 +14,59 @@ use crate::{
     system::{is_served, loopback},
 };
 
+const KIB: usize = 1024;
+
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scenario {
     /// As it is asked for, and as it stands in the results.
     pub name: &'static str,
-    /// The body of every answer, in KiB.
-    pub body_kib: usize,
+    /// The body of every answer, in bytes.
+    pub body: usize,
     /// Whether every request but the first is answered from the cache; else all of them go to the origin.
     pub cached: bool,
+    /// What the proxies do besides.
+    pub task: Task,
+    /// Requests that a client sends before it waits for their answers.
+    pub pipelined: usize,
 }
+
+/// What a proxy does besides answering.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Nothing.
+    None,
+    /// It counts requests by address, against a limit that nobody reaches.
+    Limit,
+    /// It knows the session of each request from memory, and keeps answers for it alone. Only Weir has sessions.
+    Session,
+}
+
+/// The cookie of every request of [`Task::Session`].
+pub const SESSION: &str = "sid=0123456789abcdef0123456789abcdef";
 
 impl Scenario {
     /// In the order they run.
-    pub const ALL: [Self; 3] = [
-        Self { name: "pass_1k", body_kib: 1, cached: false },
-        Self { name: "pass_64k", body_kib: 64, cached: false },
-        Self { name: "hit_1k", body_kib: 1, cached: true },
+    pub const ALL: [Self; 8] = [
+        Self { body: KIB, ..Self::plain("pass_1k", false) },
+        Self { body: 64 * KIB, ..Self::plain("pass_64k", false) },
+        Self { body: KIB, ..Self::plain("hit_1k", true) },
+        Self { body: 16, ..Self::plain("hit_16", true) },
+        Self { body: 64 * KIB, ..Self::plain("hit_64k", true) },
+        Self { body: KIB, pipelined: 16, ..Self::plain("hit_1k_pipelined", true) },
+        Self { body: KIB, task: Task::Limit, ..Self::plain("hit_1k_limit", true) },
+        Self { body: KIB, task: Task::Session, ..Self::plain("hit_1k_session", true) },
     ];
+
+    const fn plain(name: &'static str, cached: bool) -> Self {
+        Self { name, body: 0, cached, task: Task::None, pipelined: 1 }
+    }
+
+    /// Who can take part.
+    #[must_use]
+    pub fn rivals(&self) -> &'static [Rival] {
+        if self.task == Task::Session { &Rival::ALL[..1] } else { &Rival::ALL }
+    }
 
     /// The one of this name, or all of them.
     ///
@@ -106,12 +141,14 @@ pub fn origin(scenario: Scenario, core: usize) -> Result<Running, String> {
     run(pinned(core, nginx(folder.path(), &origin_server(scenario, address))?), "nginx", address, folder)
 }
 
-/// One KiB as often as the body needs: no word of nginx's language may have more than 4 KiB.
+/// One KiB as often as the body needs: no word of nginx's language may have more than 4 KiB. Everybody has a session.
 fn origin_server(scenario: Scenario, address: SocketAddr) -> String {
-    let (kib, body) = ("x".repeat(1024), "$kib".repeat(scenario.body_kib));
+    let (piece, times) = (scenario.body.min(KIB), scenario.body.div_ceil(KIB));
+    let (piece, body) = ("x".repeat(piece), "$piece".repeat(times));
     format!(
-        "server {{ listen {address}; set $kib {kib}; location / {{ default_type text/plain; \
-         add_header Cache-Control max-age=3600; return 200 {body}; }} }}"
+        "server {{ listen {address}; set $piece {piece}; location / {{ default_type text/plain; \
+         add_header Cache-Control max-age=3600; return 200 {body}; }} \
+         location = /session {{ return 200 '{{\"user_id\":\"u1\"}}'; }} }}"
     )
 }
 
@@ -164,11 +201,23 @@ fn pinned(core: usize, command: Command) -> Command {
 }
 
 fn weir_config(scenario: Scenario, address: SocketAddr, origin: SocketAddr) -> String {
-    let cache = if scenario.cached { "cache: { in: responses, ttl: 1h }, " } else { "" };
+    let (cache, task) = match (scenario.cached, scenario.task) {
+        (false, _) => ("", String::new()),
+        (true, Task::None) => ("cache: { in: responses, ttl: 1h }, ", String::new()),
+        (true, Task::Limit) => (
+            "limit: [address], cache: { in: responses, ttl: 1h }, ",
+            "limits: { address: { rate: 1000000/s } }\n".to_owned(),
+        ),
+        (true, Task::Session) => (
+            "session: { use: app }, cache: { in: responses, ttl: 1h, key: \"${session.user_id}:${request.target}\" }, ",
+            "sessions: { app: { from: [{ cookie: sid }], ask: { upstream: origin, path: /session }, memory_ttl: 1h } }\n"
+                .to_owned(),
+        ),
+    };
     format!(
         "version: 1
 threads: 1
-listeners: [{address}]
+{task}listeners: [{address}]
 admin: off
 log: {{ access: off, level: warn }}
 caches: {{ responses: {{ memory: 64MiB }} }}
@@ -201,9 +250,16 @@ http {{
 
 fn nginx_server(scenario: Scenario, address: SocketAddr, origin: SocketAddr, folder: &Path) -> String {
     let at = folder.display();
+    let limit = match scenario.task {
+        Task::Limit => "limit_req zone=address burst=1000000 nodelay;",
+        Task::None | Task::Session => "",
+    };
     let (zone, cache) = if scenario.cached {
         (
-            format!("proxy_cache_path {at}/cache keys_zone=kept:10m; open_file_cache max=100;"),
+            format!(
+                "proxy_cache_path {at}/cache keys_zone=kept:10m; open_file_cache max=100;
+  limit_req_zone $binary_remote_addr zone=address:10m rate=1000000r/s;"
+            ),
             "proxy_cache kept; proxy_cache_valid 200 1h;",
         )
     } else {
@@ -214,7 +270,7 @@ fn nginx_server(scenario: Scenario, address: SocketAddr, origin: SocketAddr, fol
   upstream origin {{ server {origin}; keepalive 128; keepalive_requests 1000000000; }}
   server {{
     listen {address};
-    location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\"; {cache} }}
+    location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\"; {limit} {cache} }}
   }}"
     )
 }
@@ -222,11 +278,20 @@ fn nginx_server(scenario: Scenario, address: SocketAddr, origin: SocketAddr, fol
 fn haproxy_config(scenario: Scenario, address: SocketAddr, origin: SocketAddr) -> String {
     let (store, cache) = if scenario.cached {
         (
-            "cache kept\n  total-max-size 64\n  max-age 3600\n",
+            "cache kept\n  total-max-size 64\n  max-age 3600\n  max-object-size 1000000\n",
             "  http-request cache-use kept\n  http-response cache-store kept\n",
         )
     } else {
         ("", "")
+    };
+    let limit = match scenario.task {
+        Task::Limit => {
+            "  stick-table type ip size 100k expire 60s store http_req_rate(1s)
+  http-request track-sc0 src
+  http-request deny deny_status 429 if { sc_http_req_rate(0) gt 1000000 }
+"
+        }
+        Task::None | Task::Session => "",
     };
     format!(
         "global
@@ -240,7 +305,7 @@ defaults
 {store}listen edge
   bind {address}
   http-reuse always
-{cache}  server origin {origin}
+{limit}{cache}  server origin {origin}
 "
     )
 }
@@ -274,8 +339,8 @@ mod tests {
         for scenario in Scenario::ALL {
             let server = origin_server(scenario, loopback(1));
             let (set, answer) = server.split_once("return 200 ").unwrap();
-            assert!(set.contains(&format!("set $kib {};", "x".repeat(1024))));
-            assert_eq!(answer.matches("$kib").count(), scenario.body_kib);
+            let piece = set.split("set $piece ").nth(1).unwrap().split(';').next().unwrap();
+            assert_eq!(answer.matches("$piece").count() * piece.len(), scenario.body);
             assert!(server.split_whitespace().all(|word| word.len() < 4096), "nginx would refuse it");
         }
     }
@@ -287,6 +352,8 @@ mod tests {
             let loaded = weir_config::load("bench", &text, &|_: &str| None);
             let loaded = loaded.unwrap_or_else(|report| panic!("{report}"));
             assert_eq!(loaded.plan.routes[0].cache.is_some(), scenario.cached);
+            assert_eq!(loaded.plan.routes[0].limits.len(), usize::from(scenario.task == Task::Limit));
+            assert_eq!(loaded.plan.routes[0].session.is_some(), scenario.task == Task::Session);
             assert!(loaded.plan.log.access.is_none() && loaded.plan.admin.is_none());
         }
     }

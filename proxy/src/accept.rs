@@ -8,8 +8,8 @@
 //! Read in this order:
 //! - [`listener`]: bind, accept, the limit on connections, the graceful stop.
 //! - `proxy_protocol`: who connected, by the word of the hop in front.
-//! - [`tls`]: certificates by name, reloaded in place.
-//! - `http1`: the life of an HTTP/1 connection; `head`, `target`, `rewrite`: what a head may be.
+//! - [`tls`]: certificates by name, reloaded in place; [`handshake`]: why one came to nothing.
+//! - `http1`: the life of an HTTP/1 connection; `idle`: its waits; `head`, `target`, `rewrite`: what a head may be.
 //! - [`exchange`]: one request and the way to answer it, in either protocol.
 //! - `io`: the connection behind its gate; `gate`, `frames`: what passes it.
 //! - `http2`: the life of an HTTP/2 connection; `stream`: what one of its requests may be.
@@ -22,9 +22,11 @@ pub mod counters;
 pub mod exchange;
 mod frames;
 mod gate;
+pub mod handshake;
 mod head;
 mod http1;
 mod http2;
+mod idle;
 mod io;
 pub mod listener;
 mod proxy_protocol;
@@ -45,25 +47,53 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::Version;
-use pingora::server::ShutdownWatch;
+use tokio::sync::watch;
 
 pub use self::bad::BadRequest;
 use self::exchange::{Exchange, Head, Reusable};
 pub(crate) use self::gate::Pace;
 
-/// What serves the requests that pass, and words the refusals.
+/// What serves the requests that pass, and words the refusals. A request is begun, and then answered on one of two lanes.
 #[async_trait]
 pub trait Service: Send + Sync + 'static {
+    /// A request with what was found out about it so far: whichever lane ends it, nothing is asked or counted twice.
+    type Begun: Send;
+    /// A request that was answered on the express lane, until its answer was written.
+    type Answered: Send;
+
     /// The bytes that answer a head which cannot be served; the service also records it. The front sends them and closes.
     ///
     /// Shape: `arrival.refused` says why; `request_line` is what came of the first line, raw and perhaps cut short: never
     ///        to be trusted, only shown.
     fn refuse(&self, arrival: Arc<Arrival>, request_line: &[u8]) -> Bytes;
 
-    /// Serves one request; what [`Exchange::finish`] gives comes back when the connection may be used again.
-    async fn serve(&self, exchange: Exchange, head: Head, arrival: Arc<Arrival>) -> Option<Reusable>;
+    /// Begins to serve a request.
+    fn begin(&self, head: Head, arrival: Arc<Arrival>) -> Self::Begun;
+
+    /// The express lane: answers without waiting, or gives the request back. For requests of HTTP/1 that have no body and ask
+    /// for no tunnel.
+    ///
+    /// Shape: the answer's head is put behind what is in `out`, and its body may be; the front sends both, what is left of
+    ///        the body, and perhaps further answers with it, and then says so with [`Service::written`].
+    fn express(&self, begun: Self::Begun, out: &mut BytesMut) -> Result<Express<Self>, Self::Begun>;
+
+    /// An answer of the express lane was written, or only some of it.
+    fn written(&self, answered: Self::Answered, whole: bool);
+
+    /// The general lane; what [`Exchange::finish`] gives comes back when the connection may be used again.
+    async fn serve(&self, exchange: Exchange, begun: Self::Begun) -> Option<Reusable>;
+}
+
+/// An answer of the express lane, besides its head.
+pub struct Express<S: Service + ?Sized> {
+    /// What is left of the body.
+    pub body: Bytes,
+    /// Whether the head says that the connection ends with it.
+    pub closes: bool,
+    /// To be given back when it was written.
+    pub answered: S::Answered,
 }
 
 /// A client's connection, as every request on it sees it.
@@ -126,8 +156,11 @@ pub struct Arrival {
     /// The connection closes after this request, whatever the answer says.
     pub last: bool,
     fault: Arc<Fault>,
-    stop: ShutdownWatch,
+    stop: Stop,
 }
+
+/// Becomes true when every connection is to end with what it is doing.
+pub(crate) type Stop = watch::Receiver<bool>;
 
 /// What the gate found wrong with a body, once.
 type Fault = OnceLock<BadRequest>;

@@ -4,7 +4,10 @@
 //! [`Passed`] can only be made here. What lies behind (the route's action, its cache rule, its upstream) is reached
 //! through it, so that a step that was left out would have nothing to forward.
 
+mod doubts;
+mod dressed;
 mod keyed;
+mod looked;
 mod purging;
 mod rehearsal;
 
@@ -12,14 +15,18 @@ use std::{borrow::Cow, sync::Arc};
 
 use http::Method;
 use weir_config::{
-    plan::{Action, LimitId, Route, RouteId},
+    plan::{Action, LimitId, Route, RouteId, SessionRule},
     template::{Values, Variable},
 };
 
-pub use self::rehearsal::{Rehearsal, Seen};
+pub use self::{
+    dressed::{CACHE_STATUS, frame_by_length},
+    looked::{Looked, look_up},
+    rehearsal::{Rehearsal, Seen},
+};
 use crate::{
     accept::BadRequest,
-    auth::{Caller, Denied, Session},
+    auth::{Caller, Denied, Session, Token},
     cache::Now,
     limit,
     refusal::Refusal,
@@ -85,48 +92,86 @@ impl Passed {
     }
 }
 
-/// Routes, admits and authenticates one request. Waits only for a session that is not in memory.
-pub async fn decide(running: &Running, request: &RequestView, now: Now) -> Decision {
+/// How far a request comes without waiting.
+#[derive(Debug)]
+pub enum Decided {
+    /// To the end.
+    Now(Decision),
+    /// To the question whose token it has: routed and admitted.
+    Wait(Waiting),
+}
+
+/// A request that was routed and admitted, and whose session is not in memory.
+#[derive(Debug)]
+pub struct Waiting {
+    matched: Matched,
+    token: Token,
+}
+
+/// Routes, admits and authenticates one request, as far as that goes without waiting.
+#[must_use]
+pub fn decide(running: &Running, request: &RequestView, now: Now) -> Decided {
     let matched = match running.router.find(&request.host, &request.path, &request.method, &request.headers) {
         Found::Route(matched) => matched,
         // To no upstream that anybody names: this is no open proxy.
         _ if request.method == Method::CONNECT => {
-            return Decision::refused(Refusal::Bad(BadRequest::ConnectRefused));
+            return Decided::refused(Refusal::Bad(BadRequest::ConnectRefused));
         }
         Found::MethodNotAllowed(allow) => {
-            return Decision::refused(Refusal::Method(allow.to_str().unwrap_or_default().to_owned()));
+            return Decided::refused(Refusal::Method(allow.to_str().unwrap_or_default().to_owned()));
         }
-        Found::NotFound => return Decision::refused(Refusal::NoRoute),
+        Found::NotFound => return Decided::refused(Refusal::NoRoute),
     };
-    let mut caller = None;
-    let route = Some(matched.route);
-    let verdict = pass(running, request, matched, &mut caller, now).await;
-    Decision { route, caller, verdict }
+    let (id, rule) = (matched.route, &running.plan.routes[matched.route.index()].session);
+    let decision = |caller, verdict| Decided::Now(Decision { route: Some(id), caller, verdict });
+    if let Err(refusal) = admit(running, request, &matched, now) {
+        return decision(None, Err(refusal));
+    }
+    let Some(rule) = rule else {
+        let passed = Passed { route: id, params: matched.params, caller: Caller::Anonymous };
+        return decision(None, Ok(passed));
+    };
+    match running.validate_from_memory(rule, &request.headers, now.wall) {
+        Ok(session) => Decided::Now(ask_for(matched, session, rule)),
+        Err(token) => Decided::Wait(Waiting { matched, token }),
+    }
 }
 
-async fn pass(
-    running: &Running,
-    request: &RequestView,
-    matched: Matched,
-    found: &mut Option<Arc<Session>>,
-    now: Now,
-) -> Result<Passed, Refusal> {
-    let id = matched.route;
-    if let Some(access) = running.access(id) {
+impl Decided {
+    /// The decision, when whoever knows the session has said so.
+    pub async fn end(self, running: &Running, now: Now) -> Decision {
+        let Waiting { matched, token } = match self {
+            Self::Now(decision) => return decision,
+            Self::Wait(waiting) => waiting,
+        };
+        let route = matched.route;
+        let no = |refusal| Decision { route: Some(route), caller: None, verdict: Err(refusal) };
+        let Some(rule) = &running.plan.routes[route.index()].session else { return no(Refusal::Internal) };
+        match running.validate(rule, &token, now.wall).await {
+            Ok(session) => ask_for(matched, session, rule),
+            Err(_) => no(Refusal::SessionsDown),
+        }
+    }
+
+    fn refused(refusal: Refusal) -> Self {
+        Self::Now(Decision { route: None, caller: None, verdict: Err(refusal) })
+    }
+}
+
+/// Whether the route takes a caller with this session, or with none.
+fn ask_for(matched: Matched, session: Option<Arc<Session>>, rule: &SessionRule) -> Decision {
+    let caller = Caller::admit(session.clone(), rule);
+    let verdict = caller.map(|caller| Passed { route: matched.route, params: matched.params, caller });
+    Decision { route: Some(matched.route), caller: session, verdict: verdict.map_err(refusal_of) }
+}
+
+/// Whether a request may ask at all. Before anybody is authenticated: the abuser's cost stays one look-up in a table.
+fn admit(running: &Running, request: &RequestView, matched: &Matched, now: Now) -> Result<(), Refusal> {
+    if let Some(access) = running.access(matched.route) {
         access.check(request.client).map_err(|_| Refusal::Address)?;
     }
-    let route = &running.plan.routes[id.index()];
-    // Before anybody is authenticated: the abuser's cost stays one look-up in a table.
-    charge(running, &route.limits, Facts { request, params: &matched.params, caller: None }, now)?;
-    let caller = match &route.session {
-        None => Caller::Anonymous,
-        Some(rule) => {
-            let session = running.validate(rule, &request.headers, now.wall).await;
-            *found = session.map_err(|_| Refusal::SessionsDown)?;
-            Caller::admit(found.clone(), rule).map_err(refusal_of)?
-        }
-    };
-    Ok(Passed { route: id, params: matched.params, caller })
+    let limits = &running.plan.routes[matched.route.index()].limits;
+    charge(running, limits, Facts { request, params: &matched.params, caller: None }, now)
 }
 
 fn refusal_of(denied: Denied) -> Refusal {
@@ -169,11 +214,5 @@ impl Values for Counted<'_> {
             Variable::ClientIp => Some(limit::key::client(self.0.request.client).to_string().into()),
             other => self.0.value(other),
         }
-    }
-}
-
-impl Decision {
-    fn refused(refusal: Refusal) -> Self {
-        Self { route: None, caller: None, verdict: Err(refusal) }
     }
 }

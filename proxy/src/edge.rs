@@ -23,19 +23,21 @@ mod tunnel;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Semaphore;
 use weir_config::plan::{Action, Forward};
 
 use self::client::{Client, ClientError};
 use crate::{
     accept::{
-        Arrival, BadRequest, Service,
+        Arrival, BadRequest, Express, Service,
         exchange::{Exchange, Head, Reusable},
     },
     auth::Token,
     cache::Now,
     coding::{self, Asked},
     decide::{self, Decision, Passed},
+    express::{Answered, Begun, Rest, Stage},
     forward::peer::Connectors,
     forward::{limit_rate::Pace, upgrade::Upgrade},
     journey::Journey,
@@ -50,7 +52,12 @@ use crate::{
 pub struct Edge {
     state: Arc<State>,
     connectors: Arc<Connectors>,
+    /// Places for fetches that go on without a client.
+    unattended: Arc<Semaphore>,
 }
+
+/// Fetches that go on without a client, at once: each holds a connection to a peer.
+const UNATTENDED: usize = 1024;
 
 /// What every step of one journey reads: the state it began with, the request, and the proof that it passed.
 #[derive(Clone)]
@@ -99,33 +106,53 @@ impl Edge {
     /// The lane over `state`; keeps up to `keepalive` idle connections to peers in all.
     #[must_use]
     pub fn new(state: Arc<State>, keepalive: usize) -> Self {
-        Self { state, connectors: Arc::new(Connectors::new(keepalive)) }
+        let unattended = Arc::new(Semaphore::new(UNATTENDED));
+        Self { state, connectors: Arc::new(Connectors::new(keepalive)), unattended }
     }
 
     async fn travel(
         &self,
         snapshot: &Arc<Snapshot>,
-        head: Head,
+        stage: Stage,
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        // accepted: one meaning, or none.
-        if let Some(bad) = journey.arrival.refused {
-            return Err(Refusal::Bad(bad).into());
-        }
-        let request = Arc::new(client.request(head, &journey.arrival, &snapshot.running.plan)?);
-        journey.request = Some(Arc::clone(&request));
+        let running = &snapshot.running;
+        let (decided, looked) = match stage {
+            // The express lane came to the same end.
+            Stage::Refused(refusal) => return Err(refusal.into()),
+            Stage::Passed(passed, looked) => (Ok(passed), looked),
+            Stage::Waits(decided) => (Err(decided), None),
+            Stage::Head(head) => {
+                // accepted: one meaning, or none.
+                if let Some(bad) = journey.arrival.refused {
+                    let line = format!("{} {}", head.method, String::from_utf8_lossy(&head.target));
+                    journey.line = Some(line);
+                    return Err(Refusal::Bad(bad).into());
+                }
+                let request = RequestView::read(head, client.has_body(), &journey.arrival, &running.plan)?;
+                let request = Arc::clone(journey.request.insert(Arc::new(request)));
 
-        // said to the cache itself.
-        if let Some(purged) = self.purge(snapshot, &request, client, journey).await {
-            return purged;
-        }
+                // said to the cache itself.
+                if let Some(purged) = self.purge(snapshot, &request, client, journey).await {
+                    return purged;
+                }
+                (Err(decide::decide(running, &request, Now::read())), None)
+            }
+        };
 
         // routed, limited, authenticated.
-        let Decision { route, caller, verdict } =
-            decide::decide(&snapshot.running, &request, Now::read()).await;
-        (journey.route, journey.caller) = (route, caller);
-        let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(verdict?) };
+        let passed = match decided {
+            Ok(passed) => passed,
+            Err(decided) => {
+                let Decision { route, caller, verdict } = decided.end(running, Now::read()).await;
+                (journey.route, journey.caller) = (route, caller);
+                verdict?
+            }
+        };
+        let request = Arc::clone(journey.request.as_ref().ok_or(Refusal::Internal)?);
+        client.take_trailers(request.trailers);
+        let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(passed) };
         client.bound_body(trip.body_limit(&journey.arrival));
         if let Some(limit) = &trip.route().limit_rate {
             client.limit_rate(Some(Pace { per_second: limit.per_second.get(), after: limit.after.get() }));
@@ -139,7 +166,7 @@ impl Edge {
             Action::Tunnel(upstream) => Box::pin(self.tunnel(&trip, *upstream, client, journey)).await,
             Action::Forward(forward) => {
                 self.mirror(&trip, forward, client);
-                self.look_up_or_forward(&trip, forward, client, journey).await
+                self.look_up_or_forward(&trip, forward, looked, client, journey).await
             }
         }
     }
@@ -203,6 +230,9 @@ impl Trip {
 
 #[async_trait]
 impl Service for Edge {
+    type Begun = Box<Begun>;
+    type Answered = Answered;
+
     fn refuse(&self, arrival: Arc<Arrival>, line: &[u8]) -> Bytes {
         let refusal = Refusal::Bad(arrival.refused.unwrap_or(BadRequest::BadLine));
         let answer = reply::raw_refusal(&refusal);
@@ -215,13 +245,24 @@ impl Service for Edge {
         answer
     }
 
-    async fn serve(&self, exchange: Exchange, head: Head, arrival: Arc<Arrival>) -> Option<Reusable> {
-        let snapshot = self.state.snapshot();
-        let _in_flight = self.state.begin();
-        let mut journey = Journey::new(arrival);
+    fn begin(&self, head: Head, arrival: Arc<Arrival>) -> Box<Begun> {
+        Begun::new(&self.state, head, arrival)
+    }
+
+    fn express(&self, begun: Box<Begun>, out: &mut BytesMut) -> Result<Express<Self>, Box<Begun>> {
+        let Rest { body, closes, answered } = begun.answer_at_once(out)?;
+        Ok(Express { body, closes, answered })
+    }
+
+    fn written(&self, answered: Answered, whole: bool) {
+        answered.written(whole);
+    }
+
+    async fn serve(&self, exchange: Exchange, begun: Box<Begun>) -> Option<Reusable> {
+        let Begun { snapshot, mut journey, stage, in_flight: _in_flight } = *begun;
         let listener = snapshot.running.plan.listener(journey.arrival.connection.listener);
         let mut client = Client::new(exchange, listener.map(|listener| &listener.bounds));
-        let ended = self.travel(&snapshot, head, &mut client, &mut journey).await;
+        let ended = self.travel(&snapshot, stage, &mut client, &mut journey).await;
         let whole = match ended {
             Ok(()) => client.end().await.is_ok(),
             Err(Ended::Refused(refusal)) => {

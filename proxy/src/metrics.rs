@@ -77,6 +77,8 @@ families! {
     queued: gauge "weir_queued_requests" ["upstream"] "requests that wait for a place at a peer";
     /// Look-ups, by what came of them.
     cache: counter "weir_cache_requests_total" ["cache", "result"] "requests that a cache rule applied to, by result";
+    /// Hits of the express lane, which are in the family above, too.
+    cache_express: counter "weir_cache_express_total" ["cache"] "hits answered on the express lane";
     /// What a cache holds.
     cache_bytes: gauge "weir_cache_bytes" ["cache"] "bytes held: heads, bodies, index and fills";
     /// What a cache may hold.
@@ -103,12 +105,20 @@ families! {
     limits: counter "weir_limit_requests_total" ["limit", "verdict"] "requests charged to a limit, by verdict";
     /// Validations, by what came of them.
     sessions: counter "weir_session_validations_total" ["session", "result"] "session tokens validated, by result";
-    /// Lines lost to a slow disk.
-    log_dropped: counter "weir_access_log_dropped_total" [] "access-log lines dropped because the writer was behind";
+    /// Lines lost to a slow or full disk.
+    log_dropped: counter "weir_access_log_dropped_total" ["reason"] "access-log lines lost: the writer was behind, or writing failed";
     /// Configurations taken over or refused.
     reloads: counter "weir_reloads_total" ["outcome"] "reloads, by outcome";
     /// Mirrored requests, by what came of them.
     mirrors: counter "weir_mirrors_total" ["route", "outcome"] "requests mirrored, by outcome: sent, dropped, failed";
+    /// TLS handshakes that came to nothing.
+    no_handshake: counter "weir_tls_handshakes_failed_total" ["listener", "reason"] "TLS handshakes of clients that came to nothing, by reason";
+    /// How long certificates are good for.
+    certificates: gauge "weir_certificate_days_left" ["file"] "whole days until the first certificate of a file expires, below 0 when it has";
+    /// Whether Redis answers.
+    redis_up: gauge "weir_redis_up" [] "1 while Redis answers, 0 while it does not";
+    /// Whether a source of sessions answers.
+    session_source_up: gauge "weir_session_source_up" ["session"] "1 while the source of a session answers: its Redis now, or its upstream the last time it was asked";
     /// Bytes compressed.
     compressed: counter "weir_compressed_bytes_total" ["coding", "side"] "bytes given to compressors (in) and made by them (out), by coding";
     /// Resident memory.

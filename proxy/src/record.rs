@@ -1,13 +1,17 @@
 //! Where a request is written down: metrics, access log, slow-request warning. [`Recorder::finish`] is the one place.
 
 pub mod access;
+mod slow;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use prometheus::{IntCounter, IntCounterVec};
 use weir_config::{Plan, plan};
 
-use self::access::AccessWriter;
+use self::{access::AccessWriter, slow::Slow};
 use crate::{
     cache::{CacheStatus, Served},
     journey::Journey,
@@ -25,7 +29,7 @@ pub struct Recorder {
     unrouted: RouteMeter,
     upstreams: Vec<Arc<str>>,
     access: Option<AccessWriter>,
-    slow: Duration,
+    slow: Slow,
     refusals: IntCounterVec,
 }
 
@@ -56,7 +60,7 @@ impl Recorder {
             unrouted: metrics.route("-"),
             upstreams: plan.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
             access,
-            slow: plan.log.slow,
+            slow: Slow::new(plan.log.slow, Instant::now()),
             refusals: metrics.families().refusals.clone(),
             metrics,
         }
@@ -88,7 +92,11 @@ impl Recorder {
             self.attempts(journey, upstream);
         }
         let line = Line { journey, route, took };
-        if took > self.slow {
+        let slow = self.slow.ended(took, journey.arrival.started + took);
+        if slow.more > 0 {
+            tracing::warn!(more = slow.more, "more slow requests, not written one by one");
+        }
+        if slow.this {
             let request = journey.request.as_ref();
             tracing::warn!(
                 route,

@@ -19,7 +19,7 @@ use weir_config::{
 };
 
 use crate::{
-    accept::{Arrival, BadRequest, client},
+    accept::{Arrival, BadRequest, client, exchange::Head},
     auth::Session,
     cache::Url,
     forward::{
@@ -90,18 +90,11 @@ impl RequestView {
     ///
     /// # Errors
     /// 400s that need the whole head: a path without an agreed meaning, `Connection` naming what is not the connection's.
-    pub fn read(
-        method: Method,
-        target: &str,
-        version: Version,
-        headers: HeaderMap,
-        has_body: bool,
-        arrival: &Arrival,
-        plan: &Plan,
-    ) -> Result<Self, Refusal> {
+    pub fn read(head: Head, has_body: bool, arrival: &Arrival, plan: &Plan) -> Result<Self, Refusal> {
+        let target = std::str::from_utf8(&head.target).map_err(|_| Refusal::Bad(BadRequest::BadTarget))?;
         let connection = &arrival.connection;
         let came = Came { peer: connection.peer, local: connection.local, scheme: connection.scheme() };
-        Self::read_from(method, target, version, headers, has_body, came, plan)
+        Self::read_from(head.method, target, arrival.version, head.headers, has_body, came, plan)
     }
 
     /// The same, of a request that came over no connection of ours.
@@ -220,21 +213,6 @@ impl RequestView {
         Some(decoded(value))
     }
 
-    /// Whether a parameter is there twice: programs disagree about which one counts.
-    #[must_use]
-    pub fn repeats_parameters(&self) -> bool {
-        let pairs = self.query.iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty());
-        repeats(pairs.map(|pair| decoded(pair.split_once('=').map_or(pair, |(name, _)| name))))
-    }
-
-    /// The same of a cookie.
-    #[must_use]
-    pub fn repeats_cookies(&self) -> bool {
-        let lines = self.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let crumbs = lines.flat_map(|line| line.split(';')).filter_map(|crumb| crumb.trim().split_once('='));
-        repeats(crumbs.map(|(name, _)| Cow::Borrowed(name)))
-    }
-
     fn cookie(&self, name: &str) -> Option<Cow<'_, str>> {
         let crumbs = self.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         let mut pairs =
@@ -258,12 +236,13 @@ fn fresh_id() -> Uuid {
 
 /// Path and query of a target in any form; the absolute form's authority was compared with `Host` by the front.
 fn split_target(target: &str) -> (&str, Option<String>) {
-    let origin_form = match target.find("://") {
-        Some(at) if !target.starts_with('/') => {
+    let authority = if target.starts_with('/') { None } else { target.find("://") };
+    let origin_form = match authority {
+        Some(at) => {
             let rest = &target[at + 3..];
             rest.find(['/', '?']).map_or("/", |slash| &rest[slash..])
         }
-        _ => target,
+        None => target,
     };
     match origin_form.split_once('?') {
         Some(("", query)) => ("/", Some(query.to_owned())),
@@ -279,19 +258,6 @@ fn without_port(authority: &str) -> &str {
         Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
         _ => authority,
     }
-}
-
-/// Whether any name comes twice; of more names than anybody sends, yes.
-fn repeats<'n>(names: impl Iterator<Item = Cow<'n, str>>) -> bool {
-    const MOST: usize = 64;
-    let mut seen: Vec<Cow<'n, str>> = Vec::new();
-    for name in names {
-        if seen.len() == MOST || seen.contains(&name) {
-            return true;
-        }
-        seen.push(name);
-    }
-    false
 }
 
 /// Percent-decoded; what is not UTF-8 stays as it was written, so that different inputs stay different.

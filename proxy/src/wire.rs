@@ -1,7 +1,16 @@
-//! HTTP/1 heads as bytes, as both our sides write them. A leaf: the front writes answers with it, and forward requests.
+//! HTTP/1 heads as bytes, as both our sides write them. A leaf: both lanes write answers with it, and forward requests.
+
+mod prepared;
+
+use std::{cell::RefCell, time::SystemTime};
 
 use bytes::{BufMut, BytesMut};
-use http::HeaderMap;
+use http::{
+    HeaderMap, StatusCode,
+    header::{CONNECTION, DATE},
+};
+
+pub use self::prepared::{Gap, Prepared};
 
 /// Room for one field besides its name and value.
 const AROUND: usize = ": \r\n".len();
@@ -36,6 +45,66 @@ pub fn put_field(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.put_slice(b"\r\n");
 }
 
+/// Writes the head of an answer: a final one says what becomes of the connection, and the time.
+pub fn put_answer(out: &mut BytesMut, status: StatusCode, fields: &HeaderMap, connection: Option<&str>) {
+    // The line, Date and Connection take less than the rest.
+    out.reserve(fields_len(fields) + 128);
+    put_status(out, status);
+    match connection {
+        None => put_fields(out, fields),
+        Some(connection) => {
+            for (name, value) in fields.iter().filter(|(name, _)| *name != CONNECTION) {
+                put_field(out, name.as_str(), value.as_bytes());
+            }
+            if !fields.contains_key(DATE) {
+                date(|date| put_field(out, DATE.as_str(), date.as_bytes()));
+            }
+            put_field(out, CONNECTION.as_str(), connection.as_bytes());
+        }
+    }
+    out.put_slice(b"\r\n");
+}
+
+fn put_status(out: &mut BytesMut, status: StatusCode) {
+    out.put_slice(b"HTTP/1.1 ");
+    out.put_slice(status.as_str().as_bytes());
+    out.put_u8(b' ');
+    out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.put_slice(b"\r\n");
+}
+
+/// What `read` makes of the time as HTTP writes it (RFC 9110 §5.6.7), which is made once a second and thread.
+pub fn date<T>(read: impl FnOnce(&str) -> T) -> T {
+    thread_local! {
+        static DATE_OF: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    DATE_OF.with_borrow_mut(|(of, text)| {
+        if *of != second || text.is_empty() {
+            (*of, *text) = (second, httpdate::fmt_http_date(now));
+        }
+        read(text)
+    })
+}
+
+/// Writes a number in decimal.
+pub fn put_number(out: &mut BytesMut, number: i64) {
+    let (mut digits, mut at, mut left) = ([0; 20], 20, number.unsigned_abs());
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789"[(left % 10) as usize];
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        out.put_u8(b'-');
+    }
+    out.put_slice(&digits[at..]);
+}
+
 /// Writes the line before a chunk of so many bytes.
 pub fn put_chunk_line(out: &mut BytesMut, size: usize) {
     let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
@@ -62,6 +131,15 @@ mod tests {
         put_fields(&mut out, &fields);
         assert_eq!(&out[..], b"Content-Length: 5\r\nX-A: 1\r\nX-A: \r\nX: \xe9\r\n");
         assert_eq!(fields_len(&fields), out.len());
+    }
+
+    #[test]
+    fn numbers_are_decimal() {
+        for number in [0, 1, -1, 9, 10, 3599, -86_400, i64::MAX, i64::MIN] {
+            let mut out = BytesMut::new();
+            put_number(&mut out, number);
+            assert_eq!(out, number.to_string().as_bytes());
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! - `pass_1k` asks: what does an uncached 1 KiB answer cost on its way through the edge, and how many fit on a core?
 //! - `pass_64k` asks the same of 64 KiB, where copying counts for more than parsing.
-//! - `hit_1k` asks: how many cached 1 KiB answers fit on a core?
+//! - `hit_1k` asks: how many cached 1 KiB answers fit on a core? `hit_16` and `hit_64k` ask it of smaller and larger ones.
+//! - `hit_1k_pipelined` asks it of sixteen requests at once, `hit_1k_limit` where requests are counted by address, and
+//!   `hit_1k_session` where each has a session. Nobody else has sessions: it is held against `hit_1k`.
 //!
 //! Load and origin may be the narrower core: then requests per second say little, and the proxy's own processor time per
 //! request says all. Memory is the most that all processes of a program had. Rounds are interleaved, so that a slow minute of the machine hits all alike; results are medians, and `noise` says how far
@@ -30,7 +32,8 @@ use weir_benches::{
 /// What the edge may add to the 99th percentile of an uncached request on an idle machine.
 const ADDED_P99: Duration = Duration::from_millis(1);
 
-/// Compares Weir with nginx and HAProxy; the scenarios are pass_1k, pass_64k and hit_1k.
+/// Compares Weir with nginx and HAProxy; the scenarios are pass_1k, pass_64k, and hit_ with 16, 1k, 64k, 1k_pipelined, 1k_limit
+/// and 1k_session.
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Arguments {
@@ -120,9 +123,10 @@ impl Measured {
 fn compare(scenario: Scenario, arguments: &Arguments, cores: Cores, weir: &Path) -> Result<Value, String> {
     let name = scenario.name;
     let origin = rival::origin(scenario, cores.load)?;
-    let rivals: Vec<(Rival, Running)> = Rival::ALL
-        .into_iter()
-        .map(|rival| Ok((rival, rival::start(rival, scenario, origin.address, cores.proxy, weir)?)))
+    let rivals: Vec<(Rival, Running)> = scenario
+        .rivals()
+        .iter()
+        .map(|&rival| Ok((rival, rival::start(rival, scenario, origin.address, cores.proxy, weir)?)))
         .collect::<Result<_, String>>()?;
     // The origin itself goes first: what is asked directly is what the proxies' latency is held against.
     let mut servers = vec![("origin".to_owned(), &origin)];
@@ -145,7 +149,7 @@ fn compare(scenario: Scenario, arguments: &Arguments, cores: Cores, weir: &Path)
         eprintln!("  {name}: round {round} of {}", arguments.rounds);
         for (server, (_, running)) in measured.iter_mut().zip(&servers) {
             let before = running.cpu();
-            let seen = measure::load(running.address, cores.load, arguments.seconds)
+            let seen = measure::load(running.address, cores.load, arguments.seconds, scenario)
                 .map_err(|problem| format!("{name}, {}: {problem}", server.name))?;
             let used = running.cpu().saturating_sub(before).as_secs_f64() * 1e6;
             server.work.push(used / seen.requests.max(1) as f64);

@@ -174,6 +174,10 @@ pub const WRITE_TIMEOUT: Duration = seconds(60);
 pub const SESSION_KEY: &str = "session:${token}";
 /// A logout elsewhere is noticed after this at the latest; one caller costs one lookup in this time.
 pub const SESSION_MEMORY_TTL: Duration = seconds(2);
+/// On a sound network Redis is heard every few milliseconds; shorter, and each of its pauses is taken for a failure.
+pub const SESSION_STALENESS: Duration = Duration::from_millis(500);
+/// Nobody is let in on an old word unless the operator says so.
+pub const SESSION_SERVE_KNOWN_FOR: Duration = Duration::ZERO;
 /// About 100 MiB at most of what sessions usually hold.
 pub const SESSION_MEMORY_ENTRIES: u32 = 100_000;
 
@@ -188,6 +192,9 @@ pub const CACHE_MEMORY: Bytes = Bytes::new(128 << 20);
 pub const CACHE_ENTRY_MAX: Bytes = Bytes::new(8 << 20);
 /// As nginx's `proxy_cache_lock_timeout`.
 pub const CACHE_LOCK_TIMEOUT: Duration = seconds(5);
+/// Long enough for what is worth keeping. nginx goes on as long as bytes come: an origin that drips could be asked by clients
+/// that leave until it has no connection left.
+pub const CACHE_BACKGROUND_FILL: Duration = seconds(300);
 /// One who writes a span means it; nginx's `proxy_cache_valid`, which steps back, is a word away.
 pub const CACHE_TTL_APPLIES: TtlApplies = TtlApplies::Always;
 /// As nginx: the first answer is kept.
@@ -262,3 +269,6 @@ pub const LOG_QUEUE: u32 = 8192;
 
 /// As long as Kubernetes waits before it kills.
 pub const SHUTDOWN_GRACE: Duration = seconds(30);
+
+/// Both lanes answer alike; the other word is for whoever doubts it.
+pub const EXPRESS: bool = true;

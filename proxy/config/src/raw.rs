@@ -18,7 +18,7 @@ pub use edge::*;
 pub use protect::*;
 pub use route::*;
 pub use upstream::*;
-pub use word::{FromShort, List, Named, Short, Switch, Word};
+pub use word::{FromShort, List, Named, Short, Switch, Switched, Word};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -59,4 +59,6 @@ pub struct Raw {
     pub log: Word<Log>,
     /// How the process ends.
     pub shutdown: Word<Shutdown>,
+    /// Whether fresh hits that need no waiting take a shorter way through the edge. Default: true.
+    pub express: Word<bool>,
 }

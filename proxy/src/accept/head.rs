@@ -34,6 +34,8 @@ pub(super) struct Head {
     pub(super) may_switch: bool,
     /// The client waits for a 100 before it sends the body.
     pub(super) expects_continue: bool,
+    /// How many fields there are.
+    pub(super) fields: usize,
     /// The head in its ordinary form, when it did not come so.
     pub(super) rewritten: Option<Vec<u8>>,
 }
@@ -77,7 +79,7 @@ pub(super) fn progress(bytes: &[u8], seen: usize, bounds: &Bounds) -> Progress {
         return Progress::Bad(if head[0] == 0 { BadRequest::Nul } else { BadRequest::BadLine });
     }
     let limit = bounds.head_bytes.len();
-    let first = head.iter().position(|byte| *byte == b'\n');
+    let first = memchr::memchr(b'\n', head);
     match end(head, seen.saturating_sub(skip + 3)) {
         Some(len) if len <= limit => Progress::Complete { skip, len },
         None if head.len() <= limit => match first.filter(|first| first + skip >= seen) {
@@ -103,7 +105,8 @@ fn end(head: &[u8], from: usize) -> Option<usize> {
     if head.first() == Some(&b'\n') {
         return Some(1);
     }
-    (from..head.len()).filter(|at| head[*at] == b'\n').find_map(|at| match head[at + 1..] {
+    let rest = head.get(from..)?;
+    memchr::memchr_iter(b'\n', rest).map(|at| from + at).find_map(|at| match head[at + 1..] {
         [b'\n', ..] => Some(at + 2),
         [b'\r', b'\n', ..] => Some(at + 3),
         _ => None,
@@ -113,9 +116,9 @@ fn end(head: &[u8], from: usize) -> Option<usize> {
 /// Checks a complete head, including its empty line.
 pub(super) fn check(head: &[u8], bounds: &Bounds) -> Result<Head, BadRequest> {
     let has_bare_lf = line_ends(head, bounds.bare_lf)?;
-    let mut lines = head.split(|byte| *byte == b'\n').map(strip_cr);
-    let line = RequestLine::parse(lines.next().unwrap_or_default(), bounds)?;
-    let fields = Fields::parse(lines.take_while(|line| !line.is_empty()), bounds.head_fields)?;
+    let (line, lines) = head.split_at(memchr::memchr(b'\n', head).unwrap_or(head.len()));
+    let line = RequestLine::parse(strip_cr(line), bounds)?;
+    let fields = Fields::parse(lines.get(1..).unwrap_or_default(), bounds.head_fields)?;
 
     let host = line.host(&fields)?;
     let framing = fields.framing(line.version)?;
@@ -146,8 +149,15 @@ pub(super) fn check(head: &[u8], bounds: &Bounds) -> Result<Head, BadRequest> {
         && !fields.expect
         && !fields.length_is_padded
         && !matches!(line.target, Target::Absolute { .. });
-    let mut checked =
-        Head { framing, version: line.version, keep_alive, may_switch, expects_continue, rewritten: None };
+    let mut checked = Head {
+        framing,
+        version: line.version,
+        keep_alive,
+        may_switch,
+        expects_continue,
+        fields: fields.count,
+        rewritten: None,
+    };
     if !ordinary {
         checked.rewritten = Some(rewrite::head(&line, &fields, host, &checked));
     }
@@ -159,17 +169,15 @@ pub(super) fn check(head: &[u8], bounds: &Bounds) -> Result<Head, BadRequest> {
 /// Errors: [`BadRequest::Nul`], [`BadRequest::BareCr`], and [`BadRequest::BareLf`] where that is refused.
 fn line_ends(head: &[u8], policy: BareLf) -> Result<bool, BadRequest> {
     let mut bare = false;
-    let mut before = 0;
-    for byte in head {
-        match (before, *byte) {
-            (_, 0) => return Err(BadRequest::Nul),
-            (b'\r', b'\n') => {}
+    for at in memchr::memchr3_iter(b'\r', b'\n', 0, head) {
+        match (head[at], head.get(at + 1)) {
+            (0, _) | (b'\r', Some(0)) => return Err(BadRequest::Nul),
+            (b'\r', Some(b'\n') | None) => {}
             (b'\r', _) => return Err(BadRequest::BareCr),
-            (_, b'\n') if policy == BareLf::Refuse => return Err(BadRequest::BareLf),
-            (_, b'\n') => bare = true,
-            _ => {}
+            _ if at > 0 && head[at - 1] == b'\r' => {}
+            _ if policy == BareLf::Refuse => return Err(BadRequest::BareLf),
+            _ => bare = true,
         }
-        before = *byte;
     }
     Ok(bare)
 }

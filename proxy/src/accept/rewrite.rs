@@ -9,7 +9,7 @@ use super::{
 
 /// The bytes of the head with its empty line.
 pub(super) fn head(line: &RequestLine<'_>, fields: &Fields<'_>, host: Option<&[u8]>, head: &Head) -> Vec<u8> {
-    let mut out = Vec::with_capacity(line.raw_target.len() + fields.all.len() * 48 + 64);
+    let mut out = Vec::with_capacity(line.raw_target.len() + fields.count * 48 + 64);
     for part in [line.method, b" "] {
         out.extend_from_slice(part);
     }
@@ -31,7 +31,7 @@ pub(super) fn head(line: &RequestLine<'_>, fields: &Fields<'_>, host: Option<&[u
         // First, so that whoever reads one Connection field only reads this one.
         field(&mut out, b"Connection", b"close");
     }
-    for (name, value) in &fields.all {
+    for (name, value) in fields.all() {
         if !is_replaced(name, head) {
             field(&mut out, name, value);
         }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod edge;
+mod express;
 mod fragments;
 mod http1;
 mod http2;

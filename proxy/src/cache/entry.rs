@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 
@@ -17,6 +18,7 @@ use super::{
     url::Url,
     vary::Variant,
 };
+use crate::wire::{self, Prepared};
 
 /// What an entry costs besides its bytes: its place in map, queue and ghost list (16 + 64 + 32 + 40 bytes at the
 /// tables' usual load of one half), and the allocator's own.
@@ -26,6 +28,8 @@ const INDEX: usize = 336;
 const FIELD: usize = 160;
 /// What a chunk costs besides its bytes: the handle and the allocation's head.
 pub(super) const CHUNK: usize = 64;
+/// What a prepared head costs besides the stored fields: line, own fields, gaps, and the allocations' heads.
+const PREPARED: usize = 256;
 /// Bodies up to this length are kept in one piece: one write sends them.
 const ONE_PIECE: u64 = 1 << 20;
 
@@ -160,13 +164,14 @@ pub struct Entry {
     key: Box<str>,
     head: Arc<Head>,
     body: Arc<Body>,
+    prepared: ArcSwapOption<Prepared>,
 }
 
 impl Entry {
     /// An answer under a key.
     #[must_use]
     pub fn new(key: &str, head: Arc<Head>, body: Arc<Body>) -> Self {
-        Self { key: key.into(), head, body }
+        Self { key: key.into(), head, body, prepared: ArcSwapOption::empty() }
     }
 
     /// The full text of its key.
@@ -187,10 +192,17 @@ impl Entry {
         &self.body
     }
 
-    /// Bytes it occupies, its place in the index included. Grows when its body is kept in another coding.
+    /// The head of an answer from it, as bytes; whoever serves hits puts one there.
+    #[must_use]
+    pub fn prepared(&self) -> &ArcSwapOption<Prepared> {
+        &self.prepared
+    }
+
+    /// Bytes it occupies, its place in the index and a prepared head included. Grows when its body is kept in another coding.
     #[must_use]
     pub fn bytes(&self) -> usize {
         // The key is held twice: here and by its slot.
-        size_of::<Self>() + 2 * self.key.len() + self.head.bytes() + self.body.bytes() + INDEX
+        let own = size_of::<Self>() + 2 * self.key.len() + self.head.bytes() + self.body.bytes();
+        own + wire::fields_len(&self.head.headers) + PREPARED + INDEX
     }
 }

@@ -188,6 +188,18 @@ impl FillGuard {
         }
     }
 
+    /// Whether what arrives is still kept; what is not need not be read for the cache.
+    #[must_use]
+    pub fn is_keeping(&self) -> bool {
+        matches!(self.phase, Phase::Storing { .. })
+    }
+
+    /// Whether somebody reads it as it arrives, or waits for it.
+    #[must_use]
+    pub fn has_readers(&self) -> bool {
+        self.fill.progress.receiver_count() > 0
+    }
+
     /// Adds a piece of the body. Copied, as a piece from the network may hold on to a much larger buffer.
     pub fn write(&mut self, piece: &Bytes) {
         let Phase::Storing { declared, received, .. } = &mut self.phase else { return };

@@ -19,19 +19,22 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of a target: scheme, authority and the target exactly as it is forwarded.
+    /// The key of a target: scheme, authority and the target exactly as it is forwarded, within a realm.
     ///
-    /// Shape:  each part but the last carries its length, so no two triples render alike. The authority is compared
+    /// Shape:  each part but the last carries its length, so no two of them render alike. The authority is compared
     ///         without regard to case, and the scheme's default port counts as none.
     /// `buffer` is cleared and reused; hand back [`Key::into_buffer`]'s to allocate nothing.
     /// Source: RFC 9111 §2; RFC 9110 §4.2.3 for case and port.
     #[must_use]
-    pub fn target(scheme: &str, authority: &str, target: &str, buffer: String) -> Self {
+    pub fn target(realm: &str, scheme: &str, authority: &str, target: &str, buffer: String) -> Self {
         let mut text = buffer;
         text.clear();
         let host = without_default_port(scheme, authority);
-        // Writing into a String cannot fail.
-        let _ = write!(text, "t{}:{scheme}{}:", scheme.len(), host.len());
+        text.reserve(realm.len() + scheme.len() + host.len() + target.len() + "t65535:5:65535:".len());
+        text.push('t');
+        push_part(&mut text, realm);
+        push_part(&mut text, scheme);
+        push_length(&mut text, host);
         let from = text.len();
         text.push_str(host);
         text[from..].make_ascii_lowercase();
@@ -39,12 +42,16 @@ impl Key {
         Self::hashed(text)
     }
 
-    /// A key the operator's template rendered, apart from those of other namespaces (a route's or cache's name).
+    /// A key the operator's template rendered, within a realm; `doubts` are what the template could not see.
     #[must_use]
-    pub fn rendered(namespace: &str, rendered: &str, buffer: String) -> Self {
+    pub fn rendered(realm: &str, doubts: &str, rendered: &str, buffer: String) -> Self {
         let mut text = buffer;
         text.clear();
-        let _ = write!(text, "k{}:{namespace}{rendered}", namespace.len());
+        text.reserve(realm.len() + doubts.len() + rendered.len() + "k65535:65535:".len());
+        text.push('k');
+        push_part(&mut text, realm);
+        push_part(&mut text, doubts);
+        text.push_str(rendered);
         Self::hashed(text)
     }
 
@@ -91,22 +98,47 @@ impl Key {
     }
 }
 
+/// A part that carries its length, and what follows it.
+fn part(text: &str) -> Option<(&str, &str)> {
+    let (length, rest) = text.split_once(':')?;
+    rest.split_at_checked(length.parse().ok()?)
+}
+
+/// A part with its length.
+fn push_part(text: &mut String, part: &str) {
+    push_length(text, part);
+    text.push_str(part);
+}
+
+/// How long a part is, and a colon.
+fn push_length(text: &mut String, part: &str) {
+    let (mut place, length) = (1, part.len());
+    while length / place >= 10 {
+        place *= 10;
+    }
+    while place > 0 {
+        text.push(char::from(b"0123456789"[length / place % 10]));
+        place /= 10;
+    }
+    text.push(':');
+}
+
 fn shown(text: &str) -> Option<String> {
-    let part = |rest: &str| {
-        let (length, rest) = rest.split_once(':')?;
-        let (part, rest) = rest.split_at_checked(length.parse().ok()?)?;
-        Some((part.to_owned(), rest.to_owned()))
-    };
     let (kind, rest) = text.split_at_checked(1)?;
-    let (first, rest) = part(rest)?;
-    match kind {
-        "t" => part(&rest).map(|(host, target)| format!("{first}://{host}{target}")),
+    // The realm, or what a QUERY sends.
+    let (_first, rest) = part(rest)?;
+    Some(match kind {
+        "t" => {
+            let (scheme, rest) = part(rest)?;
+            let (host, target) = part(rest)?;
+            format!("{scheme}://{host}{target}")
+        }
         "q" => {
             let (digest, rest) = rest.split_at_checked(64)?;
-            Some(format!("{} QUERY {digest}", shown(rest)?))
+            format!("{} QUERY {digest}", shown(rest)?)
         }
-        _ => Some(rest),
-    }
+        _ => part(rest)?.1.to_owned(),
+    })
 }
 
 /// 128 bits of SipHash under this process's seeds.
@@ -127,15 +159,32 @@ mod tests {
     use super::*;
 
     fn target(scheme: &str, authority: &str, target: &str) -> Key {
-        Key::target(scheme, authority, target, String::new())
+        Key::target("", scheme, authority, target, String::new())
     }
 
     #[test]
     fn parts_cannot_be_moved_across_their_borders() {
         assert_ne!(target("http", "a", "b/c"), target("http", "ab", "/c"));
         assert_ne!(target("http", "a1:", "/"), target("http", "a", "1:/"));
-        assert_ne!(Key::rendered("a", "bc", String::new()), Key::rendered("ab", "c", String::new()));
-        assert_ne!(Key::rendered("4:http1:a", "/", String::new()).text(), target("http", "a", "/").text());
+        let rendered = |realm, doubts, text| Key::rendered(realm, doubts, text, String::new());
+        assert_ne!(rendered("", "a", "bc"), rendered("", "ab", "c"));
+        assert_ne!(rendered("a", "", "bc"), rendered("", "a", "bc"));
+        assert_ne!(rendered("", "4:http1:a", "/").text(), target("http", "a", "/").text());
+    }
+
+    #[test]
+    fn one_realms_answers_are_no_other_realms() {
+        let target = |realm| Key::target(realm, "http", "a", "/", String::new());
+        assert_ne!(target("3:api"), target("5:other"));
+        assert_eq!(target("3:api").shown(), target("5:other").shown());
+    }
+
+    #[test]
+    fn every_length_is_written_whole() {
+        for length in [0, 1, 9, 10, 99, 100, 8192] {
+            let host = "h".repeat(length);
+            assert_eq!(target("http", &host, "/").text(), format!("t0:4:http{length}:{host}/"));
+        }
     }
 
     #[test]
@@ -147,8 +196,8 @@ mod tests {
     #[test]
     fn a_key_is_shown_as_operators_write_it() {
         assert_eq!(target("http", "A:80", "/b?c").shown(), "http://a/b?c");
-        assert_eq!(Key::rendered("", "items:1:2", String::new()).shown(), "items:1:2");
-        assert_eq!(Key::rendered("n", "", String::new()).shown(), "");
+        assert_eq!(Key::rendered("1:ar", "", "items:1:2", String::new()).shown(), "items:1:2");
+        assert_eq!(Key::rendered("", "n", "", String::new()).shown(), "");
     }
 
     #[test]

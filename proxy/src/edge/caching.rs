@@ -19,6 +19,7 @@ use crate::{
         self, Ask, Begin, Bypass, Cache, CacheStatus, Entry, FillGuard, Forwarded, Guard, Key, Lookup, Mark,
         NotStored, Now, Outcome, Reader, RequestHead, Rule, Staleness, Tag,
     },
+    decide::{self, Looked},
     forward::headers::OF_ONE_REQUEST,
     journey::Journey,
     refusal::Refusal,
@@ -48,6 +49,7 @@ impl Edge {
         &self,
         trip: &Trip,
         forward: &Forward,
+        looked: Option<Looked>,
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
@@ -61,17 +63,20 @@ impl Edge {
             return Box::pin(self.forward(trip, forward, client, journey)).await;
         };
         let case = Case::of(trip, forward, rule);
-        let Some(key) = case.key(client).await? else {
-            journey.cache = Some(CacheStatus {
-                forwarded: Some(Forwarded::Bypass),
-                detail: Some(Bypass::RequestBody.word()),
-                ..CacheStatus::default()
-            });
-            return Box::pin(self.forward(trip, forward, client, journey)).await;
+        let Looked { key, lookup } = match looked {
+            Some(looked) => looked,
+            None => {
+                let Some(key) = case.key(client).await? else {
+                    journey.cache = Some(CacheStatus {
+                        forwarded: Some(Forwarded::Bypass),
+                        detail: Some(Bypass::RequestBody.word()),
+                        ..CacheStatus::default()
+                    });
+                    return Box::pin(self.forward(trip, forward, client, journey)).await;
+                };
+                decide::look_up(trip.running(), rule.cache, key, &case.request(), &case.policy, Now::read())
+            }
         };
-        let now = Now::read();
-        let lookup = case.cache.lookup(&key, &case.request(), &case.policy, now);
-        trip.running().count_lookup(rule.cache, &lookup);
         match lookup {
             Lookup::Hit { entry, ttl } => {
                 journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
@@ -309,7 +314,6 @@ impl<'a> Case<'a> {
         if self.trip.running().count_leak(self.rule.cache, SystemTime::now()) {
             tracing::warn!(
                 route = %self.trip.route().name,
-                place = %self.trip.route().place,
                 request_id = self.trip.request.id(),
                 found = reason.word(),
                 "an answer marked as everybody's showed its caller's own, and was not kept"

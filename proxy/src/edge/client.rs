@@ -6,18 +6,16 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, Version};
 use tokio::time::timeout_at;
-use weir_config::{Plan, plan::Bounds};
+use weir_config::plan::Bounds;
 
 use super::mirror::Copier;
 use crate::{
     accept::{
-        Arrival, BadRequest, Pace,
-        exchange::{Exchange, Gone, Head, Reusable},
+        BadRequest, Pace,
+        exchange::{Exchange, Gone, Reusable},
     },
     coding::{Encoder, PIECE},
     forward::{hop_by_hop, limit_rate},
-    refusal::Refusal,
-    request::RequestView,
 };
 
 /// Request bodies up to this size can be sent to a second peer, unless the route gathers more. nginx holds 16 KiB in memory before it spools to disk;
@@ -127,7 +125,7 @@ impl Client {
 
     /// From here on the connection carries another protocol, which is no body: nothing bounds it, nothing is replayed.
     pub(super) fn open_tunnel(&mut self) {
-        (self.limit, self.replay) = (0, None);
+        (self.limit, self.replay, self.clock) = (0, None, None);
     }
 
     /// Whether the request has a body at all.
@@ -310,18 +308,9 @@ impl Client {
         self.exchange.close_after();
     }
 
-    /// The request as every stage sees it.
-    pub(super) fn request(
-        &mut self,
-        head: Head,
-        arrival: &Arrival,
-        plan: &Plan,
-    ) -> Result<RequestView, Refusal> {
-        let target = std::str::from_utf8(&head.target).map_err(|_| Refusal::Bad(BadRequest::BadTarget))?;
-        let (method, headers) = (head.method, head.headers);
-        let view = RequestView::read(method, target, arrival.version, headers, self.has_body, arrival, plan)?;
-        self.takes_trailers = view.trailers;
-        Ok(view)
+    /// Whether it reads trailers where it has to ask for them.
+    pub(super) fn take_trailers(&mut self, takes: bool) {
+        self.takes_trailers = takes;
     }
 
     /// Whether the final head of an answer was written.

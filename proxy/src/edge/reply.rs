@@ -1,18 +1,16 @@
 //! Heads for clients: what every answer carries, and how its body is framed.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 
 use super::{Edge, Trip, accel, client::Client, compressing, error_page};
 use crate::{
-    cache::TAG_FIELDS,
+    decide::{CACHE_STATUS, frame_by_length},
     forward::{grpc, trace::X_REQUEST_ID},
     journey::Journey,
     refusal::{PROXY_STATUS, Refusal},
     running::Running,
 };
-
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// How long an answer's body is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,30 +32,8 @@ pub(super) fn head(
     mut fields: HeaderMap,
     length: Length,
 ) -> (StatusCode, HeaderMap) {
-    if trip.route().cache.is_some() {
-        for name in &TAG_FIELDS {
-            fields.remove(name);
-        }
-    }
     accel::obey(trip, &mut fields, client);
-    if let Some(status) = &journey.cache
-        && let Ok(value) = HeaderValue::try_from(status.to_string())
-    {
-        // Appended: the caches behind us have said theirs (RFC 9211 §2).
-        fields.append(CACHE_STATUS, value);
-    }
-    fields.insert(X_REQUEST_ID, trip.request.id.clone());
-    let facts = trip.passed.facts(&trip.request);
-    for (name, template) in &trip.route().response_headers {
-        let mut value = String::new();
-        template.render(&facts, &mut value);
-        match HeaderValue::try_from(value) {
-            Ok(value) if value.is_empty() => _ = fields.remove(name),
-            Ok(value) => _ = fields.insert(name, value),
-            // A client chose bytes that no field may carry; without the field the answer is still right.
-            Err(_) => _ = fields.remove(name),
-        }
-    }
+    trip.passed.dress(trip.running(), &trip.request, journey.cache.as_ref(), &mut fields);
     close_if_last(client, journey);
     let length = compressing::answer(trip, client, status, &mut fields, length);
     frame(&mut fields, client, &trip.request.method, trip.request.version, status, length);
@@ -90,7 +66,7 @@ fn frame(
         Length::None => {}
         Length::Known(length) => {
             if status != StatusCode::NO_CONTENT {
-                fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+                frame_by_length(fields, length);
             }
         }
         Length::Unknown if method == Method::HEAD => {}

@@ -83,12 +83,29 @@ const PROTECTED: [HeaderName; 27] = [
     HeaderName::from_static("traceparent"),
 ];
 
+/// Of an answer's head: behind its body they would come too late to be obeyed, or be obeyed by some and not by others.
+const OF_HEADS: [HeaderName; 8] = [
+    header::LOCATION,
+    header::RETRY_AFTER,
+    header::EXPIRES,
+    header::DATE,
+    header::WWW_AUTHENTICATE,
+    header::PROXY_AUTHENTICATE,
+    header::STRICT_TRANSPORT_SECURITY,
+    HeaderName::from_static("cache-status"),
+];
+
 /// Cleans a client's request for the origin; `identity` is the signed field, which no client may name. An upgrade that is
 /// passed on is written anew.
 ///
 /// Errors: [`Refused`], before anything is removed.
 /// Source: RFC 9110 §7.6.1; nginx `underscores_in_headers off` and `ignore_invalid_headers on` for the names.
 pub fn clean_request(headers: &mut HeaderMap, identity: Option<&HeaderName>) -> Result<(), Refused> {
+    // As most are: to look at the fields there are is cheaper than to look for those that are not.
+    let is_dirty = |name: &HeaderName| STANDARD.contains(name) || OF_REQUESTS.contains(name) || is_odd(name);
+    if !headers.keys().any(is_dirty) {
+        return Ok(());
+    }
     let nominated = nominated(headers)?;
     let is_protected = |name: &&HeaderName| {
         PROTECTED.contains(name) || name.as_str().starts_with("x-forwarded-") || identity == Some(*name)
@@ -121,11 +138,11 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
     list::elements(headers, header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
-/// Cleans the trailers of an answer: what frames, routes or modifies a message comes before its body or not at all.
+/// Cleans the trailers of an answer: what frames, routes, authenticates or controls comes before its body or not at all.
 ///
 /// Source: RFC 9110 §6.5.1.
 pub fn clean_trailers(trailers: &mut HeaderMap) {
-    remove(trailers, STANDARD.iter().chain(&PROTECTED));
+    remove(trailers, STANDARD.iter().chain(&PROTECTED).chain(&OF_HEADS));
 }
 
 fn nominated(headers: &HeaderMap) -> Result<Vec<HeaderName>, Refused> {
@@ -148,10 +165,12 @@ fn remove<'a>(headers: &mut HeaderMap, names: impl Iterator<Item = &'a HeaderNam
 /// Drops names with anything but letters, digits and `-`: CGI and WSGI fold `_` and its like into `-`, so that
 /// `Content_Length` or `X_Forwarded_For` would be read as the field that we guard.
 fn remove_odd_names(headers: &mut HeaderMap) {
-    let is_odd =
-        |name: &&HeaderName| !name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let odd: Vec<_> = headers.keys().filter(is_odd).cloned().collect();
+    let odd: Vec<_> = headers.keys().filter(|name| is_odd(name)).cloned().collect();
     remove(headers, odd.iter());
+}
+
+fn is_odd(name: &HeaderName) -> bool {
+    !name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 #[cfg(test)]
@@ -172,6 +191,23 @@ mod tests {
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         names
+    }
+
+    #[test]
+    fn trailers_have_nothing_of_a_head() {
+        let mut trailers = head(&[
+            ("x-sum", "1"),
+            ("grpc-status", "0"),
+            ("content-length", "5"),
+            ("set-cookie", "a=b"),
+            ("location", "/elsewhere"),
+            ("www-authenticate", "Basic"),
+            ("strict-transport-security", "max-age=0"),
+            ("cache-status", "evil; hit"),
+            ("connection", "close"),
+        ]);
+        clean_trailers(&mut trailers);
+        assert_eq!(names(&trailers), ["grpc-status", "x-sum"]);
     }
 
     fn cleaned(fields: &[(&str, &str)]) -> Result<HeaderMap, Refused> {

@@ -25,11 +25,16 @@ pub fn request_id(headers: &HeaderMap, is_trusted: bool, fresh: Uuid) -> HeaderV
         (1..=128).contains(&id.len())
             && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
     };
-    list::only(headers, X_REQUEST_ID)
-        .filter(|_| is_trusted)
+    is_trusted
+        .then(|| list::only(headers, X_REQUEST_ID))
+        .flatten()
         .filter(is_sane)
         .and_then(|id| HeaderValue::from_bytes(id).ok())
-        .unwrap_or_else(|| HeaderValue::try_from(fresh.to_string()).expect("a uuid is hex and dashes"))
+        .unwrap_or_else(|| {
+            let mut text = Uuid::encode_buffer();
+            let text = fresh.as_hyphenated().encode_lower(&mut text);
+            HeaderValue::from_str(text).expect("a uuid is hex and dashes")
+        })
 }
 
 /// Where a request is in its trace: `00-{trace}-{span}-{flags}`.

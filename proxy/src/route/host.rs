@@ -34,7 +34,9 @@ impl<T: Default> ByHost<T> {
     pub(super) fn levels<'s>(&'s self, host: &'s str) -> impl Iterator<Item = &'s T> {
         // `example.org.` is the same name, fully qualified.
         let host = host.strip_suffix('.').unwrap_or(host);
-        let dots = host.match_indices('.').filter(|(at, _)| *at > 0);
+        // Nothing is looked for where nothing is.
+        let labels = if self.suffix.is_empty() { "" } else { host };
+        let dots = labels.match_indices('.').filter(|(at, _)| *at > 0);
         let suffixes = dots.filter_map(|(at, _)| self.suffix.get(&host[at..]));
         self.exact.get(host).into_iter().chain(suffixes).chain([&self.any])
     }

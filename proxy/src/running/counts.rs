@@ -25,6 +25,7 @@ pub(super) struct Counts {
     limits: Vec<[IntCounter; 2]>,
     sessions: Vec<[IntCounter; 3]>,
     caches: Vec<[IntCounter; 4]>,
+    express: Vec<IntCounter>,
     invalidations: IntCounter,
     purges: [[IntCounter; 2]; PurgedBy::WORDS.len()],
     leaks: Vec<IntCounter>,
@@ -73,6 +74,11 @@ impl Counts {
             limits: plan.limits.iter().map(verdicts).collect(),
             sessions: plan.sessions.iter().map(results).collect(),
             caches: plan.caches.iter().map(lookups).collect(),
+            express: plan
+                .caches
+                .iter()
+                .map(|cache| families.cache_express.with_label_values(&[&*cache.name]))
+                .collect(),
             mirrors: plan.routes.iter().map(mirrors).collect(),
             purges: PurgedBy::WORDS
                 .map(|by| ["hard", "soft"].map(|mode| families.purges.with_label_values(&[by, mode]))),
@@ -118,6 +124,11 @@ impl Running {
             Lookup::Bypass(_) => 3,
         };
         self.counts.caches[cache.index()][which].inc();
+    }
+
+    /// Counts a hit that was answered on the express lane.
+    pub fn count_express(&self, cache: CacheId) {
+        self.counts.express[cache.index()].inc();
     }
 
     /// Counts purges, however many entries each of them ends.

@@ -1,6 +1,6 @@
 //! What a route says about keeping answers: the rule, and what it adds to the RFCs.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use http::{HeaderName, header};
 use ipnet::IpNet;
@@ -91,6 +91,8 @@ pub struct CacheRule {
     pub ttl: Option<Duration>,
     /// What tells answers apart; `None` is scheme, host and target.
     pub key: Option<Template>,
+    /// Which routes' answers these may be taken for, beside their key: those with the same text here.
+    pub realm: Arc<str>,
     /// What they are purged by, besides the origin's own `Cache-Tag`.
     pub tags: Vec<Template>,
     /// How long after expiry an entry may still answer while it is fetched anew.
@@ -99,6 +101,8 @@ pub struct CacheRule {
     pub stale_if_error: Duration,
     /// How long a request waits for another's fill before it goes to the origin itself.
     pub lock_timeout: Duration,
+    /// How long a fetch goes on when nobody is left who reads it; zero ends it with its last reader.
+    pub background_fill: Duration,
     /// What else the route says about it.
     pub keeping: Keeping,
     /// Who may purge with the method PURGE; `None` is nobody.

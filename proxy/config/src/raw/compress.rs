@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::word::{List, Named, Word};
+use super::word::{List, Named, Switched, Word};
 use crate::units::Bytes;
 
 /// Which answers are compressed, and how. A route overrides the words it has.
@@ -19,3 +19,5 @@ pub struct Compress {
     /// Whether answers that are one caller's own are compressed, too. Default: false.
     pub personal: Word<bool>,
 }
+
+impl Switched for Compress {}

@@ -152,6 +152,8 @@ pub struct CacheRule {
     pub stale_if_error: Word<Span>,
     /// How long a request waits for another's fetch of the same entry.
     pub lock_timeout: Word<Span>,
+    /// How long a fetch goes on for the cache when nobody is left who reads it; 0s ends it with its last reader. Default: 5m.
+    pub background_fill: Word<Span>,
     /// A `ttl` for these statuses (`404`, `500-599`, `any`); the narrowest range counts.
     pub statuses: Word<Named<Span>>,
     /// Whether `ttl` and `statuses` count always, or only where the origin names no lifetime. Default: always.

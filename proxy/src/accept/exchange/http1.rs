@@ -3,19 +3,17 @@
 //! Below is the connection with its gate and its clocks ([`FrontIo`]), above whoever answers. A head waits for the first
 //! piece of its body, so that both leave in one packet; whoever has to wait for that piece flushes the head.
 
-use std::{cell::RefCell, time::SystemTime};
-
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 use tokio::time::timeout;
 
 use super::{DRAIN, Gone, Head};
 use crate::{
     accept::io::FrontIo,
-    wire::{fields_len, put_chunk_line, put_field, put_fields},
+    wire::{put_answer, put_chunk_line, put_fields},
 };
 
 /// An exchange on a connection of HTTP/1.
@@ -44,14 +42,13 @@ enum Sending {
     Done,
 }
 
-/// Reads a head that was checked, so that nothing in it can surprise; `None` if something does.
-pub(in crate::accept) fn read(bytes: &Bytes) -> Option<Head> {
+/// Reads a head that was checked and has so many fields, so that nothing in it can surprise; `None` if something does.
+pub(in crate::accept) fn read(bytes: &Bytes, fields: usize) -> Option<Head> {
     let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let mut line = lines.next()?.split(|byte| *byte == b' ');
     let method = Method::from_bytes(line.next()?).ok()?;
     let target = bytes.slice_ref(line.next()?);
-    // Of most heads; one with more fields grows.
-    let mut headers = HeaderMap::with_capacity(24);
+    let mut headers = HeaderMap::with_capacity(fields);
     for line in lines.take_while(|line| !line.is_empty()) {
         let colon = line.iter().position(|byte| *byte == b':')?;
         let name = HeaderName::from_bytes(&line[..colon]).ok()?;
@@ -92,7 +89,7 @@ impl Http1 {
         if self.has_answered() {
             return Ok(());
         }
-        self.put_head(status, fields, None);
+        put_answer(self.io.unsent(), status, fields, None);
         self.flush().await
     }
 
@@ -107,7 +104,7 @@ impl Http1 {
         }
         if status == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && status.is_success()) {
             self.keep_alive = false;
-            self.put_head(status, &fields, None);
+            put_answer(self.io.unsent(), status, &fields, None);
             self.io.open_tunnel().map_err(|_| Gone)?;
             self.sending = Sending::Tunnel;
             return self.flush().await;
@@ -120,34 +117,10 @@ impl Http1 {
             None => Sending::ToEnd,
         };
         self.keep_alive &= self.sending != Sending::ToEnd;
-        self.put_head(status, &fields, Some(if self.keep_alive { "keep-alive" } else { "close" }));
+        let connection = if self.keep_alive { "keep-alive" } else { "close" };
+        put_answer(self.io.unsent(), status, &fields, Some(connection));
         self.io.answer_begun();
         if end { self.flush().await } else { Ok(()) }
-    }
-
-    /// A final head says what becomes of the connection, and the time.
-    fn put_head(&mut self, status: StatusCode, fields: &HeaderMap, connection: Option<&str>) {
-        let out = self.io.unsent();
-        // The line, Date and Connection take less than the rest.
-        out.reserve(fields_len(fields) + 128);
-        out.put_slice(b"HTTP/1.1 ");
-        out.put_slice(status.as_str().as_bytes());
-        out.put_u8(b' ');
-        out.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-        out.put_slice(b"\r\n");
-        match connection {
-            None => put_fields(out, fields),
-            Some(connection) => {
-                for (name, value) in fields.iter().filter(|(name, _)| *name != CONNECTION) {
-                    put_field(out, name.as_str(), value.as_bytes());
-                }
-                if !fields.contains_key(DATE) {
-                    put_date(out);
-                }
-                put_field(out, CONNECTION.as_str(), connection.as_bytes());
-            }
-        }
-        out.put_slice(b"\r\n");
     }
 
     pub(super) async fn write(&mut self, piece: Bytes) -> Result<(), Gone> {
@@ -224,19 +197,4 @@ impl Http1 {
         while self.body().await?.is_some() {}
         Ok(())
     }
-}
-
-/// The time as HTTP writes it, made once a second and thread.
-fn put_date(out: &mut BytesMut) {
-    thread_local! {
-        static DATE_OF: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
-    }
-    let now = SystemTime::now();
-    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    DATE_OF.with_borrow_mut(|(of, text)| {
-        if *of != second || text.is_empty() {
-            (*of, *text) = (second, httpdate::fmt_http_date(now));
-        }
-        put_field(out, DATE.as_str(), text.as_bytes());
-    });
 }

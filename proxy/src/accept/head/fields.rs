@@ -2,14 +2,15 @@
 
 use http::Version;
 
-use super::{BadRequest, Framing};
+use super::{BadRequest, Framing, strip_cr};
 use crate::chunked::is_token;
 
 /// The fields in their order, with what the front needs of them.
 #[derive(Debug, Default)]
 pub(in crate::accept) struct Fields<'a> {
-    /// Name and trimmed value of each.
-    pub(in crate::accept) all: Vec<(&'a [u8], &'a [u8])>,
+    /// The lines, of which each is one.
+    lines: &'a [u8],
+    pub(in crate::accept) count: usize,
     pub(super) host: Option<&'a [u8]>,
     pub(in crate::accept) length: Option<u64>,
     /// Leading zeros: some parsers read octal.
@@ -23,17 +24,23 @@ pub(in crate::accept) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn parse(lines: impl Iterator<Item = &'a [u8]>, most: usize) -> Result<Self, BadRequest> {
-        let mut fields = Self::default();
-        for line in lines {
-            if fields.all.len() == most {
+    /// Reads lines up to an empty one.
+    pub(super) fn parse(lines: &'a [u8], most: usize) -> Result<Self, BadRequest> {
+        let mut fields = Self { lines, ..Self::default() };
+        for line in split(lines) {
+            if fields.count == most {
                 return Err(BadRequest::TooManyFields);
             }
             let (name, value) = field(line)?;
             fields.note(name, value)?;
-            fields.all.push((name, value));
+            fields.count += 1;
         }
         Ok(fields)
+    }
+
+    /// Name and trimmed value of each. They are read again: few requests need that, and none then pays for a list.
+    pub(in crate::accept) fn all(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        split(self.lines).filter_map(|line| field(line).ok())
     }
 
     fn note(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), BadRequest> {
@@ -112,13 +119,18 @@ impl<'a> Fields<'a> {
     }
 
     fn only(&self, name: &str) -> Option<&'a [u8]> {
-        let mut values = self.named(name).map(|(_, value)| *value);
+        let mut values = self.named(name).map(|(_, value)| value);
         values.next().filter(|_| values.next().is_none())
     }
 
-    fn named(&self, name: &str) -> impl Iterator<Item = &(&'a [u8], &'a [u8])> {
-        self.all.iter().filter(move |(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
+    fn named(&self, name: &str) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.all().filter(move |(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
     }
+}
+
+/// Lines without their ends, up to an empty one.
+fn split(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
+    lines.split(|byte| *byte == b'\n').map(strip_cr).take_while(|line| !line.is_empty())
 }
 
 /// Refuses a field that was there before.

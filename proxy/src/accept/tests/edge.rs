@@ -6,12 +6,13 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::accept::{
-    Arrival, Service,
+    Arrival, Express, Service,
     exchange::{Exchange, Gone, Head, Reusable},
 };
 
@@ -27,6 +28,8 @@ pub(super) struct Shared {
     pub(super) may_answer: Semaphore,
     /// Requests that wait there.
     pub(super) waiting: Semaphore,
+    /// Answers of the express lane, and whether they were written whole.
+    pub(super) written: Mutex<Vec<bool>>,
 }
 
 impl Edge {
@@ -36,6 +39,7 @@ impl Edge {
                 served: AtomicUsize::new(0),
                 may_answer: Semaphore::new(0),
                 waiting: Semaphore::new(0),
+                written: Mutex::default(),
             }),
         }
     }
@@ -99,6 +103,9 @@ async fn answer(
 
 #[async_trait]
 impl Service for Edge {
+    type Begun = (Head, Arc<Arrival>);
+    type Answered = ();
+
     fn refuse(&self, arrival: Arc<Arrival>, line: &[u8]) -> Bytes {
         let bad = arrival.refused.unwrap();
         let body = format!("{bad} {}", line.escape_ascii());
@@ -110,7 +117,30 @@ impl Service for Edge {
         .into()
     }
 
-    async fn serve(&self, mut exchange: Exchange, head: Head, arrival: Arc<Arrival>) -> Option<Reusable> {
+    fn begin(&self, head: Head, arrival: Arc<Arrival>) -> Self::Begun {
+        (head, arrival)
+    }
+
+    fn express(&self, begun: Self::Begun, out: &mut BytesMut) -> Result<Express<Self>, Self::Begun> {
+        let (copied, body) = match &*begun.0.target {
+            b"/express" => (&b"quick"[..], Bytes::new()),
+            b"/express/big" => (&b""[..], Bytes::from(vec![b'x'; 64 << 20])),
+            _ => return Err(begun),
+        };
+        let closes = begun.1.is_closing();
+        let connection = if closes { "close" } else { "keep-alive" };
+        let length = copied.len() + body.len();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: {connection}\r\n\r\n");
+        out.extend_from_slice(head.as_bytes());
+        out.extend_from_slice(copied);
+        Ok(Express { body, closes, answered: () })
+    }
+
+    fn written(&self, (): (), whole: bool) {
+        self.shared.written.lock().push(whole);
+    }
+
+    async fn serve(&self, mut exchange: Exchange, (head, arrival): Self::Begun) -> Option<Reusable> {
         self.shared.served.fetch_add(1, Ordering::SeqCst);
         if self.serve(&mut exchange, &head, &arrival).await.is_ok() {
             return exchange.finish().await;

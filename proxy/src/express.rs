@@ -1,0 +1,263 @@
+//! THE REQUEST PATH, express lane: the same stages for what can be answered at once: a GET or HEAD, without conditions and
+//! parts, whose session is in memory and whose answer is there and fresh.
+//!
+//! It asks [`decide`] and the cache what the general lane asks them, in the same order, and writes the very bytes that the
+//! general lane would write; a test holds both to that. What differs from one answer to the next is filled into a head that
+//! was made once for the entry and the route ([`Prepared`]). Whatever cannot be answered so goes on to the general lane as
+//! [`Begun`], with everything that was found out, charged and counted: nothing is asked twice.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use weir_config::plan::{Action, CacheId};
+
+use crate::{
+    accept::{Arrival, exchange::Head},
+    cache::{self, CacheStatus, Entry, Extent, Lookup, Now, RequestHead},
+    decide::{self, CACHE_STATUS, Decided, Looked, Passed, frame_by_length},
+    forward::trace::X_REQUEST_ID,
+    journey::Journey,
+    refusal::Refusal,
+    request::RequestView,
+    running::{Lane, Running},
+    state::{InFlight, Snapshot, State},
+    wire::{Gap, Prepared, put_number},
+};
+
+/// Bodies up to this length are copied behind their head: one buffer costs the kernel less than two.
+const COPIED: usize = 4 << 10;
+
+/// A request on its way, whichever lane ends it.
+#[derive(Debug)]
+pub struct Begun {
+    /// The generation it began with, and ends with.
+    pub snapshot: Arc<Snapshot>,
+    /// Its memory.
+    pub journey: Journey,
+    /// How far it came.
+    pub stage: Stage,
+    /// It counts as under way.
+    pub in_flight: InFlight,
+}
+
+/// How far a request came.
+#[derive(Debug)]
+pub enum Stage {
+    /// Its head was read, and nothing asked yet.
+    Head(Head),
+    /// It asks for a session that is not in memory.
+    Waits(Decided),
+    /// It passed; and what there was in the cache, where that was looked up.
+    Passed(Passed, Option<Looked>),
+    /// It may not go on.
+    Refused(Refusal),
+}
+
+/// A request whose answer was made and is being written.
+#[derive(Debug)]
+pub struct Answered {
+    begun: Box<Begun>,
+    body_bytes: u64,
+}
+
+/// What is left to be sent of an answer whose head was written.
+#[derive(Debug)]
+pub struct Rest {
+    /// The body, unless it was short.
+    pub body: Bytes,
+    /// Whether the connection ends with it.
+    pub closes: bool,
+    /// The request.
+    pub answered: Answered,
+}
+
+impl Begun {
+    /// A request whose head was read.
+    #[must_use]
+    pub fn new(state: &State, head: Head, arrival: Arc<Arrival>) -> Box<Self> {
+        let (snapshot, in_flight) = (state.snapshot(), state.begin());
+        Box::new(Self { snapshot, journey: Journey::new(arrival), stage: Stage::Head(head), in_flight })
+    }
+
+    /// Answers behind what is in `out`, or goes as far as that needs no waiting. For a request without a body.
+    ///
+    /// # Errors
+    /// The request, when it needs the general lane.
+    pub fn answer_at_once(mut self: Box<Self>, out: &mut BytesMut) -> Result<Rest, Box<Self>> {
+        let now = Now { wall: self.journey.arrival.wall, mono: Instant::now() };
+        self.advance(now);
+        let hit = Hit::of(&self.snapshot.running, &self.stage, self.journey.request.as_deref(), now);
+        let Some((hit, prepared)) = hit.and_then(|hit| Some((hit, hit.prepared()?))) else {
+            return Err(self);
+        };
+        let (mut body, closes) = (hit.body(), self.journey.arrival.is_closing());
+        let body_bytes = body.len() as u64;
+        let copied = if body.len() <= COPIED { std::mem::take(&mut body) } else { Bytes::new() };
+        hit.put_head(&prepared, !closes, copied.len(), out);
+        out.extend_from_slice(&copied);
+        hit.running.count_express(hit.cache);
+        (self.journey.answer.status, self.journey.cache) = (hit.status().as_u16(), Some(hit.cache_status()));
+        Ok(Rest { body, closes, answered: Answered { begun: self, body_bytes } })
+    }
+
+    /// As far as nothing has to be waited for.
+    fn advance(&mut self, now: Now) {
+        let is_plain = |head: &Head| matches!(head.method, Method::GET | Method::HEAD);
+        if !self.snapshot.running.plan.express || !matches!(&self.stage, Stage::Head(head) if is_plain(head))
+        {
+            return;
+        }
+        let Stage::Head(head) = std::mem::replace(&mut self.stage, Stage::Refused(Refusal::Internal)) else {
+            return;
+        };
+        self.stage = begin(&self.snapshot.running, head, &mut self.journey, now);
+    }
+}
+
+impl Answered {
+    /// Writes the request down, now that its answer was written, or only some of it.
+    pub fn written(mut self, whole: bool) {
+        let Begun { snapshot, journey, .. } = &mut *self.begun;
+        journey.answer.complete = whole;
+        journey.answer.body_bytes = if whole { self.body_bytes } else { 0 };
+        snapshot.recorder.finish(journey, snapshot.running.upstream_of(journey.route));
+    }
+}
+
+/// accepted, routed, limited, authenticated, looked up: as far as nothing has to be waited for.
+fn begin(running: &Running, head: Head, journey: &mut Journey, now: Now) -> Stage {
+    let request = match RequestView::read(head, false, &journey.arrival, &running.plan) {
+        Ok(request) => &**journey.request.insert(Arc::new(request)),
+        Err(refusal) => return Stage::Refused(refusal),
+    };
+    let decision = match decide::decide(running, request, now) {
+        Decided::Now(decision) => decision,
+        waits @ Decided::Wait(_) => return Stage::Waits(waits),
+    };
+    (journey.route, journey.caller) = (decision.route, decision.caller);
+    match decision.verdict {
+        Err(refusal) => Stage::Refused(refusal),
+        Ok(passed) => match look_up(running, request, &passed, now) {
+            Ok(looked) => Stage::Passed(passed, looked),
+            Err(refusal) => Stage::Refused(refusal),
+        },
+    }
+}
+
+/// What there is in the cache, where the route has a lane.
+fn look_up(
+    running: &Running,
+    request: &RequestView,
+    passed: &Passed,
+    now: Now,
+) -> Result<Option<Looked>, Refusal> {
+    let route = passed.route(running);
+    let has_lane = running.express(passed.route_id()).is_some() && request.upgrade.is_none();
+    let (Some(rule), Action::Forward(forward), true) = (&route.cache, &route.action, has_lane) else {
+        return Ok(None);
+    };
+    let policy = passed.policy(running, request, rule);
+    let key = passed.key(request, rule, forward)?;
+    let head = RequestHead { method: &request.method, headers: &request.headers, has_body: request.has_body };
+    Ok(Some(decide::look_up(running, rule.cache, key, &head, &policy, now)))
+}
+
+/// An entry that answers a request as it is.
+#[derive(Clone, Copy)]
+struct Hit<'a> {
+    running: &'a Running,
+    request: &'a RequestView,
+    passed: &'a Passed,
+    lane: Lane,
+    cache: CacheId,
+    entry: &'a Entry,
+    ttl: i64,
+    now: Now,
+}
+
+impl<'a> Hit<'a> {
+    /// Whether an answer is there, whole and in one piece, and the client asks for nothing else than it.
+    fn of(
+        running: &'a Running,
+        stage: &'a Stage,
+        request: Option<&'a RequestView>,
+        now: Now,
+    ) -> Option<Self> {
+        const OTHERWISE: [HeaderName; 3] = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE];
+        let (Stage::Passed(passed, Some(looked)), Some(request)) = (stage, request) else { return None };
+        let Lookup::Hit { entry, ttl } = &looked.lookup else { return None };
+        let status = entry.head().status;
+        let is_shown = !passed.route(running).intercept_errors || status.is_success();
+        let is_plain = is_shown
+            && status != StatusCode::NO_CONTENT
+            && entry.body().chunks().len() <= 1
+            && !OTHERWISE.iter().any(|name| request.headers.contains_key(name));
+        let lane = running.express(passed.route_id()).filter(|_| is_plain)?;
+        let cache = passed.route(running).cache.as_ref()?.cache;
+        Some(Self { running, request, passed, lane, cache, entry, ttl: *ttl, now })
+    }
+
+    fn status(&self) -> StatusCode {
+        self.entry.head().status
+    }
+
+    fn cache_status(&self) -> CacheStatus {
+        CacheStatus { ttl: Some(self.ttl), ..CacheStatus::default() }
+    }
+
+    /// Empty for HEAD.
+    fn body(&self) -> Bytes {
+        let chunks = self.entry.body().chunks().first();
+        chunks.filter(|_| self.request.method != Method::HEAD).cloned().unwrap_or_default()
+    }
+
+    /// The head that was made for this lane, or one that is made now.
+    fn prepared(&self) -> Option<Arc<Prepared>> {
+        let known = self.entry.prepared().load();
+        if let Some(known) = known.as_ref().filter(|known| known.is_by(self.lane.id())) {
+            return Some(Arc::clone(known));
+        }
+        let made = Arc::new(self.prepare()?);
+        self.entry.prepared().store(Some(Arc::clone(&made)));
+        Some(made)
+    }
+
+    /// By the steps of the general lane, with this request's values in the gaps.
+    fn prepare(&self) -> Option<Prepared> {
+        let length = self.entry.body().length();
+        let plain = RequestHead { method: &Method::GET, headers: &HeaderMap::new(), has_body: false };
+        let answer = cache::answer(self.entry.head(), Extent::Complete(length), &plain, self.now);
+        let mut fields = answer.headers;
+        // What the origin asks for this one answer is for the general lane to obey.
+        if fields.keys().any(|name| name.as_str().starts_with("x-accel-")) {
+            return None;
+        }
+        self.passed.dress(self.running, self.request, Some(&self.cache_status()), &mut fields);
+        frame_by_length(&mut fields, length);
+        let own = &self.passed.route(self.running).response_headers;
+        Prepared::new(self.lane.id(), answer.status, &fields, |name, value, is_last| {
+            let gap = if *name == header::AGE {
+                (0, Gap::Age)
+            } else if *name == X_REQUEST_ID {
+                (0, Gap::RequestId)
+            } else if *name == CACHE_STATUS && is_last {
+                // A hit says nothing behind it.
+                (value.iter().rposition(|byte| *byte == b'=')? + 1, Gap::Ttl)
+            } else {
+                return None;
+            };
+            // What the route sets is the same for everybody.
+            own.iter().all(|(set, _)| set != name).then_some(gap)
+        })
+    }
+
+    fn put_head(&self, prepared: &Prepared, keeps: bool, more: usize, out: &mut BytesMut) {
+        let age = || self.entry.head().freshness.age(self.now).as_secs();
+        prepared.put(out, keeps, more, |gap, out| match gap {
+            Gap::Age => put_number(out, i64::try_from(age()).unwrap_or(i64::MAX)),
+            Gap::Ttl => put_number(out, self.ttl),
+            Gap::RequestId => out.extend_from_slice(self.request.id.as_bytes()),
+        });
+    }
+}
