@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     changing::operate,
-    support::{Edge, Origin},
+    support::{Edge, Origin, until},
 };
 
 fn why(edge: &Edge, url: &str, headers: &[&str]) -> Value {
@@ -109,6 +109,7 @@ fn what_was_not_kept_is_explained_afterwards() {
     says(&report, "/cache/last_refusal/reason", "private");
     says(&report, "/cache/last_refusal/why", "the origin said private");
     edge.get("/public/old");
+    until("it is stored", || edge.metric("weir_cache_entries{cache=\"store\"}") == 1.0);
     says(
         &why(&edge, "http://edge.test/public/old", &[]),
         "/outcome",
@@ -205,6 +206,9 @@ fn the_command_line_asks_the_edge_that_runs() {
             && said.contains("\n  its tags    a b\n"),
         "{said}"
     );
+    let by_name = format!("localhost:{}", edge.admin_address().port());
+    let asked = weir(&["--admin", &by_name, "http://edge.test/public/x"]);
+    assert!(asked.status.success(), "{asked:?}");
     let json = weir(&[
         "--admin",
         &admin,
@@ -231,7 +235,17 @@ fn the_command_line_asks_the_edge_that_runs() {
     let by_file = weir(&["--config", file.to_str().unwrap(), "http://edge.test/public/x"]);
     assert!(by_file.status.success(), "{by_file:?}");
     assert!(String::from_utf8_lossy(&by_file.stdout).contains("is answered from the cache"), "{by_file:?}");
+    let odd = weir(&["--admin", "localhost", "http://edge.test/"]);
+    assert!(
+        !odd.status.success() && String::from_utf8_lossy(&odd.stderr).contains("no host and port"),
+        "{odd:?}"
+    );
     let nobody = weir(&["--admin", "127.0.0.1:1", "http://edge.test/"]);
-    assert!(!nobody.status.success() && String::from_utf8_lossy(&nobody.stderr).contains("does not answer"));
+    assert!(
+        !nobody.status.success()
+            && String::from_utf8_lossy(&nobody.stderr)
+                .contains("does not answer: cannot connect: Connection refused"),
+        "{nobody:?}"
+    );
     assert_eq!(origin.count(), 1);
 }
