@@ -8,7 +8,7 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::SystemTime};
 use clap::{CommandFactory, Parser, Subcommand};
 use weir::{
     explain::Question,
-    operator,
+    operator::{self, Warming},
     serve::{End, serve},
     source::{self, Source},
     trial,
@@ -81,6 +81,33 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask the edge that runs for pages before its clients do, so that they are in its caches.
+    Warm {
+        /// Lists of URLs or paths, sitemaps or access logs: files, `-` for standard input, or URLs that the edge serves.
+        #[arg(required = true)]
+        sources: Vec<String>,
+        /// Requests a second.
+        #[arg(long, default_value = "50")]
+        rate: std::num::NonZeroU32,
+        /// Requests at once.
+        #[arg(long, default_value = "8")]
+        at_once: usize,
+        /// Pages at most; those that a log names most often come first.
+        #[arg(long, default_value = "100000")]
+        most: usize,
+        /// Where paths without a host are: `example.org` or `https://example.org`.
+        #[arg(long)]
+        host: Option<String>,
+        /// The configuration that the edge runs with, which names its listeners.
+        #[arg(short, long, default_value = "config.yaml")]
+        config: PathBuf,
+        /// The listener for pages by http, if the configuration does not say.
+        #[arg(long)]
+        to: Option<std::net::SocketAddr>,
+        /// The listener for pages by https, if the configuration does not say.
+        #[arg(long)]
+        to_tls: Option<std::net::SocketAddr>,
+    },
     /// Print an nginx.conf as config.yaml; the fate of each directive goes to standard error.
     ///
     /// Exit status: 0 when every directive has a counterpart or is harmless, perhaps approximated; 3 when some were refused,
@@ -113,6 +140,17 @@ fn main() -> ExitCode {
                 true => put(format_args!("{}\n", serde_json::json!(caches))),
                 false => caches.iter().for_each(put),
             })
+        }
+        Command::Warm { sources, rate, at_once, most, host, config, to, to_tls } => {
+            let named = [to, to_tls];
+            let known = match named {
+                [None, None] => Source::new(config).load().map(|loaded| operator::listeners(&loaded.plan)),
+                named => Ok(named),
+            };
+            match known {
+                Ok([plain, tls]) => warm(Warming { plain, tls, rate, at_once, most, host }, &sources),
+                Err(report) => refuse(&report),
+            }
         }
         Command::Translate { config, allow_refused } => translate(&config, allow_refused),
         Command::Schema => {
@@ -199,6 +237,20 @@ fn told<T>(
         Ok(answer) => {
             show(answer);
             ExitCode::SUCCESS
+        }
+        Err(problem) => {
+            tell(format_args!("weir: {problem}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Warms, with progress on standard error.
+fn warm(warming: Warming, sources: &[String]) -> ExitCode {
+    match warming.run(sources, |warmed, after| tell(format_args!("{}\n", warmed.progress(after)))) {
+        Ok(warmed) => {
+            put(format_args!("{warmed}\n"));
+            if warmed.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
         Err(problem) => {
             tell(format_args!("weir: {problem}\n"));

@@ -1,4 +1,7 @@
-//! The command line's questions to an edge that runs, by its admin listener.
+//! The command line's questions to an edge that runs, by its admin listener; and [`Warming`], by its others.
+
+mod pages;
+mod warm;
 
 use std::{
     net::{SocketAddr, ToSocketAddrs},
@@ -16,6 +19,8 @@ use crate::{
     http_client::{self, Address, Failed, Target, Way},
     source::Source,
 };
+
+pub use self::warm::{Warmed, Warming, listeners};
 
 /// For the whole of a question.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -72,7 +72,7 @@ pub struct Encoder {
 
 enum Work {
     Gzip(GzEncoder<Vec<u8>>),
-    // In boxes: they are as large as their tables' heads.
+    // In a box: its state alone is kilobytes, and most answers are in another coding.
     Brotli(Box<brotli::CompressorWriter<Vec<u8>>>),
     Zstd(zstd::stream::write::Encoder<'static, Vec<u8>>),
 }

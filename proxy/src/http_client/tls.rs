@@ -63,6 +63,20 @@ impl Tls {
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
     }
 
+    /// TLS to a listener of our own, asked for this name: whatever it shows is ours.
+    ///
+    /// Errors: [`BadTls`].
+    pub fn of_our_own(name: &str) -> Result<Self, BadTls> {
+        let provider = Arc::new(ring::default_provider());
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(rustls::DEFAULT_VERSIONS)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            .with_no_client_auth();
+        let name = ServerName::try_from(name.to_owned()).map_err(|_| BadTls::Name(name.to_owned()))?;
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
+    }
+
     /// The same, but agreeing on this protocol in the handshake (ALPN, RFC 7301).
     #[must_use]
     pub fn speaking(&self, protocol: &[u8]) -> Self {
@@ -79,7 +93,7 @@ impl Tls {
     }
 }
 
-/// Believes every certificate, because the plan says `verify: false`; the handshake's signatures are still checked.
+/// Believes every certificate, because the plan says `verify: false` or it is our own; the handshake's signatures are still checked.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

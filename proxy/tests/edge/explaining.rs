@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     changing::operate,
-    support::{Edge, Origin},
+    support::{Edge, Origin, until},
 };
 
 fn why(edge: &Edge, url: &str, headers: &[&str]) -> Value {
@@ -109,6 +109,7 @@ fn what_was_not_kept_is_explained_afterwards() {
     says(&report, "/cache/last_refusal/reason", "private");
     says(&report, "/cache/last_refusal/why", "the origin said private");
     edge.get("/public/old");
+    until("it is stored", || edge.metric("weir_cache_entries{cache=\"store\"}") == 1.0);
     says(
         &why(&edge, "http://edge.test/public/old", &[]),
         "/outcome",

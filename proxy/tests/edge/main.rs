@@ -39,3 +39,4 @@ mod streaming;
 mod telling;
 mod trouble;
 mod tunnels;
+mod warming;
