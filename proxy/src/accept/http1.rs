@@ -33,7 +33,10 @@ const TOGETHER: usize = 16 << 10;
 const LINE_SHOWN: usize = 512;
 
 /// What a connection turned out to bring.
-#[expect(clippy::large_enum_variant, reason = "taken apart where it is made: a box would be one more allocation")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken apart where it is made: a box would be one more allocation"
+)]
 enum Came {
     /// A request that may be served: what the front made of its head, and the head.
     Request(Head, exchange::Head),
