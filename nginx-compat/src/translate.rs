@@ -7,6 +7,7 @@
 
 mod balance;
 mod bandwidth;
+mod compress;
 mod error_page;
 mod forward;
 mod guard;

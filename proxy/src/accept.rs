@@ -8,7 +8,7 @@
 //! Read in this order:
 //! - [`listener`]: bind, accept, the limit on connections, the graceful stop.
 //! - `proxy_protocol`: who connected, by the word of the hop in front.
-//! - [`tls`]: certificates by name, reloaded in place.
+//! - [`tls`]: certificates by name, reloaded in place; [`handshake`]: why one came to nothing.
 //! - `http1`: the life of an HTTP/1 connection; `idle`: its waits; `head`, `target`, `rewrite`: what a head may be.
 //! - [`exchange`]: one request and the way to answer it, in either protocol.
 //! - `io`: the connection behind its gate; `gate`, `frames`: what passes it.
@@ -22,6 +22,7 @@ pub mod counters;
 pub mod exchange;
 mod frames;
 mod gate;
+pub mod handshake;
 mod head;
 mod http1;
 mod http2;
@@ -48,7 +49,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::Version;
-use pingora::server::ShutdownWatch;
+use tokio::sync::watch;
 
 pub use self::bad::BadRequest;
 use self::exchange::{Exchange, Head, Reusable};
@@ -155,8 +156,11 @@ pub struct Arrival {
     /// The connection closes after this request, whatever the answer says.
     pub last: bool,
     fault: Arc<Fault>,
-    stop: ShutdownWatch,
+    stop: Stop,
 }
+
+/// Becomes true when every connection is to end with what it is doing.
+pub(crate) type Stop = watch::Receiver<bool>;
 
 /// What the gate found wrong with a body, once.
 type Fault = OnceLock<BadRequest>;

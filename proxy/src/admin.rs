@@ -2,28 +2,38 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/live` | 200 while the process runs its loop |
-//! | `/ready` | 200 while new clients should be sent here, 503 while it drains |
-//! | `/health` | 200 or 503 with a check for each thing it depends on |
+//! | `/live` | 200 while the process runs its loop; for whoever restarts it |
+//! | `/ready` | 200 while new clients should be sent here, 503 while it drains; for load balancers |
+//! | `/health` | `ok`, `degraded` or `down`, with a check for each thing it depends on; for people and alarms |
 //! | `/metrics` | Prometheus' text form |
 //! | `/api/metrics` | the same figures in short, as JSON for people |
 //! | `/explain` | why a request is, or would not be, answered from the cache: see [`explain`] |
 //! | `/purge` | ends entries: see [`purge`] |
 //! | `/upstreams` | servers and peers, and their changes while running: see [`upstreams`] |
 
+pub mod caches;
 mod explain;
 mod purge;
 mod upstreams;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header, uri::Authority};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::timeout,
+};
 
 use crate::state::State;
 
@@ -34,11 +44,17 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the body of one.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Refusals being said at once to peers that may not ask; more of them are hung up on.
+const STRANGERS: usize = 16;
+/// How long a connection may last, whatever it does: one that does not read its answer gives its place back.
+const LIFETIME: Duration = Duration::from_secs(60);
+/// For the answer that is under way then.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// Serves the admin endpoints until the task is dropped.
 pub async fn serve(listener: TcpListener, allow: Vec<IpNet>, state: Arc<State>) {
-    let (allow, places) = (Arc::new(allow), Arc::new(Semaphore::new(CONNECTIONS)));
+    let (places, strangers) = (Arc::new(Semaphore::new(CONNECTIONS)), Arc::new(Semaphore::new(STRANGERS)));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(problem) => {
@@ -47,37 +63,66 @@ pub async fn serve(listener: TcpListener, allow: Vec<IpNet>, state: Arc<State>) 
                 continue;
             }
         };
-        let (state, allow) = (Arc::clone(&state), Arc::clone(&allow));
+        // Whoever may not ask never takes the place of one who may.
+        let is_allowed = allow.iter().any(|net| net.contains(&peer.ip().to_canonical()));
+        let place = match is_allowed {
+            true => Arc::clone(&places).acquire_owned().await.ok(),
+            false => Arc::clone(&strangers).try_acquire_owned().ok(),
+        };
+        let Some(place) = place else { continue };
+        let state = Arc::clone(&state);
         tokio::spawn(async move {
-            let service = hyper::service::service_fn(|request: Request<Incoming>| {
-                let (state, allow) = (Arc::clone(&state), Arc::clone(&allow));
-                async move { Ok::<_, Infallible>(answer(request, peer, &allow, &state).await) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .max_buf_size(16 * 1024)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(problem) = connection.await {
-                tracing::debug!(%problem, %peer, "admin connection ended early");
-            }
+            converse(stream, peer, is_allowed, &state).await;
             drop(place);
         });
     }
 }
 
-async fn answer<B>(
-    request: Request<B>,
-    peer: SocketAddr,
-    allow: &[IpNet],
-    state: &State,
-) -> Response<Full<Bytes>>
+/// Serves one connection, for a while.
+async fn converse(stream: TcpStream, peer: SocketAddr, is_allowed: bool, state: &State) {
+    let is_local = stream.local_addr().is_ok_and(|local| local.ip().to_canonical().is_loopback());
+    let service = hyper::service::service_fn(|request: Request<Incoming>| async move {
+        Ok::<_, Infallible>(match () {
+            () if !is_allowed => text(StatusCode::FORBIDDEN, "this address may not ask\n"),
+            () if is_local && is_rebound(&request) => {
+                text(StatusCode::FORBIDDEN, "this name is not mine: ask by address, or for localhost\n")
+            }
+            () => answer(request, peer, state).await,
+        })
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = match timeout(LIFETIME, connection.as_mut()).await {
+        Ok(ended) => ended,
+        Err(_) => {
+            connection.as_mut().graceful_shutdown();
+            timeout(GRACE, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(problem) = ended {
+        tracing::debug!(%problem, %peer, "admin connection ended early");
+    }
+}
+
+/// Whether a browser was made to believe that a stranger's name is this machine's (DNS rebinding).
+fn is_rebound<B>(request: &Request<B>) -> bool {
+    let Some(host) = request.headers().get(header::HOST) else { return false };
+    let authority = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+    !authority.is_some_and(|authority| {
+        let host = authority.host();
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        address.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
+    })
+}
+
+async fn answer<B>(request: Request<B>, peer: SocketAddr, state: &State) -> Response<Full<Bytes>>
 where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
 {
-    if !allow.iter().any(|net| net.contains(&peer.ip().to_canonical())) {
-        return text(StatusCode::FORBIDDEN, "this address may not ask\n");
-    }
     let path = request.uri().path().to_owned();
     if let Some(below) =
         path.strip_prefix("/upstreams").filter(|below| below.is_empty() || below.starts_with('/'))
@@ -99,42 +144,57 @@ where
         "/ready" if state.is_ready() => text(StatusCode::OK, "ready\n"),
         "/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/health" => {
-            let (well, report) = health(state).await;
-            json(if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &report)
+            let (is_down, report) = health(state).await;
+            json(if is_down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, &report)
         }
         "/metrics" => {
-            state.measure();
+            state.measure().await;
             let mut answer = Response::new(Full::from(state.metrics().text()));
             let kind = header::HeaderValue::from_static(prometheus::TEXT_FORMAT);
             answer.headers_mut().insert(header::CONTENT_TYPE, kind);
             answer
         }
+        "/caches" => json(StatusCode::OK, &serde_json::json!(caches::sights(&state.snapshot().running))),
         "/api/metrics" => {
-            state.measure();
+            state.measure().await;
             json(StatusCode::OK, &summary(state))
         }
         _ => text(
             StatusCode::NOT_FOUND,
-            "live, ready, health, metrics, api/metrics, explain, purge or upstreams\n",
+            "live, ready, health, metrics, api/metrics, caches, explain, purge or upstreams\n",
         ),
     }
 }
 
-/// What the edge depends on. Every upstream needs a peer that is up; Redis, when configured, has to answer.
+/// What the edge depends on, and whether nothing is left of it: no upstream has a peer that is up.
+///
+/// Everything else is `degraded`, and still 200: every edge of a fleet sees the same Redis and the same upstreams, and whoever takes
+/// edges out by this would take out all of them for the sake of a part.
 async fn health(state: &State) -> (bool, serde_json::Value) {
     let snapshot = state.snapshot();
-    let redis = snapshot.running.redis_answers().await;
-    let mut well = redis != Some(false);
-    let mut upstreams = serde_json::Map::new();
-    for (name, up, of) in snapshot.running.peers_up() {
-        well &= up > 0;
-        upstreams.insert(name.to_string(), serde_json::json!({ "status": word(up > 0), "up": up, "of": of }));
-    }
+    let running = &snapshot.running;
+    let redis = running.redis_answers().await;
+    let sessions = running.session_sources(redis);
+    let upstreams = running.peers_up();
+    let is_down = !upstreams.is_empty() && upstreams.iter().all(|(_, up, _)| *up == 0);
+    let is_whole = redis != Some(false)
+        && sessions.iter().all(|(_, answers)| *answers)
+        && upstreams.iter().all(|(_, up, _)| *up > 0);
+    let upstream = |(name, up, of): &(Arc<str>, usize, usize)| {
+        (name.to_string(), serde_json::json!({ "status": word(*up > 0), "up": up, "of": of }))
+    };
+    let session = |(name, answers): &(Arc<str>, bool)| {
+        (name.to_string(), serde_json::json!({ "status": word(*answers) }))
+    };
     let report = serde_json::json!({
-        "status": word(well),
-        "checks": { "redis": { "status": redis.map_or("off", word) }, "upstreams": upstreams },
+        "status": if is_down { "down" } else if is_whole { "ok" } else { "degraded" },
+        "checks": {
+            "redis": { "status": redis.map_or("off", word) },
+            "sessions": serde_json::Map::from_iter(sessions.iter().map(session)),
+            "upstreams": serde_json::Map::from_iter(upstreams.iter().map(upstream)),
+        },
     });
-    (well, report)
+    (is_down, report)
 }
 
 fn word(well: bool) -> &'static str {
@@ -165,7 +225,7 @@ where
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
 {
     let body = Limited::new(request.into_body(), most).collect();
-    Some(tokio::time::timeout(BODY_TIMEOUT, body).await.ok()?.ok()?.to_bytes())
+    Some(timeout(BODY_TIMEOUT, body).await.ok()?.ok()?.to_bytes())
 }
 
 fn refused(status: StatusCode, why: &str) -> Response<Full<Bytes>> {

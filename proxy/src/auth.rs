@@ -11,6 +11,7 @@ pub mod roles;
 pub mod session;
 pub mod source;
 pub mod token;
+mod tracking;
 
 pub use lookup::Sessions;
 pub use roles::{Caller, Denied};

@@ -12,7 +12,9 @@
 //! about sockets, routes or Pingora, and reads no clock: every call is told the time.
 
 mod answer;
+mod coded;
 mod conditional;
+mod curve;
 mod date;
 mod desk;
 mod directives;
@@ -44,7 +46,10 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use weir_config::plan::Coding;
+
 pub use answer::{Answer, Extent, Piece, Plan, answer, first_answer};
+pub use coded::{Coded, CodedReader, Maker};
 pub use desk::{Ask, Begin};
 pub use entry::{Body, Entry, Head};
 pub use filling::{Confirmed, Decision, FillGuard};
@@ -55,7 +60,7 @@ pub use key::Key;
 pub use lookup::{Bypass, Lookup, Miss};
 pub use policy::{NotStored, TAG_FIELDS};
 pub use request::{Now, RequestHead, Rule};
-pub use status::{CacheStatus, Forwarded, NAME};
+pub use status::{CacheStatus, Forwarded, NAME, ORIGIN_FAILED, Served};
 pub use tags::{Moment, Purge, Standing, Tag, Tags};
 pub use url::Url;
 pub use vary::Variant;
@@ -108,6 +113,7 @@ impl Cache {
             floor: tags::Floor::default(),
             entry_limit: AtomicUsize::new(entry),
             uses: uses::Uses::default(),
+            curve: curve::Curve::default(),
             counts: shelf::Counts::default(),
             refusals: refusals::Refusals::default(),
         });
@@ -138,6 +144,13 @@ impl Cache {
     #[must_use]
     pub fn fetch_past(&self, ask: Ask, now: Now) -> FillGuard {
         self.fills.fetch_past(ask, now)
+    }
+
+    /// The body that a reader has, in a coding: kept with the body, or to be made by whoever asks first.
+    #[must_use]
+    pub fn coded(&self, reader: &Reader, coding: Coding) -> Coded {
+        let (codings, home) = reader.codings();
+        codings.get(coding, reader.length(), &self.shelf.store, home)
     }
 
     /// What a lookup would find, without counting it.
@@ -195,11 +208,24 @@ impl Cache {
         self.shelf.store.set_limit(budget);
     }
 
+    /// How many answers were not kept since the start, by the reason's word.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<(&'static str, u64)> {
+        self.shelf.counts.reasons.lock().iter().map(|(word, count)| (*word, *count)).collect()
+    }
+
+    /// The share of look-ups, 0 to 1, that the traffic of late would have had answered with so many bytes of memory; `None`
+    /// while too little is known.
+    #[must_use]
+    pub fn hit_rate_with(&self, memory: usize) -> Option<f64> {
+        self.shelf.curve.hit_rate(memory)
+    }
+
     /// The cache in numbers.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let counts = &self.shelf.counts;
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let read = shelf::read;
         Stats {
             bytes: self.shelf.store.bytes(),
             entries: self.shelf.store.entries(),

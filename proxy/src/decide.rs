@@ -4,6 +4,7 @@
 //! [`Passed`] can only be made here. What lies behind (the route's action, its cache rule, its upstream) is reached
 //! through it, so that a step that was left out would have nothing to forward.
 
+mod doubts;
 mod dressed;
 mod keyed;
 mod looked;
@@ -20,7 +21,7 @@ use weir_config::{
 
 pub use self::{
     dressed::{CACHE_STATUS, frame_by_length},
-    looked::Looked,
+    looked::{Looked, look_up},
     rehearsal::{Rehearsal, Seen},
 };
 use crate::{

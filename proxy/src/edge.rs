@@ -7,8 +7,10 @@
 //! A future has room for everything it may come to, and is copied whole into its box. So what a hit does not need is in
 //! boxes of its own: a miss asks for them, a hit never pays.
 
+mod accel;
 mod caching;
 mod client;
+mod compressing;
 mod error_page;
 mod exchange;
 mod forwarding;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use tokio::sync::Semaphore;
 use weir_config::plan::{Action, Forward};
 
 use self::client::{Client, ClientError};
@@ -32,6 +35,7 @@ use crate::{
     },
     auth::Token,
     cache::Now,
+    coding::{self, Asked},
     decide::{self, Decision, Passed},
     express::{Answered, Begun, Rest, Stage},
     forward::peer::Connectors,
@@ -48,7 +52,12 @@ use crate::{
 pub struct Edge {
     state: Arc<State>,
     connectors: Arc<Connectors>,
+    /// Places for fetches that go on without a client.
+    unattended: Arc<Semaphore>,
 }
+
+/// Fetches that go on without a client, at once: each holds a connection to a peer.
+const UNATTENDED: usize = 1024;
 
 /// What every step of one journey reads: the state it began with, the request, and the proof that it passed.
 #[derive(Clone)]
@@ -97,7 +106,8 @@ impl Edge {
     /// The lane over `state`; keeps up to `keepalive` idle connections to peers in all.
     #[must_use]
     pub fn new(state: Arc<State>, keepalive: usize) -> Self {
-        Self { state, connectors: Arc::new(Connectors::new(keepalive)) }
+        let unattended = Arc::new(Semaphore::new(UNATTENDED));
+        Self { state, connectors: Arc::new(Connectors::new(keepalive)), unattended }
     }
 
     async fn travel(
@@ -116,6 +126,8 @@ impl Edge {
             Stage::Head(head) => {
                 // accepted: one meaning, or none.
                 if let Some(bad) = journey.arrival.refused {
+                    let line = format!("{} {}", head.method, String::from_utf8_lossy(&head.target));
+                    journey.line = Some(line);
                     return Err(Refusal::Bad(bad).into());
                 }
                 let request = RequestView::read(head, client.has_body(), &journey.arrival, &running.plan)?;
@@ -143,7 +155,7 @@ impl Edge {
         let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(passed) };
         client.bound_body(trip.body_limit(&journey.arrival));
         if let Some(limit) = &trip.route().limit_rate {
-            client.limit_rate(Pace { per_second: limit.per_second.get(), after: limit.after.get() });
+            client.limit_rate(Some(Pace { per_second: limit.per_second.get(), after: limit.after.get() }));
         }
 
         // answered here, or looked up, balanced and forwarded.
@@ -184,6 +196,23 @@ impl Trip {
         let upgrade = self.request.upgrade.as_ref()?;
         let name = upgrade.name();
         forward.upgrades.iter().any(|known| *known == name).then_some(upgrade)
+    }
+
+    /// See [`coding::resumes_by_date`].
+    fn resumes_by_date(&self) -> bool {
+        let rule = self.route().compress.as_ref();
+        rule.is_some_and(|rule| coding::resumes_by_date(rule, &self.asked()))
+    }
+
+    /// What the coding of an answer depends on.
+    fn asked(&self) -> Asked<'_> {
+        let request = &self.request;
+        Asked {
+            method: &request.method,
+            version: request.version,
+            headers: &request.headers,
+            has_session: self.route().session.is_some(),
+        }
     }
 
     /// The token that the caller's session was found by.
@@ -235,7 +264,7 @@ impl Service for Edge {
         let mut client = Client::new(exchange, listener.map(|listener| &listener.bounds));
         let ended = self.travel(&snapshot, stage, &mut client, &mut journey).await;
         let whole = match ended {
-            Ok(()) => true,
+            Ok(()) => client.end().await.is_ok(),
             Err(Ended::Refused(refusal)) => {
                 Box::pin(self.refuse(&snapshot.running, refusal, &mut client, &mut journey)).await
             }

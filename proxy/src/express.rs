@@ -159,7 +159,9 @@ fn look_up(
         return Ok(None);
     };
     let policy = passed.policy(running, request, rule);
-    passed.look_up(running, request, (rule, &policy), forward, now).map(Some)
+    let key = passed.key(request, rule, forward)?;
+    let head = RequestHead { method: &request.method, headers: &request.headers, has_body: request.has_body };
+    Ok(Some(decide::look_up(running, rule.cache, key, &head, &policy, now)))
 }
 
 /// An entry that answers a request as it is.
@@ -228,6 +230,10 @@ impl<'a> Hit<'a> {
         let plain = RequestHead { method: &Method::GET, headers: &HeaderMap::new(), has_body: false };
         let answer = cache::answer(self.entry.head(), Extent::Complete(length), &plain, self.now);
         let mut fields = answer.headers;
+        // What the origin asks for this one answer is for the general lane to obey.
+        if fields.keys().any(|name| name.as_str().starts_with("x-accel-")) {
+            return None;
+        }
         self.passed.dress(self.running, self.request, Some(&self.cache_status()), &mut fields);
         frame_by_length(&mut fields, length);
         let own = &self.passed.route(self.running).response_headers;

@@ -24,7 +24,7 @@ use tokio::{
 
 pub use self::{
     address::Address,
-    files::{BadFile, Files},
+    files::Files,
     tls::{BadTls, Tls},
 };
 

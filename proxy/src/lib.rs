@@ -25,6 +25,7 @@ pub mod decide; // routed, admitted, authenticated: what both lanes ask first
 pub mod explain; // why a request is, or would not be, answered from the cache
 pub mod journey; // one request's memory
 pub mod record; // the one place a request is written down
+pub mod trial; // what a plan needs of the machine, tried before anything changes
 pub mod state; // what is in force, and how a reload changes it
 pub mod express; // THE REQUEST PATH, express lane: hits that need no waiting
 pub mod edge; // THE REQUEST PATH, general lane
@@ -33,8 +34,11 @@ pub mod operator; // the command line's questions to an edge that runs
 pub mod serve; // the life of the process
 
 // Leaves that anyone may use.
+pub mod causes; // an error with its causes
 pub mod chunked; // the chunked coding, strictly
+pub mod coding; // gzip, br and zstd: what a client likes, and the compressors
 pub mod http_client; // the edge's own questions
 pub mod metrics; // the families and their handles
+pub mod pem; // certificates and keys in files
 pub mod source; // the configuration's file and environment
 pub mod wire; // HTTP/1 heads as bytes

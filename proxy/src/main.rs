@@ -1,15 +1,22 @@
 //! The command line: arguments → plan → running → serve.
 //!
-//! Exit status: 0 done, 1 the configuration or the start failed (said on standard error), 2 wrong arguments.
+//! Exit status: 0 done, 1 the configuration or the start failed (said on standard error) or a second signal cut the end short,
+//! 2 wrong arguments, 3 translated without directives that were refused.
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, time::SystemTime};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use weir::{
     explain::Question,
     operator,
+    serve::{End, serve},
     source::{self, Source},
+    trial,
 };
+use weir_config::Report;
+
+/// The exit status of a translation that lacks what was refused.
+const REFUSED: u8 = 3;
 
 /// The allocator: general-purpose ones keep tens of megabytes after a burst of connections.
 #[global_allocator]
@@ -25,12 +32,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve until TERM, QUIT or Ctrl-C; HUP reads the file again.
+    /// Serve until TERM, QUIT or Ctrl-C, and until requests in flight have ended, or a second one comes; HUP reads the file
+    /// again, USR1 opens the access log anew.
     Run {
         /// config.yaml, or an nginx.conf.
         config: PathBuf,
     },
-    /// Say every problem of a configuration, and whether it would be taken.
+    /// Say every problem of a configuration, and whether `run` would take it: its certificates, keys, folders and logs are
+    /// tried, and the names of its servers looked up.
+    ///
+    /// Exit status: 0 when it would, with or without warnings; 1 when it would not.
     Check {
         /// config.yaml, or an nginx.conf.
         config: PathBuf,
@@ -51,17 +62,35 @@ enum Command {
         /// The configuration that the edge runs with, which names its admin listener.
         #[arg(short, long, default_value = "config.yaml")]
         config: PathBuf,
-        /// The admin listener, if the configuration does not say or cannot be read.
+        /// The admin listener as HOST:PORT, if the configuration does not say or cannot be read.
         #[arg(long)]
-        admin: Option<std::net::SocketAddr>,
+        admin: Option<String>,
         /// Print the report as JSON.
         #[arg(long)]
         json: bool,
     },
+    /// Say what the caches of the edge that runs hold, and what share of look-ups they would answer with less or more memory.
+    Caches {
+        /// The configuration that the edge runs with, which names its admin listener.
+        #[arg(short, long, default_value = "config.yaml")]
+        config: PathBuf,
+        /// The admin listener, if the configuration does not say or cannot be read.
+        #[arg(long)]
+        admin: Option<String>,
+        /// Print the answer as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print an nginx.conf as config.yaml; the fate of each directive goes to standard error.
+    ///
+    /// Exit status: 0 when every directive has a counterpart or is harmless, perhaps approximated; 3 when some were refused,
+    /// which means that what is printed does less than nginx did; 1 when nginx would not start with the file either.
     Translate {
         /// The nginx.conf.
         config: PathBuf,
+        /// End with 0 although directives were refused.
+        #[arg(long)]
+        allow_refused: bool,
     },
     /// Print the JSON Schema of config.yaml, for editors.
     Schema,
@@ -77,9 +106,15 @@ fn main() -> ExitCode {
         Command::Run { config } => run(Source::new(config)),
         Command::Check { config } => check(&Source::new(config)),
         Command::Explain { url, headers, method, client, config, admin, json } => {
-            explain(&Question { url, method, headers, client }, admin, config, json)
+            explain(&Question { url, method, headers, client }, admin.as_deref(), config, json)
         }
-        Command::Translate { config } => translate(&config),
+        Command::Caches { config, admin, json } => {
+            told(admin.as_deref(), config, operator::caches, |caches| match json {
+                true => put(format_args!("{}\n", serde_json::json!(caches))),
+                false => caches.iter().for_each(put),
+            })
+        }
+        Command::Translate { config, allow_refused } => translate(&config, allow_refused),
         Command::Schema => {
             put(format_args!("{:#}\n", weir_config::schema()));
             ExitCode::SUCCESS
@@ -94,68 +129,103 @@ fn main() -> ExitCode {
 }
 
 fn run(source: Source) -> ExitCode {
-    let plan = match source.load() {
-        Ok(loaded) => {
-            say(&loaded.warnings);
-            loaded.plan
-        }
+    let tried = match trial::load(&source, SystemTime::now()) {
+        Ok(tried) => tried,
         Err(report) => return refuse(&report),
     };
-    weir::record::start_tracing(&plan.log.level);
-    match weir::serve::serve(source, plan) {
-        Ok(()) => ExitCode::SUCCESS,
+    say(&tried.warnings);
+    if let Some(summary) = &tried.translated {
+        tell(format_args!("{summary}\n"));
+    }
+    weir::record::start_tracing(&tried.plan.log.level);
+    match serve(source, tried) {
+        Ok(End::Drained | End::GraceOver) => ExitCode::SUCCESS,
+        Ok(End::CutShort) => ExitCode::FAILURE,
         Err(problem) => {
-            eprintln!("weir: {problem}");
+            match problem.downcast_ref::<Report>() {
+                Some(report) => say(report),
+                None => tell(format_args!("weir: {problem}\n")),
+            }
             ExitCode::FAILURE
         }
     }
 }
 
 fn check(source: &Source) -> ExitCode {
-    match source.load() {
-        Ok(loaded) => {
-            say(&loaded.warnings);
-            put(format_args!("{}: {}\n", source.path().display(), source::summary(&loaded.plan)));
-            ExitCode::SUCCESS
-        }
-        Err(report) => refuse(&report),
-    }
-}
-
-fn explain(
-    question: &Question,
-    admin: Option<std::net::SocketAddr>,
-    config: PathBuf,
-    as_json: bool,
-) -> ExitCode {
-    let admin = match admin.map_or_else(|| operator::admin_of(&Source::new(config)), Ok) {
-        Ok(admin) => admin,
-        Err(problem) => {
-            eprintln!("weir: {problem}");
-            return ExitCode::FAILURE;
-        }
+    let mut tried = match trial::load(source, SystemTime::now()) {
+        Ok(tried) => tried,
+        Err(report) => return refuse(&report),
     };
-    match operator::explain(admin, question) {
-        Ok(report) if as_json => put(format_args!("{}\n", serde_json::json!(report))),
-        Ok(report) => put(report),
-        Err(problem) => {
-            eprintln!("weir: {problem}");
-            return ExitCode::FAILURE;
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            runtime.block_on(trial::elsewhere(&tried.plan, &mut tried.warnings));
+            // The system's resolver may still wait for somebody.
+            runtime.shutdown_background();
         }
+        Err(problem) => tell(format_args!("weir: names and addresses were not tried: {problem}\n")),
     }
+    say(&tried.warnings);
+    if tried.warnings.has_errors() {
+        return ExitCode::FAILURE;
+    }
+    if let Some(summary) = &tried.translated {
+        put(format_args!("{summary}; `weir translate` lists each\n"));
+    }
+    put(format_args!("{}: {}\n", source.path().display(), source::summary(&tried.plan)));
     ExitCode::SUCCESS
 }
 
-fn translate(config: &std::path::Path) -> ExitCode {
-    match source::translate(config) {
-        Ok((yaml, fidelity)) => {
-            eprint!("{fidelity}");
-            put(yaml);
+fn explain(question: &Question, admin: Option<&str>, config: PathBuf, as_json: bool) -> ExitCode {
+    told(
+        admin,
+        config,
+        |admin| operator::explain(admin, question),
+        |report| match as_json {
+            true => put(format_args!("{}\n", serde_json::json!(report))),
+            false => put(report),
+        },
+    )
+}
+
+/// Asks the edge that runs, and shows what it says.
+fn told<T>(
+    admin: Option<&str>,
+    config: PathBuf,
+    ask: impl FnOnce(&[std::net::SocketAddr]) -> Result<T, String>,
+    show: impl FnOnce(T),
+) -> ExitCode {
+    let written = || operator::admin_of(&Source::new(config)).map(|admin| vec![admin]);
+    match admin.map_or_else(written, operator::addresses).and_then(|admin| ask(&admin)) {
+        Ok(answer) => {
+            show(answer);
             ExitCode::SUCCESS
         }
-        Err(problems) => {
-            eprint!("{problems}");
+        Err(problem) => {
+            tell(format_args!("weir: {problem}\n"));
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn translate(config: &std::path::Path, allow_refused: bool) -> ExitCode {
+    let (yaml, fidelity) = match source::translate(config) {
+        Ok(translated) => translated,
+        Err(problems) => {
+            tell(problems);
+            return ExitCode::FAILURE;
+        }
+    };
+    tell(&fidelity);
+    put(yaml);
+    match fidelity.refused().count() {
+        0 => ExitCode::SUCCESS,
+        _ if allow_refused => ExitCode::SUCCESS,
+        refused => {
+            let (what, it) = if refused == 1 { ("directive was", "it") } else { ("directives were", "them") };
+            tell(format_args!(
+                "{refused} {what} refused: the configuration does without {it}. Mend that, or accept it with --allow-refused.\n"
+            ));
+            ExitCode::from(REFUSED)
         }
     }
 }
@@ -165,15 +235,20 @@ fn put(text: impl std::fmt::Display) {
     let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{text}"));
 }
 
-fn say(report: &weir_config::report::Report) {
+/// Writes to standard error, on which nobody need listen either.
+fn tell(text: impl std::fmt::Display) {
+    let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{text}"));
+}
+
+fn say(report: &Report) {
     if std::io::stderr().is_terminal() {
-        eprint!("{}", report.coloured());
+        tell(report.coloured());
     } else {
-        eprint!("{report}");
+        tell(report);
     }
 }
 
-fn refuse(report: &weir_config::report::Report) -> ExitCode {
+fn refuse(report: &Report) -> ExitCode {
     say(report);
     ExitCode::FAILURE
 }

@@ -87,6 +87,14 @@ families! {
     cache_entries: gauge "weir_cache_entries" ["cache"] "entries held";
     /// Entries given up for space.
     cache_evictions: counter "weir_cache_evictions_total" ["cache"] "entries given up for space";
+    /// Answers that a cache gave.
+    cache_served: counter "weir_cache_served_total" ["cache", "kind"] "answers served from a cache: fresh, stale (while it is fetched anew), stale_on_error, collapsed (of another request's fetch) or confirmed (by the origin's 304)";
+    /// Fetches for a cache.
+    cache_fills: counter "weir_cache_fills_total" ["cache", "outcome"] "fetches for a cache, by outcome: stored, refused, broken";
+    /// Requests that waited for another's fetch.
+    cache_collapsed: counter "weir_cache_collapsed_total" ["cache"] "requests that waited for another's fetch, whatever came of it";
+    /// Answers that were not kept.
+    cache_refused: counter "weir_cache_not_stored_total" ["cache", "reason"] "answers that were not kept, by reason";
     /// Purges by tag.
     invalidations: counter "weir_cache_invalidations_total" [] "tags invalidated by writes";
     /// Purges that somebody ordered.
@@ -97,12 +105,22 @@ families! {
     limits: counter "weir_limit_requests_total" ["limit", "verdict"] "requests charged to a limit, by verdict";
     /// Validations, by what came of them.
     sessions: counter "weir_session_validations_total" ["session", "result"] "session tokens validated, by result";
-    /// Lines lost to a slow disk.
-    log_dropped: counter "weir_access_log_dropped_total" [] "access-log lines dropped because the writer was behind";
+    /// Lines lost to a slow or full disk.
+    log_dropped: counter "weir_access_log_dropped_total" ["reason"] "access-log lines lost: the writer was behind, or writing failed";
     /// Configurations taken over or refused.
     reloads: counter "weir_reloads_total" ["outcome"] "reloads, by outcome";
     /// Mirrored requests, by what came of them.
     mirrors: counter "weir_mirrors_total" ["route", "outcome"] "requests mirrored, by outcome: sent, dropped, failed";
+    /// TLS handshakes that came to nothing.
+    no_handshake: counter "weir_tls_handshakes_failed_total" ["listener", "reason"] "TLS handshakes of clients that came to nothing, by reason";
+    /// How long certificates are good for.
+    certificates: gauge "weir_certificate_days_left" ["file"] "whole days until the first certificate of a file expires, below 0 when it has";
+    /// Whether Redis answers.
+    redis_up: gauge "weir_redis_up" [] "1 while Redis answers, 0 while it does not";
+    /// Whether a source of sessions answers.
+    session_source_up: gauge "weir_session_source_up" ["session"] "1 while the source of a session answers: its Redis now, or its upstream the last time it was asked";
+    /// Bytes compressed.
+    compressed: counter "weir_compressed_bytes_total" ["coding", "side"] "bytes given to compressors (in) and made by them (out), by coding";
     /// Resident memory.
     memory: gauge "weir_memory_bytes" [] "resident memory of this process";
     /// Since the start.

@@ -1,14 +1,19 @@
 //! Where a request is written down: metrics, access log, slow-request warning. [`Recorder::finish`] is the one place.
 
 pub mod access;
+mod slow;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use prometheus::IntCounterVec;
-use weir_config::Plan;
+use prometheus::{IntCounter, IntCounterVec};
+use weir_config::{Plan, plan};
 
-use self::access::AccessWriter;
+use self::{access::AccessWriter, slow::Slow};
 use crate::{
+    cache::{CacheStatus, Served},
     journey::Journey,
     metrics::{Metrics, RouteMeter},
 };
@@ -18,11 +23,13 @@ use crate::{
 pub struct Recorder {
     metrics: Arc<Metrics>,
     routes: Vec<(Arc<str>, RouteMeter)>,
+    /// By route, of those with a cache rule: answers out of the cache, by kind.
+    served: Vec<Option<[IntCounter; Served::WORDS.len()]>>,
     /// For requests that no route took.
     unrouted: RouteMeter,
     upstreams: Vec<Arc<str>>,
     access: Option<AccessWriter>,
-    slow: Duration,
+    slow: Slow,
     refusals: IntCounterVec,
 }
 
@@ -38,7 +45,13 @@ impl Recorder {
     /// The handles for `plan`; `access` is where its lines go.
     #[must_use]
     pub fn new(plan: &Plan, metrics: Arc<Metrics>, access: Option<AccessWriter>) -> Self {
+        let served = |route: &plan::Route| {
+            let cache = &plan.caches[route.cache.as_ref()?.cache.index()].name;
+            let family = &metrics.families().cache_served;
+            Some(Served::WORDS.map(|kind| family.with_label_values(&[&**cache, kind])))
+        };
         Self {
+            served: plan.routes.iter().map(served).collect(),
             routes: plan
                 .routes
                 .iter()
@@ -47,7 +60,7 @@ impl Recorder {
             unrouted: metrics.route("-"),
             upstreams: plan.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
             access,
-            slow: plan.log.slow,
+            slow: Slow::new(plan.log.slow, Instant::now()),
             refusals: metrics.families().refusals.clone(),
             metrics,
         }
@@ -67,6 +80,11 @@ impl Recorder {
             None => ("-", &self.unrouted),
         };
         meter.answered(journey.answer.status, took);
+        if let Some(kind) = journey.cache.as_ref().and_then(CacheStatus::served)
+            && let Some(served) = journey.route.and_then(|id| self.served.get(id.index())?.as_ref())
+        {
+            served[kind as usize].inc();
+        }
         if let Some(refusal) = &journey.refusal {
             self.refusals.with_label_values(&[refusal.said().word]).inc();
         }
@@ -74,7 +92,11 @@ impl Recorder {
             self.attempts(journey, upstream);
         }
         let line = Line { journey, route, took };
-        if took > self.slow {
+        let slow = self.slow.ended(took, journey.arrival.started + took);
+        if slow.more > 0 {
+            tracing::warn!(more = slow.more, "more slow requests, not written one by one");
+        }
+        if slow.this {
             let request = journey.request.as_ref();
             tracing::warn!(
                 route,

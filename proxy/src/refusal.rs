@@ -37,6 +37,8 @@ pub enum Refusal {
     SessionsDown,
     /// `only-if-cached`, and nothing is.
     NotCached,
+    /// What is stored may not be used without asking, and nobody answers.
+    NotValidated,
     /// The request names itself in a way that cannot be passed on (hop-by-hop nominations, unknown expectations).
     Hops,
     /// Every peer is out.
@@ -107,6 +109,10 @@ impl Refusal {
             // 503, not 401: the caller may be right, we cannot tell; failing open would let anyone pass.
             Self::SessionsDown => said(503, "sessions_down", "sessions cannot be checked at the moment"),
             Self::NotCached => said(504, "not_cached", "not in the cache (RFC 9111 section 5.2.1.7)"),
+            // 504 whatever the failure is: it is the cache that cannot answer (RFC 9111 section 5.2.2.2).
+            Self::NotValidated => {
+                said(504, "not_validated", "what is stored cannot be confirmed at the moment")
+            }
             // Who tries to have our fields dropped gets no second try on this connection.
             Self::Hops => Said { closes: true, ..said(400, "hop_by_hop", "the request cannot be passed on") },
             Self::NoPeer => said(502, "no_peer", "no server is available"),

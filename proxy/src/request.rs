@@ -216,21 +216,6 @@ impl RequestView {
         Some(decoded(value))
     }
 
-    /// Whether a parameter is there twice: programs disagree about which one counts.
-    #[must_use]
-    pub fn repeats_parameters(&self) -> bool {
-        let pairs = self.query.iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty());
-        repeats(pairs.map(|pair| decoded(pair.split_once('=').map_or(pair, |(name, _)| name))))
-    }
-
-    /// The same of a cookie.
-    #[must_use]
-    pub fn repeats_cookies(&self) -> bool {
-        let lines = self.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let crumbs = lines.flat_map(|line| line.split(';')).filter_map(|crumb| crumb.trim().split_once('='));
-        repeats(crumbs.map(|(name, _)| Cow::Borrowed(name)))
-    }
-
     fn cookie(&self, name: &str) -> Option<Cow<'_, str>> {
         let crumbs = self.headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
         let mut pairs =
@@ -276,19 +261,6 @@ fn without_port(authority: &str) -> &str {
         Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
         _ => authority,
     }
-}
-
-/// Whether any name comes twice; of more names than anybody sends, yes.
-fn repeats<'n>(names: impl Iterator<Item = Cow<'n, str>>) -> bool {
-    const MOST: usize = 64;
-    let mut seen: Vec<Cow<'n, str>> = Vec::new();
-    for name in names {
-        if seen.len() == MOST || seen.contains(&name) {
-            return true;
-        }
-        seen.push(name);
-    }
-    false
 }
 
 /// Percent-decoded; what is not UTF-8 stays as it was written, so that different inputs stay different.

@@ -13,6 +13,7 @@ mod roster;
 mod upstream;
 
 use std::{
+    fmt,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -22,8 +23,8 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use weir_config::{
-    Plan,
-    plan::{Action, RouteId, SessionRule},
+    Plan, Report,
+    plan::{self, Action, RouteId, SessionRule},
     span::Place,
     template::{Template, Variable},
 };
@@ -38,6 +39,7 @@ pub use self::{
     roster::{CannotChange, Roster},
     upstream::Upstream,
 };
+pub(crate) use self::{error_pages::whole as page, upstream::secured};
 use crate::{
     auth::{
         Presented, Sessions, Source, Token, Unavailable, access::Access, identity::Signer,
@@ -45,6 +47,7 @@ use crate::{
     },
     balance::names::Names,
     cache::{Cache, Rule, Tags},
+    coding::Compressors,
     limit::Limits,
     metrics::Metrics,
     request::Facts,
@@ -68,6 +71,8 @@ pub struct Running {
     pub caches: Vec<Cache>,
     /// cache: the purge clock of all of them.
     pub tags: Arc<Tags>,
+    /// For answers that are compressed.
+    pub compressors: Compressors,
     /// balance and forward: by `UpstreamId`.
     pub upstreams: Vec<Arc<Upstream>>,
     routes: Vec<RouteParts>,
@@ -88,58 +93,56 @@ struct RouteParts {
     express: Option<Lane>,
 }
 
-/// Why a plan could not be brought to life; the operator's to mend.
-#[derive(Debug, thiserror::Error)]
-pub enum CannotRun {
-    /// Servers whose names gave no address.
-    #[error("upstream {upstream}: {problems}")]
-    Unresolved {
-        /// The upstream's name.
-        upstream: Arc<str>,
-        /// Every one of them, with line and column.
-        problems: String,
-    },
-    /// Redis' address was refused by its client.
-    #[error("redis: {0}")]
-    Redis(#[from] redis::RedisError),
-    /// A folder to serve that is not there.
-    #[error("route {route} (at {place}): the folder {root} cannot be served: {problem}")]
-    Files {
-        /// The route's name.
-        route: Arc<str>,
-        /// Where it was written.
-        place: Place,
-        /// The folder.
-        root: String,
-        /// What the file system said.
-        problem: std::io::Error,
-    },
-    /// TLS to an upstream cannot be set up.
-    #[error("upstream {upstream}: {problem}")]
-    Tls {
-        /// The upstream's name.
-        upstream: Arc<str>,
-        /// What is wrong.
-        problem: String,
-    },
+/// What a plan needs and cannot have here and now; the operator's to mend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct CannotRun {
+    /// Where it was written.
+    pub place: Place,
+    /// Who needs what, and why it cannot be had.
+    pub problem: String,
+}
+
+impl CannotRun {
+    pub(crate) fn new(place: Place, problem: impl fmt::Display) -> Self {
+        Self { place, problem: problem.to_string() }
+    }
+
+    /// Notes all of them where they were written.
+    pub fn note(problems: impl IntoIterator<Item = Self>, report: &mut Report) {
+        for problem in problems {
+            report.error(problem.place, problem.problem);
+        }
+        report.sort();
+    }
 }
 
 impl Running {
     /// Brings a plan to life, carrying over what `old` has and the plan still means.
     ///
     /// # Errors
-    /// [`CannotRun`] with the first thing that cannot be had; nothing of `old` has changed then.
-    pub async fn build(plan: Arc<Plan>, old: Option<&Self>, metrics: &Metrics) -> Result<Self, CannotRun> {
+    /// What cannot be had; nothing of `old` has changed then.
+    pub async fn build(
+        plan: Arc<Plan>,
+        old: Option<&Self>,
+        metrics: &Metrics,
+    ) -> Result<Self, Vec<CannotRun>> {
         let now = Instant::now();
         let stop = CancellationToken::new();
         // From here on, so that checks end also when something below cannot be had.
         let watching = stop.clone().drop_guard();
         let names = Arc::new(Names::new(&plan.resolver));
-        let mut upstreams = Vec::with_capacity(plan.upstreams.len());
+        let (mut upstreams, mut problems) = (Vec::with_capacity(plan.upstreams.len()), Vec::new());
         for upstream in &plan.upstreams {
-            upstreams.push(Arc::new(Upstream::build(upstream, old, &names, &stop).await?));
+            match Upstream::build(upstream, old, &names, &stop).await {
+                Ok(upstream) => upstreams.push(Arc::new(upstream)),
+                Err(missing) => problems.extend(missing),
+            }
         }
-        let redis = plan.redis.as_ref().map(connect).transpose()?;
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let redis = plan.redis.as_ref().map(connect).transpose().map_err(|problem| vec![problem])?;
         let sessions = plan
             .sessions
             .iter()
@@ -148,17 +151,19 @@ impl Running {
                 if let Some(kept) = old.and_then(|old| old.same_sessions(&plan, session)) {
                     return Ok(kept);
                 }
-                let source = match (&plan.redis, &session.ask) {
-                    (Some(redis), _) => Source::Redis(RedisSource::new(redis, session.key.clone())?),
-                    (None, Some(ask)) => Source::Ask {
-                        ask: Arc::new(AskUpstream::new(Arc::clone(&upstreams[ask.upstream.index()]))),
-                        path: ask.path.clone(),
-                    },
-                    (None, None) => unreachable!("resolve refuses sessions without redis and without ask"),
+                let ask = session.ask.as_ref().map(|ask| Source::Ask {
+                    ask: Arc::new(AskUpstream::new(Arc::clone(&upstreams[ask.upstream.index()]))),
+                    path: ask.path.clone(),
+                });
+                let Some(redis) = &plan.redis else {
+                    let source = ask.expect("resolve refuses sessions without redis and without ask");
+                    return Ok(Sessions::new(session, source, None));
                 };
-                Ok(Sessions::new(session, source))
+                let source = RedisSource::new(redis, session.key.clone())
+                    .map_err(|problem| vec![no_redis(redis, &problem)])?;
+                Ok(Sessions::new(session, Source::Redis(source), ask.filter(|_| session.asks_when_down)))
             })
-            .collect::<Result<_, redis::RedisError>>()?;
+            .collect::<Result<_, Vec<CannotRun>>>()?;
         let tags = old.map_or_else(|| Arc::new(Tags::new()), |old| Arc::clone(&old.tags));
         let caches = plan.caches.iter().map(|cache| {
             old.and_then(|old| old.same_cache(cache))
@@ -174,12 +179,9 @@ impl Running {
             identity: plan.identity.as_ref().map(Signer::new),
             caches: caches.collect(),
             tags,
+            compressors: old.map_or_else(|| counts::compressors(metrics), |old| old.compressors.clone()),
             upstreams,
-            routes: plan
-                .routes
-                .iter()
-                .map(|route| RouteParts::build(route, &plan))
-                .collect::<Result<_, _>>()?,
+            routes: all(plan.routes.iter().map(|route| RouteParts::build(route, &plan)))?,
             redis,
             counts: Counts::new(&plan, metrics),
             watching,
@@ -187,18 +189,21 @@ impl Running {
         })
     }
 
-    fn same_sessions(&self, plan: &Plan, session: &weir_config::plan::Session) -> Option<Sessions> {
+    fn same_sessions(&self, plan: &Plan, session: &plan::Session) -> Option<Sessions> {
         let position = self.plan.sessions.iter().position(|old| old.name == session.name)?;
         let old = &self.plan.sessions[position];
         let same = old.key == session.key
             && old.from == session.from
             && (old.memory_ttl, old.memory_entries) == (session.memory_ttl, session.memory_entries)
+            && (old.staleness, old.serve_known_for) == (session.staleness, session.serve_known_for)
+            // Who asks an origin asks one of this generation's upstreams.
+            && !(old.asks_when_down || session.asks_when_down)
             && self.plan.redis == plan.redis
             && plan.redis.is_some();
         same.then(|| self.sessions[position].clone())
     }
 
-    fn same_cache(&self, cache: &weir_config::plan::Cache) -> Option<Cache> {
+    fn same_cache(&self, cache: &plan::Cache) -> Option<Cache> {
         let position = self.plan.caches.iter().position(|old| old.name == cache.name)?;
         let kept = self.caches[position].clone();
         kept.set_budget(cache.memory.len(), cache.entry_bytes.len());
@@ -262,6 +267,15 @@ impl Running {
         let ping = redis::cmd("PING");
         let ping = ping.query_async::<String>(&mut connection);
         Some(matches!(tokio::time::timeout(plan.timeout, ping).await, Ok(Ok(_))))
+    }
+
+    /// Whether the source of each session answers: its Redis, as `redis` says, or else its upstream the last time it was asked.
+    #[must_use]
+    pub fn session_sources(&self, redis: Option<bool>) -> Vec<(Arc<str>, bool)> {
+        let sources = self.plan.sessions.iter().zip(&self.sessions);
+        sources
+            .map(|(plan, sessions)| (Arc::clone(&plan.name), redis.unwrap_or_else(|| sessions.is_answered())))
+            .collect()
     }
 
     /// Name, peers that are asked, and peers in all, of every upstream.
@@ -344,16 +358,11 @@ impl Running {
 }
 
 impl RouteParts {
-    fn build(route: &weir_config::plan::Route, plan: &Plan) -> Result<Self, CannotRun> {
+    fn build(route: &plan::Route, plan: &Plan) -> Result<Self, CannotRun> {
         Ok(Self {
             access: route.access.as_ref().map(Access::from),
             files: match &route.action {
-                Action::Files(files) => Some(Files::new(files).map_err(|problem| CannotRun::Files {
-                    route: Arc::clone(&route.name),
-                    place: route.place,
-                    root: files.root.display().to_string(),
-                    problem,
-                })?),
+                Action::Files(files) => Some(folder(route, files)?),
                 _ => None,
             },
             cache: route.cache.as_ref().map_or_else(Rule::origin_alone, |rule| {
@@ -371,10 +380,45 @@ fn names_caller(key: &Template) -> bool {
     key.variables().any(|variable| matches!(variable, Variable::Session(field) if matches!(&**field, "user_id" | "session_id" | "email")))
 }
 
-fn connect(redis: &weir_config::plan::Redis) -> Result<ConnectionManager, redis::RedisError> {
+/// Every one, or all problems.
+fn all<T, E>(results: impl Iterator<Item = Result<T, E>>) -> Result<Vec<T>, Vec<E>> {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            Ok(value) => good.push(value),
+            Err(problem) => bad.push(problem),
+        }
+    }
+    if bad.is_empty() { Ok(good) } else { Err(bad) }
+}
+
+/// The folder of a route that serves files.
+pub(crate) fn folder(route: &plan::Route, files: &plan::Files) -> Result<Files, CannotRun> {
+    let root = files.root.display();
+    Files::new(files).map_err(|problem| {
+        let name = &route.name;
+        CannotRun::new(
+            files.root.place,
+            format_args!("route {name}: the folder {root} cannot be served: {problem}"),
+        )
+    })
+}
+
+/// Redis' client, which refuses addresses that can be none.
+pub(crate) fn redis_client(redis: &plan::Redis) -> Result<redis::Client, CannotRun> {
+    redis::Client::open(redis.url.expose()).map_err(|problem| no_redis(redis, &problem))
+}
+
+fn no_redis(redis: &plan::Redis, problem: &redis::RedisError) -> CannotRun {
+    CannotRun::new(redis.url.place, format_args!("redis: {problem}"))
+}
+
+/// Prepares the connection to Redis, which is made when it is needed first. Needs a tokio runtime.
+fn connect(redis: &plan::Redis) -> Result<ConnectionManager, CannotRun> {
     let config = ConnectionManagerConfig::new()
         .set_number_of_retries(0)
         .set_connection_timeout(Some(redis.connect_timeout))
         .set_response_timeout(Some(redis.timeout));
-    ConnectionManager::new_lazy_with_config(redis::Client::open(redis.url.expose())?, config)
+    let connection = ConnectionManager::new_lazy_with_config(redis_client(redis)?, config);
+    connection.map_err(|problem| no_redis(redis, &problem))
 }

@@ -3,8 +3,9 @@
 //! - *start*: everything is built and every socket bound before the first client is accepted.
 //! - HUP: the next generation is built beside the running one; listeners come, go and change their certificates; a
 //!   configuration that cannot be had changes nothing and says why.
+//! - USR1: the access log is opened anew, as nginx does for whoever rotates its logs.
 //! - TERM, QUIT, Ctrl-C: not ready any more, listeners closed, requests in flight end, and then the process, at once
-//!   or when `shutdown.grace` is over. A second signal ends it without waiting.
+//!   or when `shutdown.grace` is over. A second one ends it without waiting.
 
 use std::{
     collections::HashMap,
@@ -15,13 +16,14 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinHandle,
 };
-use weir_config::{Plan, plan};
+use weir_config::{Plan, Report, plan};
 
 use crate::{
     accept::{
@@ -30,10 +32,13 @@ use crate::{
         tls::{Certificates, Tls},
     },
     admin,
+    causes::Causes,
     edge::Edge,
     metrics::Metrics,
+    running::CannotRun,
     source::Source,
-    state::{CannotReload, Snapshot, State, descriptors, threads},
+    state::{Snapshot, State, descriptors, threads},
+    trial::Tried,
 };
 
 /// Idle HTTP/2 connections to peers without TLS, in all; those of HTTP/1 are bounded by each upstream's `keepalive`.
@@ -41,26 +46,27 @@ const PEER_CONNECTIONS: usize = 4096;
 /// For the last lines of the access log, at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// Serves `plan` until a signal ends the process.
+/// Serves what `source` said until a signal ends the process.
 ///
 /// # Errors
-/// What could not be had at the start: an address, a certificate, a name, the log.
-pub fn serve(source: Source, plan: Plan) -> Result<(), Box<dyn std::error::Error>> {
-    let threads = threads::count(plan.threads);
+/// What could not be had at the start: a [`Report`] where the configuration asks for it, an address or
+/// a name.
+pub fn serve(source: Source, tried: Tried) -> Result<End, Box<dyn std::error::Error>> {
+    let threads = threads::count(tried.plan.threads);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("weir")
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(run(source, plan, threads));
+    let ended = runtime.block_on(run(source, tried, threads));
     // Connections that outlived the grace period end here.
     runtime.shutdown_timeout(Duration::from_millis(100));
     ended
 }
 
-async fn run(source: Source, plan: Plan, threads: usize) -> Result<(), Box<dyn std::error::Error>> {
+async fn run(source: Source, tried: Tried, threads: usize) -> Result<End, Box<dyn std::error::Error>> {
     let mut signals = Signals::new()?;
-    let (granted, wanted) = (descriptors::raise(), descriptors::wanted(&plan));
+    let (granted, wanted) = (descriptors::raise(), descriptors::wanted(&tried.plan));
     if granted < wanted {
         tracing::warn!(
             granted,
@@ -69,15 +75,21 @@ async fn run(source: Source, plan: Plan, threads: usize) -> Result<(), Box<dyn s
         );
     }
     let metrics = Metrics::new()?;
-    let first = Snapshot::build(plan, None, &metrics).await?;
+    // The warnings have been said.
+    let (first, report) = Snapshot::build(tried, None, &metrics).await.map_err(Report::errors)?;
+    let mut report = report.errors();
     let plan = Arc::clone(&first.running.plan);
     let state = State::new(source, first, metrics);
     let edge = Arc::new(Edge::new(Arc::clone(&state), PEER_CONNECTIONS));
     let mut fronts = Fronts { edge, state: Arc::clone(&state), open: HashMap::new(), closing: Vec::new() };
-    let prepared = fronts.prepare(&plan)?;
-    let admin = match &plan.admin {
-        Some(admin) => Some((bind_admin(admin.address)?, admin.allow.clone())),
-        None => None,
+    let (prepared, admin) = (fronts.prepare(&plan), plan.admin.as_ref().map(bind_admin).transpose());
+    let (prepared, admin) = match (prepared, admin) {
+        (Ok(prepared), Ok(admin)) => (prepared, admin),
+        (prepared, admin) => {
+            let problems = prepared.err().into_iter().flatten().chain(admin.err());
+            CannotRun::note(problems, &mut report);
+            return Err(report.into());
+        }
     };
     fronts.put_in_force(prepared);
     if let Some((socket, allow)) = admin {
@@ -86,26 +98,41 @@ async fn run(source: Source, plan: Plan, threads: usize) -> Result<(), Box<dyn s
     }
     state.set_ready(true);
     tracing::info!(threads, listeners = plan.listeners.len(), routes = plan.routes.len(), "serving");
-    while signals.reload_or_stop().await == Heard::Reload {
-        reload(&state, &mut fronts).await;
+    loop {
+        match signals.next().await {
+            Heard::Reload => reload(&state, &mut fronts).await,
+            Heard::Reopen => reopen(&state),
+            Heard::Stop => break,
+        }
     }
-    drain(&state, fronts, &mut signals).await;
-    Ok(())
+    Ok(drain(&state, fronts, &mut signals).await)
 }
 
-fn bind_admin(address: SocketAddr) -> Result<TcpListener, Box<dyn std::error::Error>> {
-    listener::bind(address).map_err(|problem| format!("`admin`: {problem}: {}", problem.source).into())
+fn bind_admin(admin: &plan::Admin) -> Result<(TcpListener, Vec<IpNet>), CannotRun> {
+    let socket = listener::bind(*admin.address);
+    let socket = socket
+        .map_err(|problem| CannotRun::new(admin.address.place, format_args!("admin: {}", Causes(&problem))));
+    Ok((socket?, admin.allow.clone()))
 }
 
 async fn reload(state: &Arc<State>, fronts: &mut Fronts) {
     let _alone = state.changing().await;
     let next = async {
-        let next = state.prepare().await?;
-        let prepared = fronts.prepare(&next.running.plan)?;
-        Ok::<_, CannotReload>((next, prepared))
+        let (next, mut report) = state.prepare().await?;
+        match fronts.prepare(&next.running.plan) {
+            Ok(prepared) => Ok((next, prepared, report)),
+            Err(problems) => {
+                CannotRun::note(problems, &mut report);
+                Err(report)
+            }
+        }
     };
     match next.await {
-        Ok((next, prepared)) => {
+        Ok((next, prepared, warnings)) => {
+            for problem in warnings.problems() {
+                let help = problem.help.as_deref().unwrap_or_default();
+                tracing::warn!(at = warnings.at(problem), path = problem.path, help, "{}", problem.message);
+            }
             let before = state.snapshot();
             let (old, new) = (&before.running.plan, Arc::clone(&next.running.plan));
             if old.threads != new.threads || old.admin != new.admin || old.log.level != new.log.level {
@@ -118,33 +145,42 @@ async fn reload(state: &Arc<State>, fronts: &mut Fronts) {
             state.count_reload(true);
             tracing::info!(generation = state.generation(), routes = new.routes.len(), "configuration taken");
         }
-        Err(problem) => {
+        Err(report) => {
             state.count_reload(false);
-            tracing::error!("configuration refused, the old one stays in force:\n{problem}");
+            tracing::error!("configuration refused, the old one stays in force:\n{report}");
         }
     }
 }
 
-async fn drain(state: &Arc<State>, fronts: Fronts, signals: &mut Signals) {
+/// After a rotation: as a reload does, and nothing else.
+fn reopen(state: &State) {
+    if let Some(access) = state.snapshot().recorder.access() {
+        access.reopen();
+    }
+    tracing::info!("access log opened anew");
+}
+
+async fn drain(state: &Arc<State>, fronts: Fronts, signals: &mut Signals) -> End {
     state.set_ready(false);
     let started = Instant::now();
     let grace = state.snapshot().running.plan.shutdown.grace;
     tracing::info!(in_flight = state.in_flight(), grace_s = grace.as_secs(), "draining");
-    let whole = tokio::select! {
-        () = fronts.close_all() => true,
-        () = tokio::time::sleep(grace) => false,
-        _ = signals.stop() => false,
+    let end = tokio::select! {
+        () = fronts.close_all() => End::Drained,
+        () = tokio::time::sleep(grace) => End::GraceOver,
+        () = signals.second_stop(state) => End::CutShort,
     };
     let left = state.in_flight();
     let took_ms = started.elapsed().as_millis();
-    if whole {
-        tracing::info!(took_ms, "drained");
-    } else {
-        tracing::warn!(took_ms, in_flight = left, "ended with requests in flight");
+    match end {
+        End::Drained => tracing::info!(took_ms, "drained"),
+        End::GraceOver => tracing::warn!(took_ms, in_flight = left, "ended with requests in flight"),
+        End::CutShort => tracing::warn!(took_ms, in_flight = left, "ended at once by a second signal"),
     }
     if let Some(access) = state.snapshot().recorder.access().cloned() {
         let _ = tokio::task::spawn_blocking(move || access.flush(LAST_LINES)).await;
     }
+    end
 }
 
 /// Says a line on standard output. Whoever read that may be gone, which is no reason to go, too.
@@ -175,28 +211,28 @@ struct Prepared {
 
 impl Fronts {
     /// Binds what is new and reads every certificate.
-    fn prepare(&self, plan: &Plan) -> Result<Prepared, CannotReload> {
+    fn prepare(&self, plan: &Plan) -> Result<Prepared, Vec<CannotRun>> {
         let mut prepared = Prepared { settings: Vec::new(), sockets: HashMap::new() };
+        let mut problems = Vec::new();
         for wanted in &plan.listeners {
-            let named = |problem: &dyn std::fmt::Display| {
-                CannotReload::Listener(format!("listener {}: {problem}", wanted.address))
-            };
-            let tls = wanted.tls.as_ref().map(|tls| {
-                let certificates = Certificates::of(tls).map_err(|problem| named(&problem))?;
-                Tls::new(certificates, tls.http2).map(Arc::new).map_err(|problem| named(&problem))
-            });
-            let settings = Settings {
-                bounds: Arc::new(bounds(plan, wanted)),
-                tls: tls.transpose()?,
-                hops: wanted.proxy_protocol.then(|| plan.clients.trusted.as_slice().into()),
-            };
-            if !self.open.contains_key(&wanted.address) {
-                let socket = listener::bind(wanted.address).map_err(|problem| named(&Chain(&problem)))?;
-                prepared.sockets.insert(wanted.address, socket);
+            let had = settings(plan, wanted).and_then(|settings| Ok((settings, self.socket(wanted)?)));
+            match had {
+                Ok((settings, socket)) => {
+                    prepared.sockets.extend(socket.map(|socket| (wanted.address, socket)));
+                    prepared.settings.push((wanted.address, settings));
+                }
+                Err(problem) => problems.push(CannotRun::new(wanted.place, problem)),
             }
-            prepared.settings.push((wanted.address, settings));
         }
-        Ok(prepared)
+        if problems.is_empty() { Ok(prepared) } else { Err(problems) }
+    }
+
+    /// A socket for a listener that has none yet.
+    fn socket(&self, wanted: &plan::Listener) -> Result<Option<TcpListener>, String> {
+        if self.open.contains_key(&wanted.address) {
+            return Ok(None);
+        }
+        listener::bind(wanted.address).map(Some).map_err(|problem| Causes(&problem).to_string())
     }
 
     /// Closes what is gone, changes what stays, opens what is new.
@@ -224,7 +260,7 @@ impl Fronts {
         announce(&format!("listening on {scheme}://{bound}"));
         tracing::info!(address = %bound, scheme, "listening");
         let counters = Arc::new(Counters::default());
-        self.state.watch_listener(bound, Arc::clone(&counters));
+        self.state.watch_listener(bound, settings.tls.is_some(), Arc::clone(&counters));
         let listener = Arc::new(Listener {
             address,
             settings: ArcSwap::from_pointee(settings),
@@ -247,6 +283,20 @@ impl Fronts {
     }
 }
 
+fn settings(plan: &Plan, wanted: &plan::Listener) -> Result<Settings, String> {
+    let named = |problem: &dyn std::fmt::Display| format!("listener {}: {problem}", wanted.address);
+    let tls = wanted.tls.as_ref().map(|tls| {
+        // They were read a moment ago; the first that has changed since then is enough to say.
+        let certificates = Certificates::of(tls).map_err(|bad| named(&bad[0]))?;
+        Tls::new(certificates, tls.http2).map(Arc::new).map_err(|problem| named(&problem))
+    });
+    Ok(Settings {
+        bounds: Arc::new(bounds(plan, wanted)),
+        tls: tls.transpose()?,
+        hops: wanted.proxy_protocol.then(|| plan.clients.trusted.as_slice().into()),
+    })
+}
+
 /// The listener's bounds; its bound on bodies is the widest of its own and every route's, which narrow it later.
 fn bounds(plan: &Plan, listener: &plan::Listener) -> plan::Bounds {
     let mut bounds = listener.bounds.clone();
@@ -261,29 +311,27 @@ fn bounds(plan: &Plan, listener: &plan::Listener) -> plan::Bounds {
     bounds
 }
 
-/// An error with its causes, on one line.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(next) = cause {
-            write!(f, ": {next}")?;
-            cause = next.source();
-        }
-        Ok(())
-    }
+/// How it came to an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Every request was answered.
+    Drained,
+    /// `shutdown.grace` was over.
+    GraceOver,
+    /// A second signal came.
+    CutShort,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Heard {
     Reload,
+    Reopen,
     Stop,
 }
 
 struct Signals {
     hup: Signal,
+    usr1: Signal,
     term: Signal,
     quit: Signal,
     int: Signal,
@@ -293,22 +341,31 @@ impl Signals {
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             hup: signal(SignalKind::hangup())?,
+            usr1: signal(SignalKind::user_defined1())?,
             term: signal(SignalKind::terminate())?,
             quit: signal(SignalKind::quit())?,
             int: signal(SignalKind::interrupt())?,
         })
     }
 
-    async fn reload_or_stop(&mut self) -> Heard {
+    async fn next(&mut self) -> Heard {
         tokio::select! {
             _ = self.hup.recv() => Heard::Reload,
+            _ = self.usr1.recv() => Heard::Reopen,
             _ = self.term.recv() => Heard::Stop,
             _ = self.quit.recv() => Heard::Stop,
             _ = self.int.recv() => Heard::Stop,
         }
     }
 
-    async fn stop(&mut self) {
-        while self.reload_or_stop().await != Heard::Stop {}
+    /// Waits, once it drains, for somebody who cannot wait.
+    async fn second_stop(&mut self, state: &State) {
+        loop {
+            match self.next().await {
+                Heard::Reload => tracing::warn!("no reload: the edge is draining, and ends soon"),
+                Heard::Reopen => reopen(state),
+                Heard::Stop => return,
+            }
+        }
     }
 }

@@ -1,9 +1,25 @@
 //! Where the configuration comes from: a file, the environment, and the files it names. The only door between
 //! `weir-config`, which does no I/O, and the machine.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use weir_config::{Loaded, Outside, Plan, report::Report, span::Place};
+use weir_config::{Outside, Plan, report::Report, span::Place};
+use weir_nginx::{Fidelity, Outcome, Problems, Translation};
+
+/// A configuration that may run, as far as its words tell.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it means.
+    pub plan: Plan,
+    /// What its operator should know nevertheless.
+    pub warnings: Report,
+    /// What became of an nginx.conf, in one line.
+    pub translated: Option<String>,
+}
 
 /// The file that `weir run` was given; read again at each reload.
 #[derive(Debug, Clone)]
@@ -22,7 +38,7 @@ impl Outside for Machine<'_> {
         std::env::var(name).ok()
     }
 
-    fn read(&self, path: &Path) -> std::io::Result<String> {
+    fn read(&self, path: &Path) -> io::Result<String> {
         std::fs::read_to_string(self.folder.join(path))
     }
 }
@@ -40,24 +56,31 @@ impl Source {
         &self.path
     }
 
-    /// Reads and resolves it; an `nginx.conf` is translated on the way.
+    /// Reads and resolves it; an `nginx.conf` is translated on the way, and what is lost by that is among the warnings.
     ///
     /// # Errors
     /// Every problem at once, the unreadable file included.
     pub fn load(&self) -> Result<Loaded, Report> {
         let name = self.path.display().to_string();
-        let text = std::fs::read_to_string(&self.path).map_err(|problem| unreadable(&name, &problem))?;
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        let outside = Machine { folder };
+        let text = read(&self.path).map_err(|problem| unreadable(&name, &problem))?;
+        let outside = Machine { folder: folder_of(&self.path) };
         if !self.is_nginx() {
-            return weir_config::load(&name, &text, &outside);
+            let weir_config::Loaded { plan, warnings, .. } = weir_config::load(&name, &text, &outside)?;
+            return Ok(Loaded { plan, warnings, translated: None });
         }
-        let translation = weir_nginx::translate(&name, &text, &|pattern| includes(folder, pattern))
-            .map_err(|problems| untranslated(&name, &problems.to_string()))?;
-        for line in translation.report.to_string().lines() {
-            tracing::info!("{line}");
+        let Translation { raw, report } =
+            translated(&self.path, &name, &text).map_err(|problems| untranslated(&name, &problems))?;
+        let summary = format!("{name}: {}", report.summary());
+        match weir_config::resolve(&name, &text, &raw, &outside) {
+            Ok(weir_config::Loaded { plan, mut warnings, .. }) => {
+                warn_of(&report, &mut warnings);
+                Ok(Loaded { plan, warnings, translated: Some(summary) })
+            }
+            Err(mut problems) => {
+                warn_of(&report, &mut problems);
+                Err(problems)
+            }
         }
-        weir_config::resolve(&name, &text, &translation.raw, &outside)
     }
 
     /// By its ending: `config.yaml` is ours, `nginx.conf` is nginx's.
@@ -70,13 +93,42 @@ impl Source {
 ///
 /// # Errors
 /// What nginx would refuse as well, and what cannot be read; for people.
-pub fn translate(path: &Path) -> Result<(String, String), String> {
+pub fn translate(path: &Path) -> Result<(String, Fidelity), String> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|problem| format!("{name}: {problem}\n"))?;
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let translation = weir_nginx::translate(&name, &text, &|pattern| includes(folder, pattern))
-        .map_err(|problems| problems.to_string())?;
-    Ok((weir_config::to_yaml(&translation.raw), translation.report.to_string()))
+    let text = read(path).map_err(|problem| unreadable(&name, &problem).to_string())?;
+    let translation =
+        translated(path, &name, &text).map_err(|problems| untranslated(&name, &problems).to_string())?;
+    Ok((weir_config::to_yaml(&translation.raw), translation.report))
+}
+
+fn translated(path: &Path, name: &str, text: &str) -> Result<Translation, Problems> {
+    weir_nginx::translate(name, text, &|pattern| includes(folder_of(path), pattern))
+}
+
+/// Notes every directive that means less here than in nginx. Those that are harmless are in the whole report, which
+/// [`translate`] gives.
+fn warn_of(fidelity: &Fidelity, report: &mut Report) {
+    for line in fidelity.lines() {
+        if let Outcome::Approximated(_) | Outcome::Refused(_) = line.outcome {
+            let (word, reason) = (line.outcome.word(), line.outcome.reason());
+            let place = Place { line: line.at.line, column: line.at.column };
+            let said = format!("`{}`: {word}: {reason}", line.directive);
+            report.warning(place, said).of_file(Arc::clone(&line.at.file));
+        }
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
+
+/// The text of a file; where it is none, the error says the line.
+fn read(path: &Path) -> io::Result<String> {
+    String::from_utf8(std::fs::read(path)?).map_err(|problem| {
+        let good = &problem.as_bytes()[..problem.utf8_error().valid_up_to()];
+        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8"))
+    })
 }
 
 /// The files an `include` names, in the order of their names; only the last part may be a pattern, with `*`.
@@ -99,28 +151,37 @@ fn includes(folder: &Path, pattern: &str) -> Result<Vec<(String, String)>, Strin
     paths.iter().map(|path| read(path)).collect()
 }
 
-fn untranslated(name: &str, problems: &str) -> Report {
+fn untranslated(name: &str, problems: &Problems) -> Report {
     let mut report = Report::new(name, "");
-    report.error(Place::default(), format!("nginx's configuration has problems:\n{problems}"));
+    for problem in problems.iter() {
+        let place = Place { line: problem.at.line, column: problem.at.column };
+        let noted = report.error(place, problem.message.clone()).of_file(Arc::clone(&problem.at.file));
+        noted.help.clone_from(&problem.help);
+    }
     report
 }
 
-fn unreadable(name: &str, problem: &std::io::Error) -> Report {
+fn unreadable(name: &str, problem: &io::Error) -> Report {
     let mut report = Report::new(name, "");
-    report.error(Place::default(), format!("the file cannot be read: {problem}"));
+    let noted = report.error(Place::default(), format!("the file cannot be read: {problem}"));
+    if problem.kind() == io::ErrorKind::InvalidData {
+        noted.help("save it as UTF-8");
+    }
     report
 }
 
 /// One line about a plan, for `weir check`.
 #[must_use]
 pub fn summary(plan: &Plan) -> String {
+    let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let servers = plan.upstreams.iter().map(|upstream| upstream.servers.len()).sum();
     format!(
-        "ok: {} listeners, {} upstreams with {} servers, {} routes, {} caches, {} limits",
-        plan.listeners.len(),
-        plan.upstreams.len(),
-        plan.upstreams.iter().map(|upstream| upstream.servers.len()).sum::<usize>(),
-        plan.routes.len(),
-        plan.caches.len(),
-        plan.limits.len(),
+        "ok: {}, {} with {}, {}, {}, {}",
+        count(plan.listeners.len(), "listener"),
+        count(plan.upstreams.len(), "upstream"),
+        count(servers, "server"),
+        count(plan.routes.len(), "route"),
+        count(plan.caches.len(), "cache"),
+        count(plan.limits.len(), "limit"),
     )
 }

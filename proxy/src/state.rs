@@ -4,6 +4,7 @@
 //! A request takes one [`Snapshot`] and keeps it to its end; a reload swaps the next one in when all of it stands, and
 //! a file with a problem changes nothing.
 
+mod caches;
 pub mod descriptors;
 mod reload;
 pub mod threads;
@@ -15,16 +16,20 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
 use prometheus::IntGauge;
 
 use crate::{
-    accept::counters::Counters, metrics::Metrics, record::Recorder, running::Running, source::Source,
+    accept::{counters::Counters, handshake::NoHandshake},
+    metrics::Metrics,
+    pem::Expiry,
+    record::Recorder,
+    running::Running,
+    source::Source,
 };
-
-pub use reload::CannotReload;
 
 /// One generation of everything; a request that began with it ends with it.
 #[derive(Debug)]
@@ -33,6 +38,8 @@ pub struct Snapshot {
     pub running: Running,
     /// Where its requests are written down.
     pub recorder: Recorder,
+    /// How long the certificates that it began with are good for.
+    pub certificates: Vec<Expiry>,
 }
 
 /// What all generations share.
@@ -43,11 +50,19 @@ pub struct State {
     metrics: Arc<Metrics>,
     in_flight: IntGauge,
     ready: AtomicBool,
-    /// Evictions already told to the counters, by cache name.
-    evictions: parking_lot::Mutex<HashMap<Arc<str>, u64>>,
-    listeners: parking_lot::Mutex<HashMap<SocketAddr, Arc<Counters>>>,
+    told: caches::Told,
+    listeners: parking_lot::Mutex<HashMap<SocketAddr, Watched>>,
     generation: AtomicU64,
     changing: tokio::sync::Mutex<()>,
+}
+
+/// What a listener counts, and what of that the metrics know.
+#[derive(Debug)]
+struct Watched {
+    counters: Arc<Counters>,
+    /// Whether its failed handshakes are shown before there are any.
+    tls: bool,
+    no_handshake: [u64; NoHandshake::ALL.len()],
 }
 
 /// One request under way, until it is dropped.
@@ -70,7 +85,7 @@ impl State {
             in_flight: metrics.in_flight(),
             metrics,
             ready: AtomicBool::new(false),
-            evictions: parking_lot::Mutex::default(),
+            told: caches::Told::default(),
             listeners: parking_lot::Mutex::default(),
             generation: AtomicU64::new(1),
             changing: tokio::sync::Mutex::default(),
@@ -130,29 +145,37 @@ impl State {
         InFlight(self.in_flight.clone())
     }
 
-    /// Shows what a listener counts.
-    pub fn watch_listener(&self, address: SocketAddr, counters: Arc<Counters>) {
-        self.listeners.lock().insert(address, counters);
+    /// Shows what a listener counts; one that speaks TLS counts handshakes.
+    pub fn watch_listener(&self, address: SocketAddr, tls: bool, counters: Arc<Counters>) {
+        let watched = Watched { counters, tls, no_handshake: Default::default() };
+        self.listeners.lock().insert(address, watched);
     }
 
-    /// Reads the figures that are kept elsewhere into the metrics; called before they are shown.
-    pub fn measure(&self) {
+    /// Reads the figures that are kept elsewhere into the metrics; called before they are shown. Asks Redis, if there is one.
+    pub async fn measure(&self) {
         let snapshot = self.snapshot();
+        self.measure_sources(&snapshot.running, snapshot.running.redis_answers().await);
         let (families, running) = (self.metrics.families(), &snapshot.running);
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        for (plan, cache) in running.plan.caches.iter().zip(&running.caches) {
-            let (stats, label) = (cache.stats(), [&*plan.name]);
-            families.cache_bytes.with_label_values(&label).set(number(stats.bytes));
-            families.cache_budget.with_label_values(&label).set(number(plan.memory.len()));
-            families.cache_entries.with_label_values(&label).set(number(stats.entries));
-            let mut told = self.evictions.lock();
-            let told = told.entry(Arc::clone(&plan.name)).or_default();
-            families.cache_evictions.with_label_values(&label).inc_by(stats.evictions.saturating_sub(*told));
-            *told = stats.evictions;
+        self.told.tell(running, families);
+        for (address, watched) in &mut *self.listeners.lock() {
+            let address = &*address.to_string();
+            let active = i64::try_from(watched.counters.active.get()).unwrap_or(i64::MAX);
+            families.connections.with_label_values(&[address]).set(active);
+            for ((reason, count), told) in watched.counters.no_handshake().zip(&mut watched.no_handshake) {
+                if count == 0 && !watched.tls {
+                    continue;
+                }
+                families
+                    .no_handshake
+                    .with_label_values(&[address, reason.word()])
+                    .inc_by(count - std::mem::replace(told, count));
+            }
         }
-        for (address, counters) in &*self.listeners.lock() {
-            let active = i64::try_from(counters.active.get()).unwrap_or(i64::MAX);
-            families.connections.with_label_values(&[&*address.to_string()]).set(active);
+        families.certificates.reset();
+        for expiry in &snapshot.certificates {
+            let file = &*expiry.file.to_string_lossy();
+            families.certificates.with_label_values(&[file]).set(expiry.days_left(SystemTime::now()));
         }
         let now = std::time::Instant::now();
         // Peers that are gone must not be shown as they were.
@@ -174,6 +197,19 @@ impl State {
                 let labels = [&*upstream.plan.name, &*sight.peer.endpoint().name];
                 families.peer_up.with_label_values(&labels).set(i64::from(up));
             }
+        }
+    }
+
+    /// What is not asked for any more must not be shown as it was.
+    fn measure_sources(&self, running: &Running, redis: Option<bool>) {
+        let families = self.metrics.families();
+        families.redis_up.reset();
+        if let Some(answers) = redis {
+            families.redis_up.with_label_values::<&str>(&[]).set(i64::from(answers));
+        }
+        families.session_source_up.reset();
+        for (session, answers) in running.session_sources(redis) {
+            families.session_source_up.with_label_values(&[&*session]).set(i64::from(answers));
         }
     }
 }

@@ -57,7 +57,7 @@ pub fn put_answer(out: &mut BytesMut, status: StatusCode, fields: &HeaderMap, co
                 put_field(out, name.as_str(), value.as_bytes());
             }
             if !fields.contains_key(DATE) {
-                put_date(out);
+                date(|date| put_field(out, DATE.as_str(), date.as_bytes()));
             }
             put_field(out, CONNECTION.as_str(), connection.as_bytes());
         }
@@ -73,8 +73,8 @@ fn put_status(out: &mut BytesMut, status: StatusCode) {
     out.put_slice(b"\r\n");
 }
 
-/// The time as HTTP writes it, made once a second and thread.
-fn put_date(out: &mut BytesMut) {
+/// What `read` makes of the time as HTTP writes it (RFC 9110 §5.6.7), which is made once a second and thread.
+pub fn date<T>(read: impl FnOnce(&str) -> T) -> T {
     thread_local! {
         static DATE_OF: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
     }
@@ -84,8 +84,8 @@ fn put_date(out: &mut BytesMut) {
         if *of != second || text.is_empty() {
             (*of, *text) = (second, httpdate::fmt_http_date(now));
         }
-        put_field(out, DATE.as_str(), text.as_bytes());
-    });
+        read(text)
+    })
 }
 
 /// Writes a number in decimal.

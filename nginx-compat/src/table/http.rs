@@ -7,7 +7,7 @@ const BUFFERS: Fate = Ignored("buffers grow as needed, within the listener's bou
 const FILES: Fate = Ignored("files are opened as they are asked for");
 const NAMES: Fate = Ignored("tables size themselves");
 const LOGS: Fate = Ignored("log files are written through one bounded queue");
-const COMPRESS: &str = "answers are passed on as they are: compress at the origin";
+const COMPRESSORS: Fate = Ignored("compressors have their memory together, within a bound");
 const REWRITE: &str = "write the rewrite as a location with proxy_pass and a URI, or with return";
 const OTHER_PROTOCOL: &str = "weir speaks HTTP to its upstreams: put an HTTP server in front of this one";
 const IN_ORIGIN: &str = "answers are not edited on the way: do it at the origin";
@@ -131,15 +131,27 @@ pub(super) const ROWS: &[Row] = &[
     once("gzip", HSL | LIF, Args::Flag, Means),
     once("gzip_static", HSL, ONE, Means),
     once("gunzip", HSL, Args::Flag, Means),
-    once("gzip_comp_level", HSL, ONE, Ignored("it only tunes gzip")),
-    once("gzip_min_length", HSL, ONE, Ignored("it only tunes gzip")),
-    once("gzip_types", HSL, SOME, Ignored("it only tunes gzip")),
-    once("gzip_vary", HSL, Args::Flag, Ignored("it only tunes gzip")),
-    once("gzip_proxied", HSL, SOME, Ignored("it only tunes gzip")),
-    once("gzip_disable", HSL, SOME, Ignored("it only tunes gzip")),
-    once("gzip_buffers", HSL, TWO, Ignored("it only tunes gzip")),
-    once("gzip_http_version", HSL, ONE, Ignored("it only tunes gzip")),
-    once("brotli", HSL | LIF, Args::Flag, Refused(COMPRESS)),
+    once("gzip_comp_level", HSL, ONE, Means),
+    once("gzip_min_length", HSL, ONE, Means),
+    once("gzip_types", HSL, SOME, Means),
+    once("gzip_vary", HSL, Args::Flag, Means),
+    once("gzip_proxied", HSL, SOME, Means),
+    once("gzip_disable", HSL, SOME, Ignored("the browsers that could not read it are gone")),
+    once("gzip_buffers", HSL, TWO, COMPRESSORS),
+    once("gzip_http_version", HSL, ONE, Means),
+    once("brotli", HSL | LIF, Args::Flag, Means),
+    once("brotli_comp_level", HSL, ONE, Means),
+    once("brotli_min_length", HSL, ONE, Means),
+    once("brotli_types", HSL, SOME, Means),
+    once("brotli_static", HSL, ONE, Means),
+    once("brotli_buffers", HSL, TWO, COMPRESSORS),
+    once("brotli_window", HSL, ONE, COMPRESSORS),
+    once("zstd", HSL | LIF, Args::Flag, Means),
+    once("zstd_comp_level", HSL, ONE, Means),
+    once("zstd_min_length", HSL, ONE, Means),
+    once("zstd_types", HSL, SOME, Means),
+    once("zstd_static", HSL, ONE, Means),
+    once("zstd_buffers", HSL, TWO, COMPRESSORS),
     // Who may pass, and how often.
     often("allow", HSL | EXCEPT, ONE, Means),
     often("deny", HSL | EXCEPT, ONE, Means),

@@ -76,14 +76,7 @@ impl<'a> Translator<'a, '_> {
     /// What every kind of route can have.
     fn common(&mut self, scope: &Scope<'a>, known: &Known) -> Route {
         let mut route = Route::default();
-        if let Some(gzip) =
-            scope.one("gzip").or_else(|| scope.one("gzip_static")).or_else(|| scope.one("gunzip"))
-        {
-            match gzip.arg(0) {
-                "off" => self.ledger.exact(gzip),
-                _ => self.ledger.refused(gzip, "answers are passed on as they are: compress at the origin"),
-            }
-        }
+        self.compress(scope, &mut route);
         self.response_headers(scope, known, &mut route);
         if !answers(scope) {
             route.access = self.access(scope);

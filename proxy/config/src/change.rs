@@ -3,15 +3,31 @@
 //! A change gives a new list of servers or a reason why not; whoever holds the upstream puts it in force. What a
 //! change means for the next reload is said by [`carried_over`].
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::Duration};
 
 use crate::{
-    decode, plan,
+    decode, defaults as d, plan,
     raw::{self, List, Short, Word},
     report::Report,
-    resolve, text,
+    resolve,
+    span::Place,
+    text,
     units::Span,
 };
+
+/// The words of a server that may change while it runs, in the order of [`overlay`].
+const ALTERABLE: [&str; 10] = [
+    "weight",
+    "max_conns",
+    "max_fails",
+    "fail_timeout",
+    "backup",
+    "down",
+    "drain",
+    "slow_start",
+    "route",
+    "resolve",
+];
 
 /// What is asked for; the text is JSON or YAML, one server as `servers` holds it.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +86,10 @@ impl Change<'_> {
                         problem.help("add the one and remove the other");
                     }
                 }
-                overlay(&mut words[position], server);
+                if !overlay(&mut words[position], server) && !report.has_errors() {
+                    let problem = report.error(Place::default(), "nothing is said that could change");
+                    problem.help(format!("say one of `{}`", ALTERABLE.join("`, `")));
+                }
                 (report, Some(name))
             }
             Self::Remove(name) => {
@@ -83,9 +102,10 @@ impl Change<'_> {
             ..raw::Upstream::default()
         };
         let mut changed = resolve::servers(&raw, &upstream.name, &upstream.balance, &mut report);
-        report.settle(&std::collections::BTreeMap::new());
+        report.sort();
         if report.has_errors() {
-            return Err(Refused::Wrong(report));
+            // What the file is warned of is no answer to this change.
+            return Err(Refused::Wrong(report.errors()));
         }
         // What was read from the file stays where it was written.
         for server in &mut changed {
@@ -99,6 +119,52 @@ impl Change<'_> {
         }
         Ok((changed, about))
     }
+}
+
+/// What differs between two servers, in the words of config.yaml: `weight 1 → 5`. Without `before`, what is said of
+/// `after` beyond its address.
+#[must_use]
+pub fn differences(before: Option<&plan::Server>, after: &plan::Server) -> Vec<String> {
+    let plain;
+    let before = match before {
+        Some(before) => before,
+        None => {
+            plain = plan::Server {
+                weight: d::WEIGHT,
+                max_conns: 0,
+                max_fails: d::MAX_FAILS,
+                fail_timeout: d::FAIL_TIMEOUT,
+                backup: false,
+                down: false,
+                drain: false,
+                resolve: false,
+                slow_start: Duration::ZERO,
+                route: None,
+                ..after.clone()
+            };
+            &plain
+        }
+    };
+    let words = |server: &plan::Server| {
+        let span = |span| Span::new(span).to_string();
+        [
+            server.weight.to_string(),
+            server.max_conns.to_string(),
+            server.max_fails.to_string(),
+            span(server.fail_timeout),
+            server.backup.to_string(),
+            server.down.to_string(),
+            server.drain.to_string(),
+            span(server.slow_start),
+            server.route.clone().unwrap_or_else(|| "none".to_owned()),
+            server.resolve.to_string(),
+        ]
+    };
+    let changes = ALTERABLE.iter().zip(words(before).into_iter().zip(words(after)));
+    changes
+        .filter(|(_, (old, new))| old != new)
+        .map(|(key, (old, new))| format!("{key} {old} → {new}"))
+        .collect()
 }
 
 /// The servers after a reload: the file's, and what was changed while running as long as the file says the same of that
@@ -136,7 +202,7 @@ pub fn same(a: &plan::Server, b: &plan::Server) -> bool {
 fn read(text: &str) -> Result<(raw::Server, Report), Refused> {
     let mut report = Report::new("change", text);
     let Some(tree) = text::parse(text, &|_| None, &mut report) else {
-        report.settle(&std::collections::BTreeMap::new());
+        report.sort();
         return Err(Refused::Wrong(report));
     };
     let report = RefCell::new(report);
@@ -164,22 +230,28 @@ fn as_written(server: &plan::Server) -> raw::Server {
     }
 }
 
-fn overlay(server: &mut raw::Server, words: raw::Server) {
-    fn put<T>(word: &mut Word<T>, new: Word<T>) {
-        if !new.is_absent() {
+/// Puts the words given in the place of the server's; says whether there was any.
+fn overlay(server: &mut raw::Server, words: raw::Server) -> bool {
+    fn put<T>(word: &mut Word<T>, new: Word<T>) -> bool {
+        let is_given = !new.is_absent();
+        if is_given {
             *word = new;
         }
+        is_given
     }
-    put(&mut server.weight, words.weight);
-    put(&mut server.max_conns, words.max_conns);
-    put(&mut server.max_fails, words.max_fails);
-    put(&mut server.fail_timeout, words.fail_timeout);
-    put(&mut server.backup, words.backup);
-    put(&mut server.down, words.down);
-    put(&mut server.drain, words.drain);
-    put(&mut server.slow_start, words.slow_start);
-    put(&mut server.route, words.route);
-    put(&mut server.resolve, words.resolve);
+    let given = [
+        put(&mut server.weight, words.weight),
+        put(&mut server.max_conns, words.max_conns),
+        put(&mut server.max_fails, words.max_fails),
+        put(&mut server.fail_timeout, words.fail_timeout),
+        put(&mut server.backup, words.backup),
+        put(&mut server.down, words.down),
+        put(&mut server.drain, words.drain),
+        put(&mut server.slow_start, words.slow_start),
+        put(&mut server.route, words.route),
+        put(&mut server.resolve, words.resolve),
+    ];
+    given.contains(&true)
 }
 
 #[cfg(test)]
@@ -233,6 +305,38 @@ mod tests {
             let refused = changed(servers, change).unwrap_err();
             assert!(refused.contains(says), "{change:?}: {refused}");
         }
+    }
+
+    #[test]
+    fn a_change_of_nothing_is_refused_with_what_could_change() {
+        for nothing in ["{}", "", r#"{"address": "a:1"}"#] {
+            let refused = changed("[a:1, b:2]", Change::Alter("a:1", nothing)).unwrap_err();
+            assert!(
+                refused.contains("nothing is said") && refused.contains("`weight`, `max_conns`"),
+                "{refused}"
+            );
+        }
+        assert!(changed("[a:1]", Change::Alter("a:1", r#"{"weight": 1}"#)).is_ok(), "it may be so already");
+    }
+
+    #[test]
+    fn what_changed_is_told_in_the_words_of_the_file() {
+        let servers =
+            upstream("[a:1, { address: a:1, weight: 5, drain: true, route: x, fail_timeout: 1m30s }]");
+        let [before, after] = &*servers.servers else { panic!("two servers") };
+        let told = differences(Some(before), after);
+        assert_eq!(
+            told,
+            ["weight 1 → 5", "fail_timeout 10s → 1m30s", "drain false → true", "route none → x"]
+        );
+        assert_eq!(differences(None, after), told, "a new server differs from a plain one");
+        assert_eq!(differences(Some(after), after), [""; 0]);
+    }
+
+    #[test]
+    fn warnings_of_the_other_servers_are_no_answer_to_a_wrong_change() {
+        let refused = changed("[a:1, a:1, b:2]", Change::Alter("b:2", r#"{"weight": 0}"#)).unwrap_err();
+        assert!(refused.contains("no share at all") && !refused.contains("warning"), "{refused}");
     }
 
     #[test]

@@ -202,11 +202,18 @@ impl<'de> Deserializer<'de> for Decoder<'de> {
 
     fn deserialize_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Wrong> {
-        self.fields(Some(known), visitor)
+        let hint = match &self.node.value {
+            Value::Text(word) if matches!(&**word, "off" | "false" | "no" | "none" | "disabled") => off(name),
+            _ => None,
+        };
+        self.fields(Some(known), visitor).map_err(|wrong| match hint {
+            Some(hint) => Wrong { help: Some(hint.to_owned()), ..wrong },
+            None => wrong,
+        })
     }
 
     /// `word`, or `word: value` as a mapping of one key.
@@ -337,6 +344,18 @@ impl<'de> MapAccess<'de> for Fields<'de> {
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Wrong> {
         let decoder = self.value.take().expect("serde asks for a value after its key");
         seed.deserialize(decoder)
+    }
+}
+
+/// What to write instead of `off`, which means nothing for these words of config.yaml.
+fn off(name: &str) -> Option<&'static str> {
+    match name {
+        "Retry" => Some("to ask one server only, write `{ tries: 1 }`"),
+        "CacheRule" | "CircuitBreaker" | "Concurrency" | "Health" | "Hedge" | "Identity" | "PurgeRule"
+        | "Queue" | "Redis" | "SessionRule" | "Sticky" | "Tls" | "UpstreamTls" => {
+            Some("leave the key out: it is off without it")
+        }
+        _ => None,
     }
 }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::{
-    plan::{Balance, Protocol, RetryOn, TlsVersion, TtlApplies, WhenAllDown},
+    plan::{Balance, Coding, Protocol, RetryOn, TlsVersion, TtlApplies, WhenAllDown},
     units::{Bytes, Share},
 };
 
@@ -174,6 +174,10 @@ pub const WRITE_TIMEOUT: Duration = seconds(60);
 pub const SESSION_KEY: &str = "session:${token}";
 /// A logout elsewhere is noticed after this at the latest; one caller costs one lookup in this time.
 pub const SESSION_MEMORY_TTL: Duration = seconds(2);
+/// On a sound network Redis is heard every few milliseconds; shorter, and each of its pauses is taken for a failure.
+pub const SESSION_STALENESS: Duration = Duration::from_millis(500);
+/// Nobody is let in on an old word unless the operator says so.
+pub const SESSION_SERVE_KNOWN_FOR: Duration = Duration::ZERO;
 /// About 100 MiB at most of what sessions usually hold.
 pub const SESSION_MEMORY_ENTRIES: u32 = 100_000;
 
@@ -188,6 +192,9 @@ pub const CACHE_MEMORY: Bytes = Bytes::new(128 << 20);
 pub const CACHE_ENTRY_MAX: Bytes = Bytes::new(8 << 20);
 /// As nginx's `proxy_cache_lock_timeout`.
 pub const CACHE_LOCK_TIMEOUT: Duration = seconds(5);
+/// Long enough for what is worth keeping. nginx goes on as long as bytes come: an origin that drips could be asked by clients
+/// that leave until it has no connection left.
+pub const CACHE_BACKGROUND_FILL: Duration = seconds(300);
 /// One who writes a span means it; nginx's `proxy_cache_valid`, which steps back, is a word away.
 pub const CACHE_TTL_APPLIES: TtlApplies = TtlApplies::Always;
 /// As nginx: the first answer is kept.
@@ -206,6 +213,38 @@ pub const REQUEST_BUFFER: Bytes = Bytes::new(0);
 pub const RESPONSE_BUFFER: Bytes = Bytes::new(64 << 10);
 /// More than this for each request under way is another program's task.
 pub const BUFFER_MAX: Bytes = Bytes::new(16 << 20);
+
+/// zstd first: at 3 it is about as small as gzip at 6 for a fraction of the time. br takes the longest, at 5 twice as long and with
+/// twice the memory as at 4. gzip as required.
+pub const COMPRESS_CODINGS: [(Coding, u32); 3] = [(Coding::Zstd, 3), (Coding::Brotli, 4), (Coding::Gzip, 6)];
+/// As required; what fits into a packet as it is saves nobody time. nginx begins at 20 bytes.
+pub const COMPRESS_MIN_BYTES: Bytes = Bytes::new(1024);
+/// What is text under any name, and fonts that are not packed already. Without `text/event-stream`: each of its streams would hold a
+/// compressor for as long as it lasts.
+pub const COMPRESS_TYPES: [&str; 20] = [
+    "text/html",
+    "text/plain",
+    "text/css",
+    "text/csv",
+    "text/xml",
+    "text/javascript",
+    "text/markdown",
+    "application/json",
+    "application/ld+json",
+    "application/problem+json",
+    "application/manifest+json",
+    "application/javascript",
+    "application/xml",
+    "application/xhtml+xml",
+    "application/rss+xml",
+    "application/atom+xml",
+    "application/wasm",
+    "image/svg+xml",
+    "font/ttf",
+    "font/otf",
+];
+/// The length of a compressed answer tells what is repeated in it (BREACH): a secret beside something that an attacker can choose.
+pub const COMPRESS_PERSONAL: bool = false;
 
 /// Who names a mirror wants it to see what there is.
 pub const MIRROR_PERCENT: u32 = 100;

@@ -74,7 +74,7 @@ pub struct Loaded {
 /// With every problem of the file, warnings included, when one of them is an error.
 pub fn load(name: &str, text: &str, outside: &impl Outside) -> Result<Loaded, Report> {
     let (raw, report, tree) = words(name, text, outside)?;
-    finish(&raw, outside, report, &tree.paths())
+    finish(&raw, outside, report, tree.paths())
 }
 
 /// Reads the words of a file without asking what they mean; for programs that change a config and write it again.
@@ -83,7 +83,7 @@ pub fn load(name: &str, text: &str, outside: &impl Outside) -> Result<Loaded, Re
 /// With what is not YAML or not a word of config.yaml.
 pub fn read(name: &str, text: &str, outside: &impl Outside) -> Result<Raw, Report> {
     let (raw, mut report, tree) = words(name, text, outside)?;
-    report.settle(&tree.paths());
+    report.settle(tree.paths());
     if report.has_errors() { Err(report) } else { Ok(raw) }
 }
 
@@ -92,9 +92,17 @@ fn words(name: &str, text: &str, outside: &dyn Outside) -> Result<(Raw, Report, 
     let Some(tree) = text::parse(text, &|name| outside.env(name), &mut report) else {
         return Err(report);
     };
+    if tree.value == text::Value::Nothing {
+        let problem = report.error(span::Place::default(), "the file says nothing");
+        problem
+            .help("the least is `listeners: [0.0.0.0:8080]` and `routes`; config.yaml documents every key");
+        return Err(report);
+    }
     let report = RefCell::new(report);
     let raw = decode::decode(&tree, &report);
-    Ok((raw, report.into_inner(), tree))
+    let report = report.into_inner();
+    // Nothing of it is known then, so everything would be missing.
+    if matches!(tree.value, text::Value::Map(_)) { Ok((raw, report, tree)) } else { Err(report) }
 }
 
 /// Resolves what a program wrote; places in the report are those that the program gave its words.
@@ -102,14 +110,14 @@ fn words(name: &str, text: &str, outside: &dyn Outside) -> Result<(Raw, Report, 
 /// # Errors
 /// With every problem, warnings included, when one of them is an error.
 pub fn resolve(name: &str, text: &str, raw: &Raw, outside: &impl Outside) -> Result<Loaded, Report> {
-    finish(raw, outside, Report::new(name, text), &BTreeMap::new())
+    finish(raw, outside, Report::new(name, text), BTreeMap::new())
 }
 
 fn finish(
     raw: &Raw,
     outside: &dyn Outside,
     mut report: Report,
-    paths: &BTreeMap<span::Place, String>,
+    paths: BTreeMap<span::Place, String>,
 ) -> Result<Loaded, Report> {
     let secrets =
         [raw.redis.get().map(|redis| &redis.url), raw.identity.get().map(|identity| &identity.secret)];

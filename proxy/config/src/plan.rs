@@ -6,6 +6,7 @@
 
 mod action;
 mod balance;
+mod compress;
 mod keeping;
 mod listener;
 pub mod protect;
@@ -16,10 +17,12 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
-pub use self::{action::*, balance::*, keeping::*, listener::*, protect::*, route::*, upstream::*};
+pub use self::{
+    action::*, balance::*, compress::*, keeping::*, listener::*, protect::*, route::*, upstream::*,
+};
 use crate::{
     secret::Secret,
-    span::Place,
+    span::{Place, Placed},
     template::Template,
     units::{Bytes, Quota},
 };
@@ -97,7 +100,7 @@ id!(/** Points into [`Plan::routes`]. */ RouteId);
 #[non_exhaustive]
 pub struct Admin {
     /// Address and port; the default is on loopback.
-    pub address: SocketAddr,
+    pub address: Placed<SocketAddr>,
     /// Who may ask.
     pub allow: Vec<IpNet>,
 }
@@ -126,7 +129,7 @@ pub enum ForwardedBy {
 #[non_exhaustive]
 pub struct Redis {
     /// `redis://[user:password@]host[:port][/db]`.
-    pub url: Secret,
+    pub url: Placed<Secret>,
     /// To connect.
     pub connect_timeout: Duration,
     /// For one command; a slower Redis counts as down.
@@ -161,6 +164,12 @@ pub struct Session {
     pub memory_ttl: Duration,
     /// Sessions remembered at most.
     pub memory_entries: usize,
+    /// How long Redis may be silent until what is remembered is not believed any more.
+    pub staleness: Duration,
+    /// How long who is remembered stays known while Redis does not answer.
+    pub serve_known_for: Duration,
+    /// Whether `ask` is asked about the others meanwhile, instead of refusing them.
+    pub asks_when_down: bool,
     /// Where it was written.
     pub place: Place,
 }
@@ -237,7 +246,7 @@ pub struct AccessLog {
     /// One line a request, in this form.
     pub format: AccessFormat,
     /// A file, opened anew at a reload; `None` is standard output.
-    pub path: Option<PathBuf>,
+    pub path: Option<Placed<PathBuf>>,
     /// Lines that may wait for a slow disk; further ones are dropped and counted.
     pub queue: usize,
 }

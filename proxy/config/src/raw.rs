@@ -5,6 +5,7 @@
 //! and are parsed by [`crate::resolve()`], so that a program (`weir-nginx`) can make a `Raw` as easily as an operator.
 
 pub mod balance;
+pub mod compress;
 pub mod edge;
 pub mod protect;
 pub mod route;
@@ -12,11 +13,12 @@ pub mod upstream;
 pub mod word;
 
 pub use balance::*;
+pub use compress::*;
 pub use edge::*;
 pub use protect::*;
 pub use route::*;
 pub use upstream::*;
-pub use word::{FromShort, List, Named, Short, Switch, Word};
+pub use word::{FromShort, List, Named, Short, Switch, Switched, Word};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,6 +53,8 @@ pub struct Raw {
     pub caches: Word<Named<Cache>>,
     /// What requests ask for; the most specific route decides, of equal ones the first.
     pub routes: Word<List<Route>>,
+    /// Which answers are compressed, of all routes that do not say otherwise. Default: off.
+    pub compress: Word<Short<Switch<Compress>>>,
     /// What is written down.
     pub log: Word<Log>,
     /// How the process ends.

@@ -7,7 +7,7 @@
 //! help: did you mean `address`?
 //! ```
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use crate::{secret::Secret, span::Place};
 
@@ -35,6 +35,8 @@ impl fmt::Display for Severity {
 pub struct Problem {
     /// Whether it stops loading.
     pub severity: Severity,
+    /// In which file, if not in the one that the report is about: what that includes, or was translated from.
+    pub file: Option<Arc<str>>,
     /// Where it is.
     pub place: Place,
     /// The same in words: `routes[2].cache.in`; empty when the place is not from a YAML file.
@@ -49,6 +51,12 @@ impl Problem {
     /// Says what to do about it.
     pub fn help(&mut self, help: impl Into<String>) -> &mut Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Says that it is in another file than the one that the report is about.
+    pub fn of_file(&mut self, file: impl Into<Arc<str>>) -> &mut Self {
+        self.file = Some(file.into());
         self
     }
 
@@ -71,6 +79,8 @@ pub struct Report {
     text: String,
     /// What a terminal or a CI log must not show.
     secrets: Vec<String>,
+    /// The places of the file in words.
+    paths: BTreeMap<Place, String>,
     problems: Vec<Problem>,
 }
 
@@ -92,7 +102,8 @@ impl Report {
     }
 
     fn note(&mut self, severity: Severity, place: Place, message: String) -> &mut Problem {
-        self.problems.push(Problem { severity, place, path: String::new(), message, help: None });
+        let path = path_of(&self.paths, place);
+        self.problems.push(Problem { severity, file: None, place, path, message, help: None });
         self.problems.last_mut().expect("one was pushed a line ago")
     }
 
@@ -114,6 +125,20 @@ impl Report {
         self.problems.is_empty()
     }
 
+    /// Where a problem is: `config.yaml:12:7`, or the file alone when the place is not from a file.
+    #[must_use]
+    pub fn at(&self, problem: &Problem) -> String {
+        let file = problem.file.as_deref().unwrap_or(&self.name);
+        if problem.place == Place::default() { file.to_owned() } else { format!("{file}:{}", problem.place) }
+    }
+
+    /// Only what stops loading: the answer to somebody who asked about something else than the warnings.
+    #[must_use]
+    pub fn errors(mut self) -> Self {
+        self.problems.retain(|problem| problem.severity == Severity::Error);
+        self
+    }
+
     /// Keeps a secret out of the lines that are shown.
     pub fn hide(&mut self, secret: &Secret) {
         // A word of three letters is no secret, and hiding it would riddle every line.
@@ -129,12 +154,21 @@ impl Report {
         Some(self.secrets.iter().fold(line.to_owned(), hide))
     }
 
-    /// Puts the problems in the order of the file and names their places.
-    pub(crate) fn settle(&mut self, paths: &BTreeMap<Place, String>) {
+    /// Names the places of the problems, of those to come too, and puts them in order.
+    pub(crate) fn settle(&mut self, paths: BTreeMap<Place, String>) {
         for problem in &mut self.problems {
-            problem.path = paths.get(&problem.place).cloned().unwrap_or_default();
+            problem.path = path_of(&paths, problem.place);
         }
-        self.problems.sort_by_key(|problem| problem.place);
+        self.paths = paths;
+        self.sort();
+    }
+
+    /// Puts the problems in the order of the file; those of other files follow as they were noted.
+    pub fn sort(&mut self) {
+        self.problems.sort_by_key(|problem| match problem.file {
+            None => (false, problem.place),
+            Some(_) => (true, Place::default()),
+        });
     }
 
     /// As a terminal shows it; the same without colours is [`Display`](fmt::Display).
@@ -152,11 +186,10 @@ impl Report {
             Severity::Error => paint("1;31", "error"),
             Severity::Warning => paint("1;33", "warning"),
         };
-        let from_file = problem.place != Place::default();
-        let place = if from_file { format!("{}:{}", self.name, problem.place) } else { self.name.clone() };
+        let place = self.at(problem);
         let path = if problem.path.is_empty() { String::new() } else { format!(" ({})", problem.path) };
         let mut out = format!("{}: {severity}: {}{path}\n", paint("1", &place), problem.message);
-        if let Some(line) = self.line(problem.place) {
+        if let Some(line) = self.line(problem.place).filter(|_| problem.file.is_none()) {
             let (line, before, width) = excerpt(&line, problem.place.column as usize);
             let number = problem.place.line.to_string();
             let margin = " ".repeat(number.len());
@@ -188,6 +221,12 @@ impl fmt::Debug for Report {
 }
 
 impl std::error::Error for Report {}
+
+/// The words for a place, or for what begins left of it in its line.
+fn path_of(paths: &BTreeMap<Place, String>, place: Place) -> String {
+    let nearest = paths.range(..=place).next_back().filter(|(nearest, _)| nearest.line == place.line);
+    nearest.map(|(_, path)| path.clone()).unwrap_or_default()
+}
 
 /// The part of a line around a column, safe for a terminal; how far the word starts from its left, and how wide it is.
 fn excerpt(line: &str, column: usize) -> (String, usize, usize) {

@@ -7,6 +7,7 @@ mod action;
 mod address;
 mod bandwidth;
 mod balance;
+mod compress;
 mod edge;
 mod error_page;
 mod keeping;
@@ -17,7 +18,13 @@ mod protocol;
 mod peers;
 mod route;
 
-use std::{collections::HashSet, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     Outside, defaults,
@@ -25,7 +32,7 @@ use crate::{
     raw::{self, Named, Raw, Word},
     report::Report,
     secret::Secret,
-    span::Place,
+    span::{Place, Placed},
     units::Span,
 };
 
@@ -72,6 +79,11 @@ pub(crate) fn servers(
     let whole = Raw::default();
     let mut resolver = Resolver { raw: &whole, outside: &|_: &str| None, report, names: Names::of(&whole) };
     resolver.servers(name, raw, balance, Place::default())
+}
+
+/// A path where it was written.
+fn placed_path<P: Into<PathBuf>>((path, place): (P, Place)) -> Placed<PathBuf> {
+    Placed::new(path.into(), place)
 }
 
 struct Resolver<'a> {
@@ -196,13 +208,29 @@ impl<'a> Resolver<'a> {
     }
 
     fn addresses_are_free(&mut self, plan: &Plan) {
-        let admin = plan.admin.iter().map(|admin| (admin.address, None));
-        let mut taken: Vec<SocketAddr> = Vec::new();
-        for (address, place) in admin.chain(plan.listeners.iter().map(|it| (it.address, Some(it.place)))) {
-            if let Some(place) = place.filter(|_| address.port() != 0 && taken.contains(&address)) {
-                self.report.error(place, format!("{address} is taken by another listener"));
+        let named = |what: &str, place: Place, unwritten: &str| match place.line {
+            0 => unwritten.to_owned(),
+            line => format!("{what} in line {line}"),
+        };
+        let mut taken: Vec<(SocketAddr, String)> = Vec::new();
+        if let Some(plan::Admin { address, .. }) = &plan.admin {
+            let by_default = "the admin listener, whose default it is";
+            taken.push((**address, named("the admin listener", address.place, by_default)));
+        }
+        for plan::Listener { address, place, .. } in &plan.listeners {
+            let clash = taken.iter().find(|(other, _)| {
+                let is_wild = address.ip().is_unspecified() || other.ip().is_unspecified();
+                (address.port() != 0 && address.port() == other.port())
+                    && (address.ip() == other.ip() || (is_wild && address.is_ipv4() == other.is_ipv4()))
+            });
+            if let Some((other, who)) = clash {
+                let by = if other == address { String::new() } else { format!("{other}, ") };
+                let problem = self.report.error(*place, format!("{address} is taken by {by}{who}"));
+                if other != address {
+                    problem.help("0.0.0.0 and [::] stand for every address of this machine");
+                }
             }
-            taken.push(address);
+            taken.push((*address, named("the listener", *place, "another listener")));
         }
     }
 

@@ -5,10 +5,13 @@
 //! upper case, variables of templates are lower case: the two cannot clash. A value that consists of empty variables
 //! counts as not written. Aliases work, but the tree is bounded, so that ten lines cannot become a billion.
 
+mod hint;
+
 use std::collections::{BTreeMap, HashMap};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput};
 
+use self::hint::hint;
 use crate::{report::Report, span::Place};
 
 /// Nodes of one file at most, aliases followed: far beyond any real file, far below any real memory.
@@ -105,6 +108,7 @@ impl Node {
 /// Reads one document; `None` when it is not YAML (the report says where).
 pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>, report: &mut Report) -> Option<Node> {
     let mut reader = Reader {
+        text,
         events: Parser::new_from_str(text),
         env,
         report,
@@ -116,9 +120,11 @@ pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>, report: &mut Repo
         Ok(node) => Some(node),
         Err(Stop { place, message }) => {
             let problem = reader.report.error(place, message);
-            if problem.message.contains("tab") {
-                problem.help("YAML is indented with spaces");
-            }
+            problem.help = if problem.message.contains("tab") {
+                Some("YAML is indented with spaces".to_owned())
+            } else {
+                hint(text, place)
+            };
             None
         }
     }
@@ -137,6 +143,7 @@ impl From<ScanError> for Stop {
 }
 
 struct Reader<'a> {
+    text: &'a str,
     events: Parser<'a, StrInput<'a>>,
     env: &'a dyn Fn(&str) -> Option<String>,
     report: &'a mut Report,
@@ -259,7 +266,17 @@ impl<'a> Reader<'a> {
         let (mut replaced, mut wrong) = (false, false);
         let text = substitute(text, |reference| {
             replaced = true;
-            let value = self.variable(reference, place);
+            let value = match reference {
+                Reference::Closed(reference) => {
+                    self.variable(reference, self.within(place, &format!("${{{reference}}}")))
+                }
+                Reference::Open(rest) => {
+                    let at = self.within(place, &format!("${{{rest}"));
+                    let problem = self.report.error(at, format!("`${{{rest}` is not closed"));
+                    problem.help("write `${NAME}`; `$${` stands for `${` itself");
+                    None
+                }
+            };
             wrong |= value.is_none();
             value.unwrap_or_default()
         });
@@ -268,6 +285,15 @@ impl<'a> Reader<'a> {
             (false, true) => Value::Nothing,
             (false, false) => Value::Text(text),
         }
+    }
+
+    /// Where in a value that begins at `place` something is written: further right in its line, if it is found there.
+    fn within(&self, place: Place, written: &str) -> Place {
+        let line = self.text.lines().nth(place.line.saturating_sub(1) as usize).unwrap_or_default();
+        let skipped = place.column.saturating_sub(1) as usize;
+        let start = line.char_indices().nth(skipped).map_or(line.len(), |(start, _)| start);
+        let before = line[start..].split_once(written).map_or(0, |(before, _)| before.chars().count());
+        Place { column: place.column + u32::try_from(before).unwrap_or(0), ..place }
     }
 
     /// The value of `NAME` or `NAME:-default`; a reference that has none is reported.
@@ -292,22 +318,31 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Replaces every `${NAME…}` by what `value` says for what is between the braces.
-fn substitute(text: &str, mut value: impl FnMut(&str) -> String) -> String {
+/// A reference to the environment, without `${`.
+enum Reference<'a> {
+    /// What is between the braces.
+    Closed(&'a str),
+    /// All that follows, as no brace does.
+    Open(&'a str),
+}
+
+/// Replaces every `${NAME…}` by what `value` says.
+fn substitute(text: &str, mut value: impl FnMut(Reference<'_>) -> String) -> String {
     let (mut out, mut rest) = (String::new(), text);
     while let Some((before, inner)) = next_reference(rest) {
-        let escaped = before.ends_with('$');
-        match inner.find('}').filter(|_| !escaped) {
-            Some(end) => {
-                out.push_str(before);
-                out += &value(&inner[..end]);
-                rest = &inner[end + 1..];
+        if let Some(before) = before.strip_suffix('$') {
+            out += before;
+            out += "${";
+            rest = inner;
+            continue;
+        }
+        out += before;
+        match inner.split_once('}') {
+            Some((reference, after)) => {
+                out += &value(Reference::Closed(reference));
+                rest = after;
             }
-            None => {
-                out.push_str(if escaped { &before[..before.len() - 1] } else { before });
-                out.push_str("${");
-                rest = inner;
-            }
+            None => return out + &value(Reference::Open(inner)),
         }
     }
     out + rest
@@ -378,7 +413,7 @@ mod tests {
             ("a: ${NONE:-x}/${EMPTY:-y}", "x/y"),
             ("a: $${HOST} ${client.ip}", "${HOST} ${client.ip}"),
             ("a: '$$${HOST}'", "$${HOST}"),
-            ("a: ${HOST", "${HOST"),
+            ("a: $${HOST", "${HOST"),
         ] {
             assert_eq!(value_of_a(written), Value::Text(meant.into()), "{written}");
         }
@@ -392,6 +427,13 @@ mod tests {
     fn a_variable_that_is_not_set_is_named() {
         let (_, report) = read("a: ${NONE}");
         assert!(report.problems()[0].message.contains("`NONE`"));
+    }
+
+    #[test]
+    fn a_reference_that_is_not_closed_is_no_text() {
+        let (_, report) = read("a: 1\nb: x ${HOST:80");
+        assert_eq!(report.problems()[0].place, Place { line: 2, column: 6 });
+        assert!(report.problems()[0].message.contains("`${HOST:80` is not closed"), "{report}");
     }
 
     #[test]

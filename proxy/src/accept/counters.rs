@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::bad::BadRequest;
+use super::{bad::BadRequest, handshake::NoHandshake};
 
 /// Counts of one listener since it began; all but `active` only grow.
 #[derive(Debug)]
@@ -15,13 +15,10 @@ pub struct Counters {
     pub full: Count,
     /// Accepts that failed.
     pub accept_failed: Count,
-    /// TLS handshakes that failed or took too long.
-    pub tls_failed: Count,
     /// Connections that began without a good PROXY header, or from a hop that is not trusted.
     pub hops_refused: Count,
-    /// HTTP/2 streams that the library refused before they became a request.
-    pub streams_rejected: Count,
     refused: Vec<Count>,
+    no_handshake: [Count; NoHandshake::ALL.len()],
 }
 
 impl Default for Counters {
@@ -31,10 +28,9 @@ impl Default for Counters {
             active: Count::default(),
             full: Count::default(),
             accept_failed: Count::default(),
-            tls_failed: Count::default(),
             hops_refused: Count::default(),
-            streams_rejected: Count::default(),
             refused: BadRequest::ALL.iter().map(|_| Count::default()).collect(),
+            no_handshake: Default::default(),
         }
     }
 }
@@ -43,6 +39,15 @@ impl Counters {
     /// Requests refused, by reason.
     pub fn refused(&self) -> impl Iterator<Item = (BadRequest, u64)> + '_ {
         BadRequest::ALL.iter().zip(&self.refused).map(|(bad, count)| (*bad, count.get()))
+    }
+
+    /// TLS handshakes that came to nothing, by reason.
+    pub fn no_handshake(&self) -> impl Iterator<Item = (NoHandshake, u64)> + '_ {
+        NoHandshake::ALL.into_iter().zip(self.no_handshake.iter().map(Count::get))
+    }
+
+    pub(super) fn failed_handshake(&self, reason: NoHandshake) {
+        self.no_handshake[reason as usize].add();
     }
 
     pub(super) fn refuse(&self, bad: BadRequest) {

@@ -1,17 +1,20 @@
 //! One request and its answer, in the protocol of their connection.
 //!
-//! HTTP/1 is ours ([`http1`]); of HTTP/2 a stream is Pingora's. What follows a request on its connection belongs to the
+//! [`http1`] writes and reads bytes, [`http2`] has a library for them. What follows a request on its connection belongs to the
 //! front: an exchange cannot read one byte of it, however it ends.
 
 mod http1;
+mod http2;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, Version};
-use pingora::{http::ResponseHeader, protocols::http::ServerSession};
 
-pub(super) use self::http1::{Http1, read};
+pub(super) use self::{
+    http1::{Http1, read},
+    http2::Http2,
+};
 use super::io::FrontIo;
 
 /// How long an unread request body may take to be drained so that the connection can be kept.
@@ -26,7 +29,7 @@ pub struct Exchange {
 
 enum Protocol {
     Http1(Box<Http1>),
-    Http2(Box<ServerSession>),
+    Http2(Box<Http2>),
 }
 
 /// What a client asks for, as it came.
@@ -53,16 +56,9 @@ impl Exchange {
         Self { protocol: Protocol::Http1(Box::new(exchange)), is_head: *method == Method::HEAD, version }
     }
 
-    /// Over a stream, with its head.
-    pub(super) fn http2(session: ServerSession) -> (Self, Head) {
-        let request = session.req_header();
-        let head = Head {
-            method: request.method.clone(),
-            target: Bytes::copy_from_slice(request.raw_path()),
-            headers: request.headers.clone(),
-        };
+    pub(super) fn http2(exchange: Http2, head: &Head) -> Self {
         let is_head = head.method == Method::HEAD;
-        (Self { protocol: Protocol::Http2(Box::new(session)), is_head, version: Version::HTTP_2 }, head)
+        Self { protocol: Protocol::Http2(Box::new(exchange)), is_head, version: Version::HTTP_2 }
     }
 
     /// Whether an answer may have no body.
@@ -74,7 +70,10 @@ impl Exchange {
     /// Whether a success would open a tunnel.
     #[must_use]
     pub fn is_connect(&self) -> bool {
-        matches!(&self.protocol, Protocol::Http1(exchange) if exchange.is_connect())
+        match &self.protocol {
+            Protocol::Http1(exchange) => exchange.is_connect(),
+            Protocol::Http2(exchange) => exchange.is_connect(),
+        }
     }
 
     /// What the client speaks.
@@ -87,21 +86,21 @@ impl Exchange {
     pub fn has_body(&mut self) -> bool {
         match &mut self.protocol {
             Protocol::Http1(exchange) => exchange.has_body(),
-            Protocol::Http2(session) => !session.is_body_empty(),
+            Protocol::Http2(exchange) => exchange.has_body(),
         }
     }
 
     /// The next piece of the request's body, or of a tunnel; `None` at its end. May be dropped and called again.
     ///
-    /// Of HTTP/1 a client that waits for `100 Continue` gets it here, and the clocks are the listener's; HTTP/2 has
-    /// neither, and may bring an empty piece.
+    /// A client that waits for `100 Continue` gets it here. Of HTTP/1 the clocks are the listener's; HTTP/2 has none, and may
+    /// bring an empty piece.
     ///
     /// # Errors
     /// [`Gone`].
     pub async fn body(&mut self) -> Result<Option<Bytes>, Gone> {
         match &mut self.protocol {
             Protocol::Http1(exchange) => exchange.body().await,
-            Protocol::Http2(session) => session.read_request_body().await.map_err(|_| Gone),
+            Protocol::Http2(exchange) => exchange.body().await,
         }
     }
 
@@ -109,18 +108,14 @@ impl Exchange {
     pub async fn left(&mut self) {
         match &mut self.protocol {
             Protocol::Http1(exchange) => exchange.left().await,
-            Protocol::Http2(session) => {
-                if session.read_body_or_idle(true).await.is_ok() {
-                    std::future::pending::<()>().await;
-                }
-            }
+            Protocol::Http2(exchange) => exchange.left().await,
         }
     }
 
     /// Bounds how long a client may not take what we write. HTTP/1 has the listener's bound already.
     pub fn set_write_timeout(&mut self, timeout: Duration) {
-        if let Protocol::Http2(session) = &mut self.protocol {
-            session.set_write_timeout(Some(timeout));
+        if let Protocol::Http2(exchange) = &mut self.protocol {
+            exchange.set_write_timeout(timeout);
         }
     }
 
@@ -133,9 +128,7 @@ impl Exchange {
             // HTTP/1.0 knows none.
             Protocol::Http1(_) if self.version == Version::HTTP_10 => Ok(()),
             Protocol::Http1(exchange) => exchange.interim(status, &fields).await,
-            Protocol::Http2(session) => {
-                session.write_response_header(pingoras(status, fields)).await.map_err(|_| Gone)
-            }
+            Protocol::Http2(exchange) => exchange.interim(status, fields),
         }
     }
 
@@ -148,12 +141,7 @@ impl Exchange {
     pub async fn head(&mut self, status: StatusCode, fields: HeaderMap, end: bool) -> Result<(), Gone> {
         match &mut self.protocol {
             Protocol::Http1(exchange) => exchange.head(status, fields, end).await,
-            Protocol::Http2(session) => match &mut **session {
-                // HTTP/2 says the end with the head itself; a later empty DATA frame would cost a packet.
-                ServerSession::H2(session) => session.write_response_header(pingoras(status, fields), end),
-                session => session.write_response_header(pingoras(status, fields)).await,
-            }
-            .map_err(|_| Gone),
+            Protocol::Http2(exchange) => exchange.head(status, fields, end),
         }
     }
 
@@ -167,7 +155,7 @@ impl Exchange {
         }
         match &mut self.protocol {
             Protocol::Http1(exchange) => exchange.write(piece).await,
-            Protocol::Http2(session) => session.write_response_body(piece, false).await.map_err(|_| Gone),
+            Protocol::Http2(exchange) => exchange.write(piece).await,
         }
     }
 
@@ -193,7 +181,7 @@ impl Exchange {
                 exchange.trailers(&trailers);
                 Ok(())
             }
-            Protocol::Http2(session) => session.write_response_trailers(trailers).await.map_err(|_| Gone),
+            Protocol::Http2(exchange) => exchange.trailers(trailers),
         }
     }
 
@@ -209,9 +197,7 @@ impl Exchange {
     pub fn has_answered(&self) -> bool {
         match &self.protocol {
             Protocol::Http1(exchange) => exchange.has_answered(),
-            Protocol::Http2(session) => {
-                session.response_written().is_some_and(|head| !head.status.is_informational())
-            }
+            Protocol::Http2(exchange) => exchange.has_answered(),
         }
     }
 
@@ -219,7 +205,7 @@ impl Exchange {
     pub async fn abort(self) {
         match self.protocol {
             Protocol::Http1(exchange) => exchange.abort().await,
-            Protocol::Http2(mut session) => Box::pin(async move { session.shutdown().await }).await,
+            Protocol::Http2(exchange) => exchange.abort(),
         }
     }
 
@@ -227,21 +213,11 @@ impl Exchange {
     pub async fn finish(self) -> Option<Reusable> {
         match self.protocol {
             Protocol::Http1(exchange) => exchange.finish().await.map(Reusable),
-            // In a box: a request over HTTP/1 would carry the room for it, and copy it.
-            Protocol::Http2(mut session) => {
-                Box::pin(async move {
-                    session.set_total_drain_timeout(Some(DRAIN));
-                    let _ = session.finish().await;
-                    None
-                })
-                .await
+            Protocol::Http2(exchange) => {
+                // In a box: a request over HTTP/1 would carry the room for it, and copy it.
+                Box::pin(exchange.finish()).await;
+                None
             }
         }
     }
-}
-
-fn pingoras(status: StatusCode, fields: HeaderMap) -> Box<ResponseHeader> {
-    let (mut parts, ()) = http::Response::new(()).into_parts();
-    (parts.status, parts.headers) = (status, fields);
-    Box::new(ResponseHeader::from(parts))
 }

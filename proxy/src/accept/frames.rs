@@ -3,8 +3,8 @@
 //! It sees frame headers only (RFC 9113 §4.1), keeps no bytes and changes none:
 //! - a header block that has begun and not ended (or a frame cut in the middle of its header) is *unfinished*; the
 //!   connection may stay so only for `header_timeout`, as a slow HTTP/1 head may.
-//! - RST_STREAM, PING, SETTINGS, PRIORITY and empty DATA frames cost us work and the client nothing; each kind draws on a
-//!   bucket that refills slowly (CVE-2023-44487 and its relatives).
+//! - RST_STREAM, and PING, SETTINGS, PRIORITY, empty DATA and whatever else carries nothing for us, cost us work and the
+//!   client nothing; they draw on two buckets that refill slowly (CVE-2023-44487 and its relatives).
 //!
 //! WINDOW_UPDATE is left out: a fast download needs many. CONTINUATION is bounded by the library, through the head's size.
 
@@ -98,11 +98,11 @@ impl Frames {
             0x1 | 0x9 => self.in_block = !end_headers,
             // RST_STREAM
             0x3 => self.resets.draw(&RESETS, now)?,
-            // PRIORITY, SETTINGS, PING
-            0x2 | 0x4 | 0x6 => self.idle.draw(&IDLE_FRAMES, now)?,
-            // DATA that is empty and does not end its stream
-            0x0 if self.payload_left == 0 && flags & 0x1 == 0 => self.idle.draw(&IDLE_FRAMES, now)?,
-            _ => {}
+            // DATA without an end, and with nothing but the length of its padding at most; WINDOW_UPDATE.
+            0x0 if flags & 0x1 != 0 || self.payload_left > u32::from(flags & 0x8 != 0) => {}
+            0x8 => {}
+            // Empty DATA, PRIORITY, SETTINGS, PUSH_PROMISE, PING, GOAWAY, and what nobody has defined yet.
+            _ => self.idle.draw(&IDLE_FRAMES, now)?,
         }
         Ok(())
     }
@@ -171,8 +171,11 @@ mod tests {
         assert_eq!(frames.see(&flood, now), Err(Flood));
         let mut frames = after_preface(now);
         assert_eq!(frames.see(&frame(6, 0, 8).repeat(1001), now), Err(Flood));
-        let mut frames = after_preface(now);
-        assert_eq!(frames.see(&frame(0, 0, 0).repeat(1001), now), Err(Flood));
+        // Empty DATA, padded or not; GOAWAY; a kind that nobody has defined.
+        for idle in [frame(0, 0, 0), frame(0, 8, 1), frame(7, 0, 8), frame(0xbb, 0, 1)] {
+            let mut frames = after_preface(now);
+            assert_eq!(frames.see(&idle.repeat(1001), now), Err(Flood));
+        }
     }
 
     #[test]

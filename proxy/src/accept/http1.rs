@@ -11,12 +11,11 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http::Version;
-use pingora::server::ShutdownWatch;
 use tokio::{io::AsyncWriteExt, time::timeout_at};
 use weir_config::plan::Bounds;
 
 use super::{
-    Arrival, Connection, Express, Service,
+    Arrival, Connection, Express, Service, Stop,
     bad::BadRequest,
     exchange::{self, Exchange, Http1, Reusable},
     head::{self, Framing, Head, Progress},
@@ -33,10 +32,7 @@ const TOGETHER: usize = 16 << 10;
 const LINE_SHOWN: usize = 512;
 
 /// What a connection turned out to bring.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "taken apart where it is made: a box would be one more allocation"
-)]
+#[allow(clippy::large_enum_variant, reason = "it lives for one step, and a box would cost each request one")]
 enum Came {
     /// A request that may be served: what the front made of its head, and the head.
     Request(Head, exchange::Head),
@@ -53,7 +49,7 @@ pub(super) async fn serve<S: Service>(
     mut io: Box<FrontIo>,
     connection: Arc<Connection>,
     listener: Arc<Listener<S>>,
-    stop: ShutdownWatch,
+    stop: Stop,
 ) {
     let service = &*listener.service;
     let mut idle = Idle::new(stop.clone());
@@ -224,7 +220,7 @@ async fn refuse<S: Service>(
     listener: &Listener<S>,
     bad: BadRequest,
     started: Instant,
-    stop: ShutdownWatch,
+    stop: Stop,
 ) {
     connection.count();
     listener.counters.refuse(bad);

@@ -11,37 +11,34 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{Method, Version};
-use pingora::{
-    protocols::{
-        Digest, Stream,
-        http::{
-            ServerSession,
-            v2::server::{H2Accept, H2Options, HttpSession, default_h2_options, handshake},
-        },
-    },
-    server::ShutdownWatch,
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream,
+    server::{Builder, SendResponse},
 };
+use http::{Request, Version};
 use tokio::sync::Notify;
 use weir_config::plan::Bounds;
 
 use super::{
-    Arrival, Connection, Service,
-    exchange::Exchange,
+    Arrival, Connection, Service, Stop,
+    bad::BadRequest,
+    exchange::{Exchange, Head, Http2},
     io::FrontIo,
     listener::{Listener, within},
     stream,
 };
 
-/// Streams that the library refused as malformed before the connection is dropped; an honest client sends none.
-const REJECTED_MOST: usize = 32;
+/// Requests that break a rule before the connection is dropped, as it would be after the first in HTTP/1; an honest client
+/// sends none.
+const REFUSED_MOST: usize = 32;
 /// After GOAWAY and the last stream: for the client to say that it has understood.
 const FAREWELL: Duration = Duration::from_millis(500);
 /// Answer bytes buffered for a stream whose client reads slowly.
 const SEND_BUFFER: usize = 256 << 10;
 
-fn options(bounds: &Bounds) -> H2Options {
-    let mut options = default_h2_options();
+fn options(bounds: &Bounds) -> Builder {
+    let mut options = Builder::new();
     options
         .max_concurrent_streams(bounds.http2_streams)
         // Counted with 32 bytes a field (RFC 9113 §6.5.2), which the plan's bound on the wire form does not.
@@ -64,24 +61,18 @@ pub(super) async fn serve<S: Service>(
     mut io: Box<FrontIo>,
     connection: Arc<Connection>,
     listener: Arc<Listener<S>>,
-    mut stop: ShutdownWatch,
+    mut stop: Stop,
 ) {
     let bounds = listener.bounds();
     io.begin_frames();
-    let io: Stream = io;
-    let digest = Arc::new(Digest {
-        ssl_digest: io.get_ssl_digest(),
-        timing_digest: io.get_timing_digest(),
-        proxy_digest: None,
-        socket_digest: io.get_socket_digest(),
-    });
-    let opening = handshake(io, Some(options(&bounds)));
+    let options = options(&bounds);
+    let opening = options.handshake::<_, Bytes>(io);
     let Some(Ok(mut streams)) = within(bounds.header_timeout, &mut stop, opening).await else {
         return;
     };
     let active = Arc::new(Active::default());
     let mut is_leaving = false;
-    let mut rejected = 0;
+    let mut refused = 0;
     loop {
         let patience = if is_leaving { FAREWELL } else { bounds.idle_timeout };
         let idle = async {
@@ -95,7 +86,7 @@ pub(super) async fn serve<S: Service>(
                 streams.graceful_shutdown();
                 continue;
             }
-            accepted = HttpSession::from_h2_conn(&mut streams, digest.clone()) => accepted,
+            accepted = streams.accept() => accepted,
             () = idle => {
                 if is_leaving {
                     break;
@@ -105,65 +96,63 @@ pub(super) async fn serve<S: Service>(
                 continue;
             }
         };
-        let session = match accepted {
-            Ok(Some(H2Accept::Session(session))) => session,
-            Ok(Some(H2Accept::Rejected)) => {
-                listener.counters.streams_rejected.add();
-                rejected += 1;
-                if rejected > REJECTED_MOST {
-                    break;
-                }
-                continue;
-            }
-            Ok(None) | Err(_) => break,
-        };
+        let Some(Ok((request, answer))) = accepted else { break };
         let count = connection.count();
         let limit = bounds.requests_per_connection;
         if limit > 0 && count >= limit && !is_leaving {
             is_leaving = true;
             streams.graceful_shutdown();
         }
+        let stream = Stream::new(request, answer, &listener.bounds());
+        if let Some(bad) = stream.refused {
+            listener.counters.refuse(bad);
+            refused += 1;
+        }
         let guard = active.enter();
         let (connection, listener, stop) = (connection.clone(), listener.clone(), stop.clone());
         tokio::spawn(async move {
-            one(session, connection, &listener, stop).await;
+            stream.serve(connection, &listener, stop).await;
             drop(guard);
         });
+        if refused > REFUSED_MOST {
+            streams.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        }
     }
     // Dropping the connection fails what still runs; waiting for its end keeps the count of connections honest.
     drop(streams);
     active.wait_for_none().await;
 }
 
-/// Serves one stream.
-async fn one<S: Service>(
-    mut session: HttpSession,
-    connection: Arc<Connection>,
-    listener: &Listener<S>,
-    stop: ShutdownWatch,
-) {
-    let bounds = listener.bounds();
-    let refused = stream::check(session.req_header_mut(), &bounds).err();
-    if let Some(bad) = refused {
-        listener.counters.refuse(bad);
-        // Pingora answers CONNECT before any hook could; the refusal is ours to word.
-        if session.req_header().method == Method::CONNECT {
-            session.req_header_mut().set_method(Method::GET);
-        }
+/// One request.
+struct Stream {
+    head: Head,
+    exchange: Http2,
+    refused: Option<BadRequest>,
+}
+
+impl Stream {
+    fn new(request: Request<RecvStream>, answer: SendResponse<Bytes>, bounds: &Bounds) -> Self {
+        let (mut head, body) = request.into_parts();
+        let checked = stream::check(&mut head, bounds);
+        let exchange = Http2::new(body, answer, &head.method, checked == Ok(true));
+        Self { head: stream::head(head), exchange, refused: checked.err() }
     }
-    let arrival = Arrival {
-        connection,
-        started: Instant::now(),
-        wall: SystemTime::now(),
-        version: Version::HTTP_2,
-        refused,
-        last: false,
-        fault: Arc::default(),
-        stop: stop.clone(),
-    };
-    let (exchange, asked) = Exchange::http2(ServerSession::new_http2(session));
-    let begun = listener.service.begin(asked, Arc::new(arrival));
-    listener.service.serve(exchange, begun).await;
+
+    async fn serve<S: Service>(self, connection: Arc<Connection>, listener: &Listener<S>, stop: Stop) {
+        let arrival = Arrival {
+            connection,
+            started: Instant::now(),
+            wall: SystemTime::now(),
+            version: Version::HTTP_2,
+            refused: self.refused,
+            last: false,
+            fault: Arc::default(),
+            stop,
+        };
+        let exchange = Exchange::http2(self.exchange, &self.head);
+        let begun = listener.service.begin(self.head, Arc::new(arrival));
+        listener.service.serve(exchange, begun).await;
+    }
 }
 
 /// The streams being served.

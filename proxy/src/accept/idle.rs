@@ -12,14 +12,13 @@ use std::{
     time::Duration,
 };
 
-use pingora::server::ShutdownWatch;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::listener::LAST_LOOK;
+use super::{Stop, listener::LAST_LOOK};
 
 /// What a connection waits with.
 pub(super) struct Idle {
-    stop: ShutdownWatch,
+    stop: Stop,
     armed: Option<Armed>,
 }
 
@@ -39,7 +38,7 @@ enum Ended {
 
 impl Idle {
     /// Until `stop` says true, or nobody can say it any more.
-    pub(super) fn new(stop: ShutdownWatch) -> Self {
+    pub(super) fn new(stop: Stop) -> Self {
         Self { stop, armed: None }
     }
 

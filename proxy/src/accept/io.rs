@@ -7,7 +7,6 @@
 //!
 //! No buffer lives while the connection is idle.
 
-mod pingora;
 mod raw;
 
 use std::{
@@ -83,13 +82,11 @@ pub(super) struct FrontIo {
     bounds: Arc<Bounds>,
     /// Our place among the listener's connections, held for the linger too.
     place: Place,
-    digests: pingora::Digests,
 }
 
 impl FrontIo {
     pub(super) fn new(raw: Raw, bounds: Arc<Bounds>, place: Place) -> Self {
         Self {
-            digests: pingora::Digests::of(&raw),
             raw,
             ahead: BytesMut::new(),
             unsent: BytesMut::new(),

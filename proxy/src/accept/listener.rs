@@ -18,7 +18,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use pingora::server::ShutdownWatch;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -28,8 +27,9 @@ use tokio::{
 use weir_config::plan::Bounds;
 
 use super::{
-    Connection, Service, TlsInfo,
+    Connection, Service, Stop, TlsInfo,
     counters::Counters,
+    handshake::NoHandshake,
     http1, http2,
     io::{FrontIo, Raw},
     proxy_protocol,
@@ -91,23 +91,35 @@ pub struct BindError {
 /// Errors: [`BindError`] with the address.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     let open = || {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&SockAddr::from(address))?;
+        let socket = bound(address)?;
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
     };
     open().map_err(|source| BindError { address, source })
 }
 
+/// Whether [`bind`] could open this socket; nobody can connect meanwhile.
+///
+/// Errors: [`BindError`] with the address.
+pub fn try_bind(address: SocketAddr) -> Result<(), BindError> {
+    bound(address).map(drop).map_err(|source| BindError { address, source })
+}
+
+fn bound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    Ok(socket)
+}
+
 /// Accepts on `socket` until `stop` says true, and returns when the last connection is done.
 ///
 /// The caller bounds the end by dropping the future, which leaves the remaining connections to their tasks.
-pub async fn serve<S: Service>(listener: Arc<Listener<S>>, socket: TcpListener, stop: ShutdownWatch) {
+pub async fn serve<S: Service>(listener: Arc<Listener<S>>, socket: TcpListener, stop: Stop) {
     let (alive, mut all_done) = mpsc::channel(1);
     let room = Arc::new(Room::default());
     let begin = |accepted| {
@@ -172,7 +184,7 @@ async fn connection<S: Service>(
     listener: Arc<Listener<S>>,
     (mut tcp, mut peer): (TcpStream, SocketAddr),
     place: Place,
-    mut stop: ShutdownWatch,
+    mut stop: Stop,
 ) {
     let opened = Instant::now();
     let Ok(mut local) = tcp.local_addr() else { return };
@@ -195,9 +207,16 @@ async fn connection<S: Service>(
         None => (Raw::Tcp(tcp), None, false),
         Some(tls) => {
             let handshake = Box::pin(tls.accept(tcp));
-            let Some(Ok(stream)) = within(settings.bounds.header_timeout, &mut stop, handshake).await else {
-                listener.counters.tls_failed.add();
-                return;
+            let stream = match within(settings.bounds.header_timeout, &mut stop, handshake).await {
+                Some(Ok(stream)) => stream,
+                failed => {
+                    let problem = failed.and_then(Result::err);
+                    let reason = problem.as_ref().map_or(NoHandshake::Timeout, NoHandshake::from);
+                    listener.counters.failed_handshake(reason);
+                    let problem = problem.as_ref().map(tracing::field::display);
+                    tracing::debug!(listener = %listener.address, %peer, reason = reason.word(), problem, "no TLS handshake");
+                    return;
+                }
             };
             let session = stream.get_ref().1;
             let info = TlsInfo {
@@ -220,7 +239,7 @@ async fn connection<S: Service>(
 /// Waits for a client that has asked for nothing yet: so long, and hardly longer when we stop.
 pub(super) async fn within<T>(
     patience: Duration,
-    stop: &mut ShutdownWatch,
+    stop: &mut Stop,
     came: impl Future<Output = T>,
 ) -> Option<T> {
     let mut came = pin!(timeout(patience, came));

@@ -1,14 +1,15 @@
 //! What the head of an HTTP/2 request may be: the rules of [`super::head`], and those of RFC 9113 §8.
 //!
-//! The library has decoded the head, and Pingora has compared Host with :authority and looked for line ends in :path. What
-//! passes here says the same in HTTP/1 as it does in HTTP/2.
+//! The library has decoded the head, and knows its pseudo-fields to be there and of one kind each. What passes here says
+//! the same in HTTP/1 as it does in HTTP/2.
 
-use http::{HeaderValue, Method, header};
-use pingora::http::RequestHeader;
+use bytes::Bytes;
+use http::{HeaderValue, Method, header, request::Parts};
 use weir_config::plan::Bounds;
 
 use super::{
     bad::BadRequest,
+    exchange::Head,
     head::fields::{is_lookalike, length},
     target::{self, Target},
 };
@@ -16,31 +17,47 @@ use super::{
 /// Fields of a connection, which HTTP/2 has none of (RFC 9113 §8.2.2).
 const FORBIDDEN: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
-/// Checks a head, and brings it into its ordinary form: one Host, one Cookie, no Expect.
-pub(super) fn check(head: &mut RequestHeader, bounds: &Bounds) -> Result<(), BadRequest> {
+/// What the client asks for: path and query, or of CONNECT host and port.
+fn asked(head: &Parts) -> &str {
     match head.method {
-        Method::CONNECT => return Err(BadRequest::ConnectRefused),
-        Method::TRACE => return Err(BadRequest::TraceRefused),
-        _ => {}
+        Method::CONNECT => head.uri.authority().map_or("", |authority| authority.as_str()),
+        _ => head.uri.path_and_query().map_or("/", |target| target.as_str()),
     }
-    if !matches!(head.uri.scheme_str(), Some("http" | "https")) {
+}
+
+/// The head as both protocols have it; of a refused one it is only shown.
+pub(super) fn head(head: Parts) -> Head {
+    let target = Bytes::copy_from_slice(asked(&head).as_bytes());
+    Head { method: head.method, target, headers: head.headers }
+}
+
+/// Checks a head, and brings it into its ordinary form: one Host, one Cookie, no Expect. Says whether the client waits for a
+/// 100 before it sends the body.
+pub(super) fn check(head: &mut Parts, bounds: &Bounds) -> Result<bool, BadRequest> {
+    if head.method == Method::TRACE {
+        return Err(BadRequest::TraceRefused);
+    }
+    let is_connect = head.method == Method::CONNECT;
+    if !is_connect && !matches!(head.uri.scheme_str(), Some("http" | "https")) {
         return Err(BadRequest::BadTarget);
     }
-    let path = head.raw_path();
-    if path.len() > bounds.uri_bytes.len() {
+    let target = asked(head).as_bytes();
+    if target.len() > bounds.uri_bytes.len() {
         return Err(BadRequest::UriTooLong);
     }
-    if matches!(target::target(head.method.as_str().as_bytes(), path)?, Target::Absolute { .. }) {
+    if matches!(target::target(head.method.as_str().as_bytes(), target)?, Target::Absolute { .. }) {
         return Err(BadRequest::BadTarget);
+    }
+    if is_connect && head.headers.contains_key(header::CONTENT_LENGTH) {
+        return Err(BadRequest::ForbiddenField);
     }
     fields(head, bounds)?;
     host(head)?;
-    // The front's library has no way to send a 100; without the field nobody waits for one.
-    head.remove_header(&header::EXPECT);
-    join_cookies(head)
+    join_cookies(head)?;
+    Ok(head.headers.remove(header::EXPECT).is_some())
 }
 
-fn fields(head: &RequestHeader, bounds: &Bounds) -> Result<(), BadRequest> {
+fn fields(head: &Parts, bounds: &Bounds) -> Result<(), BadRequest> {
     if head.headers.len() > bounds.head_fields {
         return Err(BadRequest::TooManyFields);
     }
@@ -73,7 +90,7 @@ fn fields(head: &RequestHeader, bounds: &Bounds) -> Result<(), BadRequest> {
 }
 
 /// One Host, which is the authority when there is one.
-fn host(head: &mut RequestHeader) -> Result<(), BadRequest> {
+fn host(head: &mut Parts) -> Result<(), BadRequest> {
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let named = hosts.next();
     if hosts.next().is_some() {
@@ -88,18 +105,23 @@ fn host(head: &mut RequestHeader) -> Result<(), BadRequest> {
     match named {
         Some(named) if named.is_same(&wanted, port) => Ok(()),
         Some(_) => Err(BadRequest::HostMismatch),
-        None => head.insert_header(header::HOST, authority).map_err(|_| BadRequest::BadHost),
+        None => {
+            let host = HeaderValue::try_from(authority).map_err(|_| BadRequest::BadHost)?;
+            head.headers.insert(header::HOST, host);
+            Ok(())
+        }
     }
 }
 
 /// Crumbs as the one field that HTTP/1 has (RFC 9113 §8.2.3).
-fn join_cookies(head: &mut RequestHeader) -> Result<(), BadRequest> {
+fn join_cookies(head: &mut Parts) -> Result<(), BadRequest> {
     let crumbs: Vec<_> = head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if crumbs.len() < 2 {
         return Ok(());
     }
     let joined = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).map_err(|_| BadRequest::BadFieldValue)?;
-    head.insert_header(header::COOKIE, joined).map_err(|_| BadRequest::BadFieldValue)
+    head.headers.insert(header::COOKIE, joined);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -107,19 +129,19 @@ fn join_cookies(head: &mut RequestHeader) -> Result<(), BadRequest> {
 mod tests {
     use super::*;
 
-    fn head(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
+    fn head(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Parts {
         let request =
             fields.iter().fold(http::Request::builder().method(method).uri(uri), |request, (name, value)| {
                 request.header(*name, *value)
             });
-        request.body(()).unwrap().into_parts().0.into()
+        request.body(()).unwrap().into_parts().0
     }
 
-    fn checked(uri: &str, fields: &[(&'static str, &str)]) -> Result<RequestHeader, BadRequest> {
+    fn checked(uri: &str, fields: &[(&'static str, &str)]) -> Result<Parts, BadRequest> {
         let mut head = head("GET", uri, fields);
         let mut bounds = Bounds::default();
         bounds.body_bytes = weir_config::units::Bytes::new(1 << 20);
-        check(&mut head, &bounds).map(|()| head)
+        check(&mut head, &bounds).map(|_| head)
     }
 
     #[test]

@@ -3,17 +3,12 @@
 //! The names come from the certificates themselves (their subject alternative names). A client that asks for no name, or for one
 //! that no certificate has, gets the first certificate, as with nginx.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -21,21 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use weir_config::plan;
 
-/// A certificate or key that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{file}: {problem}", file = file.display())]
-pub struct TlsError {
-    /// The file to look at.
-    pub file: PathBuf,
-    /// What is wrong with it.
-    pub problem: String,
-}
-
-impl TlsError {
-    fn new(file: &Path, problem: impl Into<String>) -> Self {
-        Self { file: file.to_owned(), problem: problem.into() }
-    }
-}
+use crate::pem::{self, BadFile, Expiry};
 
 /// The certificates of a listener by name, read and checked.
 #[derive(Debug)]
@@ -44,16 +25,25 @@ pub struct Certificates {
     exact: HashMap<String, Arc<CertifiedKey>>,
     /// `*.example.org` under `example.org`.
     wildcard: HashMap<String, Arc<CertifiedKey>>,
+    expiries: Vec<Expiry>,
 }
 
 impl Certificates {
     /// Reads chains and keys, given as pairs of PEM files, leaf first; the first pair that has a name wins it.
     ///
-    /// Errors: [`TlsError`] naming the file: unreadable, no PEM of the kind, a key that does not belong to the certificate.
-    pub fn read<'a>(files: impl IntoIterator<Item = (&'a Path, &'a Path)>) -> Result<Self, TlsError> {
+    /// Errors: every [`BadFile`]: unreadable, no PEM of the kind, a key that does not belong to the certificate.
+    pub fn read<'a>(files: impl IntoIterator<Item = (&'a Path, &'a Path)>) -> Result<Self, Vec<BadFile>> {
         let (mut exact, mut wildcard, mut first) = (HashMap::new(), HashMap::new(), None);
+        let (mut expiries, mut bad) = (Vec::new(), Vec::new());
         for (chain, key) in files {
-            let (pair, names) = read_pair(chain, key)?;
+            let (pair, names, expiry) = match read_pair(chain, key) {
+                Ok(read) => read,
+                Err(problems) => {
+                    bad.extend(problems);
+                    continue;
+                }
+            };
+            expiries.extend(expiry);
             first.get_or_insert_with(|| pair.clone());
             for name in names {
                 match name.strip_prefix("*.") {
@@ -62,13 +52,22 @@ impl Certificates {
                 };
             }
         }
-        let first = first.ok_or_else(|| TlsError::new(Path::new(""), "no certificate is given"))?;
-        Ok(Self { first, exact, wildcard })
+        match first {
+            Some(first) if bad.is_empty() => Ok(Self { first, exact, wildcard, expiries }),
+            None if bad.is_empty() => Err(vec![BadFile::new(Path::new(""), "no certificate is given")]),
+            _ => Err(bad),
+        }
     }
 
     /// Reads the certificates of a plan. Errors: as [`Certificates::read`].
-    pub fn of(tls: &plan::Tls) -> Result<Self, TlsError> {
+    pub fn of(tls: &plan::Tls) -> Result<Self, Vec<BadFile>> {
         Self::read(tls.certificates.iter().map(|pair| (pair.chain.as_path(), pair.key.as_path())))
+    }
+
+    /// How long each of them is good for.
+    #[must_use]
+    pub fn expiries(&self) -> &[Expiry] {
+        &self.expiries
     }
 
     fn choose(&self, name: Option<&str>) -> &Arc<CertifiedKey> {
@@ -82,25 +81,17 @@ impl Certificates {
     }
 }
 
-fn read_pair(chain_file: &Path, key_file: &Path) -> Result<(Arc<CertifiedKey>, Vec<String>), TlsError> {
-    let chain = CertificateDer::pem_file_iter(chain_file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| TlsError::new(chain_file, format!("cannot be read as PEM certificates: {error}")))?;
-    let leaf = chain.first().ok_or_else(|| TlsError::new(chain_file, "has no certificate"))?;
-    let names = webpki::EndEntityCert::try_from(leaf)
-        .map_err(|error| TlsError::new(chain_file, format!("is not a usable server certificate: {error}")))?
-        .valid_dns_names()
-        .map(str::to_ascii_lowercase)
-        .collect();
-    let key = PrivateKeyDer::from_pem_file(key_file)
-        .map_err(|error| TlsError::new(key_file, format!("cannot be read as a PEM key: {error}")))?;
-    let pair = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => {
-            TlsError::new(key_file, format!("is not the key of {}", chain_file.display()))
-        }
-        error => TlsError::new(key_file, format!("is not a usable key: {error}")),
-    })?;
-    Ok((Arc::new(pair), names))
+type Read = (Arc<CertifiedKey>, Vec<String>, Option<Expiry>);
+
+fn read_pair(chain_file: &Path, key_file: &Path) -> Result<Read, Vec<BadFile>> {
+    let pair = pem::pair(chain_file, key_file)?;
+    let unusable = |error: &dyn std::fmt::Display| {
+        vec![BadFile::new(chain_file, format!("is not a usable server certificate: {error}"))]
+    };
+    let leaf = pair.certified.end_entity_cert().map_err(|error| unusable(&error))?;
+    let leaf = webpki::EndEntityCert::try_from(leaf).map_err(|error| unusable(&error))?;
+    let names = leaf.valid_dns_names().map(str::to_ascii_lowercase).collect();
+    Ok((Arc::new(pair.certified), names, pair.expiry))
 }
 
 fn provider() -> CryptoProvider {
@@ -155,6 +146,8 @@ impl ResolvesServerCert for Resolver {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     struct Pair {
@@ -200,7 +193,8 @@ mod tests {
     #[test]
     fn a_problem_names_its_file() {
         let (one, other) = (pair(&["a.test"]), pair(&["a.test"]));
-        let problem = |chain: &Path, key: &Path| Certificates::read([(chain, key)]).unwrap_err().to_string();
+        let problem =
+            |chain: &Path, key: &Path| Certificates::read([(chain, key)]).unwrap_err()[0].to_string();
         let swapped = problem(&one.chain, &other.key);
         assert!(
             swapped.starts_with(other.key.to_str().unwrap()) && swapped.contains("is not the key of"),
@@ -210,7 +204,7 @@ mod tests {
         assert!(problem(&one.chain, &one.chain).contains("cannot be read as a PEM key"));
         assert!(problem(Path::new("/nowhere/x.pem"), &one.key).starts_with("/nowhere/x.pem: "));
         std::fs::write(&one.chain, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-        assert!(problem(&one.chain, &one.key).contains("not a usable server certificate"));
+        assert!(problem(&one.chain, &one.key).contains("is not a usable certificate"));
         assert!(Certificates::read([]).is_err());
     }
 }

@@ -18,8 +18,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Body;
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{json, read, refused, upstreams::is_cross_site};
 use crate::{
@@ -33,44 +32,64 @@ const BODY_BYTES: usize = 256 << 10;
 /// Each of them looks at every entry.
 const MOST_COUNTED: usize = 32;
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+/// What is asked for.
+#[derive(Debug, Default)]
 struct Wish {
-    key: OneOrMany,
-    url: OneOrMany,
-    prefix: OneOrMany,
-    tag: OneOrMany,
+    key: Vec<String>,
+    url: Vec<String>,
+    prefix: Vec<String>,
+    tag: Vec<String>,
     all: Option<All>,
     soft: bool,
     count: bool,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug)]
 enum All {
-    Every(bool),
+    Every,
     Of(String),
 }
 
-impl Default for OneOrMany {
-    fn default() -> Self {
-        Self::Many(Vec::new())
-    }
-}
-
-impl OneOrMany {
-    fn all(&self) -> &[String] {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Many(many) => many,
+impl Wish {
+    /// Reads the body; an error says of the key what it takes.
+    fn read(body: &[u8]) -> Result<Self, String> {
+        let body = serde_json::from_slice(body).map_err(|problem| format!("this is not JSON: {problem}"))?;
+        let Value::Object(keys) = body else {
+            return Err(r#"an object should stand here: {"tag": "news"}"#.to_owned());
+        };
+        let mut wish = Self::default();
+        for (key, value) in &keys {
+            let wrong = |takes: &str| format!("`{key}` takes {takes}, not {value}");
+            let text = |value: &Value| {
+                let text = value.as_str().map(str::to_owned);
+                text.ok_or_else(|| wrong("a text or a list of texts"))
+            };
+            let texts = || match value {
+                Value::Array(items) => items.iter().map(text).collect(),
+                one => Ok(vec![text(one)?]),
+            };
+            let switch = || value.as_bool().ok_or_else(|| wrong("true or false"));
+            match &**key {
+                "key" => wish.key = texts()?,
+                "url" => wish.url = texts()?,
+                "prefix" => wish.prefix = texts()?,
+                "tag" => wish.tag = texts()?,
+                "soft" => wish.soft = switch()?,
+                "count" => wish.count = switch()?,
+                "all" => {
+                    wish.all = match value {
+                        Value::Bool(every) => every.then_some(All::Every),
+                        Value::String(name) => Some(All::Of(name.clone())),
+                        _ => return Err(wrong("true or the name of a cache")),
+                    }
+                }
+                _ => {
+                    let known = "`key`, `url`, `prefix`, `tag`, `all`, `soft` and `count`";
+                    return Err(format!("unknown key `{key}`: there is {known}"));
+                }
+            }
         }
+        Ok(wish)
     }
 }
 
@@ -94,8 +113,7 @@ where
         );
     };
     let snapshot = state.snapshot();
-    let wish = serde_json::from_slice::<Wish>(&body).map_err(|problem| problem.to_string());
-    let (orders, wish) = match wish
+    let (orders, wish) = match Wish::read(&body)
         .and_then(|wish| orders(&wish, &snapshot.running).map(|orders| (orders, wish)))
     {
         Ok((orders, wish)) if !orders.is_empty() => (orders, wish),
@@ -132,24 +150,24 @@ fn orders(wish: &Wish, running: &Running) -> Result<Vec<Order>, String> {
         text => Ok(text.to_owned()),
     };
     let mut orders = Vec::new();
-    for text in wish.key.all() {
+    for text in &wish.key {
         orders.push(Order::Key(named(text)?));
     }
-    for text in wish.url.all() {
+    for text in &wish.url {
         orders.push(Order::Url(url(text)?));
     }
-    for text in wish.prefix.all() {
+    for text in &wish.prefix {
         orders.push(Order::Prefix(url(text)?));
     }
-    for text in wish.tag.all() {
+    for text in &wish.tag {
         orders.push(Order::Tag(named(text)?));
     }
     if wish.count && orders.len() > MOST_COUNTED {
         return Err(format!("entries are counted for at most {MOST_COUNTED} purges at a time"));
     }
     match &wish.all {
-        None | Some(All::Every(false)) => {}
-        Some(All::Every(true)) => orders.push(Order::All(None)),
+        None => {}
+        Some(All::Every) => orders.push(Order::All(None)),
         Some(All::Of(name)) => {
             let at = running.plan.caches.iter().position(|cache| *cache.name == **name);
             orders.push(Order::All(Some(at.ok_or_else(|| format!("there is no cache `{name}`"))?)));

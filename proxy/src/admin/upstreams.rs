@@ -9,7 +9,7 @@
 //!
 //! SERVER is a server's address, or the whole name of its service (`_http._tcp.api.internal`), percent-encoded where needed.
 //! A change is checked as the file is, holds at once, and outlives reloads until the file says something else of that
-//! server than before; a restart begins with the file. Every change is logged with who asked for it.
+//! server than before; a restart begins with the file. Every change is logged with who asked for it, and what it changed.
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -83,10 +83,14 @@ where
     let snapshot = state.snapshot();
     let Some(upstream) = find(&snapshot.running.upstreams, parts[0]) else { return unknown(parts[0]) };
     match upstream.roster.change(change).await {
-        Ok(server) => {
-            tracing::info!(upstream = parts[0], server, by = %peer, did, "server changed by an operator");
+        Ok((server, changes)) => {
+            let what = changes.join(", ");
+            tracing::info!(upstream = parts[0], server, by = %peer, did, changes = what, "server changed by an operator");
             let did = format!("{did} {server}");
-            json(status, &json!({ "did": did, "upstream": seen(upstream, Instant::now()) }))
+            json(
+                status,
+                &json!({ "did": did, "changes": changes, "upstream": seen(upstream, Instant::now()) }),
+            )
         }
         Err(problem) => {
             let status = match &problem {

@@ -6,14 +6,15 @@
 //!   before, but its answer is not remembered: it may have been read before the change.
 //! - A source that fails is not remembered either; who is in memory stays known for what is left of their time.
 //!
-//! A session revoked elsewhere lives here for `memory_ttl` at most, unless somebody calls `forget`.
+//! How long memory is believed: of a Redis that tells what changes, as long as it can be heard ([`super::tracking`]); of
+//! another source for `memory_ttl`, so long a session revoked elsewhere lives here unless somebody calls `forget`.
 
 use std::{
     collections::HashMap,
     fmt,
     sync::Arc,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures_util::{
@@ -24,10 +25,11 @@ use parking_lot::Mutex;
 use weir_config::plan;
 
 use super::{
-    memory::Memory,
+    memory::{self, Memory},
     session::Session,
     source::{Source, Unavailable},
     token::{Digest, Token},
+    tracking::{self, Hearing, Keys, Remembers, Trust},
 };
 
 type Answer = Result<Option<Arc<Session>>, Unavailable>;
@@ -43,17 +45,90 @@ struct Inner {
     name: Arc<str>,
     source: Source,
     memory: Memory,
+    /// How long an answer is believed by its age alone.
+    ttl: Duration,
+    /// Of a Redis that tells what changes.
+    hearing: Option<Hearing>,
+    when_down: WhenDown,
     /// Lookups under way, each with a number of its own.
     lookups: Mutex<HashMap<Digest, (u64, Lookup)>>,
     next: AtomicU64,
     /// The source did not answer the last time it was asked.
     is_down: AtomicBool,
+    /// When that was, and why.
+    failed: Mutex<Option<(Instant, Unavailable)>>,
 }
 
+/// What happens while Redis does not answer.
+#[derive(Debug, Default)]
+struct WhenDown {
+    /// So long who is remembered stays known.
+    serve_known_for: Duration,
+    /// Who is asked about the others.
+    ask: Option<Sessions>,
+}
+
+/// A Redis that has just failed is not asked again at once: each question would wait as long.
+const REST: Duration = Duration::from_millis(100);
+
 impl Inner {
+    fn new(name: Arc<str>, source: Source, entries: usize, ttl: Duration) -> Self {
+        Self {
+            name,
+            source,
+            memory: Memory::new(entries),
+            ttl,
+            hearing: None,
+            when_down: WhenDown::default(),
+            lookups: Mutex::default(),
+            next: AtomicU64::new(0),
+            is_down: AtomicBool::new(false),
+            failed: Mutex::default(),
+        }
+    }
+
+    /// What is remembered and believed.
+    fn known(&self, token: &Digest, now: SystemTime) -> Option<Option<Arc<Session>>> {
+        let answer = self.memory.get(token)?;
+        let is_believed = match self.trust() {
+            Trust::Full => true,
+            Trust::ByAge => answer.is_young(self.ttl, now),
+            // Who would have to be asked does not answer.
+            Trust::Since(silence) => self.is_down.load(Ordering::Relaxed) && self.outlasts(&answer, silence),
+        };
+        is_believed.then(|| answer.at(now))
+    }
+
+    /// What was true when Redis was last heard, if that may still count.
+    fn known_before(&self, token: &Digest, now: SystemTime) -> Option<Option<Arc<Session>>> {
+        let Trust::Since(silence) = self.trust() else { return None };
+        let answer = self.memory.get(token).filter(|answer| self.outlasts(answer, silence))?;
+        Some(answer.at(now))
+    }
+
+    /// Whether an answer counts although Redis was silent for so long. That there is no session is true for a moment only.
+    fn outlasts(&self, answer: &memory::Answer, silence: Duration) -> bool {
+        answer.session.is_some() && silence <= self.when_down.serve_known_for
+    }
+
+    fn trust(&self) -> Trust {
+        self.hearing.as_ref().map_or(Trust::ByAge, |hearing| hearing.trust(Instant::now()))
+    }
+
+    /// Why a Redis need not be asked now.
+    fn rests(&self) -> Option<Unavailable> {
+        let failed = self.failed.lock();
+        let (at, problem) = failed.as_ref()?;
+        let rests = self.is_down.load(Ordering::Relaxed) && at.elapsed() < REST;
+        (rests && matches!(self.source, Source::Redis(_))).then(|| problem.clone())
+    }
+
     /// Tells the operator when the source stops answering, and when it is back.
     fn note<T>(&self, answer: Result<T, Unavailable>) -> Result<T, Unavailable> {
         let was_down = self.is_down.swap(answer.is_err(), Ordering::Relaxed);
+        if let Err(problem) = &answer {
+            *self.failed.lock() = Some((Instant::now(), problem.clone()));
+        }
         match &answer {
             Err(problem) if !was_down => {
                 tracing::warn!(session = %self.name, cause = %problem.cause, "sessions cannot be looked up");
@@ -65,23 +140,61 @@ impl Inner {
     }
 }
 
-impl Sessions {
-    /// Sessions of `plan`, asked of `source`.
-    #[must_use]
-    pub fn new(plan: &plan::Session, source: Source) -> Self {
-        Self::with(Arc::clone(&plan.name), source, plan.memory_entries, plan.memory_ttl)
+impl Remembers for Inner {
+    fn forget(&self, token: Digest) {
+        // Under this lock a lookup cannot be between its check and its memory.
+        let mut lookups = self.lookups.lock();
+        lookups.remove(&token);
+        self.memory.forget(&token);
     }
 
-    fn with(name: Arc<str>, source: Source, entries: usize, ttl: Duration) -> Self {
-        let (lookups, next) = (Mutex::default(), AtomicU64::new(0));
-        let (memory, is_down) = (Memory::new(entries, ttl), AtomicBool::new(false));
-        Self(Arc::new(Inner { name, source, memory, lookups, next, is_down }))
+    fn forget_all(&self) {
+        let mut lookups = self.lookups.lock();
+        lookups.clear();
+        self.memory.forget_all();
+    }
+
+    fn hearing(&self) -> Option<&Hearing> {
+        self.hearing.as_ref()
+    }
+}
+
+impl Sessions {
+    /// Sessions of `plan`, asked of `source`; `ask` is asked when that is a Redis that does not answer.
+    ///
+    /// Shape:  must be called within a tokio runtime.
+    #[must_use]
+    pub fn new(plan: &plan::Session, source: Source, ask: Option<Source>) -> Self {
+        let (name, entries, ttl) = (&plan.name, plan.memory_entries, plan.memory_ttl);
+        let tracked = match &source {
+            // Without memory there is nothing to keep true.
+            Source::Redis(source) if !ttl.is_zero() => Some((source.redis.clone(), Keys::of(&source.key))),
+            Source::Redis(_) | Source::Ask { .. } => None,
+        };
+        let mut inner = Inner::new(Arc::clone(name), source, entries, ttl);
+        inner.hearing = tracked.is_some().then(|| Hearing::new(plan.staleness, Instant::now()));
+        inner.when_down = WhenDown {
+            serve_known_for: plan.serve_known_for,
+            ask: ask.map(|ask| Self(Arc::new(Inner::new(Arc::clone(name), ask, entries, ttl)))),
+        };
+        let inner = Arc::new(inner);
+        if let Some((redis, keys)) = tracked {
+            let (name, to) = (Arc::clone(name), Arc::downgrade(&inner));
+            tokio::spawn(async move { tracking::listen(&name, redis, keys, to).await });
+        }
+        Self(inner)
+    }
+
+    /// Whether the source answered the last time it was asked; before the first time, yes.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        !self.0.is_down.load(Ordering::Relaxed)
     }
 
     /// What memory knows: `None` when the source has to be asked, `Some(None)` for a token that is surely invalid.
     #[must_use]
     pub fn known(&self, token: &Token, now: SystemTime) -> Option<Option<Arc<Session>>> {
-        self.0.memory.get(&token.digest(), now)
+        self.0.known(&token.digest(), now)
     }
 
     /// The session of `token`, from memory or from the source; `None` where there is no valid one.
@@ -93,18 +206,25 @@ impl Sessions {
         now: SystemTime,
     ) -> Result<Option<Arc<Session>>, Unavailable> {
         let digest = token.digest();
-        if let Some(known) = self.0.memory.get(&digest, now) {
+        if let Some(known) = self.0.known(&digest, now) {
             return Ok(known);
         }
-        Ok(Session::current(self.lookup(digest, token, now).await?, now))
+        match self.lookup(digest, token, now).await {
+            Ok(session) => Ok(Session::current(session, now)),
+            Err(unavailable) => match (self.0.known_before(&digest, now), &self.0.when_down.ask) {
+                (Some(known), _) => Ok(known),
+                (None, Some(ask)) => Box::pin(ask.validate(token, now)).await,
+                (None, None) => Err(unavailable),
+            },
+        }
     }
 
     /// Forgets a token at once: after a logout, or when somebody else says that it changed.
     pub fn forget(&self, token: Digest) {
-        // Under this lock a lookup cannot be between its check and its memory.
-        let mut lookups = self.0.lookups.lock();
-        lookups.remove(&token);
-        self.0.memory.forget(&token);
+        self.0.forget(token);
+        if let Some(ask) = &self.0.when_down.ask {
+            ask.forget(token);
+        }
     }
 
     /// Joins the lookup of this token, or starts one.
@@ -132,8 +252,12 @@ struct Entry {
 
 impl Entry {
     async fn run(self, token: Token, asked_at: SystemTime) -> Answer {
-        let json = self.inner.note(self.inner.source.look_up(&token).await)?;
-        let session = json.and_then(|json| match Session::parse(&json) {
+        if let Some(problem) = self.inner.rests() {
+            return Err(problem);
+        }
+        let held = self.inner.note(self.inner.source.look_up(&token).await)?;
+        let until = held.as_ref().and_then(|held| asked_at.checked_add(held.left?));
+        let session = held.and_then(|held| match Session::parse(&held.json) {
             Ok(session) => Some(Arc::new(session)),
             Err(_) => {
                 tracing::warn!(session = %self.inner.name, "what the source holds under a token is not a session");
@@ -142,7 +266,7 @@ impl Entry {
         });
         let lookups = self.inner.lookups.lock();
         if lookups.get(&self.digest).is_some_and(|(number, _)| *number == self.number) {
-            self.inner.memory.put(self.digest, session.clone(), asked_at);
+            self.inner.memory.put(self.digest, memory::Answer { asked_at, until, session: session.clone() });
         }
         drop(lookups);
         Ok(session)
@@ -207,7 +331,8 @@ mod tests {
             down: Mutex::new(false),
         });
         let source = Source::Ask { ask: Arc::clone(&origin) as Arc<dyn Ask>, path: "/me".into() };
-        let sessions = Sessions::with("users".into(), source, 64, Duration::from_secs(30));
+        let inner = Inner::new("users".into(), source, 64, Duration::from_secs(30));
+        let sessions = Sessions(Arc::new(inner));
         (origin, sessions)
     }
 

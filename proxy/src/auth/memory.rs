@@ -25,43 +25,61 @@ const SHARDS: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Memory {
-    known: Sharded<(SystemTime, Arc<Session>)>,
-    unknown: Sharded<SystemTime>,
-    ttl: Duration,
+    known: Sharded<Answer>,
+    unknown: Sharded<Answer>,
+}
+
+/// What a source said of a token.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    /// When it was asked.
+    pub(super) asked_at: SystemTime,
+    /// From when on the source itself would say otherwise.
+    pub(super) until: Option<SystemTime>,
+    /// Whose it is.
+    pub(super) session: Option<Arc<Session>>,
 }
 
 impl Memory {
-    pub(super) fn new(entries: usize, ttl: Duration) -> Self {
-        Self { known: Sharded::new(entries), unknown: Sharded::new(entries / UNKNOWN_SHARE), ttl }
+    pub(super) fn new(entries: usize) -> Self {
+        Self { known: Sharded::new(entries), unknown: Sharded::new(entries / UNKNOWN_SHARE) }
     }
 
-    /// The answer to `token` if one is still believed: a session, or that there is none.
-    pub(super) fn get(&self, token: &Digest, now: SystemTime) -> Option<Option<Arc<Session>>> {
-        if let Some((asked_at, session)) = self.known.get(token) {
-            return believed(asked_at, self.ttl, now).then(|| Session::current(Some(session), now));
-        }
-        let asked_at = self.unknown.get(token)?;
-        believed(asked_at, UNKNOWN_TTL.min(self.ttl), now).then_some(None)
+    /// What is remembered of `token`, however old.
+    pub(super) fn get(&self, token: &Digest) -> Option<Answer> {
+        self.known.get(token).or_else(|| self.unknown.get(token))
     }
 
-    /// Remembers the answer to a question asked at `asked_at`.
-    pub(super) fn put(&self, token: Digest, session: Option<Arc<Session>>, asked_at: SystemTime) {
+    /// Remembers an answer.
+    pub(super) fn put(&self, token: Digest, answer: Answer) {
         self.forget(&token);
-        match session {
-            Some(session) => self.known.put(token, (asked_at, session)),
-            None => self.unknown.put(token, asked_at),
-        }
+        let memory = if answer.session.is_some() { &self.known } else { &self.unknown };
+        memory.put(token, answer);
     }
 
     pub(super) fn forget(&self, token: &Digest) {
         self.known.forget(token);
         self.unknown.forget(token);
     }
+
+    pub(super) fn forget_all(&self) {
+        self.known.forget_all();
+        self.unknown.forget_all();
+    }
 }
 
-/// Whether an answer is young enough. One from the future is not: the clock was set back, its age is anybody's guess.
-fn believed(asked_at: SystemTime, ttl: Duration, now: SystemTime) -> bool {
-    now.duration_since(asked_at).is_ok_and(|age| age < ttl)
+impl Answer {
+    /// Whether it is young enough to be believed by its age, of which there may be `ttl`. One from the future is not: the clock
+    /// was set back, its age is anybody's guess.
+    pub(super) fn is_young(&self, ttl: Duration, now: SystemTime) -> bool {
+        let ttl = if self.session.is_some() { ttl } else { UNKNOWN_TTL.min(ttl) };
+        now.duration_since(self.asked_at).is_ok_and(|age| age < ttl)
+    }
+
+    /// Whose token it is now; both the session and its key may have ended since.
+    pub(super) fn at(&self, now: SystemTime) -> Option<Arc<Session>> {
+        Session::current(self.session.clone().filter(|_| self.until.is_none_or(|until| now < until)), now)
+    }
 }
 
 #[derive(Debug)]
@@ -88,5 +106,26 @@ impl<T: Clone> Sharded<T> {
 
     fn forget(&self, token: &Digest) {
         self.shard(token).lock().pop(token);
+    }
+
+    fn forget_all(&self) {
+        self.0.iter().for_each(|shard| shard.lock().clear());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
+    use super::*;
+
+    #[test]
+    fn an_answer_is_over_with_its_session_or_with_its_key() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let session = Arc::new(Session::parse(r#"{"user_id":"u","expires_at":100}"#).unwrap());
+        let answer = |until| Answer { asked_at: at(0), until, session: Some(Arc::clone(&session)) };
+        let is_valid = |until, now| answer(until).at(at(now)).is_some();
+        assert!(is_valid(None, 99) && !is_valid(None, 100));
+        assert!(is_valid(Some(at(50)), 49) && !is_valid(Some(at(50)), 50));
+        assert!(!is_valid(Some(at(150)), 120));
     }
 }

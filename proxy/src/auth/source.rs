@@ -5,16 +5,14 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use redis::{
-    AsyncCommands as _,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use weir_config::{
     plan,
     template::{Part, Template, Variable},
 };
 
 use super::token::Token;
+use crate::causes::Causes;
 
 /// The source of sessions did not answer: 503, worth trying again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,12 +60,20 @@ pub enum Source {
     },
 }
 
+/// What a source holds under a token.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) json: String,
+    /// How long it will be there, if the source says.
+    pub(super) left: Option<Duration>,
+}
+
 impl Source {
-    /// The JSON under `token`, if there is any.
-    pub(super) async fn look_up(&self, token: &Token) -> Result<Option<String>, Unavailable> {
+    /// What is under `token`, if there is anything.
+    pub(super) async fn look_up(&self, token: &Token) -> Result<Option<Held>, Unavailable> {
         match self {
             Self::Redis(redis) => redis.look_up(token).await,
-            Self::Ask { ask, path } => ask.ask(path, token).await,
+            Self::Ask { ask, path } => Ok(ask.ask(path, token).await?.map(|json| Held { json, left: None })),
         }
     }
 }
@@ -75,8 +81,8 @@ impl Source {
 /// Sessions in Redis, each under its own key.
 pub struct RedisSource {
     connection: ConnectionManager,
-    key: Template,
-    timeout: Duration,
+    pub(super) key: Template,
+    pub(super) redis: plan::Redis,
 }
 
 impl RedisSource {
@@ -86,12 +92,12 @@ impl RedisSource {
     /// Errors: [`redis::RedisError`] for an address that cannot be one; the operator's fault.
     pub fn new(redis: &plan::Redis, key: Template) -> Result<Self, redis::RedisError> {
         let connection = connect(redis.url.expose(), redis.connect_timeout, redis.timeout)?;
-        Ok(Self { connection, key, timeout: redis.timeout })
+        Ok(Self { connection, key, redis: redis.clone() })
     }
 
-    async fn look_up(&self, token: &Token) -> Result<Option<String>, Unavailable> {
+    async fn look_up(&self, token: &Token) -> Result<Option<Held>, Unavailable> {
         let key = key(self.key.parts(), token);
-        get(self.connection.clone(), &key, self.timeout).await
+        get(self.connection.clone(), &key, self.redis.timeout).await
     }
 }
 
@@ -127,13 +133,19 @@ async fn get(
     mut connection: ConnectionManager,
     key: &str,
     bound: Duration,
-) -> Result<Option<String>, Unavailable> {
+) -> Result<Option<Held>, Unavailable> {
+    let mut question = redis::pipe();
+    question.get(key).pttl(key);
     // The whole lookup has the bound of one command, a reconnect included: a Redis that is down costs a request no
     // more than one that is slow.
-    match tokio::time::timeout(bound, connection.get(key)).await {
-        Ok(answer) => answer.map_err(Unavailable::new),
-        Err(_) => Err(Unavailable::new(format_args!("no answer from Redis within {bound:?}"))),
-    }
+    let answer = tokio::time::timeout(bound, question.query_async(&mut connection)).await;
+    let Ok(answer) = answer else {
+        return Err(Unavailable::new(format_args!("no answer from Redis within {bound:?}")));
+    };
+    let (json, left): (Option<String>, i64) = answer.map_err(|problem| Unavailable::new(Causes(&problem)))?;
+    // -1: it does not end by itself; -2: it has ended since.
+    let left = u64::try_from(left.max(0)).ok().map(Duration::from_millis).filter(|_| left != -1);
+    Ok(json.map(|json| Held { json, left }))
 }
 
 #[cfg(test)]

@@ -58,6 +58,17 @@ impl Default for State {
     }
 }
 
+/// A change that an operator hears of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Requests are refused from now on.
+    Opened,
+    /// A few are let through, to see.
+    HalfOpened,
+    /// All are let through again.
+    Closed,
+}
+
 /// What became of a request that was let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -70,13 +81,15 @@ pub enum Outcome {
 }
 
 impl Breaker {
-    /// Lets a request through; the number that its outcome is told with. Else: when to come back.
-    pub(super) fn admit(&mut self, rules: &Rules, now: Instant) -> Result<u64, Duration> {
+    /// Lets a request through; the number that its outcome is told with, and what turned by that. Else: when to come back.
+    pub(super) fn admit(&mut self, rules: &Rules, now: Instant) -> Result<(u64, Option<Turn>), Duration> {
+        let mut turn = None;
         if let State::Open { until } = self.state {
             if now < until {
                 return Err(until - now);
             }
             self.change(State::HalfOpen { under_way: 0, successes: 0 });
+            turn = Some(Turn::HalfOpened);
         }
         if let State::HalfOpen { under_way, .. } = &mut self.state {
             if *under_way >= rules.probes {
@@ -85,13 +98,19 @@ impl Breaker {
             }
             *under_way += 1;
         }
-        Ok(self.changes)
+        Ok((self.changes, turn))
     }
 
-    /// What became of the request with this number; says whether the breaker opened by it.
-    pub(super) fn done(&mut self, number: u64, outcome: Outcome, rules: &Rules, now: Instant) -> bool {
+    /// What became of the request with this number; says what turned by it.
+    pub(super) fn done(
+        &mut self,
+        number: u64,
+        outcome: Outcome,
+        rules: &Rules,
+        now: Instant,
+    ) -> Option<Turn> {
         if number != self.changes {
-            return false;
+            return None;
         }
         let failed = outcome == Outcome::Failed;
         let (opens, closes) = match &mut self.state {
@@ -117,10 +136,12 @@ impl Breaker {
         };
         if opens {
             self.change(State::Open { until: now + rules.open });
-        } else if closes {
-            self.change(State::default());
+            return Some(Turn::Opened);
         }
-        opens
+        closes.then(|| {
+            self.change(State::default());
+            Turn::Closed
+        })
     }
 
     /// Whether it refuses at the moment.
@@ -155,8 +176,8 @@ mod tests {
     /// Requests one after the other; says whether the last one opened it.
     fn outcomes(breaker: &mut Breaker, outcomes: &[Outcome], now: Instant) -> bool {
         outcomes.iter().fold(false, |_, outcome| {
-            let number = breaker.admit(&RULES, now).unwrap();
-            breaker.done(number, *outcome, &RULES, now)
+            let (number, _) = breaker.admit(&RULES, now).unwrap();
+            breaker.done(number, *outcome, &RULES, now) == Some(Turn::Opened)
         })
     }
 
@@ -184,8 +205,8 @@ mod tests {
         let rules = Rules { consecutive: 3, ..RULES };
         let (mut breaker, start) = (Breaker::default(), Instant::now());
         let mut tell = |outcome| {
-            let number = breaker.admit(&rules, start).unwrap();
-            breaker.done(number, outcome, &rules, start)
+            let (number, _) = breaker.admit(&rules, start).unwrap();
+            breaker.done(number, outcome, &rules, start) == Some(Turn::Opened)
         };
         assert_eq!(
             [Failed, Failed, Succeeded, Failed, Unknown, Failed, Failed].map(&mut tell),
@@ -207,10 +228,10 @@ mod tests {
         outcomes(&mut breaker, &[Failed; 10], start);
         let later = after(start, 5);
         let probes = [0; 2].map(|_| breaker.admit(&RULES, later).unwrap());
+        assert_eq!(probes.map(|(_, turn)| turn), [Some(Turn::HalfOpened), None], "told once");
         assert!(breaker.admit(&RULES, later).is_err(), "two at once");
-        for number in probes {
-            breaker.done(number, Succeeded, &RULES, later);
-        }
+        let told = probes.map(|(number, _)| breaker.done(number, Succeeded, &RULES, later));
+        assert_eq!(told, [None, Some(Turn::Closed)]);
         assert!(!outcomes(&mut breaker, &[Failed; 9], later), "it counts anew");
     }
 
@@ -227,12 +248,12 @@ mod tests {
     #[test]
     fn late_outcomes_of_an_earlier_state_change_nothing() {
         let (mut breaker, start) = (Breaker::default(), Instant::now());
-        let late = breaker.admit(&RULES, start).unwrap();
+        let (late, _) = breaker.admit(&RULES, start).unwrap();
         outcomes(&mut breaker, &[Failed; 10], start);
         let later = after(start, 5);
-        let probe = breaker.admit(&RULES, later).unwrap();
-        assert!(!breaker.done(late, Failed, &RULES, later), "it was sent before");
-        assert!(!breaker.done(probe, Succeeded, &RULES, later));
+        let (probe, _) = breaker.admit(&RULES, later).unwrap();
+        assert_eq!(breaker.done(late, Failed, &RULES, later), None, "it was sent before");
+        assert_eq!(breaker.done(probe, Succeeded, &RULES, later), None);
         assert!(breaker.admit(&RULES, later).is_ok());
     }
 }

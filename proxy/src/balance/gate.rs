@@ -14,7 +14,7 @@ use weir_config::plan::Upstream;
 
 use super::{
     Asker, NoPeer, Picked, Pool, Tried,
-    breaker::{self, Breaker, Outcome},
+    breaker::{self, Breaker, Outcome, Turn},
     concurrency::{self, Limiter},
     queue::Queue,
 };
@@ -127,13 +127,26 @@ impl Admitted {
 
     fn tell(&mut self, outcome: Outcome, now: Instant) {
         let Some((breaker, number)) = self.pool.gate.breaker.as_ref().zip(self.number.take()) else { return };
-        if breaker.state.lock().done(number, outcome, &breaker.rules, now) {
-            tracing::warn!(
-                upstream = %self.pool.name,
-                seconds = breaker.rules.open.as_secs_f64(),
-                "the circuit breaker is open after failed requests"
+        let turn = breaker.state.lock().done(number, outcome, &breaker.rules, now);
+        told(&self.pool.name, turn, &breaker.rules);
+    }
+}
+
+fn told(upstream: &str, turn: Option<Turn>, rules: &breaker::Rules) {
+    match turn {
+        Some(Turn::Opened) => {
+            let seconds = rules.open.as_secs_f64();
+            tracing::warn!(upstream, seconds, "the circuit breaker is open after failed requests");
+        }
+        Some(Turn::HalfOpened) => {
+            tracing::info!(
+                upstream,
+                probes = rules.probes,
+                "the circuit breaker is half open: it lets probes through"
             );
         }
+        Some(Turn::Closed) => tracing::info!(upstream, "the circuit breaker is closed: its probes succeeded"),
+        None => {}
     }
 }
 
@@ -148,9 +161,13 @@ impl Pool {
     ///
     /// Errors: [`NoPeer::Open`], with the time after which it is worth coming back.
     pub fn admit(self: &Arc<Self>, now: Instant) -> Result<Admitted, NoPeer> {
-        let breaker = self.gate.breaker.as_ref();
-        let admitted = breaker.map(|breaker| breaker.state.lock().admit(&breaker.rules, now));
-        let number = admitted.transpose().map_err(NoPeer::Open)?;
+        let mut number = None;
+        if let Some(breaker) = &self.gate.breaker {
+            let admitted = breaker.state.lock().admit(&breaker.rules, now);
+            let (its_own, turn) = admitted.map_err(NoPeer::Open)?;
+            told(&self.name, turn, &breaker.rules);
+            number = Some(its_own);
+        }
         Ok(Admitted { pool: Arc::clone(self), number })
     }
 

@@ -13,10 +13,13 @@ use tokio_util::sync::CancellationToken;
 use weir_config::plan::{CheckAsk, Health};
 
 use super::peer::Peer;
-use crate::http_client::{
-    self, Failed, Target, Tls, Way,
-    grpc::{self, NotServing},
-    is_our_want,
+use crate::{
+    causes::Causes,
+    http_client::{
+        self, Failed, Target, Tls, Way,
+        grpc::{self, NotServing},
+        is_our_want,
+    },
 };
 
 /// More body than this is not read: nobody says that he is well at such length.
@@ -212,7 +215,7 @@ async fn watch_with<A: Future<Output = Result<(), Sick>>>(
                     upstream,
                     peer = %endpoint.name,
                     address = %endpoint.address,
-                    reason = sick as &dyn std::error::Error,
+                    reason = %Causes(sick),
                     "peer is out"
                 );
             }
@@ -304,6 +307,22 @@ mod tests {
             [(2, true), (7, true), (12, true), (17, false), (22, false), (27, true)],
             "second of each check, and what was believed before it"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn our_own_want_of_descriptors_says_nothing_about_a_peer() {
+        let (peer, check) = (peer(([127, 0, 0, 1], 1).into()), check());
+        for (errno, healthy) in [(24, true), (99, true), (111, false)] {
+            peer.set_healthy(true);
+            let ask = async || Err(Sick::Failed(Failed::Connect(std::io::Error::from_raw_os_error(errno))));
+            let watching = watch_with("api", &peer, &check, || 0.5, ask);
+            let _ = tokio::time::timeout(Duration::from_secs(60), watching).await;
+            assert_eq!(
+                peer.is_healthy(),
+                healthy,
+                "EMFILE and EADDRNOTAVAIL are ours, ECONNREFUSED is the peer's"
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]

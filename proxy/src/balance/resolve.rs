@@ -17,7 +17,7 @@ use crate::http_client::Address;
 
 /// A server whose name gave no address; the operator's fault or the resolver's, worth another try.
 #[derive(Debug, thiserror::Error)]
-#[error("{name} cannot be resolved (at {place}): {source}")]
+#[error("{name} cannot be resolved: {source}")]
 pub struct Unresolved {
     /// As written in the plan.
     pub name: String,

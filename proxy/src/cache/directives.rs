@@ -4,7 +4,7 @@
 //! permits counts only when it is well formed. A malformed number of seconds is 0, conflicting duplicates agree on the
 //! most restrictive, and a quote that is never closed hides nothing behind it (RFC 9111 §4.2.1, §5.2).
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, header};
 
@@ -16,6 +16,9 @@ const MOST_SECONDS: u64 = 1 << 31;
 /// Fields for caches of our kind, the most specific first; the first that parses replaces `Cache-Control` and
 /// `Expires` (RFC 9213 §2.2).
 const TARGETED: [HeaderName; 1] = [HeaderName::from_static("cdn-cache-control")];
+
+/// nginx's own: seconds, or `@` and the time of the epoch.
+const ACCEL_EXPIRES: HeaderName = HeaderName::from_static("x-accel-expires");
 
 /// What `private` and `no-cache` speak of.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -83,6 +86,23 @@ impl Directives {
     #[must_use]
     pub(super) fn of_response(headers: &HeaderMap) -> Self {
         TARGETED.iter().find_map(|name| Self::of_targeted(headers, name)).unwrap_or_else(|| Self::of(headers))
+    }
+
+    /// Of a response in nginx's words, which replace all others as a targeted field does: 0 forbids keeping it. What cannot be
+    /// read is as if it were not there. Unlike in nginx, a received `Age` counts.
+    ///
+    /// Source: nginx's `ngx_http_upstream_process_accel_expires`.
+    #[must_use]
+    pub(super) fn of_accel(headers: &HeaderMap, now: SystemTime) -> Option<Self> {
+        let value = headers.get(ACCEL_EXPIRES)?.as_bytes();
+        let span = match value.strip_prefix(b"@") {
+            Some(time) => {
+                let until = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(digits(time)?))?;
+                capped(until.duration_since(now).unwrap_or_default().as_secs())
+            }
+            None => capped(digits(value)?),
+        };
+        Some(Self { targeted: true, no_store: value == b"0", max_age: Some(span), ..Self::default() })
     }
 
     fn of(headers: &HeaderMap) -> Self {
@@ -346,5 +366,16 @@ mod tests {
         let stale = |value| Directives::of_request(&map(&[("cache-control", value)])).max_stale;
         assert_eq!(stale("max-stale"), Some(secs(MOST_SECONDS)));
         assert_eq!(stale("max-stale=x"), Some(secs(0)));
+    }
+
+    #[test]
+    fn nginx_s_word_is_seconds_or_a_time_and_zero_keeps_nothing() {
+        let now = noon().wall;
+        let said = |value: &str| Directives::of_accel(&map(&[("x-accel-expires", value)]), now);
+        let span = |value: &str| said(value).and_then(|said| said.max_age);
+        assert_eq!((span("60"), said("60").unwrap().no_store), (Some(secs(60)), false));
+        assert!(said("0").unwrap().no_store);
+        assert_eq!([span("@1800000030"), span("@5")], [Some(secs(30)), Some(secs(0))]);
+        assert!(["", "-1", "@", "1h", "@x", "1.5"].iter().all(|value| said(value).is_none()));
     }
 }

@@ -1,12 +1,18 @@
 //! A stored answer: head and body, shared by everybody who reads it, never copied.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 
+use weir_config::plan::Coding;
+
 use super::{
+    coded::Codings,
     freshness::Freshness,
     tags::{Moment, Tag},
     url::Url,
@@ -14,9 +20,9 @@ use super::{
 };
 use crate::wire::{self, Prepared};
 
-/// What an entry costs besides its bytes: its place in map, queue and ghost list (16 + 56 + 32 + 40 bytes at the
+/// What an entry costs besides its bytes: its place in map, queue and ghost list (16 + 64 + 32 + 40 bytes at the
 /// tables' usual load of one half), and the allocator's own.
-const INDEX: usize = 320;
+const INDEX: usize = 336;
 /// What a field costs besides its bytes: slots of `http::HeaderMap` (104 bytes, up to half of them free) and the
 /// value's allocation.
 const FIELD: usize = 160;
@@ -82,6 +88,8 @@ impl Head {
 pub struct Body {
     chunks: Box<[Bytes]>,
     length: u64,
+    /// The same in other codings; most bodies are never asked for in one.
+    codings: OnceLock<Arc<Codings>>,
 }
 
 impl Body {
@@ -96,7 +104,29 @@ impl Body {
         } else {
             chunks
         };
-        Self { chunks: chunks.into_boxed_slice(), length }
+        Self { chunks: chunks.into_boxed_slice(), length, codings: OnceLock::new() }
+    }
+
+    /// The same with the codings that were begun while it arrived.
+    #[must_use]
+    pub(super) fn with(self, codings: OnceLock<Arc<Codings>>) -> Self {
+        Self { codings, ..self }
+    }
+
+    /// The same in other codings.
+    pub(super) fn codings(&self) -> &Arc<Codings> {
+        self.codings.get_or_init(Arc::default)
+    }
+
+    /// Whether these are its codings.
+    pub(super) fn has(&self, codings: &Arc<Codings>) -> bool {
+        self.codings.get().is_some_and(|own| Arc::ptr_eq(own, codings))
+    }
+
+    /// The same in a coding, if that is kept.
+    #[must_use]
+    pub fn kept(&self, coding: Coding) -> Option<&Arc<Self>> {
+        self.codings.get()?.kept(coding)
     }
 
     /// Its length in bytes.
@@ -122,8 +152,9 @@ impl Body {
         })
     }
 
-    fn bytes(&self) -> usize {
-        self.length as usize + self.chunks.len() * CHUNK
+    pub(super) fn bytes(&self) -> usize {
+        let codings = self.codings.get().map_or(0, |codings| codings.bytes());
+        self.length as usize + self.chunks.len() * CHUNK + codings
     }
 }
 
@@ -167,7 +198,7 @@ impl Entry {
         &self.prepared
     }
 
-    /// Bytes it occupies, its place in the index and a prepared head included.
+    /// Bytes it occupies, its place in the index and a prepared head included. Grows when its body is kept in another coding.
     #[must_use]
     pub fn bytes(&self) -> usize {
         // The key is held twice: here and by its slot.

@@ -9,7 +9,7 @@
 //! budget; slow readers read from memory and hold nobody up. A body of unknown length is not streamed to waiters,
 //! because one that never ends would have to be kept whole for them; if it outgrows an entry, waiters go on their own.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{Arc, OnceLock, atomic::Ordering};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
+    coded::Codings,
     conditional,
     desk::{Ask, Fills},
     entry::{Body, CHUNK, Entry, Head},
@@ -61,6 +62,8 @@ pub(super) struct Fill {
     /// Changes, and chunks arriving, wake the readers.
     pub(super) progress: watch::Sender<Progress>,
     pub(super) chunks: Mutex<Vec<Bytes>>,
+    /// The body in other codings, as far as readers have asked for them.
+    pub(super) codings: OnceLock<Arc<Codings>>,
 }
 
 /// How far a fill is.
@@ -82,7 +85,14 @@ pub(super) enum Progress {
 
 impl Fill {
     pub(super) fn new(ask: Ask, moment: Moment, sent: Now) -> Self {
-        Self { ask, moment, sent, progress: watch::Sender::new(Progress::Asked), chunks: Mutex::default() }
+        Self {
+            ask,
+            moment,
+            sent,
+            progress: watch::Sender::new(Progress::Asked),
+            chunks: Mutex::default(),
+            codings: OnceLock::new(),
+        }
     }
 
     /// When its request left, by the clock of purges.
@@ -178,6 +188,18 @@ impl FillGuard {
         }
     }
 
+    /// Whether what arrives is still kept; what is not need not be read for the cache.
+    #[must_use]
+    pub fn is_keeping(&self) -> bool {
+        matches!(self.phase, Phase::Storing { .. })
+    }
+
+    /// Whether somebody reads it as it arrives, or waits for it.
+    #[must_use]
+    pub fn has_readers(&self) -> bool {
+        self.fill.progress.receiver_count() > 0
+    }
+
     /// Adds a piece of the body. Copied, as a piece from the network may hold on to a much larger buffer.
     pub fn write(&mut self, piece: &Bytes) {
         let Phase::Storing { declared, received, .. } = &mut self.phase else { return };
@@ -237,7 +259,7 @@ impl FillGuard {
             self.refuse(NotStored::Length, self.fill.sent);
             return Err(NotStored::Length);
         }
-        let body = Body::new(self.fill.chunks.lock().clone());
+        let body = Body::new(self.fill.chunks.lock().clone()).with(self.fill.codings.clone());
         let entry = Arc::new(Entry::new(self.fill.ask.key.text(), head, Arc::new(body)));
         // The entry is counted from here on, the fill no longer.
         self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store), &self.fill.ask.key);
@@ -392,7 +414,7 @@ impl FillGuard {
         // In the store before it leaves the desk, so that no request falls between.
         self.end(Progress::Done(Arc::clone(entry)));
         if standing == Standing::Gone {
-            count(&self.fills.shelf.counts.refused);
+            self.fills.shelf.counts.refuse(NotStored::Purged);
             return Err(NotStored::Purged);
         }
         self.fills.shelf.refusals.forget(&self.fill.ask.key);
@@ -401,7 +423,7 @@ impl FillGuard {
     }
 
     fn refuse(&mut self, reason: NotStored, now: Now) {
-        count(&self.fills.shelf.counts.refused);
+        self.fills.shelf.counts.refuse(reason);
         self.fills.shelf.refusals.note(&self.fill.ask.key, reason, now.wall);
         if reason.lasts() {
             self.fills.pass(&self.fill.ask, now.mono);

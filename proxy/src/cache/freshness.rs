@@ -104,6 +104,13 @@ impl Freshness {
         self.received
     }
 
+    /// Until when it may answer unasked; `None` where it never may, or for longer than can be counted.
+    #[must_use]
+    pub(super) fn good_until(&self) -> Option<Instant> {
+        let left = self.lifetime.checked_sub(self.initial_age).filter(|_| !self.always_ask)?;
+        self.received.checked_add(left)
+    }
+
     /// Seconds left of its lifetime; negative when it is over.
     #[must_use]
     pub fn ttl(&self, now: Now) -> i64 {
@@ -115,6 +122,12 @@ impl Freshness {
     #[must_use]
     pub(super) fn begins_fresh(&self) -> bool {
         !self.always_ask && self.lifetime > self.initial_age
+    }
+
+    /// Whether the answer forbids to use it stale: who cannot ask then says so with 504 (RFC 9111 §5.2.2.2, §5.2.2.10).
+    #[must_use]
+    pub fn must_be_asked(&self) -> bool {
+        self.strict || self.always_ask || self.shared
     }
 
     /// Whether it can ever answer without the origin, fresh or stale.

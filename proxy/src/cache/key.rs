@@ -4,6 +4,7 @@
 //! an answer of another key. The seed is random, so nobody outside can aim at one shard.
 
 use std::{
+    fmt::Write as _,
     hash::{BuildHasher, RandomState},
     sync::LazyLock,
 };
@@ -18,21 +19,21 @@ pub struct Key {
 }
 
 impl Key {
-    /// The key of a target: scheme, authority and the target exactly as it is forwarded.
+    /// The key of a target: scheme, authority and the target exactly as it is forwarded, within a realm.
     ///
-    /// Shape:  each part but the last carries its length, so no two triples render alike. The authority is compared
+    /// Shape:  each part but the last carries its length, so no two of them render alike. The authority is compared
     ///         without regard to case, and the scheme's default port counts as none.
     /// `buffer` is cleared and reused; hand back [`Key::into_buffer`]'s to allocate nothing.
     /// Source: RFC 9111 §2; RFC 9110 §4.2.3 for case and port.
     #[must_use]
-    pub fn target(scheme: &str, authority: &str, target: &str, buffer: String) -> Self {
+    pub fn target(realm: &str, scheme: &str, authority: &str, target: &str, buffer: String) -> Self {
         let mut text = buffer;
         text.clear();
         let host = without_default_port(scheme, authority);
-        text.reserve(scheme.len() + host.len() + target.len() + "t:65535:".len());
+        text.reserve(realm.len() + scheme.len() + host.len() + target.len() + "t65535:5:65535:".len());
         text.push('t');
-        push_length(&mut text, scheme);
-        text.push_str(scheme);
+        push_part(&mut text, realm);
+        push_part(&mut text, scheme);
         push_length(&mut text, host);
         let from = text.len();
         text.push_str(host);
@@ -41,16 +42,29 @@ impl Key {
         Self::hashed(text)
     }
 
-    /// A key the operator's template rendered, apart from those of other namespaces (a route's or cache's name).
+    /// A key the operator's template rendered, within a realm; `doubts` are what the template could not see.
     #[must_use]
-    pub fn rendered(namespace: &str, rendered: &str, buffer: String) -> Self {
+    pub fn rendered(realm: &str, doubts: &str, rendered: &str, buffer: String) -> Self {
         let mut text = buffer;
         text.clear();
-        text.reserve(namespace.len() + rendered.len() + "k65535:".len());
+        text.reserve(realm.len() + doubts.len() + rendered.len() + "k65535:65535:".len());
         text.push('k');
-        push_length(&mut text, namespace);
-        text.push_str(namespace);
+        push_part(&mut text, realm);
+        push_part(&mut text, doubts);
         text.push_str(rendered);
+        Self::hashed(text)
+    }
+
+    /// The same for a QUERY that sends `content` of this kind (its type, coding and language): another content is another
+    /// question (RFC 10008 §2.7). Of the content, the key has the SHA-256.
+    #[must_use]
+    pub fn with_content(self, kind: &str, content: &[u8]) -> Self {
+        let digest = ring::digest::digest(&ring::digest::SHA256, content);
+        let mut text = format!("q{}:{kind}", kind.len());
+        for byte in digest.as_ref() {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.push_str(&self.text);
         Self::hashed(text)
     }
 
@@ -63,17 +77,7 @@ impl Key {
     /// The key in an operator's words: what the template rendered, or the URL.
     #[must_use]
     pub fn shown(&self) -> String {
-        let (kind, rest) = self.text.split_at(1);
-        let part = |rest: &str| {
-            let (length, rest) = rest.split_once(':')?;
-            let (part, rest) = rest.split_at_checked(length.parse().ok()?)?;
-            Some((part.to_owned(), rest.to_owned()))
-        };
-        let shown = part(rest).and_then(|(first, rest)| match kind {
-            "t" => part(&rest).map(|(host, target)| format!("{first}://{host}{target}")),
-            _ => Some(rest),
-        });
-        shown.unwrap_or_else(|| self.text.clone())
+        shown(&self.text).unwrap_or_else(|| self.text.clone())
     }
 
     /// The hash, different in every process.
@@ -94,6 +98,18 @@ impl Key {
     }
 }
 
+/// A part that carries its length, and what follows it.
+fn part(text: &str) -> Option<(&str, &str)> {
+    let (length, rest) = text.split_once(':')?;
+    rest.split_at_checked(length.parse().ok()?)
+}
+
+/// A part with its length.
+fn push_part(text: &mut String, part: &str) {
+    push_length(text, part);
+    text.push_str(part);
+}
+
 /// How long a part is, and a colon.
 fn push_length(text: &mut String, part: &str) {
     let (mut place, length) = (1, part.len());
@@ -105,6 +121,24 @@ fn push_length(text: &mut String, part: &str) {
         place /= 10;
     }
     text.push(':');
+}
+
+fn shown(text: &str) -> Option<String> {
+    let (kind, rest) = text.split_at_checked(1)?;
+    // The realm, or what a QUERY sends.
+    let (_first, rest) = part(rest)?;
+    Some(match kind {
+        "t" => {
+            let (scheme, rest) = part(rest)?;
+            let (host, target) = part(rest)?;
+            format!("{scheme}://{host}{target}")
+        }
+        "q" => {
+            let (digest, rest) = rest.split_at_checked(64)?;
+            format!("{} QUERY {digest}", shown(rest)?)
+        }
+        _ => part(rest)?.1.to_owned(),
+    })
 }
 
 /// 128 bits of SipHash under this process's seeds.
@@ -125,22 +159,31 @@ mod tests {
     use super::*;
 
     fn target(scheme: &str, authority: &str, target: &str) -> Key {
-        Key::target(scheme, authority, target, String::new())
+        Key::target("", scheme, authority, target, String::new())
     }
 
     #[test]
     fn parts_cannot_be_moved_across_their_borders() {
         assert_ne!(target("http", "a", "b/c"), target("http", "ab", "/c"));
         assert_ne!(target("http", "a1:", "/"), target("http", "a", "1:/"));
-        assert_ne!(Key::rendered("a", "bc", String::new()), Key::rendered("ab", "c", String::new()));
-        assert_ne!(Key::rendered("4:http1:a", "/", String::new()).text(), target("http", "a", "/").text());
+        let rendered = |realm, doubts, text| Key::rendered(realm, doubts, text, String::new());
+        assert_ne!(rendered("", "a", "bc"), rendered("", "ab", "c"));
+        assert_ne!(rendered("a", "", "bc"), rendered("", "a", "bc"));
+        assert_ne!(rendered("", "4:http1:a", "/").text(), target("http", "a", "/").text());
+    }
+
+    #[test]
+    fn one_realms_answers_are_no_other_realms() {
+        let target = |realm| Key::target(realm, "http", "a", "/", String::new());
+        assert_ne!(target("3:api"), target("5:other"));
+        assert_eq!(target("3:api").shown(), target("5:other").shown());
     }
 
     #[test]
     fn every_length_is_written_whole() {
         for length in [0, 1, 9, 10, 99, 100, 8192] {
             let host = "h".repeat(length);
-            assert_eq!(target("http", &host, "/").text(), format!("t4:http{length}:{host}/"));
+            assert_eq!(target("http", &host, "/").text(), format!("t0:4:http{length}:{host}/"));
         }
     }
 
@@ -153,8 +196,8 @@ mod tests {
     #[test]
     fn a_key_is_shown_as_operators_write_it() {
         assert_eq!(target("http", "A:80", "/b?c").shown(), "http://a/b?c");
-        assert_eq!(Key::rendered("", "items:1:2", String::new()).shown(), "items:1:2");
-        assert_eq!(Key::rendered("n", "", String::new()).shown(), "");
+        assert_eq!(Key::rendered("1:ar", "", "items:1:2", String::new()).shown(), "items:1:2");
+        assert_eq!(Key::rendered("", "n", "", String::new()).shown(), "");
     }
 
     #[test]

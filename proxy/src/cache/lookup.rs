@@ -149,6 +149,7 @@ impl Shelf {
             Lookup::Miss(_) | Lookup::OnlyIfCached => &self.counts.misses,
             Lookup::Bypass(_) => &self.counts.bypasses,
         });
+        self.watch(key, &lookup, now);
         lookup
     }
 

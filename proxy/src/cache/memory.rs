@@ -14,6 +14,7 @@ use http::HeaderMap;
 use parking_lot::RwLock;
 
 use super::{
+    coded::Codings,
     entry::Entry,
     key::Key,
     shard::{Change, Others, Shard},
@@ -61,7 +62,13 @@ impl Reserved {
     /// Nothing yet, for what is fetched for `key`.
     #[must_use]
     pub(super) fn none(store: Arc<Store>, key: &Key) -> Self {
-        Self { store, bytes: 0, home: shard_of(key.hash()) }
+        Self::at(store, key.hash())
+    }
+
+    /// The same, for the key with this hash.
+    #[must_use]
+    pub(super) fn at(store: Arc<Store>, hash: u128) -> Self {
+        Self { store, bytes: 0, home: shard_of(hash) }
     }
 
     /// Adds to the reservation, evicting entries if there is no room; false if even that does not make any.
@@ -143,11 +150,17 @@ impl Store {
     /// Keeps an entry, in the place of one for the same requests if there is one. One asked for after a purge is
     /// never replaced by one asked for before it, however long that took to arrive.
     pub(super) fn insert(&self, key: &Key, entry: Arc<Entry>) {
-        self.used.fetch_add(entry.bytes(), Ordering::Relaxed);
         let home = shard_of(key.hash());
         let outcome = self.shards[home].write().insert(key, entry);
         self.settle(&outcome);
         self.make_room(home);
+    }
+
+    /// Counts the entries anew that have these codings, under the key with this hash.
+    pub(super) fn recount(&self, hash: u128, codings: &Arc<Codings>) {
+        let outcome = self.shard(hash).write().recount(hash, codings);
+        self.settle(&outcome);
+        self.make_room(shard_of(hash));
     }
 
     /// Drops this very entry, if it is still held.
@@ -167,7 +180,7 @@ impl Store {
         for shard in &self.shards {
             let cleared = std::mem::take(&mut *shard.write());
             let mut outcome = Change::default();
-            cleared.entries().for_each(|entry| outcome.lost(entry));
+            cleared.residents().for_each(|resident| outcome.lost(resident));
             self.settle(&outcome);
         }
     }
@@ -177,6 +190,7 @@ impl Store {
     }
 
     fn settle(&self, change: &Change) {
+        self.used.fetch_add(change.taken, Ordering::Relaxed);
         self.used.fetch_sub(change.freed, Ordering::Relaxed);
         self.entries.fetch_add(change.added, Ordering::Relaxed);
         self.entries.fetch_sub(change.removed, Ordering::Relaxed);

@@ -182,7 +182,7 @@ pub(super) fn judge(
         without = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
         &without
     };
-    let directives = Directives::of_response(read);
+    let directives = Directives::of_accel(read, now.wall).unwrap_or_else(|| Directives::of_response(read));
     // HEAD may be asked as GET by the edge; an answer to a real HEAD has no body to keep.
     if sent.method != Method::GET && sent.method != Method::HEAD {
         return Err(NotStored::Method);

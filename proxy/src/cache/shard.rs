@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-use super::{entry::Entry, key::Key};
+use super::{coded::Codings, entry::Entry, key::Key};
 
 /// Answers kept under one key; a `Vary` on something wild pushes out its own siblings and nobody else.
 pub(super) const MOST_VARIANTS: usize = 32;
@@ -24,14 +24,15 @@ const MOST_USES: u8 = 3;
 /// What an operation did to the counts.
 #[derive(Debug, Default)]
 pub(super) struct Change {
+    pub(super) taken: usize,
     pub(super) freed: usize,
     pub(super) added: usize,
     pub(super) removed: usize,
 }
 
 impl Change {
-    pub(super) fn lost(&mut self, entry: &Entry) {
-        self.freed += entry.bytes();
+    pub(super) fn lost(&mut self, resident: &Resident) {
+        self.freed += resident.bytes;
         self.removed += 1;
     }
 }
@@ -60,6 +61,8 @@ struct Slot {
 pub(super) struct Resident {
     id: u64,
     pub(super) entry: Arc<Entry>,
+    /// As counted: what the entry has grown since is not.
+    bytes: usize,
     uses: AtomicU8,
     in_main: AtomicBool,
 }
@@ -76,6 +79,15 @@ struct Ticket {
 pub(super) enum Others {
     Some,
     None,
+}
+
+impl Change {
+    /// A resident has another entry, or its entry has grown.
+    fn recounted(&mut self, resident: &mut Resident) {
+        let bytes = resident.entry.bytes();
+        self.freed += std::mem::replace(&mut resident.bytes, bytes);
+        self.taken += bytes;
+    }
 }
 
 impl Resident {
@@ -106,7 +118,12 @@ impl Shard {
 
     /// Every entry.
     pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
-        self.slots.values().flat_map(|slot| &slot.residents).map(|resident| &resident.entry)
+        self.residents().map(|resident| &resident.entry)
+    }
+
+    /// Every entry with its place.
+    pub(super) fn residents(&self) -> impl Iterator<Item = &Resident> {
+        self.slots.values().flat_map(|slot| &slot.residents)
     }
 
     /// Keeps an entry, see [`super::memory::Store::insert`].
@@ -114,7 +131,6 @@ impl Shard {
         let mut change = Change::default();
         if self.slots.get(&key.hash()).is_some_and(|slot| *slot.key != *key.text()) {
             // A collision of 128 seeded bits; the newcomer stays outside.
-            change.freed = entry.bytes();
             return change;
         }
         let slot = self
@@ -124,17 +140,12 @@ impl Shard {
         let same = |resident: &&mut Resident| resident.entry.head().variant == entry.head().variant;
         if let Some(resident) = slot.residents.iter_mut().find(same) {
             if resident.entry.head().moment > entry.head().moment {
-                change.freed = entry.bytes();
                 return change;
             }
+            resident.entry = entry;
             let in_small = !*resident.in_main.get_mut();
-            let old = std::mem::replace(&mut resident.entry, entry);
-            let (new_bytes, old_bytes) = (resident.entry.bytes(), old.bytes());
-            change.freed = old_bytes;
-            self.bytes = self.bytes + new_bytes - old_bytes;
-            if in_small {
-                self.small_bytes = self.small_bytes + new_bytes - old_bytes;
-            }
+            change.recounted(resident);
+            self.apply(&change, in_small);
             return change;
         }
         if slot.residents.len() >= MOST_VARIANTS {
@@ -144,9 +155,30 @@ impl Shard {
                 self.forget(&oldest, &mut change);
             }
         }
-        self.admit(key.hash(), entry);
+        change.taken = self.admit(key.hash(), entry);
         change.added = 1;
         change
+    }
+
+    /// Counts the entries anew that have these codings.
+    pub(super) fn recount(&mut self, hash: u128, codings: &Arc<Codings>) -> Change {
+        let (mut small, mut main) = (Change::default(), Change::default());
+        let residents = self.slots.get_mut(&hash).into_iter().flat_map(|slot| &mut slot.residents);
+        for resident in residents.filter(|resident| resident.entry.body().has(codings)) {
+            let queue = if *resident.in_main.get_mut() { &mut main } else { &mut small };
+            queue.recounted(resident);
+        }
+        self.apply(&small, true);
+        self.apply(&main, false);
+        Change { taken: small.taken + main.taken, freed: small.freed + main.freed, ..Change::default() }
+    }
+
+    /// Takes over what a resident that stays was counted anew.
+    fn apply(&mut self, change: &Change, in_small: bool) {
+        self.bytes = self.bytes + change.taken - change.freed;
+        if in_small {
+            self.small_bytes = self.small_bytes + change.taken - change.freed;
+        }
     }
 
     /// Places taken in all queues, void ones and ghosts included.
@@ -155,35 +187,37 @@ impl Shard {
         self.small.len() + self.main.len() + self.ghost.len()
     }
 
-    /// Queues a newcomer whose slot exists.
-    fn admit(&mut self, hash: u128, entry: Arc<Entry>) {
-        let id = self.next;
+    /// Queues a newcomer whose slot exists; says how many bytes it takes.
+    fn admit(&mut self, hash: u128, entry: Arc<Entry>) -> usize {
+        let (id, bytes) = (self.next, entry.bytes());
         self.next += 1;
         let known = self.remembered.remove(&hash);
-        self.bytes += entry.bytes();
+        self.bytes += bytes;
         let ticket = Ticket { hash, id };
         if known {
             self.main.push_back(ticket);
         } else {
-            self.small_bytes += entry.bytes();
+            self.small_bytes += bytes;
             self.small.push_back(ticket);
         }
         if let Some(slot) = self.slots.get_mut(&hash) {
             slot.residents.push(Resident {
                 id,
                 entry,
+                bytes,
                 uses: AtomicU8::new(0),
                 in_main: AtomicBool::new(known),
             });
         }
+        bytes
     }
 
     /// Accounts for a resident taken out of its slot; its ticket stays behind, void.
     fn forget(&mut self, resident: &Resident, change: &mut Change) {
-        change.lost(&resident.entry);
-        self.bytes -= resident.entry.bytes();
+        change.lost(resident);
+        self.bytes -= resident.bytes;
         if !resident.in_main.load(Ordering::Relaxed) {
-            self.small_bytes -= resident.entry.bytes();
+            self.small_bytes -= resident.bytes;
         }
         self.void += 1;
         self.sweep();
@@ -241,7 +275,7 @@ impl Shard {
             if from_small && uses > 1 {
                 resident.uses.store(0, Ordering::Relaxed);
                 resident.in_main.store(true, Ordering::Relaxed);
-                self.small_bytes -= resident.entry.bytes();
+                self.small_bytes -= resident.bytes;
                 self.main.push_back(ticket);
             } else if !from_small && uses > 0 {
                 resident.uses.store(uses - 1, Ordering::Relaxed);
@@ -262,11 +296,10 @@ impl Shard {
             if slot.residents.is_empty() {
                 self.slots.remove(&ticket.hash);
             }
-            let bytes = resident.entry.bytes();
-            change.lost(&resident.entry);
-            self.bytes -= bytes;
+            change.lost(&resident);
+            self.bytes -= resident.bytes;
             if from_small {
-                self.small_bytes -= bytes;
+                self.small_bytes -= resident.bytes;
                 self.remember(ticket.hash);
             }
         }

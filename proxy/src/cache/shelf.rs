@@ -1,15 +1,24 @@
 //! What lookups and fills of one cache share: the store, the epochs, the bounds and the counters.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
+use parking_lot::Mutex;
+
 use super::{
+    curve::{Curve, Found},
     entry::{Entry, Head},
     key::Key,
+    lookup::{Lookup, Miss},
     memory::Store,
+    policy::NotStored,
     refusals::Refusals,
+    request::Now,
     tags::{Floor, Standing, Tags},
     uses::Uses,
 };
@@ -23,6 +32,8 @@ pub(super) struct Shelf {
     /// The largest entry kept, in bytes of body.
     pub(super) entry_limit: AtomicUsize,
     pub(super) uses: Uses,
+    /// What more or less memory would do.
+    pub(super) curve: Curve,
     pub(super) counts: Counts,
     /// What the origin last said about keys of which nothing could be kept.
     pub(super) refusals: Refusals,
@@ -40,9 +51,33 @@ pub(super) struct Counts {
     pub(super) stored: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) broken: AtomicU64,
+    /// Answers not kept, by the reason's word. Each cost a request to the origin: a lock more is nothing.
+    pub(super) reasons: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Counts {
+    /// Counts an answer that is not kept.
+    pub(super) fn refuse(&self, reason: NotStored) {
+        count(&self.refused);
+        *self.reasons.lock().entry(reason.word()).or_default() += 1;
+    }
 }
 
 impl Shelf {
+    /// Notes a look-up in the curve.
+    pub(super) fn watch(&self, key: &Key, lookup: &Lookup, now: Now) {
+        let found = || match lookup {
+            Lookup::Hit { entry, .. } => Found::Good(entry.bytes(), entry.head().freshness.good_until()),
+            Lookup::Miss(Miss::Uri | Miss::Vary) => Found::Nothing,
+            _ => Found::Useless,
+        };
+        let all = || [&self.counts.hits, &self.counts.stale, &self.counts.misses].map(read).iter().sum();
+        if !matches!(lookup, Lookup::Bypass(_)) {
+            let is_hit = matches!(lookup, Lookup::Hit { .. });
+            self.curve.looked_up(key.hash(), is_hit, found, all, now.mono);
+        }
+    }
+
     /// What purges left of an answer.
     pub(super) fn standing(&self, head: &Head) -> Standing {
         let by_url = self.tags.standing_of(&head.url, head.moment);
@@ -54,9 +89,15 @@ impl Shelf {
         let standing = self.standing(entry.head());
         if standing != Standing::Gone {
             self.store.insert(key, Arc::clone(entry));
+            self.curve.kept(key.hash(), entry.bytes(), entry.head().freshness.good_until());
         }
         standing
     }
+}
+
+/// How many there were.
+pub(super) fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }
 
 /// Counts one more.

@@ -42,6 +42,29 @@ impl Forwarded {
     }
 }
 
+/// How an answer came out of the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// It was good.
+    Fresh,
+    /// It was not, and may be used while it is fetched anew, or by this client.
+    Stale,
+    /// It was not, and the origin failed.
+    StaleOnError,
+    /// Another request brought it.
+    Collapsed,
+    /// The origin said that it is good.
+    Confirmed,
+}
+
+impl Served {
+    /// The words of the metrics, in order.
+    pub const WORDS: [&'static str; 5] = ["fresh", "stale", "stale_on_error", "collapsed", "confirmed"];
+}
+
+/// Why a stale answer is served, where it is for want of a better one.
+pub const ORIGIN_FAILED: &str = "origin-failed";
+
 /// The value of the field; `Display` writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheStatus {
@@ -60,6 +83,21 @@ pub struct CacheStatus {
 }
 
 impl CacheStatus {
+    /// How the answer came out of the cache; `None` when the origin made it for this request.
+    #[must_use]
+    pub fn served(&self) -> Option<Served> {
+        match self.forwarded {
+            _ if self.collapsed => Some(Served::Collapsed),
+            Some(_) => {
+                (self.stored && self.origin == Some(StatusCode::NOT_MODIFIED)).then_some(Served::Confirmed)
+            }
+            None if self.detail == Some(ORIGIN_FAILED) => Some(Served::StaleOnError),
+            // What is good has a second left, as lifetimes are counted in those.
+            None if self.ttl.is_some_and(|ttl| ttl <= 0) => Some(Served::Stale),
+            None => Some(Served::Fresh),
+        }
+    }
+
     /// The word in logs: `hit`, `collapsed`, or why the origin was asked.
     #[must_use]
     pub fn word(&self) -> &'static str {

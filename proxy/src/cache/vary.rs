@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, header};
 
 use super::{directives::members, policy::NotStored};
+use crate::coding::weight;
 
 /// More names than this in one `Vary`, and the answer is not stored: it would not be found again.
 const MOST_FIELDS: usize = 16;
@@ -157,7 +158,7 @@ fn favourite(accepted: Option<&[u8]>) -> Option<&[u8]> {
     let mut best = (0, None);
     for member in accepted?.split(|byte| *byte == b',') {
         let (language, weight) = match member.iter().position(|byte| *byte == b';') {
-            Some(at) => (&member[..at], thousandths(member[at + 1..].strip_prefix(b"q=")?)?),
+            Some(at) => (&member[..at], weight(member[at + 1..].strip_prefix(b"q=")?)?),
             None => (member, 1000),
         };
         match weight.cmp(&best.0) {
@@ -167,20 +168,6 @@ fn favourite(accepted: Option<&[u8]>) -> Option<&[u8]> {
         }
     }
     best.1
-}
-
-/// A weight (RFC 9110 §12.4.2) in thousandths.
-fn thousandths(weight: &[u8]) -> Option<u16> {
-    let (whole, fraction) = match weight {
-        [whole, b'.', fraction @ ..] => (whole, fraction),
-        [whole] => (whole, &[][..]),
-        _ => return None,
-    };
-    let valid =
-        matches!(whole, b'0' | b'1') && fraction.len() <= 3 && fraction.iter().all(u8::is_ascii_digit);
-    let digits = fraction.iter().chain(b"000").take(3);
-    let parts = digits.fold(0, |parts, digit| parts * 10 + u16::from(digit.saturating_sub(b'0')));
-    valid.then(|| u16::from(whole - b'0') * 1000 + parts).filter(|weight| *weight <= 1000)
 }
 
 #[cfg(test)]

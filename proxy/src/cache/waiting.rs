@@ -7,12 +7,15 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
+use weir_config::plan::Coding;
 
 use super::{
     answer::Extent,
+    coded::Codings,
     desk::{Ask, Begin, Fills},
-    entry::{Entry, Head},
+    entry::{Body, Entry, Head},
     filling::{Fill, FillGuard, Progress},
+    key,
     policy::NotStored,
     request::Now,
 };
@@ -157,6 +160,41 @@ impl Reader {
         match &self.source {
             Source::Whole(entry) => Some(entry),
             Source::Arriving { .. } => None,
+        }
+    }
+
+    /// How long the body is.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The body in a coding, if that is kept.
+    #[must_use]
+    pub fn kept(&self, coding: Coding) -> Option<&Arc<Body>> {
+        match &self.source {
+            Source::Whole(entry) => entry.body().kept(coding),
+            Source::Arriving { .. } => None,
+        }
+    }
+
+    /// Another reader of the same, from the beginning.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let source = match &self.source {
+            Source::Whole(entry) => Source::Whole(Arc::clone(entry)),
+            Source::Arriving { fill, progress } => {
+                Source::Arriving { fill: Arc::clone(fill), progress: progress.clone() }
+            }
+        };
+        Self { head: Arc::clone(&self.head), length: self.length, at: 0, source }
+    }
+
+    /// The body in other codings, and the hash of the key under which it is, or will be, kept.
+    pub(super) fn codings(&self) -> (&Arc<Codings>, u128) {
+        match &self.source {
+            Source::Whole(entry) => (entry.body().codings(), key::hash(entry.key().as_bytes())),
+            Source::Arriving { fill, .. } => (fill.codings.get_or_init(Arc::default), fill.ask.key.hash()),
         }
     }
 

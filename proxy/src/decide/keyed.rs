@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use http::header;
 use weir_config::{
     plan::{CacheRule, Forward},
-    template::{Template, Variable},
+    template::Template,
 };
 
-use super::Passed;
+use super::{Passed, doubts::doubts};
 use crate::{
     accept::BadRequest,
     cache::{Key, Rule, Tag},
@@ -40,13 +40,33 @@ impl Passed {
             Some(template) => {
                 let mut text = String::with_capacity(96);
                 template.render_key(&self.facts(request), &mut text);
-                Key::rendered(&doubts(request, template), &text, String::new())
+                Key::rendered(&rule.realm, &doubts(request, template), &text, String::new())
             }
             None => {
                 let target = self.target(request, forward)?;
-                Key::target(request.scheme, &request.authority, &target, String::new())
+                Key::target(&rule.realm, request.scheme, &request.authority, &target, String::new())
             }
         })
+    }
+
+    /// The same of a QUERY with what it sends.
+    ///
+    /// # Errors
+    /// As [`Passed::target`].
+    pub fn key_of_query(
+        &self,
+        request: &RequestView,
+        rule: &CacheRule,
+        forward: &Forward,
+        content: &[u8],
+    ) -> Result<Key, Refusal> {
+        let fields = [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE];
+        let lines = fields.iter().map(|name| {
+            let values = request.headers.get_all(name).iter();
+            values.map(|value| value.as_bytes().escape_ascii().to_string()).collect::<Vec<_>>().join(",")
+        });
+        let kind = lines.collect::<Vec<_>>().join("\n");
+        Ok(self.key(request, rule, forward)?.with_content(&kind, content))
     }
 
     /// How its answer may be kept and used.
@@ -92,23 +112,4 @@ impl Passed {
         };
         templates.iter().map(name).collect()
     }
-}
-
-/// What keeps a request apart that has a parameter or a cookie of the key twice. The template sees the first one, and the
-/// origin perhaps the last: then one client's answer would lie under everybody's key. Nothing, for most requests.
-fn doubts(request: &RequestView, key: &Template) -> String {
-    let names = |is_meant: fn(&Variable) -> bool| key.variables().any(is_meant);
-    let mut doubts = String::new();
-    if names(|variable| matches!(variable, Variable::Query(_))) && request.repeats_parameters() {
-        doubts.push_str(request.query.as_deref().unwrap_or_default());
-    }
-    if names(|variable| matches!(variable, Variable::Cookie(_))) && request.repeats_cookies() {
-        // No query has a space.
-        doubts.push(' ');
-        for line in request.headers.get_all(header::COOKIE) {
-            doubts.push_str(&String::from_utf8_lossy(line.as_bytes()));
-            doubts.push(';');
-        }
-    }
-    doubts
 }

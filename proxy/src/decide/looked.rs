@@ -1,12 +1,9 @@
 //! The look into the cache, once a request has passed.
 
-use weir_config::plan::{CacheRule, Forward};
+use weir_config::plan::CacheId;
 
-use super::Passed;
 use crate::{
     cache::{Key, Lookup, Now, RequestHead, Rule},
-    refusal::Refusal,
-    request::RequestView,
     running::Running,
 };
 
@@ -19,24 +16,16 @@ pub struct Looked {
     pub lookup: Lookup,
 }
 
-impl Passed {
-    /// Looks the request up, and counts that.
-    ///
-    /// # Errors
-    /// As [`Passed::key`].
-    pub fn look_up(
-        &self,
-        running: &Running,
-        request: &RequestView,
-        (rule, policy): (&CacheRule, &Rule),
-        forward: &Forward,
-        now: Now,
-    ) -> Result<Looked, Refusal> {
-        let key = self.key(request, rule, forward)?;
-        let head =
-            RequestHead { method: &request.method, headers: &request.headers, has_body: request.has_body };
-        let lookup = running.caches[rule.cache.index()].lookup(&key, &head, policy, now);
-        running.count_lookup(rule.cache, &lookup);
-        Ok(Looked { key, lookup })
-    }
+/// Looks a request up, and counts that.
+pub fn look_up(
+    running: &Running,
+    cache: CacheId,
+    key: Key,
+    request: &RequestHead<'_>,
+    policy: &Rule,
+    now: Now,
+) -> Looked {
+    let lookup = running.caches[cache.index()].lookup(&key, request, policy, now);
+    running.count_lookup(cache, &lookup);
+    Looked { key, lookup }
 }

@@ -2,6 +2,7 @@
 //! let any stranger empty the cache with it.
 
 use http::Method;
+use weir_config::plan::RouteId;
 
 use super::Passed;
 use crate::{
@@ -21,8 +22,8 @@ impl Passed {
     /// `None`: it is a method like any other, because nothing is kept there or a route names it.
     ///
     /// # Errors
-    /// 405 where nobody may purge, 403 for those who may not.
-    pub fn purging(running: &Running, request: &RequestView) -> Option<Result<Self, Refusal>> {
+    /// 405 where nobody may purge, 403 for those who may not; with the route that says so.
+    pub fn purging(running: &Running, request: &RequestView) -> Option<Result<Self, (RouteId, Refusal)>> {
         if !WORDS.contains(&request.method.as_str()) {
             return None;
         }
@@ -42,9 +43,9 @@ impl Passed {
         let matched = find(&Method::GET)?;
         let rule = running.plan.routes[matched.route.index()].cache.as_ref()?;
         Some(match rule.purge.as_ref().filter(|_| request.method.as_str() == WORDS[0]) {
-            None => Err(Refusal::Method("GET, HEAD".to_owned())),
+            None => Err((matched.route, Refusal::Method("GET, HEAD".to_owned()))),
             Some(purge) if Access::new(&purge.allow, &[]).check(request.client).is_err() => {
-                Err(Refusal::Address)
+                Err((matched.route, Refusal::Address))
             }
             Some(_) => Ok(Self { route: matched.route, params: matched.params, caller: Caller::Anonymous }),
         })

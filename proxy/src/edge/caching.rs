@@ -1,8 +1,11 @@
 //! Looking up, waiting for a fill and serving what is stale: the route's cache rule, step by step. `fill.rs` brings what
-//! is missing, `head.rs` asks for a head where the route does not want a HEAD to fetch more.
+//! is missing, `head.rs` asks for a head where the route does not want a HEAD to fetch more, `serve.rs` answers from what is
+//! there and `coded.rs` from what is there compressed.
 
+mod coded;
 mod fill;
 mod head;
+mod serve;
 
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
@@ -10,19 +13,13 @@ use http::Method;
 use weir_config::plan::{CacheRule, Forward};
 
 use self::fill::Fetched;
-use super::{
-    Edge, Ended, Trip,
-    client::Client,
-    exchange::NoAnswer,
-    forwarding::{declared_length, refusal_of},
-    reply::{self, Length},
-};
+use super::{Edge, Ended, Trip, client::Client, exchange::NoAnswer, forwarding::refusal_of};
 use crate::{
     cache::{
-        self, Answer, Ask, Begin, Bypass, Cache, CacheStatus, Entry, FillGuard, Forwarded, Guard, Key,
-        Lookup, Mark, NotStored, Now, Outcome, Reader, RequestHead, Rule, Staleness, Tag,
+        self, Ask, Begin, Bypass, Cache, CacheStatus, Entry, FillGuard, Forwarded, Guard, Key, Lookup, Mark,
+        NotStored, Now, Outcome, Reader, RequestHead, Rule, Staleness, Tag,
     },
-    decide::Looked,
+    decide::{self, Looked},
     forward::headers::OF_ONE_REQUEST,
     journey::Journey,
     refusal::Refusal,
@@ -30,6 +27,9 @@ use crate::{
 
 /// How often those who wait for a fetch let another of them try, after the origin failed.
 const RETAKES: u32 = 2;
+
+/// A QUERY with a longer body is passed on: what is held for it, and hashed, is bounded.
+const QUERY_BYTES: usize = 64 * 1024;
 
 /// One request under a cache rule.
 struct Case<'a> {
@@ -39,6 +39,8 @@ struct Case<'a> {
     /// The same for the cache, with what it says about this request.
     policy: Cow<'a, Rule>,
     cache: &'a Cache,
+    /// Whether this is a QUERY whose answer is kept: with its content in the key, it is a GET to the cache.
+    is_query: bool,
 }
 
 impl Edge {
@@ -64,8 +66,15 @@ impl Edge {
         let Looked { key, lookup } = match looked {
             Some(looked) => looked,
             None => {
-                let rules = (rule, &*case.policy);
-                trip.passed.look_up(trip.running(), &trip.request, rules, forward, Now::read())?
+                let Some(key) = case.key(client).await? else {
+                    journey.cache = Some(CacheStatus {
+                        forwarded: Some(Forwarded::Bypass),
+                        detail: Some(Bypass::RequestBody.word()),
+                        ..CacheStatus::default()
+                    });
+                    return Box::pin(self.forward(trip, forward, client, journey)).await;
+                };
+                decide::look_up(trip.running(), rule.cache, key, &case.request(), &case.policy, Now::read())
             }
         };
         match lookup {
@@ -74,7 +83,8 @@ impl Edge {
                 self.serve_from(&case, Reader::whole(entry), client, journey).await
             }
             Lookup::OnlyIfCached => Err(Refusal::NotCached.into()),
-            Lookup::Stale { entry, staleness, ttl } if staleness.while_revalidate => {
+            // A QUERY cannot be asked again behind the back of whoever has its body.
+            Lookup::Stale { entry, staleness, ttl } if staleness.while_revalidate && !case.is_query => {
                 self.refresh_behind(&case, key, &entry);
                 journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
                 self.serve_from(&case, Reader::whole(entry), client, journey).await
@@ -149,6 +159,7 @@ impl Edge {
         journey: &mut Journey,
     ) -> Result<(), Ended> {
         let usable = usable_on_error(stale.as_ref());
+        let must_be_asked = stale.as_ref().is_some_and(|(entry, _)| entry.head().freshness.must_be_asked());
         let (mut failures, until) = (0, Now::read().mono + case.rule.lock_timeout);
         let guard = loop {
             let now = Now::read();
@@ -169,7 +180,7 @@ impl Edge {
                 }
                 Outcome::OriginFailed => {
                     if let Some(entry) = usable {
-                        return self.serve_stale(case, entry, "origin-failed", client, journey).await;
+                        return self.serve_stale(case, entry, cache::ORIGIN_FAILED, client, journey).await;
                     }
                     // One of those who waited asks again, and not all of them at once.
                     failures += 1;
@@ -181,7 +192,8 @@ impl Edge {
                 Outcome::TimedOut => status.detail = Some("lock-timeout"),
             }
             journey.cache = Some(status);
-            return self.forward(case.trip, case.forward, client, journey).await;
+            let forwarded = self.forward(case.trip, case.forward, client, journey).await;
+            return forwarded.map_err(|ended| unconfirmed(ended, must_be_asked));
         };
         self.fill(case, guard, usable, status, client, journey).await
     }
@@ -196,6 +208,7 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
+        let must_be_asked = guard.stale().is_some_and(|entry| entry.head().freshness.must_be_asked());
         match self.fetch(case, guard, usable.is_some(), status, Some(client), &mut journey.attempts).await? {
             Fetched::Kept(reader, None, status) => {
                 journey.cache = Some(status);
@@ -217,76 +230,10 @@ impl Edge {
             Fetched::None(none) => {
                 journey.cache = Some(status);
                 match usable {
-                    Some(entry) => self.serve_stale(case, entry, "origin-failed", client, journey).await,
-                    None => Err(refusal_of(&none).into()),
+                    Some(entry) => self.serve_stale(case, entry, cache::ORIGIN_FAILED, client, journey).await,
+                    None => Err(unconfirmed(refusal_of(&none).into(), must_be_asked)),
                 }
             }
-        }
-    }
-
-    async fn serve_stale(
-        &self,
-        case: &Case<'_>,
-        entry: Arc<Entry>,
-        why: &'static str,
-        client: &mut Client,
-        journey: &mut Journey,
-    ) -> Result<(), Ended> {
-        let ttl = entry.head().freshness.ttl(Now::read());
-        journey.cache = Some(CacheStatus { ttl: Some(ttl), detail: Some(why), ..CacheStatus::default() });
-        self.serve_from(case, Reader::whole(entry), client, journey).await
-    }
-
-    /// Answers one client from what is kept or arriving, its conditions and ranges included.
-    async fn serve_from(
-        &self,
-        case: &Case<'_>,
-        reader: Reader,
-        client: &mut Client,
-        journey: &mut Journey,
-    ) -> Result<(), Ended> {
-        let answer = cache::answer(reader.head(), reader.extent(), &case.request(), Now::read());
-        self.serve(case, answer, reader, client, journey).await
-    }
-
-    async fn serve(
-        &self,
-        case: &Case<'_>,
-        answer: Answer,
-        mut reader: Reader,
-        client: &mut Client,
-        journey: &mut Journey,
-    ) -> Result<(), Ended> {
-        if let Some(shown) = self.intercept(case.trip, answer.status, &answer.headers, client, journey).await
-        {
-            return shown;
-        }
-        let length = match declared_length(&answer.headers) {
-            Some(length) => Length::Known(length),
-            None => Length::None,
-        };
-        let head = reply::head(case.trip, journey, client, answer.status, answer.headers, length);
-        journey.answer.status = answer.status.as_u16();
-        let bodiless = answer.body == cache::Plan::Nothing;
-        client.head(head, bodiless).await?;
-        if bodiless {
-            return Ok(());
-        }
-        if let Some(entry) = reader.entry() {
-            for piece in answer.body.chunks(entry.body()) {
-                client.body(piece).await.map_err(|_| Ended::Cut)?;
-            }
-            return Ok(());
-        }
-        loop {
-            let next = match client.at_once(reader.next()).await.map_err(|_| Ended::Cut)? {
-                Some(next) => next,
-                None => reader.next().await,
-            };
-            let Some(piece) = next else { return Ok(()) };
-            // A fill that broke must not pass for a whole body.
-            let piece = piece.map_err(|_| Ended::Cut)?;
-            client.body(piece).await.map_err(|_| Ended::Cut)?;
         }
     }
 
@@ -308,6 +255,16 @@ impl Edge {
     }
 }
 
+/// What the client hears when nobody answered: of an entry that must not be used without asking, that it could not be.
+fn unconfirmed(ended: Ended, must_be_asked: bool) -> Ended {
+    match ended {
+        Ended::Refused(Refusal::NoPeer | Refusal::PeerFailed(_)) if must_be_asked => {
+            Ended::Refused(Refusal::NotValidated)
+        }
+        ended => ended,
+    }
+}
+
 /// The entry that is better than no answer, if there is one.
 fn usable_on_error(stale: Option<&(Arc<Entry>, Staleness)>) -> Option<Arc<Entry>> {
     stale.filter(|(_, staleness)| staleness.on_error).map(|(entry, _)| Arc::clone(entry))
@@ -316,7 +273,21 @@ fn usable_on_error(stale: Option<&(Arc<Entry>, Staleness)>) -> Option<Arc<Entry>
 impl<'a> Case<'a> {
     fn of(trip: &'a Trip, forward: &'a Forward, rule: &'a CacheRule) -> Self {
         let policy = trip.passed.policy(trip.running(), &trip.request, rule);
-        Self { trip, forward, rule, policy, cache: &trip.running().caches[rule.cache.index()] }
+        let is_query = rule.keeping.queries && trip.request.method == Method::QUERY;
+        Self { trip, forward, rule, policy, cache: &trip.running().caches[rule.cache.index()], is_query }
+    }
+
+    /// What the answer is looked up by; `None` for a QUERY that sends more than is held.
+    async fn key(&self, client: &mut Client) -> Result<Option<Key>, Ended> {
+        let (trip, rule, forward) = (self.trip, self.rule, self.forward);
+        if !self.is_query {
+            return Ok(Some(trip.passed.key(&trip.request, rule, forward)?));
+        }
+        client.gather(QUERY_BYTES).await?;
+        match client.replay().filter(|_| client.body_done()) {
+            Some(content) => Ok(Some(trip.passed.key_of_query(&trip.request, rule, forward, &content)?)),
+            None => Ok(None),
+        }
     }
 
     /// Whether the route forbids to keep the answer.
@@ -331,6 +302,9 @@ impl<'a> Case<'a> {
 
     fn request(&self) -> RequestHead<'a> {
         let request = &self.trip.request;
+        if self.is_query {
+            return RequestHead { method: &Method::GET, headers: &request.headers, has_body: false };
+        }
         RequestHead { method: &request.method, headers: &request.headers, has_body: request.has_body }
     }
 
@@ -340,7 +314,6 @@ impl<'a> Case<'a> {
         if self.trip.running().count_leak(self.rule.cache, SystemTime::now()) {
             tracing::warn!(
                 route = %self.trip.route().name,
-                place = %self.trip.route().place,
                 request_id = self.trip.request.id(),
                 found = reason.word(),
                 "an answer marked as everybody's showed its caller's own, and was not kept"

@@ -14,6 +14,7 @@ use crate::{
         BadRequest, Pace,
         exchange::{Exchange, Gone, Reusable},
     },
+    coding::{Encoder, PIECE},
     forward::{hop_by_hop, limit_rate},
 };
 
@@ -51,6 +52,8 @@ pub(super) struct Client {
     clock: Option<Box<Clock>>,
     /// Who gets a copy of the body.
     copier: Option<Copier>,
+    /// What the answer's body goes through before anything else.
+    encoder: Option<Box<Encoder>>,
     /// How fast the answer may go, and since when it does.
     pace: Option<(limit_rate::Pace, Option<Instant>)>,
 }
@@ -84,6 +87,7 @@ impl Client {
             written: 0,
             clock,
             copier: None,
+            encoder: None,
             pace: None,
         }
     }
@@ -98,9 +102,14 @@ impl Client {
         self.copier = Some(copier);
     }
 
-    /// Holds the answer's body to a pace.
-    pub(super) fn limit_rate(&mut self, pace: limit_rate::Pace) {
-        self.pace = Some((pace, None));
+    /// Holds the answer's body to a pace, or to none.
+    pub(super) fn limit_rate(&mut self, pace: Option<limit_rate::Pace>) {
+        self.pace = pace.map(|pace| (pace, None));
+    }
+
+    /// Compresses the answer's body.
+    pub(super) fn encode(&mut self, encoder: Encoder) {
+        self.encoder = Some(Box::new(encoder));
     }
 
     /// Reads the body until it has ended or `bytes` of it are held; what follows is read as it is sent.
@@ -116,7 +125,7 @@ impl Client {
 
     /// From here on the connection carries another protocol, which is no body: nothing bounds it, nothing is replayed.
     pub(super) fn open_tunnel(&mut self) {
-        (self.limit, self.replay) = (0, None);
+        (self.limit, self.replay, self.clock) = (0, None, None);
     }
 
     /// Whether the request has a body at all.
@@ -207,6 +216,41 @@ impl Client {
 
     /// Writes a piece of the answer's body. An empty one is nothing: as a chunk it would end the answer.
     pub(super) async fn body(&mut self, mut bytes: Bytes) -> Result<(), ClientError> {
+        let Some(mut encoder) = self.encoder.take() else { return self.send(bytes).await };
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(PIECE));
+            let made = encoder.push(&piece).map_err(|_| ClientError::Left)?;
+            self.send(made).await?;
+            if !bytes.is_empty() {
+                // Others have their turn: a large piece takes milliseconds.
+                tokio::task::yield_now().await;
+            }
+        }
+        self.encoder = Some(encoder);
+        Ok(())
+    }
+
+    /// The same where nobody looks whether more comes at once: nothing stays behind.
+    pub(super) async fn body_at_once(&mut self, bytes: Bytes) -> Result<(), ClientError> {
+        self.body(bytes).await?;
+        self.flush_encoder().await
+    }
+
+    /// Sends what a compressor still holds of what it was given.
+    async fn flush_encoder(&mut self) -> Result<(), ClientError> {
+        let Some(encoder) = &mut self.encoder else { return Ok(()) };
+        let held = encoder.flush().map_err(|_| ClientError::Left)?;
+        self.send(held).await
+    }
+
+    /// Ends the body; only of an answer that is whole.
+    pub(super) async fn end(&mut self) -> Result<(), ClientError> {
+        let Some(encoder) = self.encoder.take() else { return Ok(()) };
+        let rest = encoder.finish().map_err(|_| ClientError::Left)?;
+        self.send(rest).await
+    }
+
+    async fn send(&mut self, mut bytes: Bytes) -> Result<(), ClientError> {
         while !bytes.is_empty() {
             let piece = self.in_time(&mut bytes).await;
             let length = piece.len() as u64;
@@ -233,6 +277,7 @@ impl Client {
 
     /// Sends what was written, however little it is.
     pub(super) async fn flush(&mut self) -> Result<(), ClientError> {
+        self.flush_encoder().await?;
         Ok(self.exchange.flush().await?)
     }
 
@@ -251,6 +296,7 @@ impl Client {
     /// Ends the answer with trailers. A client of HTTP/1.1 has to ask for them (RFC 9110 §6.5.1); HTTP/2 frames them so that
     /// whoever does not want them cannot stumble.
     pub(super) async fn trailers(&mut self, trailers: HeaderMap) -> Result<(), ClientError> {
+        self.end().await?;
         if !self.takes_trailers && self.exchange.version() != Version::HTTP_2 {
             return Ok(());
         }

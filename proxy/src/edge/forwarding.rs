@@ -7,7 +7,7 @@ use rand::Rng;
 use weir_config::plan::{Forward, UpstreamId};
 
 use super::{
-    Edge, Ended, Trip,
+    Edge, Ended, Trip, accel,
     client::{Client, ClientError},
     exchange::{self, Call, Cut, NoAnswer, Open, Request},
     reply::{self, Length},
@@ -124,6 +124,10 @@ impl Edge {
             let name = &upstream.plan.name;
             fields.insert(header::HOST, HeaderValue::try_from(&**name).map_err(|_| Refusal::Hops)?);
         }
+        if trip.resumes_by_date() {
+            fields.remove(header::RANGE);
+            fields.remove(header::IF_RANGE);
+        }
         // One canonical length or chunks, whatever the client wrote (RFC 9112 §6).
         let length = fields.remove(header::CONTENT_LENGTH);
         fields.remove(header::TRANSFER_ENCODING);
@@ -163,6 +167,7 @@ impl Edge {
             return shown;
         }
         self.invalidate(trip, forward, status, &open.head.headers);
+        let ahead = accel::read_ahead(&open.head.headers, forward.response_buffer.len());
         let (mut fields, length) = answer_fields(trip, std::mem::take(&mut open.head.headers), &open);
         stick(trip, forward, &open, &mut fields);
         let head = reply::head(trip, journey, client, status, fields, length);
@@ -173,7 +178,7 @@ impl Edge {
         if let Err(error) = client.head(head, bodiless).await {
             return Err(error.into());
         }
-        let relayed = open.relay(&self.connectors, client, forward.response_buffer.len()).await;
+        let relayed = open.relay(&self.connectors, client, ahead).await;
         relayed.map_err(|cut| broke_off(&cut, journey))
     }
 

@@ -161,7 +161,8 @@ async fn send(
     };
     let past = past.unwrap_or_else(|| Past::none(Instant::now()));
     let lag = Arc::clone(&body.lag);
-    let body = trip.request.has_body.then_some(&mut body);
+    let has_body = trip.request.has_body;
+    let body = has_body.then_some(&mut body);
     let outcome = tokio::select! {
         outcome = exchange(&mut session, connectors, upstream, &peer, &mut picked, &head, body) => outcome,
         () = lag.too_far.notified() => Mirrored::Dropped,
@@ -169,7 +170,8 @@ async fn send(
     match outcome {
         Mirrored::Sent => {
             picked.succeeded(Instant::now());
-            link::give_back(connectors, upstream, &peer, (session, past), true).await;
+            // Its answer is looked at only behind the body: what of that it did not read may be its next request.
+            link::give_back(connectors, upstream, &peer, (session, past), !has_body).await;
         }
         Mirrored::Failed => {
             picked.failed(Instant::now());

@@ -34,7 +34,10 @@ impl Edge {
     ) -> Option<Result<(), Ended>> {
         let passed = match Passed::purging(&snapshot.running, request)? {
             Ok(passed) => passed,
-            Err(refusal) => return Some(Err(refusal.into())),
+            Err((route, refusal)) => {
+                journey.route = Some(route);
+                return Some(Err(refusal.into()));
+            }
         };
         journey.route = Some(passed.route_id());
         // Keys are those of GET.

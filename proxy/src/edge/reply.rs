@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 
-use super::{Edge, Trip, client::Client, error_page};
+use super::{Edge, Trip, accel, client::Client, compressing, error_page};
 use crate::{
     decide::{CACHE_STATUS, frame_by_length},
     forward::{grpc, trace::X_REQUEST_ID},
@@ -23,7 +23,7 @@ pub(super) enum Length {
     Unknown,
 }
 
-/// The head of an answer: the given fields, what the plan adds to them, and the framing.
+/// The head of an answer: the given fields, what the plan adds to them, the coding and the framing.
 pub(super) fn head(
     trip: &Trip,
     journey: &Journey,
@@ -32,8 +32,10 @@ pub(super) fn head(
     mut fields: HeaderMap,
     length: Length,
 ) -> (StatusCode, HeaderMap) {
+    accel::obey(trip, &mut fields, client);
     trip.passed.dress(trip.running(), &trip.request, journey.cache.as_ref(), &mut fields);
     close_if_last(client, journey);
+    let length = compressing::answer(trip, client, status, &mut fields, length);
     frame(&mut fields, client, &trip.request.method, trip.request.version, status, length);
     (status, fields)
 }

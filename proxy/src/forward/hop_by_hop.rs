@@ -83,6 +83,18 @@ const PROTECTED: [HeaderName; 27] = [
     HeaderName::from_static("traceparent"),
 ];
 
+/// Of an answer's head: behind its body they would come too late to be obeyed, or be obeyed by some and not by others.
+const OF_HEADS: [HeaderName; 8] = [
+    header::LOCATION,
+    header::RETRY_AFTER,
+    header::EXPIRES,
+    header::DATE,
+    header::WWW_AUTHENTICATE,
+    header::PROXY_AUTHENTICATE,
+    header::STRICT_TRANSPORT_SECURITY,
+    HeaderName::from_static("cache-status"),
+];
+
 /// Whether [`clean_request`] has nothing to do, as of most requests, and there is neither an upgrade nor a word about
 /// trailers. To look at the fields there are is cheaper than to look for each that is not.
 #[must_use]
@@ -128,11 +140,11 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
     list::elements(headers, header::TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
-/// Cleans the trailers of an answer: what frames, routes or modifies a message comes before its body or not at all.
+/// Cleans the trailers of an answer: what frames, routes, authenticates or controls comes before its body or not at all.
 ///
 /// Source: RFC 9110 §6.5.1.
 pub fn clean_trailers(trailers: &mut HeaderMap) {
-    remove(trailers, STANDARD.iter().chain(&PROTECTED));
+    remove(trailers, STANDARD.iter().chain(&PROTECTED).chain(&OF_HEADS));
 }
 
 fn nominated(headers: &HeaderMap) -> Result<Vec<HeaderName>, Refused> {
@@ -181,6 +193,23 @@ mod tests {
         let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         names
+    }
+
+    #[test]
+    fn trailers_have_nothing_of_a_head() {
+        let mut trailers = head(&[
+            ("x-sum", "1"),
+            ("grpc-status", "0"),
+            ("content-length", "5"),
+            ("set-cookie", "a=b"),
+            ("location", "/elsewhere"),
+            ("www-authenticate", "Basic"),
+            ("strict-transport-security", "max-age=0"),
+            ("cache-status", "evil; hit"),
+            ("connection", "close"),
+        ]);
+        clean_trailers(&mut trailers);
+        assert_eq!(names(&trailers), ["grpc-status", "x-sum"]);
     }
 
     fn cleaned(fields: &[(&str, &str)]) -> Result<HeaderMap, Refused> {

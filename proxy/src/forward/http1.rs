@@ -6,7 +6,11 @@
 //! Writes are collected until [`Connection::flush`], so that a head and a small body leave in one packet. Reads may be
 //! dropped and begun again. Clocks are the caller's.
 
-use std::{io, mem::MaybeUninit};
+use std::{
+    io,
+    mem::MaybeUninit,
+    task::{Context, Waker},
+};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{
@@ -337,6 +341,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     #[must_use]
     pub fn has_heard(&self) -> bool {
         self.heard
+    }
+
+    /// Whether an answer is there already, as far as can be said without waiting.
+    ///
+    /// Asked at the end of a request's body: a peer that answered before may take what it did not read for a request.
+    pub fn has_begun(&mut self) -> bool {
+        if !self.ahead.is_empty() {
+            return true;
+        }
+        let read = std::pin::pin!(self.fill_or_end(HEAD_READ));
+        // The next read asks to be woken again.
+        read.poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
     /// The stream, if the next request may go out on it: both messages are whole, nothing came behind, nobody said close.

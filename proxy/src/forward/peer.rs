@@ -13,7 +13,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
     os::unix,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -136,7 +136,7 @@ impl Dial {
     fn plain(upstream: &Upstream, files: u64) -> Self {
         let Timeouts { connect, write, .. } = upstream.timeouts;
         let tls = upstream.tls.as_ref();
-        let sni = tls.map_or("", |tls| &tls.name).to_owned();
+        let sni = tls.map_or("", |tls| tls.name.as_str()).to_owned();
         let mut template = HttpPeer::new(SocketAddr::from(([0, 0, 0, 0], 0)), tls.is_some(), sni);
         template.group_key = group_key(upstream, files);
         let options = &mut template.options;
@@ -222,7 +222,7 @@ impl Dial {
 }
 
 fn options(tls: &UpstreamTls) -> ConnectorOptions {
-    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let text = |path: &PathBuf| path.to_string_lossy().into_owned();
     let mut options = ConnectorOptions::new(HTTP2_CONNECTIONS);
     options.ca_file = tls.ca.as_deref().map(text);
     options.cert_key_file = tls.certificate.as_ref().map(|own| (text(&own.chain), text(&own.key)));

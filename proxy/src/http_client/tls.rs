@@ -58,7 +58,8 @@ impl Tls {
             Some((chain, key)) => config.with_client_auth_cert(chain.clone(), key.clone_key())?,
             None => config.with_no_client_auth(),
         };
-        let name = ServerName::try_from(plan.name.clone()).map_err(|_| BadTls::Name(plan.name.clone()))?;
+        let name = plan.name.value.clone();
+        let name = ServerName::try_from(name).map_err(|_| BadTls::Name(plan.name.value.clone()))?;
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
     }
 

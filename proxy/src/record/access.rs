@@ -1,49 +1,74 @@
 //! The access log: one line a request, through a bounded channel to a thread of its own.
 //!
-//! A slow disk never delays a request: when the queue is full the line is dropped and counted.
+//! A slow disk never delays a request: when the queue is full the line is dropped and counted. A disk that takes nothing
+//! ends no log either: what fits into the buffer waits for better times, and the rest is counted. Either trouble is told
+//! once when it begins and once when it is over.
+
+mod book;
 
 use std::{
-    io::{BufWriter, Write},
-    path::{Path, PathBuf},
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
-    time::Duration,
+    io::{ErrorKind, Write},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    time::{Duration, Instant},
 };
 
-use prometheus::IntCounter;
+use prometheus::{IntCounter, IntCounterVec};
 use weir_config::plan::{AccessFormat, AccessLog};
 
+use self::book::Book;
 use super::Line;
 
 /// How long a line may wait in the buffer when no other follows; operators watch logs with their eyes.
 const FLUSH_AFTER: Duration = Duration::from_millis(200);
+/// So long without a dropped line, and the writer is not behind any more.
+const KEEPS_UP: Duration = Duration::from_secs(1);
+
+/// Between two tries to get a word into a full queue, at the end.
+const TRY_AGAIN: Duration = Duration::from_millis(10);
 
 enum Message {
     Line(String),
-    Reopen,
     Flush(SyncSender<()>),
+}
+
+/// What the senders tell the writer beside the lines, however full their queue is.
+#[derive(Debug, Default)]
+struct Signs {
+    /// The file was moved away: open it anew.
+    reopen: AtomicBool,
+    /// A line was dropped, and that was told.
+    behind: AtomicBool,
 }
 
 /// The sending side; cheap to clone, never waits.
 #[derive(Debug, Clone)]
 pub struct AccessWriter {
     lines: SyncSender<Message>,
+    signs: Arc<Signs>,
     format: AccessFormat,
     dropped: IntCounter,
 }
 
 impl AccessWriter {
-    /// Opens the log and starts its thread, which ends when the last sender is dropped.
+    /// Opens the log and starts its thread, which ends when the last sender is dropped. `lost` counts by reason.
     ///
     /// # Errors
     /// When the file cannot be opened for appending; the message names it.
-    pub fn open(log: &AccessLog, dropped: IntCounter) -> std::io::Result<Self> {
-        let sink = Sink::open(log.path.as_deref())?;
+    pub fn open(log: &AccessLog, lost: &IntCounterVec) -> std::io::Result<Self> {
+        let path = log.path.as_ref().map(|path| path.value.clone());
+        let book = Book::new(Sink::open(path.as_deref())?, lost.with_label_values(&["failed"]));
         let (lines, waiting) = sync_channel(log.queue.max(1));
-        let path = log.path.clone();
+        let (signs, dropped) = (Arc::<Signs>::default(), lost.with_label_values(&["behind"]));
+        let lag = Lag::new(Arc::clone(&signs), dropped.clone());
         std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write_all(waiting, sink, path))?;
-        Ok(Self { lines, format: log.format, dropped })
+            .spawn(move || write_all(&waiting, book, path.as_deref(), lag))?;
+        Ok(Self { lines, signs, format: log.format, dropped })
     }
 
     /// Queues one request's line, or counts it as dropped.
@@ -56,22 +81,55 @@ impl AccessWriter {
             self.lines.try_send(Message::Line(text))
         {
             self.dropped.inc();
+            // The writer may be stuck, so it is told from here.
+            if !self.signs.behind.swap(true, Ordering::Relaxed) {
+                tracing::warn!("access log is behind: lines are dropped");
+            }
         }
     }
 
     /// Opens the file anew: after a rotation moved it away.
     pub fn reopen(&self) {
-        // A full queue means the writer is behind; it will see the file at the next reload.
-        let _ = self.lines.try_send(Message::Reopen);
+        self.signs.reopen.store(true, Ordering::Release);
     }
 
     /// Waits until everything queued so far is written, at most `patience`.
     pub fn flush(&self, patience: Duration) {
+        let until = Instant::now() + patience;
         let (done, wait) = sync_channel(1);
-        if self.lines.send(Message::Flush(done)).is_ok() {
-            let _ = wait.recv_timeout(patience);
+        let mut message = Message::Flush(done);
+        // The queue may be full, and its writer stuck for good: nobody may need to read what it writes to.
+        while let Err(problem) = self.lines.try_send(message) {
+            match problem {
+                TrySendError::Full(back) if Instant::now() < until => message = back,
+                TrySendError::Full(_) | TrySendError::Disconnected(_) => return,
+            }
+            std::thread::sleep(TRY_AGAIN);
         }
+        let _ = wait.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
+}
+
+/// Whether the log could be opened, without making a file of it that would be this user's.
+///
+/// # Errors
+/// When it could not; the message names it.
+pub fn can_open(path: &Path) -> std::io::Result<()> {
+    let named = |problem| in_words(path, &problem);
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    match std::fs::metadata(path) {
+        // To open a pipe would wait for its reader.
+        Ok(it) if !it.is_file() && !it.is_dir() => Ok(()),
+        Ok(_) => std::fs::OpenOptions::new().append(true).open(path).map(drop).map_err(named),
+        Err(problem) if problem.kind() == ErrorKind::NotFound => {
+            std::fs::metadata(folder).map(drop).map_err(named)
+        }
+        Err(problem) => Err(named(problem)),
+    }
+}
+
+fn in_words(path: &Path, problem: &std::io::Error) -> std::io::Error {
+    std::io::Error::new(problem.kind(), format!("access log {}: {problem}", path.display()))
 }
 
 enum Sink {
@@ -82,9 +140,8 @@ enum Sink {
 impl Sink {
     fn open(path: Option<&Path>) -> std::io::Result<Self> {
         let Some(path) = path else { return Ok(Self::Stdout(std::io::stdout())) };
-        std::fs::OpenOptions::new().append(true).create(true).open(path).map(Self::File).map_err(|problem| {
-            std::io::Error::new(problem.kind(), format!("access log {}: {problem}", path.display()))
-        })
+        let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        opened.map(Self::File).map_err(|problem| in_words(path, &problem))
     }
 }
 
@@ -104,38 +161,91 @@ impl Write for Sink {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the thread owns its end of the channel")]
-fn write_all(lines: Receiver<Message>, sink: Sink, path: Option<PathBuf>) {
-    let mut out = BufWriter::with_capacity(64 * 1024, sink);
-    // A write error (disk full) must not end the log: the next line may fit again. It is said once per spell.
-    let mut failing = false;
-    let mut note = |result: std::io::Result<()>| match result {
-        Ok(()) => failing = false,
-        Err(problem) if !failing => {
-            failing = true;
-            tracing::warn!(%problem, "access log cannot be written");
-        }
-        Err(_) => {}
-    };
+fn write_all(lines: &Receiver<Message>, mut book: Book<Sink>, path: Option<&Path>, mut lag: Lag) {
     loop {
-        match lines.recv_timeout(FLUSH_AFTER) {
-            Ok(Message::Line(line)) => note(out.write_all(line.as_bytes())),
-            Ok(Message::Reopen) => {
-                note(out.flush());
-                match Sink::open(path.as_deref()) {
-                    Ok(sink) => out = BufWriter::with_capacity(64 * 1024, sink),
-                    Err(problem) => note(Err(problem)),
+        let message = lines.recv_timeout(FLUSH_AFTER);
+        if lag.signs.reopen.swap(false, Ordering::AcqRel) {
+            match Sink::open(path) {
+                Ok(sink) => book.go_on_in(sink),
+                Err(problem) => {
+                    tracing::warn!(%problem, "the old file is written to until this one can be opened")
                 }
             }
+        }
+        match message {
+            Ok(Message::Line(line)) => book.put(&line),
             Ok(Message::Flush(done)) => {
-                note(out.flush());
+                book.write_out();
                 let _ = done.send(());
             }
-            Err(RecvTimeoutError::Timeout) => note(out.flush()),
-            Err(RecvTimeoutError::Disconnected) => {
-                note(out.flush());
-                return;
-            }
+            Err(RecvTimeoutError::Timeout) => book.write_out(),
+            Err(RecvTimeoutError::Disconnected) => return book.close(),
         }
+        lag.look();
+    }
+}
+
+/// Notices when the writer keeps up again.
+struct Lag {
+    signs: Arc<Signs>,
+    dropped: IntCounter,
+    /// How many had been dropped when that was told last.
+    told: u64,
+    /// How many had been dropped when one was dropped last, and when that was noticed.
+    last: Option<(u64, Instant)>,
+}
+
+impl Lag {
+    fn new(signs: Arc<Signs>, dropped: IntCounter) -> Self {
+        Self { signs, told: dropped.get(), dropped, last: None }
+    }
+
+    fn look(&mut self) {
+        if self.signs.behind.load(Ordering::Relaxed)
+            && let Some(lost) = self.is_over(Instant::now())
+        {
+            self.signs.behind.store(false, Ordering::Relaxed);
+            tracing::info!(lost, "access log keeps up again");
+        }
+    }
+
+    /// How many lines were lost, once none has been for a while.
+    fn is_over(&mut self, now: Instant) -> Option<u64> {
+        let dropped = self.dropped.get();
+        let (before, since) = *self.last.get_or_insert((dropped, now));
+        if before != dropped {
+            self.last = Some((dropped, now));
+            return None;
+        }
+        if now.duration_since(since) < KEEPS_UP {
+            return None;
+        }
+        let lost = dropped - self.told;
+        (self.told, self.last) = (dropped, None);
+        Some(lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_keeps_up_again_when_no_line_was_dropped_for_a_second() {
+        #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+        let dropped = IntCounter::new("lost", "lines").unwrap();
+        let (mut lag, start) = (Lag::new(Arc::default(), dropped.clone()), Instant::now());
+        let after = |ms| start + Duration::from_millis(ms);
+        dropped.inc_by(3);
+        assert_eq!((lag.is_over(after(0)), lag.is_over(after(900))), (None, None));
+        dropped.inc();
+        assert_eq!((lag.is_over(after(1000)), lag.is_over(after(1999))), (None, None));
+        assert_eq!(lag.is_over(after(2000)), Some(4));
+        dropped.inc();
+        assert_eq!(
+            (lag.is_over(after(2100)), lag.is_over(after(3100))),
+            (None, Some(1)),
+            "each spell for itself"
+        );
     }
 }

@@ -21,7 +21,9 @@ impl Refusal {
             Self::Address | Self::Limited { .. } | Self::NoSession | Self::Role => {
                 "weir; error=http_request_denied"
             }
-            Self::NoPeer | Self::CircuitOpen { .. } => "weir; error=destination_unavailable",
+            Self::NoPeer | Self::CircuitOpen { .. } | Self::NotValidated => {
+                "weir; error=destination_unavailable"
+            }
             Self::PeersFull | Self::NoSocket => "weir; error=connection_limit_reached",
             Self::PeerFailed(failure) | Self::PeerTimeout(failure) => of(*failure),
             Self::SessionsDown | Self::Internal => "weir; error=proxy_internal_error",

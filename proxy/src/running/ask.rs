@@ -14,6 +14,7 @@ use super::Upstream;
 use crate::{
     auth::{Ask, Token, Unavailable},
     balance::{Asker, Tried},
+    causes::Causes,
     http_client::{self, Target},
 };
 
@@ -75,7 +76,7 @@ impl Ask for AskUpstream {
                 }
                 Err(failed) => {
                     picked.failed(Instant::now());
-                    last = Unavailable::new(failed);
+                    last = Unavailable::new(Causes(&failed));
                 }
             }
         }

@@ -15,6 +15,7 @@ use super::{Mirrored, Running};
 use crate::{
     auth::Unavailable,
     cache::{Lookup, Purge},
+    coding::Compressors,
     metrics::Metrics,
 };
 
@@ -90,6 +91,12 @@ impl Counts {
             invalidations: families.invalidations.with_label_values::<&str>(&[]),
         }
     }
+}
+
+/// The compressors, counting what they are given and what they make.
+pub(super) fn compressors(metrics: &Metrics) -> Compressors {
+    let compressed = &metrics.families().compressed;
+    Compressors::new(|coding| ["in", "out"].map(|side| compressed.with_label_values(&[coding.name(), side])))
 }
 
 impl Running {

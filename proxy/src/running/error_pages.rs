@@ -33,15 +33,11 @@ pub struct Shown {
 
 impl ErrorPages {
     /// Reads the files. One that cannot be read is as if its page were not written, as in nginx: an edge that does not start
-    /// serves nobody.
+    /// serves nobody. [`crate::trial`] has warned of it.
     pub(super) fn read(route: &Route) -> Self {
-        let file = |page: &Page| {
-            match page {
-            Page::File(path) => whole(path).inspect_err(|problem| {
-                tracing::warn!(route = %route.name, place = %route.place, path = %path.display(), %problem, "an error page cannot be read");
-            }).ok(),
+        let file = |page: &Page| match page {
+            Page::File(path) => whole(path).ok(),
             Page::Body(_) | Page::Redirect(_) => None,
-        }
         };
         Self { files: route.error_pages.iter().map(|page| file(&page.page)).collect() }
     }
@@ -71,7 +67,7 @@ impl ErrorPages {
     }
 }
 
-fn whole(path: &Path) -> std::io::Result<Bytes> {
+pub(crate) fn whole(path: &Path) -> std::io::Result<Bytes> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_BYTES {

@@ -19,6 +19,8 @@ impl Lane {
         let is_plain = route.cache.is_some()
             && forward.mirror.is_none()
             && route.limit_rate.is_none()
+            // The client's codings would have to be weighed.
+            && route.compress.is_none()
             && route.response_headers.iter().all(|(_, value)| value.variables().count() == 0);
         (plan.express && is_plain).then(|| Self(NEXT.fetch_add(1, Ordering::Relaxed)))
     }

@@ -1,7 +1,9 @@
 //! Purges that somebody orders, by the admin listener or with PURGE.
 
+use std::collections::BTreeSet;
+
 use super::{PurgedBy, Running};
-use crate::cache::{Head, Key, Purge, Tag, Url};
+use crate::cache::{Cache, Head, Key, Purge, Tag, Url};
 
 /// What is to be purged, in every cache unless it says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +34,19 @@ impl Order {
         }
     }
 
-    /// The keys of [`Order::Key`]: a text can be a template's or a URL.
-    fn keys(text: &str) -> impl Iterator<Item = Key> {
-        let target = Url::parse(text).map(|url| {
-            let (scheme, authority, target) = url.parts();
-            Key::target(scheme, authority, target, String::new())
-        });
-        [Key::rendered("", text, String::new())].into_iter().chain(target)
+    /// The keys of [`Order::Key`], in every cache and for every realm that keeps there: a text can be a template's or a URL.
+    fn keys<'r>(text: &str, running: &'r Running) -> impl Iterator<Item = (&'r Cache, Key)> {
+        let url = Url::parse(text);
+        let rules = running.plan.routes.iter().filter_map(|route| route.cache.as_ref());
+        let places: BTreeSet<_> = rules.map(|rule| (rule.cache.index(), &*rule.realm)).collect();
+        places.into_iter().flat_map(move |(cache, realm)| {
+            let target = url.as_ref().map(|url| {
+                let (scheme, authority, target) = url.parts();
+                Key::target(realm, scheme, authority, target, String::new())
+            });
+            let keys = [Key::rendered(realm, "", text, String::new())].into_iter().chain(target);
+            keys.map(move |key| (&running.caches[cache], key))
+        })
     }
 }
 
@@ -47,9 +55,7 @@ impl Running {
     pub fn purge(&self, order: &Order, mode: Purge, by: PurgedBy) {
         match order {
             Order::Key(text) => {
-                for key in Order::keys(text) {
-                    self.caches.iter().for_each(|cache| cache.purge_key(&key, mode));
-                }
+                Order::keys(text, self).for_each(|(cache, key)| cache.purge_key(&key, mode));
             }
             Order::Url(url) => self.tags.purge(url.tag(), mode),
             Order::Prefix(prefix) => self.tags.purge_prefix(prefix, mode),
@@ -67,8 +73,7 @@ impl Running {
     #[must_use]
     pub fn entries(&self, order: &Order, thoroughly: bool) -> Option<usize> {
         if let Order::Key(text) = order {
-            let under = |key: Key| self.caches.iter().map(|cache| cache.under(&key).len()).sum::<usize>();
-            return Some(Order::keys(text).map(under).sum());
+            return Some(Order::keys(text, self).map(|(cache, key)| cache.under(&key).len()).sum());
         }
         let like: Box<dyn Fn(&Head) -> bool> = match order {
             _ if !thoroughly => return None,
@@ -77,7 +82,7 @@ impl Running {
             Order::Prefix(prefix) => Box::new(|head| head.url.as_str().starts_with(prefix.as_str())),
             Order::Key(_) | Order::All(_) => Box::new(|_| true),
         };
-        let of = |(at, cache): (usize, &crate::cache::Cache)| match order {
+        let of = |(at, cache): (usize, &Cache)| match order {
             Order::All(Some(one)) if *one != at => 0,
             _ => cache.count(&like),
         };

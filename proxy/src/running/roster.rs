@@ -134,11 +134,11 @@ impl Roster {
         self.listed.lock().servers.iter().map(|server| (server.clone(), as_written(server))).collect()
     }
 
-    /// Makes a change, and says which server it was about.
+    /// Makes a change, and says which server it was about, and what differs now ([`change::differences`]).
     ///
     /// # Errors
     /// [`CannotChange`]; nothing has changed then.
-    pub async fn change(self: &Arc<Self>, change: Change<'_>) -> Result<String, CannotChange> {
+    pub async fn change(self: &Arc<Self>, change: Change<'_>) -> Result<(String, Vec<String>), CannotChange> {
         let _one_at_a_time = self.changing.lock().await;
         let now = self.listed.lock().servers.clone();
         let (servers, about) = change.apply(&self.plan, &now)?;
@@ -154,6 +154,8 @@ impl Roster {
         if let Some(server) = added.filter(|new| !is_known(new)) {
             found = Some(resolve::resolve(server, &self.names).await?.0);
         }
+        let before = now.iter().find(|server| server.name() == about);
+        let differences = added.map(|after| change::differences(before, after)).unwrap_or_default();
         let mut listed = self.listed.lock();
         if let Some(found) = found {
             listed.lookups.remove(&about);
@@ -161,7 +163,7 @@ impl Roster {
         }
         listed.servers = servers;
         self.settle(&mut listed);
-        Ok(about)
+        Ok((about, differences))
     }
 
     /// What requests of this roster learn of peers belongs to `next` from now on.

@@ -1,13 +1,14 @@
 //! One upstream, alive: its peers, how requests connect to them, and the checks that watch them.
 
-use std::{sync::Arc, time::Instant};
+use std::{fmt, path::Path, sync::Arc, time::Instant};
 
 use tokio_util::sync::CancellationToken;
 use weir_config::plan;
 
 use super::{CannotRun, Running, roster::Roster};
 use crate::{
-    balance::{Pool, names::Names, probe::Check, sticky::Sticky},
+    balance::{Pool, names::Names, probe::Check, resolve::Unresolved, sticky::Sticky},
+    causes::Causes,
     forward::{
         budget::Budget,
         hedge::Hedge,
@@ -16,6 +17,7 @@ use crate::{
         proxy_protocol,
     },
     http_client::{Files, Tls, Way},
+    pem::BadFile,
 };
 
 /// One upstream, alive.
@@ -47,24 +49,19 @@ impl Upstream {
         old: Option<&Running>,
         names: &Arc<Names>,
         stop: &CancellationToken,
-    ) -> Result<Self, CannotRun> {
-        let unusable = |problem: String| CannotRun::Tls { upstream: Arc::clone(&plan.name), problem };
-        let files = plan.tls.as_ref().map(Files::read).transpose();
-        let files = files.map_err(|problem| unusable(problem.to_string()))?;
-        let tls = plan.tls.as_ref().zip(files.as_ref()).map(|(tls, files)| Tls::new(tls, files)).transpose();
-        let tls = tls.map_err(|problem| unusable(problem.to_string()))?;
+    ) -> Result<Self, Vec<CannotRun>> {
+        let (files, tls) = plan.tls.as_ref().map(|tls| secured(plan, tls)).transpose()?.unzip();
         let way =
             Way { bind: plan.bind, preface: plan.proxy_protocol.map_or(b"", proxy_protocol::own_header) };
         let check = plan.health.as_ref().map(|health| Check::new(health, tls.as_ref(), way));
         let before = old.and_then(|old| old.upstreams.iter().find(|other| other.plan.name == plan.name));
         let roster =
             Roster::build(plan, before.map(|before| &*before.roster), check, Arc::clone(names), stop);
-        let roster = roster.await.map_err(|problems| CannotRun::Unresolved {
-            upstream: Arc::clone(&plan.name),
-            problems: problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-        })?;
+        let unknown = |problem: &Unresolved| CannotRun::new(problem.place, of(plan, problem));
+        let roster = roster.await.map_err(|problems| problems.iter().map(unknown).collect::<Vec<_>>())?;
         let digest = files.map_or(0, |files| files.digest());
-        let dial = Dial::new(plan, digest, before.map(|before| &before.dial)).await.map_err(unusable)?;
+        let dial = Dial::new(plan, digest, before.map(|before| &before.dial)).await;
+        let dial = dial.map_err(|problem| vec![CannotRun::new(plan.place, of(plan, &problem))])?;
         let idle =
             idle::carried_over(before.map(|before| &before.idle), &plan.keepalive).unwrap_or_else(|| {
                 let idle = Arc::new(Idle::new(plan.keepalive.clone()));
@@ -90,4 +87,26 @@ impl Upstream {
     pub fn pool(&self) -> Arc<Pool> {
         self.roster.pool()
     }
+}
+
+/// What the files of an upstream's TLS hold, and how the edge's own questions speak it.
+///
+/// Errors: every file that cannot be used, at the key that names it.
+pub(crate) fn secured(
+    plan: &plan::Upstream,
+    tls: &plan::UpstreamTls,
+) -> Result<(Files, Tls), Vec<CannotRun>> {
+    let named = tls.certificate.iter().flat_map(|own| [&own.chain, &own.key]).chain(&tls.ca);
+    let files = Files::read(tls).map_err(|bad| {
+        let place = |file: &Path| named.clone().find(|it| it.as_path() == file).map(|it| it.place);
+        let blame = |bad: &BadFile| CannotRun::new(place(&bad.file).unwrap_or(plan.place), of(plan, bad));
+        bad.iter().map(blame).collect::<Vec<_>>()
+    })?;
+    let own = Tls::new(tls, &files);
+    let own = own.map_err(|problem| vec![CannotRun::new(tls.name.place, of(plan, &Causes(&problem)))])?;
+    Ok((files, own))
+}
+
+fn of(plan: &plan::Upstream, problem: &dyn fmt::Display) -> String {
+    format!("upstream {}: {problem}", plan.name)
 }

@@ -1,67 +1,71 @@
-//! Reload: read → plan → build → swap. Whatever fails on the way, the old generation stays in force.
+//! Reload: read → plan → try → build → swap. Whatever fails on the way, the old generation stays in force.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::SystemTime,
+};
 
-use weir_config::{Plan, Report, plan::AccessLog};
+use weir_config::{Report, plan::AccessLog, span::Place};
 
 use super::{Snapshot, State};
 use crate::{
     metrics::Metrics,
     record::{Recorder, access::AccessWriter},
     running::{CannotRun, Running},
+    trial::{self, Tried},
 };
 
-/// Why a configuration did not come into force.
-#[derive(Debug, thiserror::Error)]
-pub enum CannotReload {
-    /// The file has problems; all of them.
-    #[error("{0}")]
-    Problems(Report),
-    /// It means something that cannot be had here and now.
-    #[error(transparent)]
-    Run(#[from] CannotRun),
-    /// The access log cannot be opened.
-    #[error(transparent)]
-    Log(#[from] std::io::Error),
-    /// A listener cannot be opened, or its certificates cannot be used.
-    #[error("{0}")]
-    Listener(String),
-}
-
 impl Snapshot {
-    /// Builds a generation, carrying over what `old` has.
+    /// Builds a generation, carrying over what `old` has. With it come the warnings, for problems that are found later.
     ///
     /// # Errors
-    /// [`CannotReload`]; `old` is unchanged.
-    pub async fn build(plan: Plan, old: Option<&Self>, metrics: &Arc<Metrics>) -> Result<Self, CannotReload> {
+    /// What cannot be had, at the keys that ask for it; `old` is unchanged.
+    pub async fn build(
+        tried: Tried,
+        old: Option<&Self>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<(Self, Report), Report> {
+        let Tried { plan, mut warnings, certificates, .. } = tried;
         let plan = Arc::new(plan);
-        let running = Running::build(Arc::clone(&plan), old.map(|old| &old.running), metrics).await?;
-        let log = plan.log.access.as_ref().map(|log| open_log(log, old, metrics)).transpose()?;
-        Ok(Self { recorder: Recorder::new(&plan, Arc::clone(metrics), log), running })
+        let running = Running::build(Arc::clone(&plan), old.map(|old| &old.running), metrics).await;
+        let log = plan.log.access.as_ref().map(|log| open_log(log, old, metrics)).transpose();
+        match (running, log) {
+            (Ok(running), Ok(log)) => {
+                let recorder = Recorder::new(&plan, Arc::clone(metrics), log);
+                Ok((Self { recorder, running, certificates }, warnings))
+            }
+            (running, log) => {
+                let problems = running.err().into_iter().flatten().chain(log.err());
+                CannotRun::note(problems, &mut warnings);
+                Err(warnings)
+            }
+        }
     }
 }
 
 /// The same log goes on with the same writer, which opens its file anew: rotations end with a HUP.
-fn open_log(log: &AccessLog, old: Option<&Snapshot>, metrics: &Metrics) -> std::io::Result<AccessWriter> {
+fn open_log(log: &AccessLog, old: Option<&Snapshot>, metrics: &Metrics) -> Result<AccessWriter, CannotRun> {
     let same = old.filter(|old| old.running.plan.log.access.as_ref() == Some(log));
     if let Some(writer) = same.and_then(|old| old.recorder.access()) {
         writer.reopen();
         return Ok(writer.clone());
     }
-    AccessWriter::open(log, metrics.families().log_dropped.with_label_values::<&str>(&[]))
+    let place = log.path.as_ref().map_or(Place::default(), |path| path.place);
+    let opened = AccessWriter::open(log, &metrics.families().log_dropped);
+    opened.map_err(|problem| CannotRun::new(place, problem))
 }
 
 impl State {
-    /// Reads the file again and builds the next generation, without putting it in force.
+    /// Reads the file again and builds the next generation, without putting it in force. With it come the warnings.
     ///
     /// # Errors
-    /// [`CannotReload`], with every problem of the file.
-    pub async fn prepare(&self) -> Result<Snapshot, CannotReload> {
-        let loaded = self.source.load().map_err(CannotReload::Problems)?;
-        for problem in loaded.warnings.problems() {
-            tracing::warn!(path = problem.path, place = %problem.place, "{}", problem.message);
+    /// Every problem of the file, or what it needs and cannot have.
+    pub async fn prepare(&self) -> Result<(Snapshot, Report), Report> {
+        let tried = trial::load(&self.source, SystemTime::now())?;
+        if let Some(summary) = &tried.translated {
+            tracing::info!("{summary}");
         }
-        Snapshot::build(loaded.plan, Some(&self.snapshot()), &self.metrics).await
+        Snapshot::build(tried, Some(&self.snapshot()), &self.metrics).await
     }
 
     /// Puts a generation in force: requests that begin from now on are its.

@@ -145,6 +145,107 @@ fn a_parameter_or_cookie_sent_twice_is_not_the_one_in_the_key() {
     assert_eq!(origin.count(), asked, "each is kept for its like");
 }
 
+/// The key is the same, and the answer is not everybody's: an open route must not give away what a guarded one fetched,
+/// nor a guarded one what an open one let anybody put there.
+#[test]
+fn routes_share_no_answers_that_they_do_not_share_readers_or_origins_of() {
+    let origin = Origin::start(|request, wire| {
+        let inside = request.field("x-inside");
+        wire.answer("cache-control: public, max-age=60\r\n", format!("inside <{inside}>"));
+    });
+    let other = Origin::start(|_, wire| wire.answer("cache-control: public, max-age=60\r\n", "the other"));
+    let edge = Edge::start(&format!(
+        "caches: {{ store: {{}} }}
+upstreams: {{ api: {{ servers: [{}] }}, other: {{ servers: [{}] }} }}
+routes:
+  - match: {{ path: /guarded, headers: {{ x-inside: present }} }}
+    to: api
+    cache: {{ in: store }}
+  - match: /guarded
+    to: api
+    cache: {{ in: store }}
+  - match: {{ path: /keyed, headers: {{ x-inside: present }} }}
+    to: api
+    cache: {{ in: store, key: \"k:${{request.target}}\" }}
+  - match: /keyed
+    to: api
+    cache: {{ in: store, key: \"k:${{request.target}}\" }}
+  - match: /told/*
+    to: api
+    rewrite: /doc
+    request_headers: {{ x-inside: yes }}
+    cache: {{ in: store }}
+  - match: /one/*
+    to: api
+    rewrite: /doc
+    cache: {{ in: store }}
+  - match: /same/*
+    to: api
+    rewrite: /doc
+    cache: {{ in: store }}
+  - match: /two/*
+    to: other
+    rewrite: /doc
+    cache: {{ in: store }}
+",
+        origin.address, other.address
+    ));
+    for target in ["/guarded", "/keyed"] {
+        for _ in 0..2 {
+            assert_eq!(edge.ask(target, "x-inside: yes\r\n").text(), "inside <yes>", "{target}");
+            assert_eq!(edge.get(target).text(), "inside <>", "{target}");
+        }
+        assert!(edge.get(target).cache().contains("hit"), "{target}: and each keeps its own");
+        assert!(edge.ask(target, "x-inside: yes\r\n").cache().contains("hit"), "{target}");
+    }
+    for _ in 0..2 {
+        assert_eq!(edge.get("/told/x").text(), "inside <yes>");
+        assert_eq!(edge.get("/one/x").text(), "inside <>");
+        assert_eq!(edge.get("/two/x").text(), "the other");
+    }
+    assert!(edge.get("/same/x").cache().contains("hit"), "equal routes share");
+    let key = serde_json::json!({ "key": "http://edge.test/doc" });
+    crate::changing::operate(&edge, "POST", "/purge", &key, "");
+    for path in ["/told/x", "/one/x", "/two/x"] {
+        assert!(!edge.get(path).cache().contains("hit"), "{path}: a key is purged whatever route keeps it");
+    }
+}
+
+/// The key sees a plain cookie or field, and the origin more, or less.
+#[test]
+fn what_an_origin_reads_otherwise_than_the_key_is_kept_apart() {
+    let origin = Origin::start(|request, wire| {
+        wire.answer(
+            "cache-control: public, max-age=60\r\n",
+            format!("{} {}", request.field("cookie"), request.field("x-tenant")),
+        );
+    });
+    let edge = caching(&origin, ", key: \"${cookie.lang}:${header.x-tenant}:${query.q}\"");
+    let honest = |fields: &str| edge.ask("/x?q=1", fields).text();
+    let plain = ["", "cookie: lang=en\r\n", "x-tenant: a\r\n"];
+    let before = plain.map(honest);
+    let attacks: [&[u8]; 9] = [
+        b"cookie: lang=en; x=\xff\r\n",
+        b"cookie: lang=fr; x=\xff\r\n",
+        b"cookie: lang =fr\r\n",
+        b"cookie: x=1, lang=fr\r\n",
+        b"cookie: x=\"; lang=en; y=\"\r\n",
+        b"cookie: Lang=fr; lang=en\r\n",
+        b"x-tenant: a\xe9\r\n",
+        b"x-tenant: a\xe8\r\n",
+        b"x-tenant: a\r\nx-tenant: b\r\n",
+    ];
+    let mut answers: Vec<String> = before.to_vec();
+    for attack in attacks {
+        let asked = [b"GET /x?q=1 HTTP/1.1\r\nhost: edge.test\r\n", attack, b"\r\n"].concat();
+        let answer = edge.send(asked);
+        assert!(!answer.cache().contains("hit"), "{}: {}", attack.escape_ascii(), answer.text());
+        answers.push(answer.text());
+    }
+    assert_eq!(plain.map(honest), before);
+    assert_eq!(origin.count(), plain.len() + attacks.len());
+}
+
 #[test]
 fn answers_to_other_methods_are_no_answers_to_get() {
     let origin =

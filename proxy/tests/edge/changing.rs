@@ -174,7 +174,29 @@ fn servers_come_drain_weigh_and_go_at_an_operators_word() {
     let (status, _) = operate(&edge, "DELETE", &server(&first), &Value::Null, "");
     assert_eq!(status, 200);
     assert_eq!(who(&edge), set(&["two"]));
-    assert!(edge.output().contains("server changed by an operator"));
+
+    let output = edge.output();
+    let events = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let events: Vec<_> = events.map(|event| event["fields"].clone()).collect();
+    let audit = events.iter().filter(|event| event["message"] == "server changed by an operator");
+    let told: Vec<_> = audit
+        .map(|event| {
+            assert!(event["by"].as_str().is_some_and(|by| by.starts_with("127.0.0.1:")), "{event}");
+            ["did", "server", "changes"].map(|key| event[key].as_str().unwrap().to_owned()).join(" ")
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            format!("added {second} weight 1 → 3"),
+            format!("changed {first} drain false → true"),
+            format!("changed {first} weight 1 → 9, drain true → false"),
+            format!("removed {first} "),
+        ]
+    );
+    let (status, said) = operate(&edge, "PATCH", &server(&second), &json!({}), "");
+    assert_eq!(status, 422);
+    assert!(said["error"].as_str().unwrap().contains("say one of `weight`"), "{said}");
 }
 
 #[test]

@@ -95,6 +95,59 @@ fn a_connection_whose_request_was_left_unfinished_is_not_used_again() {
     }
 }
 
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nhost: h\r\n\r\n";
+
+/// Answers before it has read the body, reads that but for its end, and takes the end for the next request, which `answers` or
+/// not.
+fn hasty(answers: bool) -> Origin {
+    Origin::connections(move |mut client| {
+        while let Some(head) = client.head() {
+            let target = head.line.split(' ').nth(1).unwrap().to_owned();
+            if answers || target != "/smuggled" {
+                client.try_send(ok(&target));
+            }
+            if let Some(length) = head.field("content-length") {
+                client.up_to(length.parse::<usize>().unwrap() - SMUGGLED.len());
+            }
+        }
+    })
+}
+
+#[test]
+fn an_answer_that_came_before_its_request_had_ended_is_the_last_on_its_connection() {
+    let origin = hasty(true);
+    // All of the body goes out in one piece, and is too long for any socket's buffer.
+    let edge = Edge::routing(&origin, "request_buffer: 16MiB\n    body_bytes: 64MiB", "");
+    let body = "x".repeat(15 << 20) + SMUGGLED;
+    for _ in 0..3 {
+        let head = format!("POST /big HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n", body.len());
+        assert_eq!(edge.send(head + &body).text(), "/big");
+        assert_eq!(edge.get("/victim").text(), "/victim");
+    }
+}
+
+#[test]
+fn a_mirror_that_answered_before_its_request_had_ended_is_not_asked_on_that_connection() {
+    let (api, shadow) = (Origin::named("api"), hasty(false));
+    let edge = Edge::start(&format!(
+        "upstreams:
+  api: {{ servers: [{}] }}
+  shadow: {{ servers: [{}] }}
+routes:
+  - {{ name: r, match: /*, to: api, mirror: {{ to: shadow }} }}
+",
+        api.address, shadow.address
+    ));
+    let sent = || edge.metric("weir_mirrors_total{outcome=\"sent\",route=\"r\"}");
+    for round in 1..=3 {
+        let length = SMUGGLED.len();
+        let request = format!("POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: {length}\r\n\r\n{SMUGGLED}");
+        assert_eq!(edge.send(request).text(), "api");
+        until("it was mirrored", || sent() == f64::from(round));
+        assert_eq!(shadow.accepted(), round as usize, "each on a connection of its own");
+    }
+}
+
 #[test]
 fn an_origin_that_closes_is_not_asked_on_that_connection() {
     let origin = Origin::start(|_, wire| {

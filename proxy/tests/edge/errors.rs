@@ -91,7 +91,7 @@ fn a_page_that_cannot_be_read_leaves_our_own_words() {
     let edge = Edge::start(&paged(&nobody().to_string(), "", "/nowhere/50x.html"));
     let answer = edge.get("/");
     assert_eq!((answer.status, &*answer.field("content-type")), (502, "application/json"));
-    assert!(edge.output().contains("an error page cannot be read"));
+    assert!(edge.output().contains("the error page /nowhere/50x.html cannot be read"));
 }
 
 #[test]

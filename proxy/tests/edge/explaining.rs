@@ -205,6 +205,9 @@ fn the_command_line_asks_the_edge_that_runs() {
             && said.contains("\n  its tags    a b\n"),
         "{said}"
     );
+    let by_name = format!("localhost:{}", edge.admin_address().port());
+    let asked = weir(&["--admin", &by_name, "http://edge.test/public/x"]);
+    assert!(asked.status.success(), "{asked:?}");
     let json = weir(&[
         "--admin",
         &admin,
@@ -231,7 +234,17 @@ fn the_command_line_asks_the_edge_that_runs() {
     let by_file = weir(&["--config", file.to_str().unwrap(), "http://edge.test/public/x"]);
     assert!(by_file.status.success(), "{by_file:?}");
     assert!(String::from_utf8_lossy(&by_file.stdout).contains("is answered from the cache"), "{by_file:?}");
+    let odd = weir(&["--admin", "localhost", "http://edge.test/"]);
+    assert!(
+        !odd.status.success() && String::from_utf8_lossy(&odd.stderr).contains("no host and port"),
+        "{odd:?}"
+    );
     let nobody = weir(&["--admin", "127.0.0.1:1", "http://edge.test/"]);
-    assert!(!nobody.status.success() && String::from_utf8_lossy(&nobody.stderr).contains("does not answer"));
+    assert!(
+        !nobody.status.success()
+            && String::from_utf8_lossy(&nobody.stderr)
+                .contains("does not answer: cannot connect: Connection refused"),
+        "{nobody:?}"
+    );
     assert_eq!(origin.count(), 1);
 }

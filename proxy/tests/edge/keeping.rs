@@ -210,3 +210,58 @@ fn a_head_about_another_body_ends_what_is_stored() {
     edge.get("/");
     assert!(!origin.last().has("if-none-match"), "there was nothing left to ask about");
 }
+
+#[test]
+fn nginx_s_words_of_an_origin_are_obeyed_and_no_client_sees_them() {
+    let until = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 600;
+    let origin = Origin::start(move |request, wire| {
+        let value = match request.target() {
+            "/until" => format!("@{until}"),
+            target => target[1..].to_owned(),
+        };
+        wire.answer(
+            &format!("cache-control: no-store, private\r\nx-accel-expires: {value}\r\nx-accel-redirect: /x\r\nx-accel-buffering: no\r\n"),
+            "x",
+        );
+    });
+    let edge = keeping(&origin, "");
+    for (path, entries) in [("/60", 1.0), ("/until", 2.0), ("/0", 2.0), ("/soon", 2.0)] {
+        let first = edge.get(path);
+        assert!(!first.head.fields.iter().any(|(name, _)| name.starts_with("x-accel")), "{:?}", first.head);
+        stored(&edge, entries);
+        let again = edge.get(path);
+        assert_eq!(again.cache().starts_with("weir; hit"), path == "/60" || path == "/until", "{path}");
+        assert!(!again.head.fields.iter().any(|(name, _)| name.starts_with("x-accel")), "{:?}", again.head);
+    }
+    let deaf = keeping(&origin, ", ignore: [x-accel-expires]");
+    deaf.get("/60");
+    assert!(deaf.get("/60").cache().contains("no-store"));
+}
+
+#[test]
+fn an_origin_may_say_how_fast_its_answer_goes() {
+    let origin = Origin::start(|_, wire| wire.answer("x-accel-limit-rate: 20000\r\n", "x".repeat(30_000)));
+    let edge = Edge::before(&origin);
+    let started = std::time::Instant::now();
+    assert_eq!(edge.get("/").body.len(), 30_000);
+    assert!(started.elapsed() > std::time::Duration::from_millis(300), "{:?}", started.elapsed());
+}
+
+#[test]
+fn what_must_be_confirmed_and_cannot_be_is_a_504_and_anything_else_the_usual_502() {
+    let mut origin = Origin::start(|request, wire| {
+        let strict = if request.target() == "/strict" { ", must-revalidate" } else { "" };
+        wire.answer(&format!("cache-control: max-age=0{strict}\r\netag: \"v1\"\r\n"), "x");
+    });
+    let edge = keeping(&origin, "");
+    edge.get("/strict");
+    edge.get("/loose");
+    stored(&edge, 2.0);
+    origin.die();
+    for (path, status) in [("/strict", 504), ("/loose", 502), ("/other", 502)] {
+        assert_eq!(edge.get(path).status, status, "{path}");
+    }
+    assert_eq!(edge.metric("weir_refusals_total{reason=\"not_validated\"}"), 1.0);
+    let head = edge.connect().send("HEAD /strict HTTP/1.1\r\nhost: edge.test\r\n\r\n").answer_to_head();
+    assert_eq!(head.status, 504);
+}

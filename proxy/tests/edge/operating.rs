@@ -1,6 +1,10 @@
 //! What operators see: health, metrics, logs.
 
-use crate::support::{Edge, Origin, until};
+use std::net::{SocketAddr, TcpStream};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::support::{Client, Edge, Origin, until};
 
 fn traffic() -> (Origin, Edge) {
     let origin = Origin::named("hello");
@@ -77,6 +81,41 @@ fn the_admin_listener_answers_only_whom_it_may_and_what_it_knows() {
 }
 
 #[test]
+fn strangers_cannot_take_the_operators_places_at_the_admin_listener() {
+    let yaml =
+        "admin: { address: 127.0.0.1:0, allow: [127.0.0.1/32] }\nroutes: [{ match: /*, answer: {} }]\n";
+    let edge = Edge::start(yaml);
+    let stranger = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into()).unwrap();
+        socket.connect(&edge.admin_address().into()).unwrap();
+        TcpStream::from(socket)
+    };
+    let refused = Client::new(stranger()).send("GET /live HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n").answer();
+    assert_eq!(refused.status, 403);
+    // More than there are places, and none of them says anything.
+    let crowd: Vec<_> = (0..100).map(|_| stranger()).collect();
+    assert_eq!(edge.admin("/live").status, 200);
+    drop(crowd);
+}
+
+#[test]
+fn a_page_whose_name_was_bent_to_this_machine_reads_nothing_from_the_admin_listener() {
+    let edge = Edge::start("routes: [{ match: /*, answer: {} }]\n");
+    let ask = |host: &str| {
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        Client::connect(edge.admin_address()).send(request).answer().status
+    };
+    for host in ["evil.test", "evil.test:80", "127.0.0.1.evil.test", "localhost.evil.test"] {
+        assert_eq!(ask(host), 403, "{host}");
+    }
+    let port = edge.admin_address().port();
+    for host in ["127.0.0.1", "localhost", "[::1]:1", &format!("localhost:{port}")] {
+        assert_eq!(ask(host), 200, "{host}");
+    }
+}
+
+#[test]
 fn health_says_when_an_upstream_is_down() {
     let mut origin = Origin::named("x");
     let yaml = format!(
@@ -92,6 +131,28 @@ fn health_says_when_an_upstream_is_down() {
         health["checks"]["upstreams"]["api"],
         serde_json::json!({ "status": "down", "up": 0, "of": 1 })
     );
+}
+
+#[test]
+fn an_edge_that_lost_a_part_is_degraded_and_not_down() {
+    let (origin, dead) = (Origin::named("x"), crate::support::nobody());
+    let edge = Edge::start(&format!(
+        "upstreams:
+  api: {{ servers: [{}] }}
+  gone: {{ servers: [{dead}], health: {{ path: /, interval: 100ms, fall: 1 }} }}
+routes: [{{ match: /gone, to: gone }}, {{ to: api }}]
+",
+        origin.address
+    ));
+    let health = || {
+        let answer = edge.admin("/health");
+        (answer.status, serde_json::from_str::<serde_json::Value>(&answer.text()).unwrap())
+    };
+    until("it is noticed", || health().1["status"] == "degraded");
+    let (status, report) = health();
+    assert_eq!((status, &report["checks"]["upstreams"]["gone"]["status"]), (200, &"down".into()));
+    assert_eq!(edge.metric("weir_redis_up"), 0.0);
+    assert!(!edge.admin("/metrics").text().contains("weir_redis_up "), "no Redis, no figure");
 }
 
 #[test]
@@ -140,6 +201,110 @@ fn combined_lines_go_to_a_file_that_is_opened_anew_after_a_rotation() {
     edge.get("/two");
     until("the line in the new file", || read(&path).contains("/two"));
     assert!(read(&moved).contains("/one") && !read(&moved).contains("/two") && !read(&path).contains("/one"));
+}
+
+#[test]
+fn usr1_opens_the_log_anew_and_changes_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, moved) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
+    let edge = Edge::start(&format!(
+        "log: {{ access: {{ path: {} }} }}\nroutes: [{{ answer: {{ body: hello }} }}]\n",
+        path.display()
+    ));
+    edge.get("/one");
+    let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default();
+    until("the line", || read(&path).contains("/one"));
+    std::fs::rename(&path, &moved).unwrap();
+    std::fs::write(edge.config(), "routes: broken").unwrap();
+    edge.signal("USR1");
+    until("the new file", || path.exists());
+    edge.get("/two");
+    until("the line in the new file", || read(&path).contains("/two"));
+    assert!(!read(&moved).contains("/two") && !read(&path).contains("/one"));
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_told_once_counted_and_told_when_it_can_be_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let yaml = format!(
+        "log: {{ access: {{ path: {} }} }}\nroutes: [{{ answer: {{ body: hello }} }}]\n",
+        path.display()
+    );
+    // What is written to it finds no space, as on a full disk.
+    std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+    let edge = Edge::start(&yaml);
+    let mut client = edge.connect();
+    let lost = || edge.metric("weir_access_log_dropped_total{reason=\"failed\"}");
+    let target = format!("/{}", "x".repeat(4000));
+    until("more lines than fit into the buffer", || {
+        (0..20).for_each(|_| assert_eq!(client.ask(&target, "").text(), "hello", "requests go on"));
+        lost() > 0.0
+    });
+    std::fs::remove_file(&path).unwrap();
+    edge.signal("USR1");
+    until("the lines that waited", || path.metadata().is_ok_and(|file| file.len() > 4000));
+    until("the end of the trouble", || edge.output().contains("access log is written again"));
+    let output = edge.output();
+    assert_eq!(output.matches("access log cannot be written").count(), 1, "{output}");
+    assert!(output.contains("No space left on device"), "{output}");
+}
+
+/// An edge whose log is a pipe that is full, and the end that nobody has read from.
+fn behind() -> (Edge, std::fs::File) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    // Read and write, so that nobody waits for the other end to be opened.
+    let reader = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let edge = Edge::start(&format!(
+        "log: {{ access: {{ path: {}, queue: 1 }} }}\nroutes: [{{ answer: {{ body: hello }} }}]\n",
+        path.display()
+    ));
+    let mut client = edge.connect();
+    let lost = || edge.metric("weir_access_log_dropped_total{reason=\"behind\"}");
+    let target = format!("/{}", "x".repeat(4000));
+    until("more lines than pipe, buffer and queue hold", || {
+        (0..20).for_each(|_| assert_eq!(client.ask(&target, "").text(), "hello", "requests go on"));
+        lost() > 0.0
+    });
+    (edge, reader)
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_keep_the_process() {
+    let (mut edge, _reader) = behind();
+    edge.signal("TERM");
+    assert_eq!(edge.ended().code(), Some(0));
+}
+
+#[test]
+fn a_log_that_is_behind_delays_nobody_and_is_told_once_until_it_keeps_up() {
+    let (edge, mut reader) = behind();
+    assert_eq!(edge.output().matches("access log is behind").count(), 1);
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while std::io::Read::read(&mut reader, &mut bytes).is_ok_and(|read| read > 0) {}
+    });
+    until("it keeps up", || edge.output().contains("access log keeps up again"));
+}
+
+#[test]
+fn many_slow_requests_are_told_a_few_at_a_time_and_then_their_number() {
+    let origin = Origin::start(|_, wire| {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        wire.send(crate::support::ok(""));
+    });
+    let edge = Edge::routing(&origin, "", "log: { slow: 1ms, access: off }");
+    let mut client = edge.connect();
+    let said = |words: &str| edge.output().lines().filter(|line| line.contains(words)).count();
+    let mut asked = 0;
+    until("their number", || {
+        (0..50).for_each(|_| assert_eq!(client.ask("/", "").status, 200));
+        asked += 50;
+        said("more slow requests") > 0
+    });
+    assert!(said("\"slow request\"") < asked, "{} of {asked}", said("\"slow request\""));
 }
 
 #[test]

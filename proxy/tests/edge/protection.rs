@@ -156,6 +156,11 @@ fn a_breaker_opens_refuses_at_once_and_closes_when_the_upstream_is_well() {
     until("it closes", || edge.get("/").status == 200);
     assert_eq!(edge.metric("weir_circuit_open{upstream=\"api\"}"), 0.0);
     assert!((0..10).all(|_| edge.get("/").status == 200));
+    let output = edge.output();
+    for turn in ["open after failed requests", "half open: ", "closed: its probes succeeded"] {
+        let told = output.matches(&format!("the circuit breaker is {turn}")).count();
+        assert_eq!(told, 1, "{turn}: {output}");
+    }
 }
 
 #[test]

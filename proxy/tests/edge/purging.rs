@@ -105,8 +105,12 @@ fn an_order_that_is_not_understood_purges_nothing_and_says_why() {
         (json!({ "url": "/x" }), "no URL"),
         (json!({ "prefix": "" }), "no URL"),
         (json!({ "tag": "" }), "needs a text"),
-        (json!({ "tags": ["x"] }), "unknown field `tags`"),
-        (json!("x"), "invalid type"),
+        (json!({ "tags": ["x"] }), "unknown key `tags`"),
+        (json!("x"), "an object should stand here"),
+        (json!({ "tag": 5 }), "`tag` takes a text or a list of texts, not 5"),
+        (json!({ "url": [null] }), "`url` takes a text or a list of texts, not [null]"),
+        (json!({ "all": 1 }), "`all` takes true or the name of a cache, not 1"),
+        (json!({ "tag": "x", "soft": "yes" }), "`soft` takes true or false, not \"yes\""),
         (json!({ "tag": "x", "url": "x" }), "no URL"),
         (json!({ "tag": vec!["x"; 33], "count": true }), "at most 32"),
     ] {
@@ -115,7 +119,7 @@ fn an_order_that_is_not_understood_purges_nothing_and_says_why() {
         assert!(status == 422 && said.contains(why), "{what}: {status} {report}");
     }
     let ask = |head: &str| Client::connect(edge.admin_address()).send(head).answer().status;
-    assert_eq!(ask("GET /purge HTTP/1.1\r\nhost: a\r\n\r\n"), 405);
+    assert_eq!(ask("GET /purge HTTP/1.1\r\nhost: localhost\r\n\r\n"), 405);
     let foreign = operate(&edge, "POST", "/purge", &json!({ "all": true }), "origin: http://evil.test\r\n");
     assert_eq!(foreign.0, 403, "a page of another site");
     assert!(edge.get("/x").cache().contains("hit"));
@@ -302,6 +306,14 @@ routes:
         [403, 405, 405]
     );
     assert_eq!(from("192.0.2.1", "/some/*"), 403);
+    let routes = || {
+        let refused = edge.records().into_iter().filter(|record| record["method"] == "PURGE");
+        let mut routes: Vec<_> = refused.map(|record| record["route"].as_str().unwrap().to_owned()).collect();
+        routes.sort();
+        routes
+    };
+    until("they are recorded", || routes().len() == 4);
+    assert_eq!(routes(), ["/any/*", "/some/*", "/some/*", "GET /none/*"], "whose rule it was");
     let ban = edge.send("BAN /any/x HTTP/1.1\r\nhost: edge.test\r\n\r\n");
     assert_eq!((ban.status, &*ban.field("allow")), (405, "GET, HEAD"));
     for path in ["/some/x", "/none/x", "/any/x"] {

@@ -17,7 +17,7 @@ use crate::support::{Edge, Origin, ok, until};
 const SECRET: &str = "a test's secret of more than thirty-two bytes";
 
 /// One command, in Redis' own words.
-fn redis(server: &Redis, words: &[&str]) {
+pub(crate) fn redis(server: &Redis, words: &[&str]) {
     let mut socket = TcpStream::connect(server.address()).unwrap();
     let mut command = format!("*{}\r\n", words.len());
     for word in words {
@@ -29,13 +29,13 @@ fn redis(server: &Redis, words: &[&str]) {
     assert_ne!(answer[0], b'-', "{words:?}");
 }
 
-fn session(server: &Redis, token: &str, user: &str, roles: &str) {
+pub(crate) fn session(server: &Redis, token: &str, user: &str, roles: &str) {
     let json =
         format!(r#"{{"user_id":"{user}","session_id":"s-{user}","email":"{user}@x","roles":{roles}}}"#);
     redis(server, &["SET", &format!("session:{token}"), &json]);
 }
 
-fn edge(origin: &Origin, source: &str) -> Edge {
+pub(crate) fn edge(origin: &Origin, source: &str) -> Edge {
     Edge::start(&format!(
         "{source}
 identity: {{ secret: \"{SECRET}\" }}
@@ -58,7 +58,7 @@ routes:
     ))
 }
 
-fn with_redis(origin: &Origin, server: &Redis, more: &str) -> Edge {
+pub(crate) fn with_redis(origin: &Origin, server: &Redis, more: &str) -> Edge {
     edge(
         origin,
         &format!(
@@ -125,8 +125,10 @@ fn a_role_is_asked_for() {
 fn without_redis_the_known_stay_known_and_strangers_hear_503() {
     let (origin, server) = (Origin::named("in"), Redis::start());
     session(&server, "tok", "anna", "[]");
-    let edge = with_redis(&origin, &server, ", memory_ttl: 60s");
+    let edge = with_redis(&origin, &server, ", serve_known_for: 60s");
     assert_eq!(edge.admin("/health").status, 200);
+    assert_eq!(edge.metric("weir_redis_up"), 1.0);
+    assert_eq!(edge.metric("weir_session_source_up{session=\"app\"}"), 1.0);
     assert_eq!(edge.ask("/x", "authorization: Bearer tok\r\n").status, 200);
     drop(server);
     assert_eq!(edge.ask("/x", "authorization: Bearer tok\r\n").status, 200);
@@ -134,12 +136,19 @@ fn without_redis_the_known_stay_known_and_strangers_hear_503() {
     assert_eq!((refused.status, refused.has("retry-after")), (503, true));
     assert_eq!(edge.ask("/x", "").status, 401, "who brings nothing needs no Redis to be refused");
     let health = edge.admin("/health");
-    assert_eq!(health.status, 503);
+    assert_eq!(health.status, 200, "the known are served");
     let report: serde_json::Value = serde_json::from_str(&health.text()).unwrap();
+    assert_eq!(report["status"], "degraded");
+    let (checks, up) = (&report["checks"], |family: &str| edge.metric(family));
     assert_eq!(
-        (&report["checks"]["redis"]["status"], &report["checks"]["upstreams"]["api"]["status"]),
-        (&"down".into(), &"ok".into())
+        [
+            &checks["redis"]["status"],
+            &checks["sessions"]["app"]["status"],
+            &checks["upstreams"]["api"]["status"]
+        ],
+        ["down", "down", "ok"]
     );
+    assert_eq!([up("weir_redis_up"), up("weir_session_source_up{session=\"app\"}")], [0.0, 0.0]);
 }
 
 #[test]

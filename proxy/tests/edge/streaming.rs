@@ -377,3 +377,46 @@ routes: [{{ match: /*, {cache}to: api }}]
         }
     }
 }
+
+/// Drips until nobody listens: the head, and a piece every few milliseconds.
+fn dripping(head: &'static str, piece: &'static str) -> Origin {
+    Origin::start(move |_, wire| {
+        wire.send(head);
+        while wire.send(piece) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        wire.cut();
+    })
+}
+
+const CHUNKED: &str =
+    "HTTP/1.1 200 OK\r\ncache-control: public, max-age=60\r\ntransfer-encoding: chunked\r\n\r\n";
+const LONG: &str = "HTTP/1.1 200 OK\r\ncache-control: public, max-age=60\r\ncontent-length: 1000000\r\n\r\n";
+
+/// Asks, reads the head, and leaves; whether the origin still sends then is up to the rule.
+fn ask_and_leave(edge: &Edge) {
+    let mut client = edge.connect();
+    client.send("GET /x HTTP/1.1\r\nhost: edge.test\r\n\r\n");
+    assert_eq!(client.answer_head().0, 200);
+}
+
+#[test]
+fn what_is_not_kept_any_more_is_not_read_when_its_client_has_left() {
+    let origin = dripping(CHUNKED, "10\r\n0123456789abcdef\r\n");
+    let edge = Edge::routing(&origin, "cache: { in: store }", "caches: { store: { entry_max: 1KiB } }");
+    ask_and_leave(&edge);
+    until("the origin is left alone", || origin.open() == 0);
+}
+
+#[test]
+fn a_fetch_goes_on_without_clients_for_as_long_as_its_route_says() {
+    for (head, piece) in [(CHUNKED, "1\r\nx\r\n"), (LONG, "x")] {
+        for rule in ["background_fill: 0s", "background_fill: 100ms"] {
+            let origin = dripping(head, piece);
+            let edge =
+                Edge::routing(&origin, &format!("cache: {{ in: store, {rule} }}"), "caches: { store: {} }");
+            ask_and_leave(&edge);
+            until("the origin is left alone", || origin.open() == 0);
+        }
+    }
+}

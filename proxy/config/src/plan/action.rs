@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::UpstreamId;
-use crate::{template::Template, units::Bytes};
+use crate::{span::Placed, template::Template, units::Bytes};
 
 /// What happens to what passed.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ pub enum Page {
     /// A text; knows nothing of the path's parameters.
     Body(Template),
     /// A file, read at start and reload.
-    File(PathBuf),
+    File(Placed<PathBuf>),
     /// Another address.
     Redirect(Redirect),
 }
@@ -112,7 +112,7 @@ pub struct Answer {
 #[non_exhaustive]
 pub struct Files {
     /// The folder; nothing outside of it is ever served.
-    pub root: PathBuf,
+    pub root: Placed<PathBuf>,
     /// What of the request path is left out; the route's literal prefix by default.
     pub strip: String,
     /// Asked for when a path ends in `/`.

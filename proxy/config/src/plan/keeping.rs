@@ -1,6 +1,6 @@
 //! What a route says about keeping answers: the rule, and what it adds to the RFCs.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use http::{HeaderName, header};
 use ipnet::IpNet;
@@ -24,6 +24,8 @@ pub struct Keeping {
     pub bypass: Vec<Template>,
     /// Where one of them is neither empty nor `0`, the answer is not kept.
     pub no_store: Vec<Template>,
+    /// Whether answers to QUERY are kept as well, apart by what it sends (RFC 10008 §2.7).
+    pub queries: bool,
     /// Requests for an entry until its answer is kept, the last one included; at least 1.
     pub min_uses: u32,
     /// Whether a HEAD that finds nothing is asked as GET, so that the next GET finds it.
@@ -58,6 +60,8 @@ pub enum Ignored {
     Cookie,
     /// `Cache-Control` and `Pragma` of the request: no client goes past what is stored. nginx never heeds them.
     RequestCacheControl,
+    /// Of the answer: nginx's word for how long it is kept.
+    XAccelExpires,
 }
 
 impl Ignored {
@@ -71,6 +75,7 @@ impl Ignored {
             Self::SetCookie => header::SET_COOKIE,
             Self::Vary => header::VARY,
             Self::Cookie => header::COOKIE,
+            Self::XAccelExpires => HeaderName::from_static("x-accel-expires"),
             Self::RequestCacheControl => return None,
         })
     }
@@ -86,6 +91,8 @@ pub struct CacheRule {
     pub ttl: Option<Duration>,
     /// What tells answers apart; `None` is scheme, host and target.
     pub key: Option<Template>,
+    /// Which routes' answers these may be taken for, beside their key: those with the same text here.
+    pub realm: Arc<str>,
     /// What they are purged by, besides the origin's own `Cache-Tag`.
     pub tags: Vec<Template>,
     /// How long after expiry an entry may still answer while it is fetched anew.
@@ -94,6 +101,8 @@ pub struct CacheRule {
     pub stale_if_error: Duration,
     /// How long a request waits for another's fill before it goes to the origin itself.
     pub lock_timeout: Duration,
+    /// How long a fetch goes on when nobody is left who reads it; zero ends it with its last reader.
+    pub background_fill: Duration,
     /// What else the route says about it.
     pub keeping: Keeping,
     /// Who may purge with the method PURGE; `None` is nobody.

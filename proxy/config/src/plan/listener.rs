@@ -2,7 +2,11 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::{defaults, span::Place, units::Bytes};
+use crate::{
+    defaults,
+    span::{Place, Placed},
+    units::Bytes,
+};
 
 /// A socket that accepts clients.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,11 +39,9 @@ pub struct Tls {
 #[non_exhaustive]
 pub struct Certificate {
     /// Leaf first.
-    pub chain: PathBuf,
+    pub chain: Placed<PathBuf>,
     /// PKCS#8, PKCS#1 or SEC1.
-    pub key: PathBuf,
-    /// Where it was written.
-    pub place: Place,
+    pub key: Placed<PathBuf>,
 }
 
 /// Bounds of one listener; each default is argued in `defaults.rs`.

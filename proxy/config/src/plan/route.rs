@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Action, CacheRule, ErrorPage, LimitId, LimitRate, SessionId};
+use super::{Action, CacheRule, Compress, ErrorPage, LimitId, LimitRate, SessionId};
 use crate::{span::Place, template::Template, units::Bytes};
 
 /// One route: what it matches, what it asks of the request, and what it does.
@@ -39,6 +39,8 @@ pub struct Route {
     pub intercept_errors: bool,
     /// How fast one answer may go; `None` is no bound.
     pub limit_rate: Option<LimitRate>,
+    /// Which answers are compressed; `None` passes all on as they are.
+    pub compress: Option<Compress>,
     /// Where it was written.
     pub place: Place,
 }

@@ -6,7 +6,7 @@ use super::{
     Balance, Certificate, CircuitBreaker, Concurrency, Health, Hedge, Outlier, Queue, Retry, Sticky,
     WhenAllDown,
 };
-use crate::span::Place;
+use crate::span::{Place, Placed};
 
 /// A named group of peers.
 #[derive(Debug, Clone)]
@@ -159,11 +159,11 @@ pub struct Timeouts {
 #[non_exhaustive]
 pub struct UpstreamTls {
     /// SNI and the name that the certificate must carry.
-    pub name: String,
+    pub name: Placed<String>,
     /// Whether the certificate is checked.
     pub verify: bool,
     /// The authorities to believe, a PEM file; `None` believes the system's. Read again at a reload.
-    pub ca: Option<PathBuf>,
+    pub ca: Option<Placed<PathBuf>>,
     /// What we show when asked. Read again at a reload.
     pub certificate: Option<Certificate>,
     /// The oldest version spoken.

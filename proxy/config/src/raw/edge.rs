@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::word::{FromShort, List, Short, Switch, Word};
+use super::word::{FromShort, List, Short, Switch, Switched, Word};
 use crate::{
     secret::Secret,
     units::{Bytes, Span},
@@ -103,6 +103,14 @@ pub struct Admin {
     pub allow: Word<List<String>>,
 }
 
+impl Switched for Admin {
+    const SHORT_FORM: &'static str = "address and port, `on`, `off`";
+
+    fn from_word(text: &str) -> Option<Self> {
+        text.contains(':').then(|| Self { address: Word::new(text.to_owned()), ..Self::default() })
+    }
+}
+
 /// Whom to believe about a client's address.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -197,11 +205,13 @@ pub enum Level {
 pub struct AccessLog {
     /// `json`, or `combined` as nginx writes it.
     pub format: Word<AccessFormat>,
-    /// A file, opened anew at a reload. Default: standard output.
+    /// A file, opened anew at a reload and at USR1. Default: standard output.
     pub path: Word<String>,
     /// Lines that may wait for a slow disk; further ones are dropped and counted.
     pub queue: Word<u32>,
 }
+
+impl Switched for AccessLog {}
 
 /// The form of an access-log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     route::HeaderCondition,
-    word::{List, Named, Word},
+    word::{List, Named, Switched, Word},
 };
 use crate::{
     plan::RetryOn,
@@ -96,6 +96,8 @@ pub struct Outlier {
     /// Servers that may rest at once for errors or latency; at least one.
     pub max_ejected: Word<Share>,
 }
+
+impl Switched for Outlier {}
 
 /// When an upstream that fails is left alone.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]

@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::word::{FromShort, List, Named, Short, Word};
+use super::{
+    compress::Compress,
+    word::{FromShort, List, Named, Short, Switch, Word},
+};
 use crate::{
     plan::{Ignored, TtlApplies},
     template::Template,
@@ -51,6 +54,8 @@ pub struct Route {
     pub limit_rate: Word<Bytes>,
     /// How much of a body goes before `limit_rate` counts.
     pub limit_rate_after: Word<Bytes>,
+    /// Which answers are compressed; what is not said here is as the whole file says.
+    pub compress: Word<Short<Switch<Compress>>>,
     /// How much of a request's body is gathered before a server is asked. 0: none.
     pub request_buffer: Word<Bytes>,
     /// How much of an answer is read before its client takes it. 0: nothing.
@@ -147,6 +152,8 @@ pub struct CacheRule {
     pub stale_if_error: Word<Span>,
     /// How long a request waits for another's fetch of the same entry.
     pub lock_timeout: Word<Span>,
+    /// How long a fetch goes on for the cache when nobody is left who reads it; 0s ends it with its last reader. Default: 5m.
+    pub background_fill: Word<Span>,
     /// A `ttl` for these statuses (`404`, `500-599`, `any`); the narrowest range counts.
     pub statuses: Word<Named<Span>>,
     /// Whether `ttl` and `statuses` count always, or only where the origin names no lifetime. Default: always.
@@ -157,6 +164,8 @@ pub struct CacheRule {
     pub bypass: Word<List<Template>>,
     /// Where one of these is neither empty nor `0`, the answer is not kept.
     pub no_store: Word<List<Template>>,
+    /// The methods whose answers are kept: GET and HEAD always are, QUERY where it is named.
+    pub methods: Word<List<String>>,
     /// Requests for an entry until its answer is kept. Default: 1.
     pub min_uses: Word<u32>,
     /// Whether a HEAD that finds nothing is asked as GET. Default: true.

@@ -83,7 +83,8 @@ impl FromShort for Keepalive {
     const SHORT_FORM: &'static str = "how many may be idle";
 
     fn from_short(text: &str) -> Result<Self, String> {
-        let idle: u32 = text.parse().map_err(|_| format!("`{text}` is not a number of connections"))?;
+        let idle: u32 =
+            text.parse().map_err(|_| format!("`{text}` is not a number of connections; `0` keeps none"))?;
         Ok(Self { idle: Word::new(idle), ..Self::default() })
     }
 }
@@ -195,6 +196,22 @@ pub struct Session {
     pub memory_ttl: Word<Span>,
     /// Sessions remembered at most.
     pub memory_entries: Word<u32>,
+    /// How long Redis may be silent until what is remembered is not believed any more. Default: 500ms.
+    pub staleness: Word<Span>,
+    /// How long who is remembered stays known while Redis does not answer. Default: not at all.
+    pub serve_known_for: Word<Span>,
+    /// What becomes of the others meanwhile. Default: refuse.
+    pub on_redis_down: Word<OnRedisDown>,
+}
+
+/// What becomes of a session that Redis is not there to confirm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRedisDown {
+    /// 503, worth trying again.
+    Refuse,
+    /// The upstream of `ask` says.
+    AskOrigin,
 }
 
 /// One place in a request where a token may be.

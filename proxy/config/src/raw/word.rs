@@ -354,14 +354,27 @@ impl<T: Default> Default for Switch<T> {
     }
 }
 
-impl<T: Default> FromShort for Switch<T> {
-    const SHORT_FORM: &'static str = "`on` or `off`";
+/// What a [`Switch`] switches.
+pub trait Switched: Default {
+    /// What may be said in one word, for the schema and for messages.
+    const SHORT_FORM: &'static str = "`on`, `off`";
+
+    /// What another word than `on` and `off` means.
+    fn from_word(_: &str) -> Option<Self> {
+        None
+    }
+}
+
+impl<T: Switched> FromShort for Switch<T> {
+    const SHORT_FORM: &'static str = T::SHORT_FORM;
 
     fn from_short(text: &str) -> Result<Self, String> {
         match text {
             "off" | "false" => Ok(Self::Off),
             "on" | "true" => Ok(Self::On(T::default())),
-            _ => Err(format!("`on`, `off` or keys with values should stand here, not `{text}`")),
+            _ => T::from_word(text).map(Self::On).ok_or_else(|| {
+                format!("{} or keys with values should stand here, not `{text}`", T::SHORT_FORM)
+            }),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a route does: one of `to`, `redirect`, `answer`, `files` and `tunnel`.
 
-use super::{Resolver, path::literal_folder, route::Scope};
+use super::{Resolver, path::literal_folder, placed_path, route::Scope};
 use crate::{
     defaults as d,
     plan::{self, Action, Match, UpstreamId},
@@ -157,9 +157,9 @@ impl Resolver<'_> {
         if let Some((value, at)) = raw.cache_control.placed() {
             self.header_value(value, at);
         }
-        let (root, _) = self.required(&raw.root, "root", place)?;
+        let root = self.required(&raw.root, "root", place)?;
         Some(Action::Files(plan::Files {
-            root: root.into(),
+            root: placed_path(root),
             strip: raw.strip.or(literal_folder(&when.path)),
             index: raw.index.or(d::FILES_INDEX.to_owned()),
             cache_control: raw.cache_control.get().cloned(),

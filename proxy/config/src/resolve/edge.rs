@@ -1,11 +1,11 @@
 //! Listeners, operators, clients, Redis, identity, log.
 
-use super::Resolver;
+use super::{Resolver, placed_path};
 use crate::{
     defaults::{self as d},
     plan,
     raw::{self, Short, Switch, Word},
-    span::Place,
+    span::{Place, Placed},
 };
 
 impl Resolver<'_> {
@@ -38,10 +38,10 @@ impl Resolver<'_> {
             problem.help("add `certificates: [{ chain: cert.pem, key: key.pem }]`");
         }
         for (certificate, place) in raw.certificates.items() {
-            let chain = self.required(&certificate.chain, "chain", place).map(|it| it.0.into());
-            let key = self.required(&certificate.key, "key", place).map(|it| it.0.into());
+            let chain = self.required(&certificate.chain, "chain", place).map(placed_path);
+            let key = self.required(&certificate.key, "key", place).map(placed_path);
             if let (Some(chain), Some(key)) = (chain, key) {
-                certificates.push(plan::Certificate { chain, key, place });
+                certificates.push(plan::Certificate { chain, key });
             }
         }
         Some(plan::Tls { certificates, http2: raw.http2.or(true) })
@@ -93,11 +93,14 @@ impl Resolver<'_> {
             Word::Given(Short(Switch::On(admin)), _) => admin,
             Word::Absent | Word::Wrong(_) => &default,
         };
+        let owner = self.raw.admin.place().unwrap_or_default();
         let default_address = Word::new(d::ADMIN_ADDRESS.to_owned());
         let default_allow = Word::new(d::ADMIN_ALLOW.map(str::to_owned).into_iter().collect());
         let allow = self.networks(if raw.allow.is_absent() { &default_allow } else { &raw.allow });
         let (address, place) = raw.address.placed().or(default_address.placed())?;
-        Some(plan::Admin { address: self.socket(address, place)?, allow })
+        // The short form has no place of its own.
+        let place = if place == Place::default() { owner } else { place };
+        Some(plan::Admin { address: Placed::new(self.socket(address, place)?, place), allow })
     }
 
     pub(super) fn clients(&mut self) -> plan::Clients {
@@ -132,7 +135,7 @@ impl Resolver<'_> {
                 problem.help("write `redis://[user:password@]host[:port][/db]`");
             }
         }
-        Some(plan::Redis { url, connect_timeout, timeout })
+        Some(plan::Redis { url: Placed::new(url, place), connect_timeout, timeout })
     }
 
     pub(super) fn identity(&mut self) -> Option<plan::Identity> {
@@ -168,7 +171,7 @@ impl Resolver<'_> {
                 Some(raw::AccessFormat::Combined) => plan::AccessFormat::Combined,
                 Some(raw::AccessFormat::Json) | None => plan::AccessFormat::Json,
             },
-            path: raw.path.get().map(Into::into),
+            path: raw.path.placed().map(placed_path),
             queue: self.count(&raw.queue, d::LOG_QUEUE) as usize,
         });
         let level = raw.level.get().map_or(d::LOG_LEVEL, |level| match level {

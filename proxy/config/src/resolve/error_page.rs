@@ -1,6 +1,6 @@
 //! What a route shows for errors.
 
-use super::{Resolver, route::Scope};
+use super::{Resolver, placed_path, route::Scope};
 use crate::{
     defaults as d,
     plan::{self, Page},
@@ -65,7 +65,7 @@ impl Resolver<'_> {
                 self.check(body, at, scope);
                 Page::Body(body.clone())
             }
-            "file" => Page::File(raw.file.get()?.into()),
+            "file" => Page::File(placed_path(raw.file.placed()?)),
             _ => {
                 let (redirect, at) = raw.redirect.placed()?;
                 Page::Redirect(self.redirect_to(redirect, scope, at)?)

@@ -30,9 +30,22 @@ impl Resolver<'_> {
             ignore: raw.ignore.items().map(|(ignored, _)| *ignored).collect(),
             bypass: self.conditions(&raw.bypass, scope),
             no_store: self.conditions(&raw.no_store, scope),
+            queries: self.queries(raw),
             min_uses: self.count(&raw.min_uses, d::CACHE_MIN_USES),
             convert_head: raw.convert_head.or(d::CACHE_CONVERT_HEAD),
         }
+    }
+
+    /// Whether QUERY is named beside the methods that always are.
+    fn queries(&mut self, raw: &CacheRule) -> bool {
+        for (method, place) in raw.methods.items() {
+            if !matches!(&**method, "GET" | "HEAD" | "QUERY") {
+                self.report.error(place, format!("answers to `{method}` are not kept")).help(
+                    "GET and HEAD always are, and QUERY, the safe method with a body, where it is named",
+                );
+            }
+        }
+        raw.methods.items().any(|(method, _)| method == "QUERY")
     }
 
     /// Templates that hold for some requests and not for others.

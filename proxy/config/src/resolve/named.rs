@@ -177,8 +177,21 @@ impl Resolver<'_> {
             ask: raw.ask.placed().and_then(|(ask, place)| self.ask(ask, place)),
             memory_ttl: Self::span(&raw.memory_ttl, d::SESSION_MEMORY_TTL),
             memory_entries: self.count(&raw.memory_entries, d::SESSION_MEMORY_ENTRIES) as usize,
+            staleness: self.time(&raw.staleness, d::SESSION_STALENESS),
+            serve_known_for: Self::span(&raw.serve_known_for, d::SESSION_SERVE_KNOWN_FOR),
+            asks_when_down: self.asks_when_down(raw),
             place,
         }
+    }
+
+    fn asks_when_down(&mut self, raw: &raw::Session) -> bool {
+        // Otherwise it fails closed.
+        let asks = raw.on_redis_down.get() == Some(&raw::OnRedisDown::AskOrigin);
+        if let Some(at) = raw.on_redis_down.place().filter(|_| asks && raw.ask.is_absent()) {
+            let problem = self.report.error(at, "nobody says who is asked while Redis is down");
+            problem.help("add `ask: { upstream: …, path: … }`");
+        }
+        asks
     }
 
     fn session_key(&mut self, word: &Word<Template>) -> Template {
@@ -259,11 +272,14 @@ impl Resolver<'_> {
 
     fn cache(&mut self, name: &str, raw: &raw::Cache, place: Place) -> plan::Cache {
         let memory = raw.memory.or(d::CACHE_MEMORY);
-        if let Some(at) = raw.memory.place().filter(|_| memory.get() < 1 << 20) {
+        let is_too_little = memory.get() < 1 << 20;
+        if let Some(at) = raw.memory.place().filter(|_| is_too_little) {
             self.report.error(at, format!("{memory} is too little for a cache")).help("at least 1MiB");
         }
         let entry_bytes = raw.entry_max.or(d::CACHE_ENTRY_MAX.min(memory));
-        if let Some(at) = raw.entry_max.place().filter(|_| entry_bytes > memory) {
+        // Beside a `memory` that is wrong itself this would be said of a default that nobody wrote.
+        let comparable = !is_too_little && !matches!(raw.memory, Word::Wrong(_));
+        if let Some(at) = raw.entry_max.place().filter(|_| comparable && entry_bytes > memory) {
             self.report.error(at, format!("`entry_max` ({entry_bytes}) is more than `memory` ({memory})"));
         }
         plan::Cache { name: name.into(), memory, entry_bytes, place }

@@ -10,7 +10,8 @@ use crate::{
     span::Place,
 };
 
-const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"];
+const METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "QUERY"];
 
 impl Resolver<'_> {
     /// `outer` is the place of a match that was written as a single word.

@@ -1,16 +1,13 @@
 //! How an upstream's servers are named, found and connected to.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-};
+use std::net::{IpAddr, SocketAddr};
 
-use super::{Resolver, address::is_host};
+use super::{Resolver, address::is_host, placed_path};
 use crate::{
     defaults as d,
     plan::{self, TlsVersion},
     raw::{self, Word},
-    span::Place,
+    span::{Place, Placed},
 };
 
 /// As long as Linux lets the path of a socket be (`sun_path`, with its final NUL).
@@ -142,9 +139,12 @@ impl Resolver<'_> {
             problem.help("add `name: api.internal`");
         }
         plan::UpstreamTls {
-            name: raw.name.get().cloned().or(first.flatten()).unwrap_or_default(),
+            name: match raw.name.placed() {
+                Some((name, place)) => Placed::new(name.clone(), place),
+                None => Placed::new(first.flatten().unwrap_or_default(), place),
+            },
             verify,
-            ca: raw.ca.get().map(PathBuf::from),
+            ca: raw.ca.placed().map(placed_path),
             certificate: self.own_certificate(raw),
             min_version: match raw.min_version.get() {
                 Some(raw::TlsVersion::V13) => TlsVersion::V13,
@@ -156,8 +156,8 @@ impl Resolver<'_> {
 
     fn own_certificate(&mut self, raw: &raw::UpstreamTls) -> Option<plan::Certificate> {
         match (raw.certificate.placed(), raw.key.placed()) {
-            (Some((chain, place)), Some((key, _))) => {
-                Some(plan::Certificate { chain: chain.into(), key: key.into(), place })
+            (Some(chain), Some(key)) => {
+                Some(plan::Certificate { chain: placed_path(chain), key: placed_path(key) })
             }
             (Some((_, place)), None) if raw.key.is_absent() => {
                 self.report.error(place, "`key` is missing beside `certificate`");

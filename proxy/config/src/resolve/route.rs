@@ -36,12 +36,46 @@ const FRAMING: [&str; 9] = [
 impl Resolver<'_> {
     pub(super) fn routes(&mut self) -> Vec<plan::Route> {
         let raw = self.raw;
+        let compress = self.compress_all();
+        let routes = raw.routes.items();
         let routes: Vec<_> =
-            raw.routes.items().filter_map(|(route, place)| self.route(route, place)).collect();
-        self.names_differ(routes)
+            routes.filter_map(|(route, place)| self.route(route, compress.as_ref(), place)).collect();
+        let mut routes = self.names_differ(routes);
+        for route in &mut routes {
+            if let Some(realm) = self.realm(route)
+                && let Some(cache) = &mut route.cache
+            {
+                cache.realm = realm.into();
+            }
+        }
+        routes
     }
 
-    fn route(&mut self, raw: &raw::Route, place: Place) -> Option<plan::Route> {
+    /// Answers of one upstream are one another's, as with nginx's `$proxy_host`, unless a route lets only some pass or
+    /// asks the origin in other words: then they are its own. A key that the operator wrote is taken at its word about
+    /// where the answers come from, never about who may see them.
+    fn realm(&self, route: &plan::Route) -> Option<String> {
+        let (Some(cache), plan::Action::Forward(forward)) = (&route.cache, &route.action) else {
+            return None;
+        };
+        let lets_some_pass =
+            route.access.is_some() || route.session.is_some() || !route.when.headers.is_empty();
+        let asks_otherwise = !route.request_headers.is_empty() || forward.host.is_some();
+        let is_own = lets_some_pass || (cache.key.is_none() && asks_otherwise);
+        let name = if is_own { &*route.name } else { "" };
+        let upstream = match &cache.key {
+            None => self.names.upstreams.get(forward.upstream.index()).map_or("", |name| name),
+            Some(_) => "",
+        };
+        Some(format!("{}:{upstream}{name}", upstream.len()))
+    }
+
+    fn route(
+        &mut self,
+        raw: &raw::Route,
+        compress: Option<&plan::Compress>,
+        place: Place,
+    ) -> Option<plan::Route> {
         let anything = Short::default();
         let (Short(when), at) = raw.when.placed().unwrap_or((&anything, place));
         let mut when = self.matching(when, at);
@@ -86,6 +120,7 @@ impl Resolver<'_> {
             error_pages,
             intercept_errors: raw.intercept_errors.or(false),
             limit_rate: self.limit_rate(raw),
+            compress: self.compress(&raw.compress, compress),
             place,
         })
     }
@@ -135,8 +170,13 @@ impl Resolver<'_> {
         scope: &Scope,
         place: Place,
     ) -> Option<plan::CacheRule> {
-        let kept = [http::Method::GET, http::Method::HEAD];
-        if !when.methods.is_empty() && !when.methods.iter().any(|method| kept.contains(method)) {
+        let keeping = self.keeping(raw, scope);
+        let is_kept = |method: &http::Method| match *method {
+            http::Method::GET | http::Method::HEAD => true,
+            http::Method::QUERY => keeping.queries,
+            _ => false,
+        };
+        if !when.methods.is_empty() && !when.methods.iter().any(is_kept) {
             self.report
                 .error(place, "only answers to GET and HEAD are kept")
                 .help("move `cache` to a route for GET");
@@ -157,11 +197,13 @@ impl Resolver<'_> {
             cache: CacheId(0),
             ttl: raw.ttl.get().map(|_| self.time(&raw.ttl, d::STALE)),
             key: raw.key.get().cloned(),
+            realm: "".into(),
             tags: self.tags(&raw.tags, scope),
             stale_while_revalidate: Self::span(&raw.stale_while_revalidate, d::STALE),
             stale_if_error: Self::span(&raw.stale_if_error, d::STALE),
             lock_timeout: Self::span(&raw.lock_timeout, d::CACHE_LOCK_TIMEOUT),
-            keeping: self.keeping(raw, scope),
+            background_fill: Self::span(&raw.background_fill, d::CACHE_BACKGROUND_FILL),
+            keeping,
             purge: raw.purge.placed().map(|(rule, place)| self.purge_rule(rule, place)),
             place,
         };

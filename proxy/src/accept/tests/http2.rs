@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
-use crate::accept::tls::Certificates;
+use crate::accept::{handshake::NoHandshake, tls::Certificates};
 
 type Sender = h2::client::SendRequest<Bytes>;
 
@@ -76,8 +76,8 @@ async fn a_request_is_held_to_the_rules_of_http1() {
     );
     let lookalike = Request::get("http://a/head").header("content_length", "5").body(()).unwrap();
     assert_eq!(ask(&mut sender, lookalike, None).await, (400, "bad_field_name".into()));
-    let connect = Request::connect("a:1").body(()).unwrap();
-    assert_eq!(ask(&mut sender, connect, None).await.0, 405);
+    let connect = Request::connect("a").body(()).unwrap();
+    assert_eq!(ask(&mut sender, connect, None).await, (400, "bad_target".into()));
     let mismatch = Request::get("http://a/").header("host", "b").body(()).unwrap();
     assert_eq!(ask(&mut sender, mismatch, None).await.0, 400);
     assert_eq!(ask(&mut sender, get("/ignore"), None).await.0, 200, "its siblings are served");
@@ -206,9 +206,17 @@ async fn certificates_are_replaced_without_a_new_listener() {
 }
 
 #[tokio::test]
-async fn a_failed_handshake_is_counted() {
+async fn a_failed_handshake_is_counted_by_its_reason() {
     let issued = issue("a.test");
     let front = Front::with_tls(|_| {}, Some(Arc::new(Tls::new(issued.certificates, true).unwrap()))).await;
     front.exchange("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    assert_eq!(front.listener.counters.tls_failed.get(), 1);
+    let stranger = issue("b.test");
+    assert!(tls(&front, "a.test", &stranger.der, b"http/1.1").await.is_err());
+    let counted =
+        || front.listener.counters.no_handshake().filter(|(_, count)| *count > 0).collect::<Vec<_>>();
+    // The client hears of it before the server has counted.
+    while counted().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(counted(), [(NoHandshake::NotTls, 1), (NoHandshake::Alert, 1)]);
 }

@@ -6,6 +6,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use redis::AsyncCommands as _;
+
 use super::*;
 
 /// A redis-server in a temporary folder, stopped with the value.
@@ -69,7 +71,10 @@ async fn a_session_is_found_until_it_is_deleted_and_a_dead_redis_is_no_no() {
     let mut connection = server.connection(BOUND);
     let () = connection.set("session:t", r#"{"user_id":"u"}"#).await.unwrap();
     let found = get(connection.clone(), "session:t", BOUND).await;
-    assert_eq!(found.unwrap().unwrap(), r#"{"user_id":"u"}"#);
+    assert_eq!(found, Ok(Some(Held { json: r#"{"user_id":"u"}"#.into(), left: None })));
+    let () = connection.expire("session:t", 100).await.unwrap();
+    let left = get(connection.clone(), "session:t", BOUND).await.unwrap().unwrap().left.unwrap();
+    assert!(left <= Duration::from_secs(100) && left > Duration::from_secs(50), "{left:?}");
     assert_eq!(get(connection.clone(), "session:x", BOUND).await, Ok(None));
     let () = connection.del("session:t").await.unwrap();
     assert_eq!(get(connection.clone(), "session:t", BOUND).await, Ok(None));

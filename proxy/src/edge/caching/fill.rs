@@ -4,9 +4,13 @@
 //! one included, reads from the fill. So a client may leave or be slow without anyone else noticing. An answer of unknown
 //! length is passed on by the request that fetched it, which goes on filling when its client leaves.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderMap, Method, StatusCode, header};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout_at};
 
 use super::Case;
 use crate::{
@@ -18,9 +22,12 @@ use crate::{
         forwarding::{Framing, answer_fields, stick},
         reply::{self, Length},
     },
-    forward::{peer::Connectors, retry::Failure},
+    forward::retry::Failure,
     journey::{Attempt, Journey},
 };
+
+/// A refresh has nobody who reads it from the beginning, and is wanted all the same.
+const REFRESH: Duration = Duration::from_secs(60);
 
 /// What a fetch for the cache brought.
 pub(super) enum Fetched {
@@ -52,7 +59,11 @@ impl Edge {
             if let Some(entry) = guard.stale() {
                 entry.head().validate(&mut fields);
             }
-            let head = self.request_head(case.trip, case.forward, &Method::GET, fields, Framing::Nothing)?;
+            let (method, framing) = match case.is_query {
+                true => (Method::QUERY, Framing::AsTheClient),
+                false => (Method::GET, Framing::Nothing),
+            };
+            let head = self.request_head(case.trip, case.forward, &method, fields, framing)?;
             let call = self.call(case.trip, case.forward, head);
             let opened = exchange::open(&self.connectors, call, client.as_deref_mut(), attempts).await;
             let mut open = match opened {
@@ -110,7 +121,7 @@ impl Edge {
                     self.invalidate(case.trip, case.forward, origin, &open.head.headers);
                     match guard.reader() {
                         Some(reader) => {
-                            tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
+                            self.keep_on(case, open, guard);
                             Fetched::Kept(reader, Some(fields), status)
                         }
                         None => Fetched::Passing(open, Some(guard), status),
@@ -131,7 +142,7 @@ impl Edge {
     ) -> Result<(), Ended> {
         let shown = self.intercept(case.trip, open.head.status, &open.head.headers, client, journey).await;
         if let Some(shown) = shown {
-            tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
+            self.keep_on(case, open, guard);
             return shown;
         }
         let (mut fields, length) = answer_fields(case.trip, open.head.headers.clone(), &open);
@@ -139,7 +150,7 @@ impl Edge {
         if let Some(head) = guard.kept() {
             let answer = cache::first_answer(head, fields.clone(), Extent::Arriving(0), &case.request());
             if answer.status == StatusCode::NOT_MODIFIED {
-                tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
+                self.keep_on(case, open, guard);
                 let head =
                     reply::head(case.trip, journey, client, answer.status, answer.headers, Length::None);
                 journey.answer.status = answer.status.as_u16();
@@ -151,7 +162,7 @@ impl Edge {
         let bodiless =
             case.trip.request.method == Method::HEAD || length == Length::Known(0) || length == Length::None;
         if let Err(error) = client.head(head, bodiless).await {
-            tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
+            self.keep_on(case, open, guard);
             return Err(error.into());
         }
         loop {
@@ -159,7 +170,7 @@ impl Edge {
                 Ok(Some(next)) => next,
                 Ok(None) => open.chunk().await,
                 Err(_) => {
-                    tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
+                    self.keep_on(case, open, guard);
                     return Err(Ended::Cut);
                 }
             };
@@ -167,7 +178,7 @@ impl Edge {
                 Ok(Some(chunk)) => {
                     guard.write(&chunk);
                     if !bodiless && client.body(chunk).await.is_err() {
-                        tokio::spawn(keep(Arc::clone(&self.connectors), open, guard));
+                        self.keep_on(case, open, guard);
                         return Err(Ended::Cut);
                     }
                 }
@@ -186,6 +197,49 @@ impl Edge {
         }
     }
 
+    /// Goes on filling without the request that began it.
+    fn keep_on(&self, case: &Case<'_>, open: Box<Open>, guard: FillGuard) {
+        let (edge, alone) = (self.clone(), case.rule.background_fill);
+        tokio::spawn(async move { edge.keep(open, guard, alone).await });
+    }
+
+    /// Reads the rest of an answer into its fill; whoever reads from that sees its end, or that it broke. With nobody there
+    /// it goes on for so long, if there are not too many of its kind; and no further than it is kept.
+    async fn keep(&self, mut open: Box<Open>, mut guard: FillGuard, alone: Duration) {
+        let mut unattended: Option<(Instant, OwnedSemaphorePermit)> = None;
+        while guard.is_keeping() {
+            unattended = match unattended {
+                _ if guard.has_readers() => None,
+                Some((until, _)) if until <= Instant::now() => break,
+                None => match Arc::clone(&self.unattended).try_acquire_owned() {
+                    Ok(place) if !alone.is_zero() => Some((Instant::now() + alone, place)),
+                    _ => break,
+                },
+                going => going,
+            };
+            let chunk = match &unattended {
+                // The next round asks whether somebody came.
+                Some((until, _)) => match timeout_at((*until).into(), open.chunk()).await {
+                    Ok(chunk) => chunk,
+                    Err(_late) => continue,
+                },
+                None => open.chunk().await,
+            };
+            match chunk {
+                Ok(Some(chunk)) => guard.write(&chunk),
+                Ok(None) => {
+                    let _ = guard.finish();
+                    return open.done(&self.connectors).await;
+                }
+                Err(failure) => {
+                    tracing::debug!(failure = failure.word(), "a fill broke");
+                    return open.broke(&self.connectors).await;
+                }
+            }
+        }
+        open.abandon(&self.connectors).await;
+    }
+
     /// Fetches anew behind the back of a client that gets what is stale (RFC 5861 §3).
     pub(super) fn refresh_behind(&self, case: &Case<'_>, key: Key, entry: &Arc<Entry>) {
         if case.keeps_nothing() {
@@ -202,7 +256,7 @@ impl Edge {
             let fetched = edge.fetch(&case, guard, true, CacheStatus::default(), None, &mut Vec::new()).await;
             if let Ok(Fetched::Passing(open, guard, _)) = fetched {
                 match guard {
-                    Some(guard) => keep(Arc::clone(&edge.connectors), open, guard).await,
+                    Some(guard) => edge.keep(open, guard, rule.background_fill.max(REFRESH)).await,
                     None => open.abandon(&edge.connectors).await,
                 }
             }
@@ -216,21 +270,4 @@ fn with_length(mut fields: HeaderMap, length: Length) -> HeaderMap {
         fields.insert(header::CONTENT_LENGTH, length.into());
     }
     fields
-}
-
-/// Reads the rest of an answer into its fill; whoever reads from that sees its end, or that it broke.
-async fn keep(connectors: Arc<Connectors>, mut open: Box<Open>, mut guard: FillGuard) {
-    loop {
-        match open.chunk().await {
-            Ok(Some(chunk)) => guard.write(&chunk),
-            Ok(None) => {
-                let _ = guard.finish();
-                return open.done(&connectors).await;
-            }
-            Err(failure) => {
-                tracing::debug!(failure = failure.word(), "a fill broke");
-                return open.broke(&connectors).await;
-            }
-        }
-    }
 }

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{Case, usable_on_error};
+use super::{Case, unconfirmed, usable_on_error};
 use crate::{
-    cache::{CacheStatus, Entry, Key, Now, Staleness},
+    cache::{CacheStatus, Entry, Key, Now, ORIGIN_FAILED, Staleness},
     edge::{
         Edge, Ended,
         client::Client,
@@ -26,6 +26,7 @@ impl Edge {
         journey: &mut Journey,
     ) -> Result<(), Ended> {
         let usable = usable_on_error(stale.as_ref());
+        let must_be_asked = stale.as_ref().is_some_and(|(entry, _)| entry.head().freshness.must_be_asked());
         // None when somebody fetches the whole already, who will know better.
         let guard =
             stale.and_then(|(entry, _)| case.cache.refresh(self.ask(case, key, Some(entry)), Now::read()));
@@ -34,13 +35,13 @@ impl Edge {
         let open = match (opened, usable) {
             (Ok(open), Some(entry)) if open.head.status.is_server_error() => {
                 open.done(&self.connectors).await;
-                return self.serve_stale(case, entry, "origin-failed", client, journey).await;
+                return self.serve_stale(case, entry, ORIGIN_FAILED, client, journey).await;
             }
             (Ok(open), _) => open,
             (Err(Ended::Refused(refusal)), Some(entry)) if refusal.said().status.is_server_error() => {
-                return self.serve_stale(case, entry, "origin-failed", client, journey).await;
+                return self.serve_stale(case, entry, ORIGIN_FAILED, client, journey).await;
             }
-            (Err(ended), _) => return Err(ended),
+            (Err(ended), _) => return Err(unconfirmed(ended, must_be_asked)),
         };
         status.origin = Some(open.head.status);
         if let Some(mut guard) = guard {

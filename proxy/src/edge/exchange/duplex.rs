@@ -36,7 +36,7 @@ impl Open {
                 },
                 () = at(late) => return Ok(Way::Answer),
                 chunk = self.session.body() => match chunk.map_err(Cut::Peer)? {
-                    Some(chunk) => client.body(chunk).await.map_err(Cut::Client)?,
+                    Some(chunk) => client.body_at_once(chunk).await.map_err(Cut::Client)?,
                     // The answer is whole; the rest of the request interests nobody.
                     None => return Ok(Way::Answer),
                 },

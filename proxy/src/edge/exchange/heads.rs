@@ -81,12 +81,13 @@ async fn heads_on(
     // An earlier attempt may have read part of the body, or all of it.
     let held = client.as_deref().and_then(Client::replay).unwrap_or_default();
     let mut request_done = client.as_deref().is_none_or(Client::body_done);
+    let has_body = !held.is_empty();
     let begun = session.send(&call.head, held, request_done, timeouts.write).await;
     let mut up = begun.map_err(|lost| match lost {
         Lost::Peer(failure) => broken(failure, false),
         lost => lost,
     })?;
-    let mut is_whole = request_done && up.is_none();
+    let mut is_whole = request_done && up.is_none() && !(has_body && session.has_begun());
     let mut first_byte_by = None;
     let mut checks = response::Answer::default();
     loop {
@@ -137,7 +138,7 @@ async fn heads_on(
                 request_done = true;
                 match &mut up {
                     Some(up) => up.end(),
-                    None => is_whole = session.finish(timeouts.write).await.is_ok(),
+                    None => is_whole = session.finish(timeouts.write).await.is_ok() && !session.has_begun(),
                 }
             }
             Event::Sent(went) => {
@@ -158,7 +159,7 @@ pub(super) enum Sent {
     Partly,
     /// More is to come, over HTTP/2.
     PartlyOver(Up),
-    /// A part was lost: nothing may follow it.
+    /// A part was lost, or the peer may not have read it: nothing may follow it.
     Broken,
 }
 

@@ -163,7 +163,7 @@ impl Open {
             let by = self.deadline.filter(|_| !self.upgraded).map_or(silent, |deadline| deadline.min(silent));
             tokio::select! {
                 chunk = self.session.body() => match chunk.map_err(Cut::Peer)? {
-                    Some(chunk) => client.body(chunk).await.map_err(Cut::Client)?,
+                    Some(chunk) => client.body_at_once(chunk).await.map_err(Cut::Client)?,
                     None => {
                         if let Some(trailers) = self.trailers().await.map_err(Cut::Peer)? {
                             client.trailers(trailers).await.map_err(Cut::Client)?;

@@ -165,6 +165,14 @@ impl Session {
         matches!(self, Self::Http1(connection) if connection.has_heard())
     }
 
+    /// Whether an answer is there already; only asked of HTTP/1.1, where what a peer leaves unread is its next request.
+    pub(in crate::edge) fn has_begun(&mut self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.has_begun(),
+            Self::Negotiated(_) => false,
+        }
+    }
+
     /// Says how the answer's body ends, its final head having been checked.
     pub(in crate::edge) fn expect_body(
         &mut self,

@@ -33,6 +33,15 @@ async fn exchange(method: Method, answer: &[u8], closes: bool) -> Result<(u16, V
     Ok((head.status.as_u16(), body, connection.into_reusable().is_some()))
 }
 
+#[tokio::test]
+async fn an_answer_that_has_begun_is_seen_and_not_lost() {
+    let (mut connection, _peer) = answered(b"", false).await;
+    assert!(!connection.has_begun());
+    let (mut connection, _peer) = answered(b"HTTP/1.1 204 No Content\r\n\r\n", false).await;
+    assert!(connection.has_begun() && connection.has_begun());
+    assert_eq!(connection.head().await.unwrap().status, StatusCode::NO_CONTENT);
+}
+
 async fn get(answer: &str) -> Result<(u16, Vec<u8>, bool), Failure> {
     exchange(Method::GET, answer.as_bytes(), true).await
 }

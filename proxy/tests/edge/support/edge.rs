@@ -85,7 +85,9 @@ impl Edge {
     }
 
     pub(crate) fn admin(&self, path: &str) -> Answer {
-        get(self.admin, path)
+        Client::connect(self.admin)
+            .send(format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.admin))
+            .answer()
     }
 
     pub(crate) fn admin_address(&self) -> SocketAddr {

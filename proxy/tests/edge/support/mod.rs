@@ -12,7 +12,7 @@ use std::{
 };
 
 pub(crate) use self::{
-    client::{Answer, Client, get},
+    client::{Answer, Client, Head, get},
     dns::Dns,
     edge::Edge,
     origin::{Origin, Request, Wire, nobody, ok},

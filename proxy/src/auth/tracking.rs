@@ -1,0 +1,239 @@
+//! Memory kept true by push: Redis tells every edge which of the keys it remembers has changed (RESP3 client tracking in
+//! broadcast mode, by the prefix of the keys).
+//!
+//! - What is remembered is believed while the tracking connection is *clear*: the last PING that came back was sent less than
+//!   `staleness` ago. Pushes and answers share the connection and its order, so an answer to a PING means that every change
+//!   from before it was sent has been heard. Silence beyond `staleness`, whatever its cause, and memory is not asked.
+//! - A connection that begins anew may have missed anything: all is forgotten, and lookups under way are not remembered.
+//! - A Redis that knows no tracking, or forbids it, is said once; then `memory_ttl` is all that bounds what is believed.
+
+use std::{
+    sync::{
+        Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use redis::{
+    AsyncConnectionConfig, ErrorKind, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind,
+    RedisError, ServerErrorKind, Value, aio::MultiplexedConnection,
+};
+use weir_config::{
+    plan,
+    template::{Part, Template},
+};
+
+use super::token::{Digest, Token};
+
+/// PINGs in the time that silence is borne, so that one late answer is no silence; at least so often, so that a broken
+/// connection is soon made again.
+const BEATS: u32 = 5;
+const SLOWEST_BEAT: Duration = Duration::from_millis(100);
+/// Between two tries to connect.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What hears of changes.
+pub(super) trait Remembers: Send + Sync + 'static {
+    /// Somebody changed, ended or made this session.
+    fn forget(&self, token: Digest);
+    /// Anything may have changed.
+    fn forget_all(&self);
+    /// How well Redis can be heard, where that counts.
+    fn hearing(&self) -> Option<&Hearing>;
+}
+
+/// How well Redis can be heard.
+#[derive(Debug)]
+pub(super) struct Hearing {
+    staleness: Duration,
+    origin: Instant,
+    /// When the last PING that was answered was sent, in nanoseconds from `origin`; [`NEVER`] and [`DEAF`] are none.
+    at: AtomicU64,
+}
+
+const NEVER: u64 = 0;
+const DEAF: u64 = u64::MAX;
+
+/// What may be made of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// It is what Redis says.
+    Full,
+    /// It was, so long ago.
+    Since(Duration),
+    /// It is as good as its age.
+    ByAge,
+}
+
+impl Hearing {
+    pub(super) fn new(staleness: Duration, now: Instant) -> Self {
+        Self { staleness, origin: now, at: AtomicU64::new(NEVER) }
+    }
+
+    /// What memory is worth now.
+    pub(super) fn trust(&self, now: Instant) -> Trust {
+        match self.at.load(Ordering::Acquire) {
+            NEVER => Trust::Since(Duration::MAX),
+            DEAF => Trust::ByAge,
+            at => match now.saturating_duration_since(self.origin + Duration::from_nanos(at)) {
+                silence if silence < self.staleness => Trust::Full,
+                silence => Trust::Since(silence),
+            },
+        }
+    }
+
+    /// A PING that was sent at `asked` was answered.
+    fn heard(&self, asked: Instant) {
+        let at = asked.saturating_duration_since(self.origin).as_nanos();
+        self.at.store(u64::try_from(at).unwrap_or(DEAF - 1).clamp(NEVER + 1, DEAF - 1), Ordering::Release);
+    }
+
+    fn is_deaf(&self) {
+        self.at.store(DEAF, Ordering::Release);
+    }
+}
+
+/// The keys of sessions: what stands before and behind the token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Keys {
+    before: String,
+    behind: String,
+}
+
+impl Keys {
+    pub(super) fn of(key: &Template) -> Self {
+        let (mut before, mut behind, mut is_behind) = (String::new(), String::new(), false);
+        for part in key.parts() {
+            match part {
+                Part::Value(_) => is_behind = true,
+                Part::Text(text) if is_behind => behind.push_str(text),
+                Part::Text(text) => before.push_str(text),
+            }
+        }
+        Self { before, behind }
+    }
+
+    /// Whose session is under this key; `None` for other keys with the same prefix.
+    fn token(&self, key: &[u8]) -> Option<Digest> {
+        let token = key.strip_prefix(self.before.as_bytes())?.strip_suffix(self.behind.as_bytes())?;
+        Some(Token::parse(token)?.digest())
+    }
+}
+
+/// Listens until whoever remembers is gone.
+pub(super) async fn listen<R: Remembers>(name: &str, redis: plan::Redis, keys: Keys, to: Weak<R>) {
+    while to.strong_count() > 0 {
+        let Err(problem) = listen_once(&redis, &keys, &to).await else { return };
+        let Some(remembers) = to.upgrade() else { return };
+        if is_refused(&problem) {
+            tracing::warn!(session = %name, cause = %problem, "Redis cannot say when sessions change: a change is noticed after memory_ttl");
+            return remembers.hearing().into_iter().for_each(Hearing::is_deaf);
+        }
+        tracing::debug!(session = %name, cause = %problem, "the tracking connection ended");
+        drop(remembers);
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Whether asking again would be refused again: tracking is unknown, or this user may not have it.
+fn is_refused(problem: &RedisError) -> bool {
+    matches!(
+        problem.kind(),
+        ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::NoPerm)
+            | ErrorKind::RESP3NotSupported
+    )
+}
+
+/// One tracking connection, until it breaks; without an error when nobody remembers any more.
+async fn listen_once<R: Remembers>(redis: &plan::Redis, keys: &Keys, to: &Weak<R>) -> Result<(), RedisError> {
+    let mut connection = connect(redis, keys.clone(), to.clone()).await?;
+    let mut tracking = redis::cmd("CLIENT");
+    tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(&keys.before);
+    tracking.query_async::<()>(&mut connection).await?;
+    // From here on every change is heard; what came before is anybody's guess.
+    let Some(beat) = to.upgrade().and_then(|remembers| {
+        remembers.forget_all();
+        Some((remembers.hearing()?.staleness / BEATS).min(SLOWEST_BEAT))
+    }) else {
+        return Ok(());
+    };
+    loop {
+        let asked = Instant::now();
+        redis::cmd("PING").query_async::<()>(&mut connection).await?;
+        let Some(remembers) = to.upgrade() else { return Ok(()) };
+        remembers.hearing().into_iter().for_each(|hearing| hearing.heard(asked));
+        drop(remembers);
+        tokio::time::sleep(beat).await;
+    }
+}
+
+async fn connect<R: Remembers>(
+    redis: &plan::Redis,
+    keys: Keys,
+    to: Weak<R>,
+) -> Result<MultiplexedConnection, RedisError> {
+    let info = redis.url.expose().into_connection_info()?;
+    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+    let client = redis::Client::open(info.set_redis_settings(settings))?;
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(redis.connect_timeout))
+        .set_response_timeout(Some(redis.timeout))
+        // Called in the order in which pushes and answers came: a PING's answer is behind the changes before it.
+        .set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Invalidate
+                && let Some(remembers) = to.upgrade()
+            {
+                changed(&*remembers, &keys, &push.data);
+            }
+            Ok::<(), redis::aio::SendError>(())
+        });
+    client.get_multiplexed_async_connection_with_config(&config).await
+}
+
+/// Hears one push: a list of keys, or nil when the database was emptied.
+fn changed<R: Remembers>(remembers: &R, keys: &Keys, data: &[Value]) {
+    for value in data {
+        match value {
+            Value::Array(changed) => changed
+                .iter()
+                .filter_map(|key| match key {
+                    Value::BulkString(key) => keys.token(key),
+                    Value::SimpleString(key) => keys.token(key.as_bytes()),
+                    _ => None,
+                })
+                .for_each(|token| remembers.forget(token)),
+            // Not understood is not unchanged.
+            _ => remembers.forget_all(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
+    use super::*;
+
+    #[test]
+    fn memory_is_worth_what_was_heard() {
+        let start = Instant::now();
+        let hearing = Hearing::new(Duration::from_millis(500), start);
+        assert_eq!(hearing.trust(start), Trust::Since(Duration::MAX), "nothing was heard yet");
+        hearing.heard(start + Duration::from_secs(1));
+        let at = |millis| hearing.trust(start + Duration::from_millis(millis));
+        assert_eq!((at(1000), at(1499)), (Trust::Full, Trust::Full));
+        assert_eq!(at(1500), Trust::Since(Duration::from_millis(500)));
+        hearing.is_deaf();
+        assert_eq!(at(1000), Trust::ByAge);
+    }
+
+    #[test]
+    fn a_key_names_its_token_and_others_none() {
+        let keys = Keys::of(&"app:${token}:session".parse().unwrap());
+        let token = |text: &str| Token::parse(text.as_bytes()).unwrap().digest();
+        assert_eq!(keys.token(b"app:abc:session"), Some(token("abc")));
+        for other in ["app:abc", "abc:session", "app::session", "app:a b:session", "app:session"] {
+            assert_eq!(keys.token(other.as_bytes()), None, "{other}");
+        }
+    }
+}
