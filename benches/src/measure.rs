@@ -35,7 +35,7 @@ pub fn load(address: SocketAddr, core: usize, seconds: u32, scenario: Scenario) 
     let folder = tempfile::TempDir::with_prefix("weir-bench-").map_err(|error| error.to_string())?;
     let script = folder.path().join("requests.lua");
     let together = format!(
-        "local all; init = function(arguments) wrk.init(arguments); all = string.rep(wrk.format(), {}) end; \
+        "local all; init = function() all = string.rep(wrk.format(), {}) end; \
          request = function() return all end",
         scenario.pipelined
     );

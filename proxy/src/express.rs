@@ -108,6 +108,7 @@ impl Begun {
         {
             return;
         }
+        // What stands there meanwhile is seen by nobody.
         let Stage::Head(head) = std::mem::replace(&mut self.stage, Stage::Refused(Refusal::Internal)) else {
             return;
         };

@@ -117,10 +117,13 @@ impl RequestView {
         let peer = came.peer.ip().to_canonical();
         let is_trusted = plan.clients.trusted.iter().any(|net| net.contains(&peer));
         let client = client::client(peer, &headers, &plan.clients);
-        let upgrade = Upgrade::recognise(&method, version, &headers).filter(|_| !is_connect);
-        let trailers = version != Version::HTTP_10 && hop_by_hop::takes_trailers(&headers);
         let identity = plan.identity.as_ref().map(|identity| &identity.header);
-        hop_by_hop::clean_request(&mut headers, identity).map_err(|_| Refusal::Hops)?;
+        let (mut upgrade, mut trailers) = (None, false);
+        if !hop_by_hop::is_clean(&headers) {
+            upgrade = Upgrade::recognise(&method, version, &headers).filter(|_| !is_connect);
+            trailers = version != Version::HTTP_10 && hop_by_hop::takes_trailers(&headers);
+            hop_by_hop::clean_request(&mut headers, identity).map_err(|_| Refusal::Hops)?;
+        }
         if let Some(identity) = identity {
             headers.remove(identity);
         }

@@ -117,6 +117,8 @@ pub(super) async fn serve<S: Service>(
         if !quick.send(Bytes::new(), &mut io, service).await {
             return io.close().await;
         }
+        // The origin may take its time.
+        io.hold_nothing();
         let http1 = Http1::new(io, head.version, &method, head.keep_alive);
         let exchange = Exchange::http1(http1, &method, head.version);
         let reused = service.serve(exchange, begun).await;

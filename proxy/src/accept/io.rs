@@ -158,6 +158,16 @@ impl FrontIo {
         &mut self.unsent
     }
 
+    /// Gives the buffer for what is to be sent up, if nothing is.
+    pub(super) fn hold_nothing(&mut self) {
+        if self.unsent.is_empty() {
+            let unsent = std::mem::take(&mut self.unsent);
+            if unsent.capacity() <= SPARE_MOST {
+                SPARE.set(unsent);
+            }
+        }
+    }
+
     /// Sends what waits, a piece and its end in as few packets as they take.
     pub(super) async fn send(&mut self, mut piece: Bytes, mut end: &[u8]) -> Result<()> {
         std::future::poll_fn(|cx| self.poll_send(cx, &mut piece, &mut end)).await?;
@@ -352,11 +362,7 @@ impl FrontIo {
             piece.advance(take(piece.len()));
             *end = &end[take(end.len())..];
         }
-        self.unsent.clear();
-        if self.unsent.capacity() <= SPARE_MOST {
-            SPARE.set(std::mem::take(&mut self.unsent));
-        }
-        self.unsent = BytesMut::new();
+        self.hold_nothing();
         Poll::Ready(Ok(()))
     }
 

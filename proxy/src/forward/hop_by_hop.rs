@@ -95,17 +95,19 @@ const OF_HEADS: [HeaderName; 8] = [
     HeaderName::from_static("cache-status"),
 ];
 
+/// Whether [`clean_request`] has nothing to do, as of most requests, and there is neither an upgrade nor a word about
+/// trailers. To look at the fields there are is cheaper than to look for each that is not.
+#[must_use]
+pub fn is_clean(headers: &HeaderMap) -> bool {
+    !headers.keys().any(|name| STANDARD.contains(name) || OF_REQUESTS.contains(name) || is_odd(name))
+}
+
 /// Cleans a client's request for the origin; `identity` is the signed field, which no client may name. An upgrade that is
 /// passed on is written anew.
 ///
 /// Errors: [`Refused`], before anything is removed.
 /// Source: RFC 9110 §7.6.1; nginx `underscores_in_headers off` and `ignore_invalid_headers on` for the names.
 pub fn clean_request(headers: &mut HeaderMap, identity: Option<&HeaderName>) -> Result<(), Refused> {
-    // As most are: to look at the fields there are is cheaper than to look for those that are not.
-    let is_dirty = |name: &HeaderName| STANDARD.contains(name) || OF_REQUESTS.contains(name) || is_odd(name);
-    if !headers.keys().any(is_dirty) {
-        return Ok(());
-    }
     let nominated = nominated(headers)?;
     let is_protected = |name: &&HeaderName| {
         PROTECTED.contains(name) || name.as_str().starts_with("x-forwarded-") || identity == Some(*name)
@@ -213,6 +215,22 @@ mod tests {
     fn cleaned(fields: &[(&str, &str)]) -> Result<HeaderMap, Refused> {
         let mut headers = head(fields);
         clean_request(&mut headers, Some(&HeaderName::from_static("x-weir-identity"))).map(|()| headers)
+    }
+
+    #[test]
+    fn what_is_clean_stays_as_it_is() {
+        let clean = head(&[("host", "a"), ("accept", "*/*"), ("x-a", "1"), ("cookie", "a=1")]);
+        assert!(is_clean(&clean));
+        let mut after = clean.clone();
+        clean_request(&mut after, None).unwrap();
+        assert_eq!(after, clean);
+        for (name, value) in
+            [("connection", "x-a"), ("te", "trailers"), ("upgrade", "x"), ("x_odd", "1"), ("proxy", "x")]
+        {
+            let mut dirty = clean.clone();
+            dirty.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static(value));
+            assert!(!is_clean(&dirty), "{name}");
+        }
     }
 
     #[test]

@@ -55,6 +55,7 @@ fn answer(request: &Request, wire: &mut Wire) {
         "moved" => ("301 Moved Permanently", "Cache-Control: max-age=3600\r\nLocation: /plain\r\n", 0),
         "nothing" => ("204 No Content", "Cache-Control: max-age=3600\r\n", 0),
         "stale" => ("200 OK", "Cache-Control: max-age=0\r\nETag: \"v1\"\r\n", 10),
+        "accel" => ("200 OK", "X-Accel-Expires: 3600\r\nX-Accel-Limit-Rate: 100000000\r\n", 50),
         "private" => ("200 OK", "Cache-Control: private, max-age=60\r\n", 10),
         "cookie" => ("200 OK", "Cache-Control: max-age=3600\r\nSet-Cookie: a=1\r\n", 10),
         _ => ("200 OK", "", 15),
@@ -94,9 +95,9 @@ routes:
 
 const PREFIXES: [&str; 12] =
     ["", "", "", "/set", "/told", "/limited", "/mine", "/maybe", "/skip", "/slow", "/page", "/here"];
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "plain", "plain", "etag", "many", "vary", "empty", "big", "large", "gone", "moved", "nothing", "stale",
-    "private", "cookie",
+    "private", "cookie", "accel",
 ];
 const FIELDS: [&str; 44] = [
     "Accept: */*",
@@ -166,6 +167,7 @@ fn plain(dice: &mut Dice) -> (String, bool) {
         "/maybe/etag?k=1",
         "/skip/plain",
         "/page/gone",
+        "/accel",
     ]);
     let fields = dice.one(&["", "Accept-Encoding: gzip\r\n", "", "Connection: close\r\n"]);
     let session = if path.starts_with("/mine") { "Cookie: sid=good\r\n" } else { "" };
