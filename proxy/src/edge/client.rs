@@ -158,8 +158,7 @@ impl Client {
                 Some(chunk) if chunk.is_empty() => {}
                 Some(chunk) => break chunk,
                 None => {
-                    self.body_done = true;
-                    self.copier.take().into_iter().for_each(Copier::end);
+                    self.body_ended();
                     return Ok(None);
                 }
             }
@@ -169,11 +168,20 @@ impl Client {
             return Err(ClientError::Bad(BadRequest::BodyTooLarge));
         }
         self.copier = self.copier.take().filter(|copier| copier.body(&chunk));
+        // Known with the last piece already: an answer to the whole request may come before anybody asks for more.
+        if !self.exchange.has_body() {
+            self.body_ended();
+        }
         match &mut self.replay {
             Some(kept) if kept.len() + chunk.len() <= self.replay_bytes => kept.extend_from_slice(&chunk),
             kept => *kept = None,
         }
         Ok(Some(chunk))
+    }
+
+    fn body_ended(&mut self) {
+        self.body_done = true;
+        self.copier.take().into_iter().for_each(Copier::end);
     }
 
     async fn timed_read(&mut self) -> Result<Option<Bytes>, ClientError> {

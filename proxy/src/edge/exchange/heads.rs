@@ -129,17 +129,29 @@ async fn heads_on(
             }
             Event::Chunk(Err(error)) => return Err(error.into()),
             Event::Left => return Err(ClientError::Left.into()),
-            Event::Chunk(Ok(Some(chunk))) => match &mut up {
-                Some(up) => up.give(chunk),
-                // A peer that stops reading may still answer (413, say): what it says is worth more than our error.
-                None => request_done = session.write(chunk, timeouts.write).await.is_err(),
-            },
-            Event::Chunk(Ok(None)) => {
-                request_done = true;
+            Event::Chunk(Ok(chunk)) => {
+                let mut is_end = chunk.is_none() || client.as_deref().is_none_or(Client::body_done);
                 match &mut up {
-                    Some(up) => up.end(),
-                    None => is_whole = session.finish(timeouts.write).await.is_ok() && !session.has_begun(),
+                    Some(up) => {
+                        chunk.into_iter().for_each(|chunk| up.give(chunk));
+                        if is_end {
+                            up.end();
+                        }
+                    }
+                    None => {
+                        let sent = match chunk {
+                            Some(chunk) => session.write(chunk, timeouts.write).await,
+                            None => Ok(()),
+                        };
+                        // A peer that stops reading may still answer (413, say): what it says is worth more than our error.
+                        if sent.is_err() {
+                            is_end = true;
+                        } else if is_end {
+                            is_whole = session.finish(timeouts.write).await.is_ok() && !session.has_begun();
+                        }
+                    }
                 }
+                request_done = is_end;
             }
             Event::Sent(went) => {
                 is_whole = went && up.as_ref().is_some_and(Up::is_over);
