@@ -1,0 +1,163 @@
+#![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
+use std::sync::atomic::AtomicUsize;
+
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::auth::source::Ask;
+
+/// Knows what `tokens` knows, answers once per permit, and counts.
+#[derive(Debug)]
+struct Origin {
+    tokens: Mutex<HashMap<String, String>>,
+    permits: Semaphore,
+    asked: AtomicUsize,
+    down: Mutex<bool>,
+}
+
+#[async_trait::async_trait]
+impl Ask for Origin {
+    async fn ask(&self, path: &str, token: &Token) -> Result<Option<String>, Unavailable> {
+        assert_eq!(path, "/me");
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        // Read before the wait, as a slow answer is.
+        let answer = self.tokens.lock().get(token.expose()).cloned();
+        self.permits.acquire().await.unwrap().forget();
+        if *self.down.lock() { Err(Unavailable::new("down")) } else { Ok(answer) }
+    }
+}
+
+fn origin(permits: usize) -> (Arc<Origin>, Sessions) {
+    let json = r#"{"user_id":"u","expires_at":1000}"#;
+    let origin = Arc::new(Origin {
+        tokens: Mutex::new([("good".to_owned(), json.to_owned())].into()),
+        permits: Semaphore::new(permits),
+        asked: AtomicUsize::new(0),
+        down: Mutex::new(false),
+    });
+    let source = Source::Ask { ask: Arc::clone(&origin) as Arc<dyn Ask>, path: "/me".into() };
+    let inner = Inner::new("users".into(), source, 64, Duration::from_secs(30));
+    let sessions = Sessions(Arc::new(inner));
+    (origin, sessions)
+}
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn token(text: &str) -> Token {
+    Token::parse(text.as_bytes()).unwrap()
+}
+
+async fn valid(sessions: &Sessions, text: &str, now: u64) -> bool {
+    sessions.validate(&token(text), at(now)).await.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn an_answer_is_believed_for_its_time_and_no_longer() {
+    let (origin, sessions) = origin(9);
+    assert!(valid(&sessions, "good", 0).await && valid(&sessions, "good", 29).await);
+    assert_eq!(origin.asked.load(Ordering::Relaxed), 1);
+    assert!(valid(&sessions, "good", 30).await);
+    assert_eq!(origin.asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn a_session_is_over_at_its_own_end_even_in_memory() {
+    let (_, sessions) = origin(9);
+    assert!(valid(&sessions, "good", 990).await);
+    assert_eq!(sessions.known(&token("good"), at(1000)), Some(None));
+    assert!(!valid(&sessions, "good", 1000).await);
+    assert!(!valid(&sessions, "good", 2000).await);
+}
+
+#[tokio::test]
+async fn an_unknown_token_is_unknown_for_a_moment_only() {
+    let (origin, sessions) = origin(9);
+    assert!(!valid(&sessions, "new", 0).await && !valid(&sessions, "new", 0).await);
+    assert_eq!(origin.asked.load(Ordering::Relaxed), 1);
+    origin.tokens.lock().insert("new".into(), r#"{"user_id":"n"}"#.into());
+    assert!(valid(&sessions, "new", 1).await);
+}
+
+#[tokio::test]
+async fn invented_tokens_displace_no_session() {
+    let (_, sessions) = origin(2000);
+    assert!(valid(&sessions, "good", 0).await);
+    for number in 0..1000 {
+        assert!(!valid(&sessions, &format!("bad{number}"), 0).await);
+    }
+    assert!(sessions.known(&token("good"), at(0)).is_some());
+}
+
+#[tokio::test]
+async fn many_requests_of_one_token_ask_once_and_outlive_the_first() {
+    let (origin, sessions) = origin(0);
+    let good = token("good");
+    let mut first = Box::pin(sessions.validate(&good, at(0)));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    let mut others: Vec<_> = (0..20).map(|_| Box::pin(sessions.validate(&good, at(0)))).collect();
+    for other in &mut others {
+        assert!(futures_util::poll!(other).is_pending());
+    }
+    drop(first);
+    origin.permits.add_permits(1);
+    for other in others {
+        assert!(other.await.unwrap().is_some());
+    }
+    assert_eq!(origin.asked.load(Ordering::Relaxed), 1);
+    assert!(sessions.0.lookups.lock().is_empty());
+}
+
+#[tokio::test]
+async fn an_abandoned_lookup_leaves_nothing_behind() {
+    let (_, sessions) = origin(0);
+    let good = token("good");
+    let mut only = Box::pin(sessions.validate(&good, at(0)));
+    assert!(futures_util::poll!(&mut only).is_pending());
+    drop(only);
+    assert!(sessions.0.lookups.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_forgotten_token_is_asked_for_again() {
+    let (origin, sessions) = origin(9);
+    assert!(valid(&sessions, "good", 0).await);
+    origin.tokens.lock().clear();
+    sessions.forget(token("good").digest());
+    assert!(!valid(&sessions, "good", 0).await);
+}
+
+#[tokio::test]
+async fn a_lookup_that_raced_a_logout_is_not_remembered() {
+    let (origin, sessions) = origin(0);
+    let good = token("good");
+    let mut before = Box::pin(sessions.validate(&good, at(0)));
+    assert!(futures_util::poll!(&mut before).is_pending());
+    origin.tokens.lock().clear();
+    sessions.forget(good.digest());
+    let mut after = Box::pin(sessions.validate(&good, at(0)));
+    assert!(futures_util::poll!(&mut after).is_pending());
+    origin.permits.add_permits(2);
+    assert!(before.await.unwrap().is_some(), "asked before the logout");
+    assert!(after.await.unwrap().is_none(), "asked after it");
+    assert_eq!(sessions.known(&good, at(0)), Some(None));
+}
+
+#[tokio::test]
+async fn a_source_that_is_down_lets_nobody_new_in_and_knows_the_known() {
+    let (origin, sessions) = origin(9);
+    assert!(valid(&sessions, "good", 0).await);
+    *origin.down.lock() = true;
+    assert!(valid(&sessions, "good", 29).await);
+    assert!(sessions.validate(&token("good"), at(30)).await.is_err());
+    *origin.down.lock() = false;
+    assert!(valid(&sessions, "good", 30).await, "a failure is not remembered");
+}
+
+#[tokio::test]
+async fn what_is_not_a_session_lets_nobody_in() {
+    let (origin, sessions) = origin(9);
+    origin.tokens.lock().insert("odd".into(), "[]".into());
+    assert!(!valid(&sessions, "odd", 0).await);
+}
