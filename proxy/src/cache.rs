@@ -146,11 +146,12 @@ impl Cache {
         self.fills.fetch_past(ask, now)
     }
 
-    /// The body that a reader has, in a coding: kept with the body, or to be made by whoever asks first.
+    /// The body that a reader has, in a coding: kept with the body, or to be made by whoever asks first, with what
+    /// they `begin`.
     #[must_use]
-    pub fn coded(&self, reader: &Reader, coding: Coding) -> Coded {
+    pub fn coded<T>(&self, reader: &Reader, coding: Coding, begin: impl FnOnce() -> Option<T>) -> Coded<T> {
         let (codings, home) = reader.codings();
-        codings.get(coding, reader.length(), &self.shelf.store, home)
+        codings.get(coding, reader.length(), (&self.shelf.store, home), begin)
     }
 
     /// What a lookup would find, without counting it.

@@ -1,8 +1,8 @@
 //! Watches the frames of an HTTP/2 connection go by, for what the library behind does not bound.
 //!
 //! It sees frame headers only (RFC 9113 §4.1), keeps no bytes and changes none:
-//! - a header block that has begun and not ended (or a frame cut in the middle of its header) is *unfinished*; the
-//!   connection may stay so only for `header_timeout`, as a slow HTTP/1 head may.
+//! - a header block that has begun and not ended, any frame but DATA that has not come whole, and a frame cut in the middle
+//!   of its header are *unfinished*; the connection may stay so only for `header_timeout`, as a slow HTTP/1 head may.
 //! - RST_STREAM, and PING, SETTINGS, PRIORITY, empty DATA and whatever else carries nothing for us, cost us work and the
 //!   client nothing; they draw on two buckets that refill slowly (CVE-2023-44487 and its relatives).
 //!
@@ -36,6 +36,8 @@ pub(super) struct Frames {
     /// Since when a header block, or a frame's header, is unfinished.
     unfinished: Option<Instant>,
     in_block: bool,
+    /// The frame that goes by is no DATA: it must come at once, however its head says that it ends.
+    in_control: bool,
     resets: Bucket,
     idle: Bucket,
 }
@@ -54,6 +56,7 @@ impl Frames {
             payload_left: 0,
             unfinished: None,
             in_block: false,
+            in_control: false,
             resets: Bucket::full(&RESETS, now),
             idle: Bucket::full(&IDLE_FRAMES, now),
         }
@@ -84,7 +87,8 @@ impl Frames {
                 self.frame(now)?;
             }
         }
-        let is_unfinished = self.in_block || self.header_len > 0;
+        let in_control = self.in_control && self.payload_left > 0;
+        let is_unfinished = self.in_block || in_control || self.header_len > 0;
         self.unfinished = is_unfinished.then(|| self.unfinished.unwrap_or(now));
         Ok(())
     }
@@ -93,6 +97,7 @@ impl Frames {
         let [high, middle, low, kind, flags, ..] = self.header;
         self.payload_left = u32::from_be_bytes([0, high, middle, low]);
         let end_headers = flags & 0x4 != 0;
+        self.in_control = kind != 0x0;
         match kind {
             // HEADERS, CONTINUATION
             0x1 | 0x9 => self.in_block = !end_headers,
@@ -145,6 +150,19 @@ mod tests {
     }
 
     #[test]
+    fn a_head_that_drips_is_unfinished_although_its_frame_says_that_it_ends() {
+        let now = Instant::now();
+        for kind in [1, 4, 6, 9] {
+            let mut frames = after_preface(now);
+            let bytes = frame(kind, 5, 20);
+            assert_eq!(frames.see(&bytes[..20], now), Ok(()));
+            assert!(frames.patience(Duration::from_secs(1), now).is_some(), "{kind}");
+            assert_eq!(frames.see(&bytes[20..], now), Ok(()));
+            assert_eq!(frames.patience(Duration::from_secs(1), now), None, "{kind}");
+        }
+    }
+
+    #[test]
     fn a_header_block_is_unfinished_until_its_end_flag() {
         let (now, within) = (Instant::now(), Duration::from_secs(10));
         let mut frames = after_preface(now);
@@ -155,7 +173,7 @@ mod tests {
             let cut_header = (end + 300..end + 300 + HEADER - 1).contains(&at);
             let is_unfinished =
                 frames.patience(within, now + Duration::from_secs(3)) == Some(Duration::from_secs(8));
-            assert_eq!(is_unfinished, at < end - 1 || cut_header, "{at}");
+            assert_eq!(is_unfinished, at < end + 300 - 1 || cut_header, "{at}");
         }
     }
 

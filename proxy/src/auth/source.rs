@@ -142,7 +142,12 @@ async fn get(
     let Ok(answer) = answer else {
         return Err(Unavailable::new(format_args!("no answer from Redis within {bound:?}")));
     };
-    let (json, left): (Option<String>, i64) = answer.map_err(|problem| Unavailable::new(Causes(&problem)))?;
+    let (json, left): (Option<String>, i64) = match answer {
+        Ok(held) => held,
+        // Something else is kept under what a client made up: no session, and no trouble of Redis.
+        Err(problem) if problem.code() == Some("WRONGTYPE") => return Ok(None),
+        Err(problem) => return Err(Unavailable::new(Causes(&problem))),
+    };
     // -1: it does not end by itself; -2: it has ended since.
     let left = u64::try_from(left.max(0)).ok().map(Duration::from_millis).filter(|_| left != -1);
     Ok(json.map(|json| Held { json, left }))

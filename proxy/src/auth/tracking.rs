@@ -30,8 +30,9 @@ use super::token::{Digest, Token};
 /// connection is soon made again.
 const BEATS: u32 = 5;
 const SLOWEST_BEAT: Duration = Duration::from_millis(100);
-/// Between two tries to connect.
+/// Between two tries to connect, and between two to be told: somebody may grant the right to it.
 const RETRY: Duration = Duration::from_millis(100);
+const RETRY_REFUSED: Duration = Duration::from_secs(60);
 
 /// What hears of changes.
 pub(super) trait Remembers: Send + Sync + 'static {
@@ -121,36 +122,54 @@ impl Keys {
     }
 }
 
-/// Listens until whoever remembers is gone.
-pub(super) async fn listen<R: Remembers>(name: &str, redis: plan::Redis, keys: Keys, to: Weak<R>) {
-    while to.strong_count() > 0 {
-        let Err(problem) = listen_once(&redis, &keys, &to).await else { return };
-        let Some(remembers) = to.upgrade() else { return };
-        if is_refused(&problem) {
-            tracing::warn!(session = %name, cause = %problem, "Redis cannot say when sessions change: a change is noticed after memory_ttl");
-            return remembers.hearing().into_iter().for_each(Hearing::is_deaf);
+/// Why a tracking connection ended.
+enum Ended {
+    /// Redis will not tell: tracking is unknown, or this user may not have it.
+    Refused(RedisError),
+    Broken(RedisError),
+}
+
+impl Ended {
+    /// By what was answered before anything was heard.
+    fn at_first(problem: RedisError) -> Self {
+        match problem.kind() {
+            ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::NoPerm)
+            | ErrorKind::RESP3NotSupported => Self::Refused(problem),
+            _ => Self::Broken(problem),
         }
-        tracing::debug!(session = %name, cause = %problem, "the tracking connection ended");
-        drop(remembers);
-        tokio::time::sleep(RETRY).await;
     }
 }
 
-/// Whether asking again would be refused again: tracking is unknown, or this user may not have it.
-fn is_refused(problem: &RedisError) -> bool {
-    matches!(
-        problem.kind(),
-        ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::NoPerm)
-            | ErrorKind::RESP3NotSupported
-    )
+/// Listens until whoever remembers is gone.
+pub(super) async fn listen<R: Remembers>(name: &str, redis: plan::Redis, keys: Keys, to: Weak<R>) {
+    let mut was_refused = false;
+    while to.strong_count() > 0 {
+        let Err(ended) = listen_once(&redis, &keys, &to).await else { return };
+        let Some(remembers) = to.upgrade() else { return };
+        let pause = match ended {
+            Ended::Refused(problem) => {
+                remembers.hearing().into_iter().for_each(Hearing::is_deaf);
+                if !std::mem::replace(&mut was_refused, true) {
+                    tracing::warn!(session = %name, cause = %problem, "Redis cannot say when sessions change: a change is noticed after memory_ttl");
+                }
+                RETRY_REFUSED
+            }
+            Ended::Broken(problem) => {
+                tracing::debug!(session = %name, cause = %problem, "the tracking connection ended");
+                RETRY
+            }
+        };
+        drop(remembers);
+        tokio::time::sleep(pause).await;
+    }
 }
 
 /// One tracking connection, until it breaks; without an error when nobody remembers any more.
-async fn listen_once<R: Remembers>(redis: &plan::Redis, keys: &Keys, to: &Weak<R>) -> Result<(), RedisError> {
-    let mut connection = connect(redis, keys.clone(), to.clone()).await?;
+async fn listen_once<R: Remembers>(redis: &plan::Redis, keys: &Keys, to: &Weak<R>) -> Result<(), Ended> {
+    let mut connection = connect(redis, keys.clone(), to.clone()).await.map_err(Ended::at_first)?;
     let mut tracking = redis::cmd("CLIENT");
     tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(&keys.before);
-    tracking.query_async::<()>(&mut connection).await?;
+    tracking.query_async::<()>(&mut connection).await.map_err(Ended::at_first)?;
     // From here on every change is heard; what came before is anybody's guess.
     let Some(beat) = to.upgrade().and_then(|remembers| {
         remembers.forget_all();
@@ -160,7 +179,7 @@ async fn listen_once<R: Remembers>(redis: &plan::Redis, keys: &Keys, to: &Weak<R
     };
     loop {
         let asked = Instant::now();
-        redis::cmd("PING").query_async::<()>(&mut connection).await?;
+        redis::cmd("PING").query_async::<()>(&mut connection).await.map_err(Ended::Broken)?;
         let Some(remembers) = to.upgrade() else { return Ok(()) };
         remembers.hearing().into_iter().for_each(|hearing| hearing.heard(asked));
         drop(remembers);

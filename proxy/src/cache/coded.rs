@@ -41,14 +41,14 @@ enum Progress {
 
 /// How a body is had in a coding.
 #[derive(Debug)]
-pub enum Coded {
+pub enum Coded<T> {
     /// It is kept.
     Kept(Arc<Body>),
     /// Somebody makes it.
     Making(CodedReader),
-    /// Nobody does: whoever asked has to.
-    Make(Maker, CodedReader),
-    /// There is no room for it.
+    /// Nobody does: whoever asked has to, with what they began.
+    Make(Maker, CodedReader, T),
+    /// There is no room for it, or nothing to make it with.
     NoRoom,
 }
 
@@ -85,14 +85,15 @@ impl Codings {
         size_of::<Self>() + self.kept.iter().filter_map(OnceLock::get).map(|body| body.bytes()).sum::<usize>()
     }
 
-    /// The coding of a body of `length` bytes under the key of this hash.
-    pub(super) fn get(
+    /// The coding of a body of `length` bytes under the key of this hash. `begin` is asked for what it is made with before
+    /// anybody may read along.
+    pub(super) fn get<T>(
         self: &Arc<Self>,
         coding: Coding,
         length: u64,
-        store: &Arc<Store>,
-        home: u128,
-    ) -> Coded {
+        (store, home): (&Arc<Store>, u128),
+        begin: impl FnOnce() -> Option<T>,
+    ) -> Coded<T> {
         if let Some(body) = self.kept(coding) {
             return Coded::Kept(Arc::clone(body));
         }
@@ -108,12 +109,13 @@ impl Codings {
         if !reserved.grow(room) {
             return Coded::NoRoom;
         }
+        let Some(begun) = begin() else { return Coded::NoRoom };
         let making =
             Arc::new(Making { chunks: Mutex::default(), progress: watch::Sender::new(Progress::Growing) });
         all[coding as usize] = Some(Arc::clone(&making));
         let reader = CodedReader::of(&making);
         let (codings, store) = (Arc::clone(self), Arc::clone(store));
-        Coded::Make(Maker { codings, coding, making, store, home, reserved, room }, reader)
+        Coded::Make(Maker { codings, coding, making, store, home, reserved, room }, reader, begun)
     }
 }
 
@@ -140,6 +142,28 @@ impl Maker {
         let _ = self.codings.kept[self.coding as usize].set(Arc::new(body));
         self.store.recount(self.home, &self.codings);
         self.end(Progress::Done);
+    }
+
+    /// Resolves when nobody reads along any more.
+    pub async fn unread(&self) {
+        self.making.progress.closed().await;
+    }
+
+    /// Gives up, unless somebody reads along after all.
+    ///
+    /// # Errors
+    /// The maker, which has to go on.
+    pub fn give_up(self) -> Result<(), Self> {
+        // Who joins does so under this lock.
+        let mut all = self.codings.making.lock();
+        if self.making.progress.receiver_count() > 0 {
+            drop(all);
+            return Err(self);
+        }
+        all[self.coding as usize] = None;
+        drop(all);
+        self.making.progress.send_replace(Progress::Broken);
+        Ok(())
     }
 
     fn end(&self, progress: Progress) {

@@ -284,7 +284,7 @@ impl<'a> Case<'a> {
             return Ok(Some(trip.passed.key(&trip.request, rule, forward)?));
         }
         client.gather(QUERY_BYTES).await?;
-        match client.replay().filter(|_| client.body_done()) {
+        match client.replay().filter(|content| client.body_done() && content.len() <= QUERY_BYTES) {
             Some(content) => Ok(Some(trip.passed.key_of_query(&trip.request, rule, forward, &content)?)),
             None => Ok(None),
         }

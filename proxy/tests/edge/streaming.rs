@@ -420,3 +420,21 @@ fn a_fetch_goes_on_without_clients_for_as_long_as_its_route_says() {
         }
     }
 }
+
+#[test]
+fn a_compressor_is_no_reader_of_a_fetch() {
+    let origin = dripping(
+        "HTTP/1.1 200 OK\r\ncache-control: public, max-age=60\r\ncontent-type: text/html\r\ncontent-length: 1000000\r\n\r\n",
+        "x",
+    );
+    let edge = Edge::routing(
+        &origin,
+        "compress: on\n    cache: { in: store, background_fill: 100ms }",
+        "caches: { store: {} }",
+    );
+    let mut client = edge.connect();
+    client.send("GET /x HTTP/1.1\r\nhost: edge.test\r\naccept-encoding: gzip\r\n\r\n");
+    assert_eq!(client.answer_head().1.field("content-encoding").as_deref(), Some("gzip"));
+    drop(client);
+    until("the origin is left alone", || origin.open() == 0);
+}

@@ -13,8 +13,8 @@ fn entry(cache: &Cache, body: &str) -> Arc<Entry> {
 }
 
 fn make(cache: &Cache, reader: &Reader) -> (Maker, CodedReader) {
-    match cache.coded(reader, GZIP) {
-        Coded::Make(maker, reader) => (maker, reader),
+    match cache.coded(reader, GZIP, || Some(())) {
+        Coded::Make(maker, reader, ()) => (maker, reader),
         other => panic!("not to be made: {other:?}"),
     }
 }
@@ -40,22 +40,24 @@ async fn one_makes_a_coding_for_all_and_then_it_is_kept() {
     let (mut maker, first) = make(&cache, &whole);
     let mut readers = JoinSet::from_iter([read(first)]);
     for _ in 0..100 {
-        let Coded::Making(reader) = cache.coded(&whole, GZIP) else { panic!("somebody else makes it") };
+        let Coded::Making(reader) = cache.coded(&whole, GZIP, || Some(())) else {
+            panic!("somebody else makes it")
+        };
         readers.spawn(read(reader));
     }
     for piece in ["co", "", "ded"] {
         tokio::task::yield_now().await;
         maker.write(Bytes::from(piece));
     }
-    let Coded::Making(late) = cache.coded(&whole, GZIP) else { panic!("still being made") };
+    let Coded::Making(late) = cache.coded(&whole, GZIP, || Some(())) else { panic!("still being made") };
     maker.finish();
     readers.spawn(read(late));
     while let Some(body) = readers.join_next().await {
         assert_eq!(body.unwrap().unwrap(), b"coded");
     }
-    let Coded::Kept(body) = cache.coded(&whole, GZIP) else { panic!("kept") };
+    let Coded::Kept(body) = cache.coded(&whole, GZIP, || Some(())) else { panic!("kept") };
     assert_eq!((body.length(), whole.kept(GZIP).unwrap().length()), (5, 5));
-    assert!(matches!(cache.coded(&whole, Coding::Zstd), Coded::Make(..)), "each for itself");
+    assert!(matches!(cache.coded(&whole, Coding::Zstd, || Some(())), Coded::Make(..)), "each for itself");
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,7 +140,7 @@ fn without_room_nothing_is_made() {
     let fields = map(&[("cache-control", "max-age=60"), ("content-length", "3000")]);
     guard.head(StatusCode::OK, &fields, &[], now);
     let reader = guard.reader().unwrap();
-    assert!(matches!(cache.coded(&reader, GZIP), Coded::NoRoom));
+    assert!(matches!(cache.coded(&reader, GZIP, || Some(())), Coded::NoRoom));
     guard.write(&Bytes::from(body));
     guard.finish().unwrap();
 }
@@ -153,4 +155,27 @@ fn codings_stay_inside_the_budget() {
         assert!(cache.stats().bytes <= MIB);
     }
     assert!(cache.stats().evictions > 0);
+}
+
+#[test]
+fn without_the_means_to_make_it_nobody_reads_along() {
+    let cache = cache();
+    let whole = Reader::whole(entry(&cache, "a body"));
+    assert!(matches!(cache.coded(&whole, GZIP, || None::<()>), Coded::NoRoom));
+    // Nothing was begun that others could have joined.
+    make(&cache, &whole);
+}
+
+#[test]
+fn a_maker_gives_up_only_when_nobody_reads() {
+    let cache = cache();
+    let whole = Reader::whole(entry(&cache, "a body"));
+    let (maker, first) = make(&cache, &whole);
+    let maker = maker.give_up().unwrap_err();
+    drop(first);
+    let Coded::Making(second) = cache.coded(&whole, GZIP, || Some(())) else { panic!("still being made") };
+    let maker = maker.give_up().unwrap_err();
+    drop(second);
+    maker.give_up().unwrap();
+    make(&cache, &whole);
 }

@@ -66,14 +66,12 @@ impl Edge {
         let body = if case.trip.request.method == Method::HEAD {
             CodedBody::Nothing(reader.kept(coding).map(|body| body.length()))
         } else {
-            match case.cache.coded(reader, coding) {
+            let begin = || case.trip.running().compressors.begin(coding, rule.level(coding)?);
+            match case.cache.coded(reader, coding, begin) {
                 Coded::Kept(body) => CodedBody::Kept(body),
                 Coded::Making(making) => CodedBody::Making(making),
                 Coded::NoRoom => return Choice::AsItIs(answer),
-                Coded::Make(maker, making) => {
-                    let begun = rule.level(coding);
-                    let begun = begun.and_then(|level| case.trip.running().compressors.begin(coding, level));
-                    let Some(encoder) = begun else { return Choice::AsItIs(answer) };
+                Coded::Make(maker, making, encoder) => {
                     let is_short = reader.entry().is_some() && reader.length() <= AT_ONCE;
                     let made = make(reader.again(), encoder, maker);
                     if is_short {
@@ -95,7 +93,8 @@ impl Edge {
     }
 }
 
-/// Compresses a body as it comes. What has come goes on whenever more takes its time; if it breaks, so does this.
+/// Compresses a body as it comes. What has come goes on whenever more takes its time; if it breaks, so does this. A body that
+/// is still arriving is waited for only as long as somebody reads what is made of it.
 async fn make(mut reader: Reader, mut encoder: Encoder, mut maker: Maker) {
     loop {
         let next = tokio::select! {
@@ -104,7 +103,16 @@ async fn make(mut reader: Reader, mut encoder: Encoder, mut maker: Maker) {
             () = std::future::ready(()) => {
                 let Ok(held) = encoder.flush() else { return };
                 maker.write(held);
-                reader.next().await
+                tokio::select! {
+                    next = reader.next() => next,
+                    () = maker.unread(), if reader.entry().is_none() => match maker.give_up() {
+                        Ok(()) => return,
+                        Err(read) => {
+                            maker = read;
+                            continue;
+                        }
+                    },
+                }
             }
         };
         let Some(piece) = next else { break };
