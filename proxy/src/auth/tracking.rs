@@ -25,6 +25,7 @@ use weir_config::{
 };
 
 use super::token::{Digest, Token};
+use crate::causes::Causes;
 
 /// PINGs in the time that silence is borne, so that one late answer is no silence; at least so often, so that a broken
 /// connection is soon made again.
@@ -140,22 +141,25 @@ impl Ended {
     }
 }
 
-/// Listens until whoever remembers is gone.
+/// Listens until whoever remembers is gone; says once when Redis cannot be heard, and when it can again.
 pub(super) async fn listen<R: Remembers>(name: &str, redis: plan::Redis, keys: Keys, to: Weak<R>) {
-    let mut was_refused = false;
+    let mut is_told = false;
     while to.strong_count() > 0 {
-        let Err(ended) = listen_once(&redis, &keys, &to).await else { return };
+        let Err(ended) = listen_once(name, &redis, &keys, &to, &mut is_told).await else { return };
         let Some(remembers) = to.upgrade() else { return };
+        let was_told = std::mem::replace(&mut is_told, true);
         let pause = match ended {
             Ended::Refused(problem) => {
                 remembers.hearing().into_iter().for_each(Hearing::is_deaf);
-                if !std::mem::replace(&mut was_refused, true) {
-                    tracing::warn!(session = %name, cause = %problem, "Redis cannot say when sessions change: a change is noticed after memory_ttl");
+                if !was_told {
+                    tracing::warn!(session = %name, cause = %Causes(&problem), "Redis cannot say when sessions change: a change is noticed after memory_ttl");
                 }
                 RETRY_REFUSED
             }
             Ended::Broken(problem) => {
-                tracing::debug!(session = %name, cause = %problem, "the tracking connection ended");
+                if !was_told {
+                    tracing::warn!(session = %name, cause = %Causes(&problem), "Redis is not heard: what is remembered of sessions is believed for `staleness` more");
+                }
                 RETRY
             }
         };
@@ -165,7 +169,13 @@ pub(super) async fn listen<R: Remembers>(name: &str, redis: plan::Redis, keys: K
 }
 
 /// One tracking connection, until it breaks; without an error when nobody remembers any more.
-async fn listen_once<R: Remembers>(redis: &plan::Redis, keys: &Keys, to: &Weak<R>) -> Result<(), Ended> {
+async fn listen_once<R: Remembers>(
+    name: &str,
+    redis: &plan::Redis,
+    keys: &Keys,
+    to: &Weak<R>,
+    is_told: &mut bool,
+) -> Result<(), Ended> {
     let mut connection = connect(redis, keys.clone(), to.clone()).await.map_err(Ended::at_first)?;
     let mut tracking = redis::cmd("CLIENT");
     tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(&keys.before);
@@ -183,6 +193,9 @@ async fn listen_once<R: Remembers>(redis: &plan::Redis, keys: &Keys, to: &Weak<R
         let Some(remembers) = to.upgrade() else { return Ok(()) };
         remembers.hearing().into_iter().for_each(|hearing| hearing.heard(asked));
         drop(remembers);
+        if std::mem::take(is_told) {
+            tracing::info!(session = %name, "Redis is heard: what is remembered of sessions is what it says");
+        }
         tokio::time::sleep(beat).await;
     }
 }

@@ -81,6 +81,10 @@ fn what_was_missed_while_nobody_listened_is_not_believed() {
         redis(&server, &["DEL", "session:t"]);
         until("it is forgotten when the edge listens again", || ask(&edge, "t") == 401);
     }
+    // An outage is told once, and its end once.
+    let told = |text: &str| edge.output().matches(text).count();
+    until("its end is told", || told("Redis is heard: ") == 5);
+    assert_eq!(told("Redis is not heard: "), 5);
 }
 
 #[test]
