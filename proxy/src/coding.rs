@@ -118,6 +118,21 @@ pub fn mark(fields: &mut HeaderMap, coding: Coding) {
     weaken(fields);
 }
 
+/// A part varies as its whole does (RFC 9110 §15.3.7), which would have been compressed for others. Of parts in several pieces
+/// the type is not known, nor of any how long the whole is: they say so rather once too often.
+pub fn mark_part(rule: &Compress, asked: &Asked<'_>, fields: &mut HeaderMap) {
+    let could_be = |media: &str| {
+        media.eq_ignore_ascii_case("multipart/byteranges")
+            || rule.types.iter().any(|range| range.holds(media))
+    };
+    if !fields.contains_key(header::CONTENT_ENCODING)
+        && (rule.personal || !is_personal(asked, fields))
+        && media(fields).is_some_and(could_be)
+    {
+        vary(fields);
+    }
+}
+
 /// A 304 to a client that would get the answer compressed carries the validator of that (RFC 9110 §15.4.5), unless the
 /// client named the other one.
 pub fn mark_not_modified(rule: &Compress, asked: &Asked<'_>, fields: &mut HeaderMap) {

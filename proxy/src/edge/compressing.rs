@@ -20,6 +20,10 @@ pub(super) fn answer(
         coding::mark_not_modified(rule, &asked, fields);
         return length;
     }
+    if status == StatusCode::PARTIAL_CONTENT {
+        coding::mark_part(rule, &asked, fields);
+        return length;
+    }
     let is_head = trip.request.method == Method::HEAD;
     let known = match length {
         Length::Known(length) => Some(length),

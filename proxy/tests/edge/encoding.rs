@@ -338,6 +338,7 @@ fn heads_conditions_and_ranges_speak_of_what_the_client_would_get() {
     // Parts are of the origin's bytes, and never continue a compressed answer.
     let part = ask("range: bytes=0-9\r\naccept-encoding: gzip\r\n");
     assert_eq!((part.status, part.text(), part.has("content-encoding")), (206, body[..10].to_owned(), false));
+    assert!(part.field("vary").to_ascii_lowercase().contains("accept-encoding"), "{:?}", part.head);
     assert_eq!(part.field("etag"), "\"v1\"");
     let weak = ask("range: bytes=0-9\r\nif-range: W/\"v1\"\r\naccept-encoding: gzip\r\n");
     assert_eq!((weak.status, text_of(&weak) == body), (200, true));
