@@ -11,6 +11,9 @@ use axum::{
 
 use crate::refusal::Refusal;
 
+/// A PATCH reads, merges and writes; so often it tries again when another write came in between.
+pub const PATCH_TRIES: usize = 5;
+
 /// The entity tag of a version.
 #[must_use]
 pub fn tag(version: i64) -> String {
@@ -49,6 +52,30 @@ impl IfMatch {
             _ => Ok(()),
         }
     }
+}
+
+impl IfMatch {
+    /// The version that may be overwritten, of what is `stored`; `None` is any, and then it is not looked at.
+    ///
+    /// # Errors
+    /// 404 where nothing is stored, 412 as [`IfMatch::admit`], and what the look itself says.
+    pub async fn admitted(
+        &self,
+        stored: impl Future<Output = sqlx::Result<Option<i64>>>,
+    ) -> Result<Option<i64>, Refusal> {
+        if !self.is_given() {
+            return Ok(None);
+        }
+        let version = stored.await?.ok_or(Refusal::NotFound)?;
+        self.admit(version)?;
+        Ok(Some(version))
+    }
+}
+
+/// Why a write to an admitted version found nothing to overwrite: another write came first, or there is no such thing.
+#[must_use]
+pub fn missed(version: Option<i64>) -> Refusal {
+    version.map_or(Refusal::NotFound, |_| Refusal::PreconditionFailed)
 }
 
 impl<S: Sync> FromRequestParts<S> for IfMatch {

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     app::{App, PRIVATE},
-    conditions::{self, IfMatch},
+    conditions::{self, IfMatch, PATCH_TRIES},
     cursor::Walk,
     database::{Moment, Scope, Words, read},
     fields::{Fields, QueryFields, parse_id, rule},
@@ -31,8 +31,6 @@ use crate::{
 
 /// Items that one statement makes or removes.
 const BATCH_MOST: usize = 100;
-/// A PATCH reads, merges and writes; so often it tries again when another write came in between.
-const PATCH_TRIES: usize = 5;
 
 /// A stored item.
 #[derive(Debug, Clone, Serialize, FromRow, JsonSchema)]
@@ -222,9 +220,9 @@ async fn replace(
     let id = parse_id(&id)?;
     let draft = Draft::take(&mut fields, None);
     let draft = fields.finish(draft).map_err(Refusal::Invalid)?;
-    let version = admitted(&app, &caller, id, &if_match).await?;
+    let version = if_match.admitted(version(&app, &caller, id)).await?;
     let item = sql::update(&app.database, caller.user_id, id, version, &draft, Moment::now()).await?;
-    item.map(written).ok_or_else(|| missed(version))
+    item.map(written).ok_or_else(|| conditions::missed(version))
 }
 
 async fn change(
@@ -259,26 +257,16 @@ async fn delete(
     if_match: IfMatch,
 ) -> Result<impl IntoResponse, Refusal> {
     let id = parse_id(&id)?;
-    let version = admitted(&app, &caller, id, &if_match).await?;
+    let version = if_match.admitted(version(&app, &caller, id)).await?;
     if !sql::delete(&app.database, caller.user_id, id, version).await? {
-        return Err(missed(version));
+        return Err(conditions::missed(version));
     }
     Ok((StatusCode::NO_CONTENT, PRIVATE))
 }
 
-/// The version that `If-Match` lets be overwritten; `None` is any.
-async fn admitted(app: &App, caller: &Caller, id: Uuid, if_match: &IfMatch) -> Result<Option<i64>, Refusal> {
-    if !if_match.is_given() {
-        return Ok(None);
-    }
-    let item = sql::find(&app.database, caller.user_id, id).await?.ok_or(Refusal::NotFound)?;
-    if_match.admit(item.version)?;
-    Ok(Some(item.version))
-}
-
-/// Why a write found nothing to overwrite: another write came first, or there is no such item.
-fn missed(version: Option<i64>) -> Refusal {
-    version.map_or(Refusal::NotFound, |_| Refusal::PreconditionFailed)
+/// The version of an item, for `If-Match`.
+async fn version(app: &App, caller: &Caller, id: Uuid) -> sqlx::Result<Option<i64>> {
+    Ok(sql::find(&app.database, caller.user_id, id).await?.map(|item| item.version))
 }
 
 impl Draft {

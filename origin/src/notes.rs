@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::{
     app::{App, PRIVATE},
-    conditions::{self, IfMatch},
+    conditions::{self, IfMatch, PATCH_TRIES},
     cursor::Walk,
     database::{Moment, Scope, read},
     fields::{Fields, QueryFields, parse_id, rule},
@@ -31,8 +31,6 @@ use crate::{
 
 /// Notes that one statement changes.
 const BATCH_MOST: usize = 100;
-/// A PATCH reads, merges and writes; so often it tries again when another write came in between.
-const PATCH_TRIES: usize = 5;
 
 /// A stored note.
 #[derive(Debug, Clone, Serialize, FromRow, JsonSchema)]
@@ -215,17 +213,12 @@ async fn delete(
     if_match: IfMatch,
 ) -> Result<impl IntoResponse, Refusal> {
     let id = parse_id(&id)?;
-    let mut version = None;
-    if if_match.is_given() {
-        let note = sql::find(&app.database, caller.user_id, id).await?.ok_or(Refusal::NotFound)?;
-        if_match.admit(note.version)?;
-        version = Some(note.version);
+    let stored = async { Ok(sql::find(&app.database, caller.user_id, id).await?.map(|note| note.version)) };
+    let version = if_match.admitted(stored).await?;
+    if !sql::delete(&app.database, caller.user_id, id, version).await? {
+        return Err(conditions::missed(version));
     }
-    match (sql::delete(&app.database, caller.user_id, id, version).await?, version) {
-        (true, _) => Ok((StatusCode::NO_CONTENT, PRIVATE)),
-        (false, Some(_)) => Err(Refusal::PreconditionFailed),
-        (false, None) => Err(Refusal::NotFound),
-    }
+    Ok((StatusCode::NO_CONTENT, PRIVATE))
 }
 
 /// Marks many notes in one statement; ids that are not the caller's are as if they were not there.

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::{
     app::{App, PRIVATE},
     cache::Kind,
-    conditions::{self, IfMatch},
+    conditions::{self, IfMatch, PATCH_TRIES},
     cursor::Walk,
     database::{Moment, Scope, read},
     fields::{Fields, QueryFields, parse_id, rule},
@@ -40,8 +40,6 @@ const TOP_OF: SignedDuration = SignedDuration::from_hours(7 * 24);
 const KEPT: &str = "public, max-age=60";
 /// Seconds that the edge may keep the top ten: a heavy query, and nobody's like must show at once.
 const TOP_KEPT: &str = "public, max-age=300";
-/// A PATCH reads, merges and writes; so often it tries again when another write came in between.
-const PATCH_TRIES: usize = 5;
 
 /// `posts:top` keeps the top ten, as long as the edge does. A like may wait; what is changed or removed must not.
 pub const CACHED: Kind = Kind { prefix: "posts", life: Duration::from_secs(300) };
