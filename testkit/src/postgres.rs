@@ -182,7 +182,7 @@ fn programs() -> Result<PathBuf, String> {
 }
 
 /// Postgres refuses to run as root: then its own user's ids, which the package created; otherwise nobody else's.
-fn owner() -> Result<Option<(u32, u32)>, String> {
+pub(crate) fn owner() -> Result<Option<(u32, u32)>, String> {
     if id("-u", None)? != 0 {
         return Ok(None);
     }
@@ -195,7 +195,7 @@ fn id(which: &str, user: Option<&str>) -> Result<u32, String> {
     text.trim().parse().map_err(|_| format!("no user postgres: install the Debian package {PACKAGE}"))
 }
 
-fn as_owner(command: &mut Command, owner: Option<(u32, u32)>) -> &mut Command {
+pub(crate) fn as_owner(command: &mut Command, owner: Option<(u32, u32)>) -> &mut Command {
     match owner {
         Some((uid, gid)) => command.uid(uid).gid(gid),
         None => command,
