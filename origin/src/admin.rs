@@ -31,8 +31,10 @@ use crate::{
 #[derive(Debug, Default, JsonSchema)]
 pub struct Filter {
     /// With this role.
+    #[schemars(regex(pattern = "^(user|moderator|admin)$"))]
     pub role: Option<String>,
     /// With exactly this address.
+    #[schemars(email, length(min = 3, max = 254))]
     pub email: Option<String>,
     /// With a proven address, or without.
     pub verified: Option<bool>,
