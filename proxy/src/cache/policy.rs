@@ -208,7 +208,8 @@ pub(super) fn judge(
     if needs_lifetime(status) && !freshness.begins_fresh() {
         return Err(if status.is_server_error() { NotStored::OriginError } else { NotStored::NoLifetime });
     }
-    let can_be_asked_about = kept.contains_key(header::ETAG) || date(&kept, &header::LAST_MODIFIED).is_some();
+    let can_be_asked_about = rule.revalidates
+        && (kept.contains_key(header::ETAG) || date(&kept, &header::LAST_MODIFIED).is_some());
     if !freshness.ever_useful(rule) && !can_be_asked_about {
         return Err(NotStored::NoLifetime);
     }

@@ -30,6 +30,7 @@ mod life;
 mod mirrors;
 mod mixing;
 mod operating;
+mod policy;
 mod protection;
 mod protocols;
 mod purging;
