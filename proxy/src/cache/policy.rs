@@ -210,7 +210,9 @@ pub(super) fn judge(
     }
     let can_be_asked_about = rule.revalidates
         && (kept.contains_key(header::ETAG) || date(&kept, &header::LAST_MODIFIED).is_some());
-    if !freshness.ever_useful(rule) && !can_be_asked_about {
+    // An error that nobody gave a lifetime must not become the answer that covers the next one.
+    let of_use = freshness.begins_fresh() || (!is_error(status) && freshness.ever_useful(rule));
+    if !of_use && !can_be_asked_about {
         return Err(NotStored::NoLifetime);
     }
     Ok(Head { status, headers: kept, freshness, variant, tags, moment: sent.moment, url: sent.url.clone() })
@@ -248,6 +250,10 @@ fn check_status(
 /// Whether a validator is not enough to keep an answer: nobody asks whether a failure is still the same.
 fn needs_lifetime(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::BAD_REQUEST
+}
+
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
 fn is_understood(status: StatusCode) -> bool {

@@ -29,6 +29,7 @@ mod leaks;
 mod life;
 mod mirrors;
 mod mixing;
+mod nginx_cache;
 mod operating;
 mod policy;
 mod protection;
