@@ -50,7 +50,7 @@ lint: $(TOOLS)/cargo-deny ## formatting, clippy, documentation, and what may ent
 audit: $(TOOLS)/cargo-deny ## known vulnerabilities in the dependency tree (asks github.com/RustSec)
 	@$(TOOLS)/cargo-deny --locked check advisories
 
-bench: ## Weir beside nginx and HAProxy; results in target/bench.json
+bench: ## Weir beside nginx, HAProxy and Varnish; results in target/bench.json
 	@cargo build --release --locked --package weir --package weir-benches --bins
 	$(TARGET)/release/bench $(ARGS)
 
