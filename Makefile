@@ -80,6 +80,7 @@ test-needs:
 	need npm npm
 	need nginx nginx
 	need redis-server redis-server
+	need aiosmtpd python3-aiosmtpd
 	# Debian keeps initdb off the PATH, one folder for each version; that is where the tests look.
 	compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
 	[ $${#packages[@]} -gt 0 ] || exit 0

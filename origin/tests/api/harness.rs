@@ -107,6 +107,8 @@ impl Origin {
         let mut args = vec!["test", "--identity-secret", SECRET, "--database-url", &database_url];
         args.extend(["--argon2-memory", "8", "--argon2-passes", "1"]);
         args.extend(["--pool-min", "0", "--pool-acquire", "2"]);
+        // Jobs wait until a test has them done.
+        args.extend(["--work", "false"]);
         args.extend(further);
         let redis_url = redis.as_ref().map(Redis::url);
         if let Some(url) = &redis_url {
@@ -163,6 +165,11 @@ impl Origin {
     /// Makes an item and gives its id.
     pub(crate) async fn item(&self, owner: &Person, item: Value) -> String {
         self.post("/api/vault/items").by(owner).json(item).send().await.is(StatusCode::CREATED).text("/id")
+    }
+
+    /// For programs that share the store.
+    pub(crate) fn database_url(&self) -> &str {
+        &self.database_url
     }
 
     /// Takes the store away.
