@@ -114,6 +114,7 @@ async fn register(
         sqlx::Error::Database(cause) if cause.is_unique_violation() => Refusal::EmailTaken,
         _ => error.into(),
     })?;
+    app.bell.ring().await;
     Ok((StatusCode::CREATED, PRIVATE, Json(account)))
 }
 
@@ -156,7 +157,9 @@ async fn ask_proof(
     let now = Moment::now();
     let job = Job::new(jobs::Kind::Verification, caller.user_id, trace::id(&headers), now);
     let then = Moment::cut(now.timestamp() - PROOF_EVERY);
-    if !jobs::sql::ask_proof(&app.database, &job, then).await? {
+    if jobs::sql::ask_proof(&app.database, &job, then).await? {
+        app.bell.ring().await;
+    } else {
         let account = sql::find(&app.database, caller.user_id).await?.ok_or(Refusal::Unauthenticated)?;
         if account.email_verified_at.is_none() {
             return Err(Refusal::TooMany(PROOF_EVERY.as_secs().unsigned_abs()));

@@ -27,7 +27,7 @@ use crate::{
     health, idempotency,
     identity::Identities,
     items,
-    jobs::{self, worker::Worker},
+    jobs::{self, bell::Bell, worker::Worker},
     metrics::{self, Metrics},
     notes, openapi,
     password::Passwords,
@@ -76,6 +76,8 @@ pub struct App {
     pub throttle: Throttle,
     /// Life of a new session.
     pub session_ttl: Duration,
+    /// Wakes whoever does jobs.
+    pub bell: Arc<Bell>,
     /// Does jobs beside the requests, if this process shall.
     pub worker: Option<Arc<Worker>>,
     /// Answered as `x-origin`.
@@ -95,12 +97,20 @@ impl App {
         let database = Database::open(&config.database).await?;
         let verifications = Verifications::new(&config.identity_secret);
         let metrics = Metrics::new()?;
+        let bell = Arc::new(Bell::rung_through(redis.clone()));
         let works = config.work.unwrap_or(matches!(database, Database::Sqlite(_)));
         let worker = works.then(|| {
-            Worker::new(database.clone(), config.jobs.clone(), verifications.clone(), metrics.jobs.clone())
+            Worker::new(
+                database.clone(),
+                config.jobs.clone(),
+                verifications.clone(),
+                metrics.jobs.clone(),
+                Arc::clone(&bell),
+            )
         });
         Ok(Arc::new(Self {
             worker: worker.transpose()?,
+            bell,
             database,
             cache: Cache::new(redis.clone()),
             metrics,

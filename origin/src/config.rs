@@ -170,6 +170,9 @@ pub struct WorkerConfig {
     /// As for `serve`: the links in mails are signed with it.
     #[arg(long, env = "WEIR_IDENTITY_SECRET", hide_env_values = true, value_parser = long_secret)]
     pub identity_secret: String,
+    /// The Redis of those who serve: they wake this worker through it. Without it a job waits for the next look at the table.
+    #[arg(long, env = "WEIR_REDIS_URL", hide_env_values = true)]
+    pub redis_url: Option<String>,
     /// Longest time in seconds that jobs in hand get at a stop.
     #[arg(long, env = "WEIR_STOP_WITHIN", default_value = "10", value_parser = seconds)]
     pub stop_within: Duration,

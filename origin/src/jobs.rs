@@ -12,6 +12,7 @@
 //! What this leaves: a process that is stopped (SIGSTOP) in the middle of a mail and goes on after the lease is one more such case, and so is
 //! a mail server that takes a mail and does not say so within half of the lease (RFC 5321 §4.5.3.2.6).
 
+pub mod bell;
 pub mod letters;
 pub mod listener;
 pub mod measured;

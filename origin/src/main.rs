@@ -1,6 +1,6 @@
 //! `weir-origin serve|worker|dead|migrate|seed|roles|verification`: arguments → the library; logs to stderr, what scripts read to stdout.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
 use clap::{Args, Parser, Subcommand};
 use prometheus::Registry;
@@ -18,6 +18,7 @@ use weir_origin::{
     database::{Database, Moment, Words},
     jobs::{
         self,
+        bell::Bell,
         listener::{self, Watched},
         measured::Measured,
         worker::Worker,
@@ -167,7 +168,10 @@ async fn work(config: WorkerConfig) -> Result<(), StartError> {
     let registry = Registry::new();
     let measured = Measured::new(&registry)?;
     let verifications = Verifications::new(&config.identity_secret);
-    let worker = Worker::new(database.clone(), config.jobs, verifications, measured.clone())?;
+    let longest = config.jobs.job_poll;
+    let bell =
+        config.redis_url.map(|url| Bell::heard_through(&url, longest)).transpose()?.unwrap_or_default();
+    let worker = Worker::new(database.clone(), config.jobs, verifications, measured.clone(), Arc::new(bell))?;
     let watched = Watched { database: database.clone(), worker: worker.clone(), measured, registry };
     println!("listening on {address}");
     tokio::spawn(axum::serve(socket, listener::routes(watched)).into_future());

@@ -22,8 +22,6 @@ use crate::{
 
 /// A check that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// A worker that has not asked the table for so long is stuck, or its store is away.
-const SILENT: Duration = Duration::from_secs(60);
 
 /// What the answers are made of.
 pub struct Watched {
@@ -49,7 +47,7 @@ pub fn routes(watched: Watched) -> Router {
 async fn health(State(watched): State<Arc<Watched>>) -> impl IntoResponse {
     let answer = timeout(PATIENCE, watched.database.ping()).await;
     let database = answer.is_ok_and(|answer| answer.is_ok());
-    let worker = watched.worker.turned().is_some_and(|turned| turned.after(SILENT) > Moment::now());
+    let worker = watched.worker.is_turning(Moment::now());
     let word = |healthy| if healthy { "ok" } else { "failed" };
     let code = if database && worker { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let status = if database && worker { "ok" } else { "unavailable" };

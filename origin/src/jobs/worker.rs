@@ -1,7 +1,7 @@
 //! Takes due jobs in batches and does them, a few at once; delivers items at their time.
 //!
 //! Each turn: deliver what is due, take a batch, begin each of it when a slot is free. A full batch is followed by the next at once, else
-//! by a pause. At a stop nothing new is begun: what is in hand is finished, the rest of the batch is given back.
+//! by a pause, which a ring of the bell ends. At a stop nothing new is begun: what is in hand is finished, the rest of the batch is given back.
 
 use std::{
     cmp::Reverse,
@@ -20,7 +20,9 @@ use tokio::{
 };
 
 use super::{
-    Kind, backoff, letters,
+    Kind, backoff,
+    bell::Bell,
+    letters,
     measured::{Measured, Outcome},
     sql::{self, Ended, Taken},
 };
@@ -34,6 +36,8 @@ use crate::{
 
 /// Time between two tries to write down how a job ended.
 const AGAIN: Duration = Duration::from_secs(1);
+/// A worker that has not heard of the table for so long, beside its pause, is stuck, or its store is away.
+const SILENT: Duration = Duration::from_secs(60);
 
 /// Does jobs; any number of them may share the table.
 pub struct Worker {
@@ -41,6 +45,7 @@ pub struct Worker {
     mailer: Mailer,
     verifications: Verifications,
     measured: Measured,
+    bell: Arc<Bell>,
     config: JobsConfig,
     /// When the table was last asked, in microseconds since 1970.
     turned: AtomicI64,
@@ -56,12 +61,21 @@ impl Worker {
         config: JobsConfig,
         verifications: Verifications,
         measured: Measured,
+        bell: Arc<Bell>,
     ) -> Result<Arc<Self>, StartError> {
         let mailer = Mailer::new(&config.mail, config.job_concurrency.get())?;
         if config.mail.smtp_url.is_none() {
             tracing::warn!("no SMTP server is set: mail is noted here and not sent");
         }
-        Ok(Arc::new(Self { database, mailer, verifications, measured, config, turned: AtomicI64::new(0) }))
+        Ok(Arc::new(Self {
+            database,
+            mailer,
+            verifications,
+            measured,
+            bell,
+            config,
+            turned: AtomicI64::new(0),
+        }))
     }
 
     /// Works until `stop` is done, then ends within `stop_within`.
@@ -88,11 +102,13 @@ impl Worker {
                 }
             }
             while in_hand.try_join_next().is_some() {}
-            let pause = if more { Duration::ZERO } else { self.config.job_poll };
+            if more {
+                continue;
+            }
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                () = sleep(pause) => {}
+                () = self.bell.wait(self.config.job_poll) => {}
             }
         }
         let finish = async { while in_hand.join_next().await.is_some() {} };
@@ -104,11 +120,11 @@ impl Worker {
         }
     }
 
-    /// When the table last answered; `None` before it did.
+    /// Whether the table has answered lately, as it does at every turn and at the end of every job.
     #[must_use]
-    pub fn turned(&self) -> Option<Moment> {
-        let turned = self.turned.load(Ordering::Relaxed);
-        if turned == 0 { None } else { Moment::from_microseconds(turned) }
+    pub fn is_turning(&self, now: Moment) -> bool {
+        let turned = Moment::from_microseconds(self.turned.load(Ordering::Relaxed));
+        turned.is_some_and(|turned| turned.after(SILENT + self.config.job_poll) > now)
     }
 
     /// Delivers a batch of items, and says whether there may be more.

@@ -13,6 +13,7 @@ use weir_origin::{
     database::{Database, Moment, Words},
     jobs::{
         Job, Kind,
+        bell::Bell,
         sql::{self, Ended},
         worker::Worker,
     },
@@ -31,6 +32,8 @@ on_both_stores!(
     a_worker_that_is_stopped_finishes_what_it_has_and_gives_back_the_rest,
     of_two_who_hold_a_job_only_one_begins_and_ends_it,
     a_job_that_nobody_survives_is_given_up,
+    who_waits_for_an_hour_is_woken_by_redis,
+    a_worker_without_its_redis_asks_the_table,
     a_killed_worker_loses_nothing_and_repeats_at_most_what_it_had_in_hand,
 );
 
@@ -57,7 +60,12 @@ impl Working {
         let app = &origin.app;
         let (database, measured) = (app.database.clone(), app.metrics.jobs.clone());
         let config = Settings::parse_from(settings).jobs;
-        let worker = Worker::new(database, config, app.verifications.clone(), measured).unwrap();
+        let bell = match &origin.redis {
+            Some(redis) => Bell::heard_through(&redis.url(), config.job_poll).unwrap(),
+            None => Bell::default(),
+        };
+        let worker =
+            Worker::new(database, config, app.verifications.clone(), measured, Arc::new(bell)).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
         Self { stop: Some(stop), task: tokio::spawn(Arc::clone(&worker).run(stopped, READY_WITHIN)) }
@@ -338,6 +346,25 @@ async fn a_job_that_nobody_survives_is_given_up(store: Store) {
     worker.stop().await;
     assert_eq!(dead().await[0].last_error.as_deref(), Some("never ended"));
     assert!(smtp.mails().is_empty());
+}
+
+async fn who_waits_for_an_hour_is_woken_by_redis(store: Store) {
+    let (origin, smtp) = (Origin::start_with_redis(store).await, Smtp::start());
+    let worker = Working::start(&origin, Some(&smtp.url()), &["--job-poll", "3600"]);
+    for (n, name) in ["ada", "grace", "joan"].into_iter().enumerate() {
+        origin.person(name).await;
+        eventually("the mail", async || smtp.mails().len() == n + 1).await;
+    }
+    worker.stop().await;
+}
+
+async fn a_worker_without_its_redis_asks_the_table(store: Store) {
+    let (mut origin, smtp) = (Origin::start_with_redis(store).await, Smtp::start());
+    let worker = Working::start(&origin, Some(&smtp.url()), &[]);
+    drop(origin.redis.take());
+    register_many(&origin, 3).await;
+    eventually("the mails", async || smtp.mails().len() == 3).await;
+    worker.stop().await;
 }
 
 async fn a_killed_worker_loses_nothing_and_repeats_at_most_what_it_had_in_hand(store: Store) {
