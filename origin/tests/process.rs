@@ -206,6 +206,39 @@ fn on_postgres_a_worker_mails_and_says_how_it_is() {
 }
 
 #[test]
+fn mail_goes_by_tls_to_a_server_that_is_who_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
+    let (certificate, key) = (folder.path().join("certificate.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let tls = Smtp::start_tls(&certificate, &key);
+    let starttls = Smtp::start_starttls(&certificate, &key);
+    let servers = [
+        (&tls, format!("smtps://{}", tls.address())),
+        (&starttls, format!("smtp://{}?tls=required", starttls.address())),
+    ];
+    for (n, (smtp, smtp_url)) in servers.into_iter().enumerate() {
+        let url = format!("sqlite://{}", folder.path().join(format!("{n}.db")).display());
+        let flags = ["--listen", "127.0.0.1:0", "--job-backoff", "1", "--smtp-url", &smtp_url];
+        let (origin, stranger) = address(start(&url, &flags));
+        register(&stranger, "ada");
+        let put_off = r#"weir_origin_jobs_ended_total{kind="welcome",outcome="later"}"#;
+        assert!(
+            wait_until(READY_WITHIN, || get(&stranger, "/metrics").contains(put_off)),
+            "{}",
+            origin.output()
+        );
+        assert!(smtp.mails().is_empty(), "nobody vouches for {smtp_url}");
+        drop(origin);
+
+        let trusting = [&flags[..], &["--smtp-ca", certificate.to_str().unwrap()]].concat();
+        let (origin, _) = address(start(&url, &trusting));
+        assert!(wait_until(READY_WITHIN, || smtp.mails().len() == 1), "{}", origin.output());
+    }
+}
+
+#[test]
 fn an_operator_sees_what_was_given_up_and_has_it_tried_again() {
     let (folder, smtp) = (tempfile::tempdir().unwrap(), Smtp::start_refusing());
     let url = sqlite(folder.path());

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::Read,
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
@@ -39,6 +39,30 @@ impl Smtp {
         Self { child, port }
     }
 
+    /// One that speaks only TLS, from the first byte (RFC 8314 §3.3), with this certificate and key (PEM).
+    ///
+    /// # Panics
+    /// As [`Smtp::start`].
+    #[must_use]
+    pub fn start_tls(certificate: &Path, key: &Path) -> Self {
+        let files = [certificate, key].map(|file| file.display().to_string());
+        let flags = ["--smtpscert", &files[0], "--smtpskey", &files[1]];
+        let (child, port) = start_on_free_port(|port| run(port, &flags));
+        Self { child, port }
+    }
+
+    /// One that takes no mail before STARTTLS (RFC 3207), with this certificate and key (PEM).
+    ///
+    /// # Panics
+    /// As [`Smtp::start`].
+    #[must_use]
+    pub fn start_starttls(certificate: &Path, key: &Path) -> Self {
+        let files = [certificate, key].map(|file| file.display().to_string());
+        let flags = ["--tlscert", &files[0], "--tlskey", &files[1]];
+        let (child, port) = start_on_free_port(|port| run(port, &flags));
+        Self { child, port }
+    }
+
     /// One on this port: the server that was away is back.
     ///
     /// # Panics
@@ -52,7 +76,13 @@ impl Smtp {
     /// `smtp://127.0.0.1:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("smtp://{}", SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)))
+        format!("smtp://{}", self.address())
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// The process, to send it signals ("STOP" makes it hang, "CONT" wakes it).
@@ -79,11 +109,17 @@ fn run(port: u16, further: &[&str]) -> Result<Child, String> {
     let mut server = Command::new("aiosmtpd");
     server.args(["--nosetuid", "--listen", &format!("127.0.0.1:{port}")]).args(further);
     server.args(["--class", "aiosmtpd.handlers.Mailbox"]).arg(folder.path().join("mail"));
-    Child::start(server, folder, "KILL", "python3-aiosmtpd")?.ready(READY_WITHIN, |_| greets(port))
+    let speaks_tls = further.contains(&"--smtpscert");
+    let ready = move |_: &Child| if speaks_tls { accepts(port) } else { greets(port) };
+    Child::start(server, folder, "KILL", "python3-aiosmtpd")?.ready(READY_WITHIN, ready)
 }
 
 fn maildir(child: &Child) -> PathBuf {
     child.folder().join("mail")
+}
+
+fn accepts(port: u16) -> bool {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 fn greets(port: u16) -> bool {
