@@ -191,7 +191,7 @@ pub async fn serve(
     sweeper.abort();
     watch.abort();
     if let Some(mut worker) = worker {
-        // It ends within the same time, unless its store is away. After an error nobody has told it to.
+        // Told with the server, it ends within the same time, unless its store is away.
         let _ = timeout(stop_within, &mut worker).await;
         worker.abort();
     }

@@ -82,7 +82,7 @@ async fn scrape(State(app): State<Arc<App>>) -> Result<impl IntoResponse, Refusa
         metrics.replicas.with_label_values(&[name]).set(i64::from(fit));
     }
     // Here too, although another process may do them: what grows while nobody works is worth seeing.
-    metrics.jobs.look(&app.database, Moment::now()).await?;
+    metrics.jobs.look(&app.database, Moment::now()).await;
     let text = TextEncoder::new()
         .encode_to_string(&metrics.registry.gather())
         .map_err(|error| Refusal::Internal(error.into()))?;

@@ -56,7 +56,7 @@ async fn health(State(watched): State<Arc<Watched>>) -> impl IntoResponse {
 }
 
 async fn scrape(State(watched): State<Arc<Watched>>) -> Result<impl IntoResponse, Refusal> {
-    watched.measured.look(&watched.database, Moment::now()).await?;
+    watched.measured.look(&watched.database, Moment::now()).await;
     let text = TextEncoder::new()
         .encode_to_string(&watched.registry.gather())
         .map_err(|error| Refusal::Internal(error.into()))?;

@@ -1,12 +1,18 @@
 //! What Prometheus is told about jobs, by whoever serves and by whoever works.
 
+use std::time::Duration;
+
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use tokio::time::timeout;
 
 use super::sql::{self, Depth};
 use crate::{
     app::StartError,
     database::{Database, Moment},
 };
+
+/// Whoever scrapes waits a few seconds for all rows together.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The rows of jobs.
 #[derive(Clone)]
@@ -84,15 +90,14 @@ impl Measured {
         self.delivered.inc_by(count.try_into().unwrap_or(u64::MAX));
     }
 
-    /// Asks the table how much waits.
-    ///
-    /// # Errors
-    /// What the store said.
-    pub async fn look(&self, database: &Database, now: Moment) -> sqlx::Result<()> {
-        let Depth { waiting, oldest, dead } = sql::depth(database).await?;
+    /// Asks the table how much waits; while it does not answer the rows stay as they are, and all others can be scraped.
+    pub async fn look(&self, database: &Database, now: Moment) {
+        let Ok(Ok(Depth { waiting, oldest, dead })) = timeout(PATIENCE, sql::depth(database)).await else {
+            tracing::warn!("how many jobs wait is not known: the database does not answer");
+            return;
+        };
         self.waiting.with_label_values(&["waiting"]).set(waiting);
         self.waiting.with_label_values(&["dead"]).set(dead);
         self.oldest.set(oldest.map_or(0, |oldest| (now.unix_seconds() - oldest.unix_seconds()).max(0)));
-        Ok(())
     }
 }

@@ -220,7 +220,8 @@ pub async fn deliver(database: &Database, now: Moment, count: u32) -> Result<usi
     })
 }
 
-/// Queues a job for a proof of the user's address, unless one was asked for since `then`; false when so, or when it is proven.
+/// Queues a job for a proof of the user's address, unless one was asked for since `then` or still waits; false when so, or when it is
+/// proven.
 ///
 /// # Errors
 /// What the store said.
@@ -229,11 +230,13 @@ pub async fn ask_proof(database: &Database, job: &Job, then: Moment) -> Result<b
         let mut transaction = pool.begin().await?;
         let asked = sqlx::query(
             "UPDATE users SET verification_asked_at = $2 WHERE id = $1 AND email_verified_at IS NULL
-             AND (verification_asked_at IS NULL OR verification_asked_at <= $3)",
+             AND (verification_asked_at IS NULL OR verification_asked_at <= $3)
+             AND NOT EXISTS (SELECT 1 FROM jobs WHERE user_id = $1 AND kind = $4 AND dead_at IS NULL)",
         )
         .bind(job.user)
         .bind(job.due_at)
         .bind(then)
+        .bind(job.kind.word())
         .execute(&mut *transaction)
         .await?
         .rows_affected()
