@@ -381,6 +381,7 @@ async fn a_killed_worker_loses_nothing_and_repeats_at_most_what_it_had_in_hand(s
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_weir-origin"));
         command.args(["worker", "--listen", "127.0.0.1:0", "--job-lease", "10", "--smtp-url", &smtp.url()]);
         command.args(["--job-concurrency", &IN_HAND.to_string(), "--database-url", origin.database_url()]);
+        command.args((store == Store::PgBouncer).then_some("--pgbouncer"));
         command.env("WEIR_IDENTITY_SECRET", SECRET).env("WEIR_POOL_MIN", "0");
         Child::start(command, tempfile::tempdir().unwrap(), "KILL", "cargo").unwrap()
     };

@@ -11,6 +11,7 @@ mod jobs;
 mod metrics;
 mod notes;
 mod openapi;
+mod pgbouncer;
 mod plans;
 mod posts;
 mod refusals;
