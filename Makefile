@@ -87,6 +87,7 @@ test-needs:
 	python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 	need nginx nginx
 	need redis-server redis-server
+	need aiosmtpd python3-aiosmtpd
 	need pgbouncer pgbouncer
 	# Debian keeps initdb off the PATH, one folder for each version; that is where the tests look.
 	compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
