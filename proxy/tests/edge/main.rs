@@ -14,6 +14,8 @@ mod coherence;
 mod connections;
 mod counting;
 mod desync;
+mod disk;
+mod disk_large;
 mod encoding;
 mod errors;
 mod explaining;
