@@ -12,7 +12,10 @@
 //! A body too large for memory goes to the disk as it comes, where there is one, and its readers read it from there. Whoever
 //! brings it waits for the disk: [`FillGuard::ready`] before a piece, [`FillGuard::settle`] before the end.
 
-use std::sync::{Arc, OnceLock, atomic::Ordering};
+use std::{
+    sync::{Arc, OnceLock, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
@@ -85,8 +88,10 @@ pub(super) enum Progress {
     NotStored(NotStored),
     /// Broken; somebody else may try.
     Failed,
-    /// The origin cannot be reached; trying again is of no use.
-    OriginFailed,
+    /// The origin cannot be reached; trying again is of no use. Whether the route covers this failure with what is stale.
+    OriginFailed {
+        is_covered: bool,
+    },
 }
 
 impl Fill {
@@ -100,6 +105,11 @@ impl Fill {
             codings: OnceLock::new(),
             spool: OnceLock::new(),
         }
+    }
+
+    /// How long ago its request left.
+    pub(super) fn age(&self, now: Now) -> Duration {
+        now.mono.saturating_duration_since(self.sent.mono)
     }
 
     /// When its request left, by the clock of purges.
@@ -396,10 +406,10 @@ impl FillGuard {
         }
     }
 
-    /// Gives up: the origin cannot be reached, so the waiters need not try. They may serve what is stale, as may the
-    /// holder.
-    pub fn origin_failed(mut self) {
-        self.end(Progress::OriginFailed);
+    /// Gives up: the origin cannot be reached, so the waiters need not try. If the route covers this failure, they may
+    /// serve what is stale, as may the holder.
+    pub fn origin_failed(mut self, is_covered: bool) {
+        self.end(Progress::OriginFailed { is_covered });
     }
 
     fn judge(
@@ -506,7 +516,7 @@ impl FillGuard {
     }
 
     fn end(&mut self, progress: Progress) {
-        if matches!(progress, Progress::Failed | Progress::OriginFailed) {
+        if matches!(progress, Progress::Failed | Progress::OriginFailed { .. }) {
             count(&self.fills.shelf.counts.broken);
         }
         self.phase = Phase::Over;
