@@ -92,12 +92,19 @@ fn what_was_kept_is_there_after_a_kill() {
     edge.signal("KILL");
     drop(edge);
     let edge = folder.edge(&origin);
+    let explained = || {
+        let question = json!({ "url": "http://edge.test/b", "headers": ["accept-language: de"] });
+        let report = operate(&edge, "POST", "/explain", &question, "").1;
+        (report["cache"]["lookup"].clone(), report["cache"]["entry"]["kept"].clone())
+    };
+    assert_eq!(explained(), (json!("hit"), json!("on disk")));
     for (path, language, body) in [("/a", "en", "2"), ("/b", "de", "3"), ("/a", "de", "1")] {
         let answer = ask(&edge, path, language);
         assert_eq!(answer.text(), body);
         assert!(answer.cache().starts_with("weir; hit; ttl="), "{}", answer.cache());
         assert_eq!((&*answer.field("etag"), answer.has("age")), ("\"e\"", true));
     }
+    assert_eq!(explained(), (json!("hit"), json!("in memory")));
     assert_eq!(edge.ask("/b", "accept-language: de\r\nif-none-match: \"e\"\r\n").status, 304);
     assert_eq!(origin.count(), 3);
     assert_eq!(ask(&edge, "/a", "fr").text(), "4");

@@ -14,7 +14,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -70,6 +70,8 @@ pub(in super::super) struct Ledger {
     work: Arc<Work>,
     waiting: Mutex<Waiting>,
     written: watch::Sender<u64>,
+    /// Somebody waited in vain: nobody else does until something is written.
+    is_late: AtomicBool,
     floors: [AtomicU64; 2],
 }
 
@@ -103,6 +105,7 @@ impl Ledger {
             // What other folders brought along belongs into this one, too.
             waiting: Mutex::new(Waiting { all: true, ..Waiting::default() }),
             written: watch::Sender::new(0),
+            is_late: AtomicBool::new(false),
             floors: Default::default(),
         };
         let mut latest = tags.moment().0;
@@ -185,10 +188,16 @@ impl Ledger {
 
     /// Waits until what was noted so far is written.
     pub(in super::super) async fn recorded(&self) {
+        if self.is_late.load(Ordering::Acquire) {
+            return;
+        }
         let noted = self.waiting.lock().noted;
         let mut written = self.written.subscribe();
-        // Of a disk that does not answer the operator is told elsewhere; the purge holds in memory.
-        let _ = timeout(PATIENCE, written.wait_for(|written| *written >= noted)).await;
+        let writing = written.wait_for(|written| *written >= noted);
+        if timeout(PATIENCE, writing).await.is_err() {
+            self.is_late.store(true, Ordering::Release);
+            tracing::warn!("a purge is not on disk yet: it holds, but might not after a start");
+        }
     }
 
     /// Writes what waits. What fails is tried again with the next purge, the whole table then.
@@ -203,6 +212,7 @@ impl Ledger {
             self.waiting.lock().all = true;
         }
         self.written.send_replace(waiting.noted);
+        self.is_late.store(false, Ordering::Release);
         outcome
     }
 
