@@ -21,7 +21,7 @@ use weir_config::{
 
 pub use self::{
     dressed::{CACHE_STATUS, frame_by_length},
-    looked::{Looked, look_up},
+    looked::{Looked, look_deeper, look_up},
     rehearsal::{Rehearsal, Seen},
 };
 use crate::{
