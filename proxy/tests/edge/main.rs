@@ -26,6 +26,7 @@ mod keeping;
 mod lanes;
 mod leaks;
 mod life;
+mod limiting;
 mod mirrors;
 mod operating;
 mod protection;
