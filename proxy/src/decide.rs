@@ -215,7 +215,7 @@ impl Decided {
                 Self::Wait(waiting) => waiting,
             };
             self = match wants {
-                Wants::Room(tally) => match settle(running, tally).await {
+                Wants::Room(tally) => match Box::pin(settle(running, tally)).await {
                     Ok(more) => authenticate(running, request, matched, admitted.and(more), Now::read()),
                     Err((refusal, more)) => return Decision::no(&matched, None, admitted.and(more), refusal),
                 },
@@ -228,7 +228,7 @@ impl Decided {
                         Err(_) => return Decision::no(&matched, None, admitted, Refusal::SessionsDown),
                     }
                 }
-                Wants::CallersRoom(tally, caller) => match settle(running, tally).await {
+                Wants::CallersRoom(tally, caller) => match Box::pin(settle(running, tally)).await {
                     Ok(more) => return Decision::go(matched, caller, admitted.and(more)),
                     Err((refusal, more)) => {
                         let session = caller.session().cloned();

@@ -60,7 +60,9 @@ pub struct Tally {
     charges: Vec<Charge>,
     /// What the first of them came to.
     verdicts: Vec<Verdict>,
-    admitted: Admitted,
+    /// What they were charged to.
+    held: Vec<Held>,
+    standings: Vec<Standing>,
     waits_until: Option<Instant>,
 }
 
@@ -154,7 +156,8 @@ impl Tally {
     /// Nothing is charged yet.
     #[must_use]
     pub fn new(charges: Vec<Charge>) -> Self {
-        Self { charges, verdicts: Vec::new(), admitted: Admitted::default(), waits_until: None }
+        let (verdicts, held, standings) = (Vec::new(), Vec::new(), Vec::new());
+        Self { charges, verdicts, held, standings, waits_until: None }
     }
 
     /// What the limits said so far, in their order.
@@ -170,7 +173,11 @@ impl Tally {
 
     /// What it came to.
     pub fn into_admitted(self) -> Admitted {
-        self.admitted
+        let places = self.held.into_iter().filter_map(|held| match held {
+            Held::Place(place) => Some(place),
+            Held::Counted | Held::Leased | Held::Nothing => None,
+        });
+        Admitted { places: places.collect(), standings: self.standings }
     }
 
     fn next(&self) -> Option<&Charge> {
@@ -233,38 +240,49 @@ impl Limits {
     fn note(&self, tally: &mut Tally, outcome: Outcome, now: Instant) -> Result<(), Over> {
         let Some(Charge { limit: id, .. }) = tally.next() else { return Ok(()) };
         let (id, limit) = (*id, &self.0[id.index()]);
-        let (verdict, refused) = match outcome {
-            Ok((taken, place)) => {
-                tally.admitted.places.extend(place);
-                limit.tell(&mut tally.admitted, taken.remaining, taken.reset);
+        let (verdict, held, refused) = match outcome {
+            Ok((taken, held)) => {
+                limit.tell(&mut tally.standings, taken.remaining, taken.reset);
                 if taken.wait.is_zero() || limit.dry_run {
-                    (Verdict::Admitted, None)
+                    (Verdict::Admitted, held, None)
                 } else {
                     tally.waits_until = tally.waits_until.max(Some(now + taken.wait));
-                    (Verdict::Delayed, None)
+                    (Verdict::Delayed, held, None)
                 }
             }
-            Err(_) if limit.dry_run => (Verdict::DryRun, None),
+            Err(_) if limit.dry_run => (Verdict::DryRun, Held::Nothing, None),
             Err(No::Full(retry_after)) => {
-                limit.tell(&mut tally.admitted, 0, retry_after.unwrap_or_default());
-                (Verdict::Refused, Some(Cause::Full { retry_after, status: limit.status }))
+                limit.tell(&mut tally.standings, 0, retry_after.unwrap_or_default());
+                let cause = Cause::Full { retry_after, status: limit.status };
+                (Verdict::Refused, Held::Nothing, Some(cause))
             }
-            Err(No::Unavailable) => (Verdict::Unavailable, Some(Cause::Unavailable)),
+            Err(No::Unavailable) => (Verdict::Unavailable, Held::Nothing, Some(Cause::Unavailable)),
         };
         tally.verdicts.push(verdict);
+        tally.held.push(held);
         let Some(cause) = refused else { return Ok(()) };
-        tally.admitted.places.clear();
-        for (charge, verdict) in tally.charges.iter().zip(&tally.verdicts) {
-            if matches!(verdict, Verdict::Admitted | Verdict::Delayed) {
-                self.0[charge.limit.index()].zone.give_back(charge);
-            }
+        for (charge, held) in tally.charges.iter().zip(tally.held.drain(..)) {
+            self.0[charge.limit.index()].zone.give_back(charge, &held);
         }
         Err(Over { limit: id, cause })
     }
 }
 
 /// What a zone says to a charge.
-type Outcome = Result<(Taken, Option<Place>), No>;
+type Outcome = Result<(Taken, Held), No>;
+
+/// What a charge was taken from, so that it can be given back.
+#[derive(Debug)]
+enum Held {
+    /// This edge's counter.
+    Counted,
+    /// A lease of the fleet's.
+    Leased,
+    /// Among the requests under way; dropped, it is given back.
+    Place(Place),
+    /// It was not counted.
+    Nothing,
+}
 
 /// Why a zone lets nothing pass.
 #[derive(Debug)]
@@ -285,10 +303,10 @@ struct Limit {
 }
 
 impl Limit {
-    fn tell(&self, admitted: &mut Admitted, remaining: u32, reset: Duration) {
+    fn tell(&self, standings: &mut Vec<Standing>, remaining: u32, reset: Duration) {
         if self.headers != LimitHeaders::Off {
             let Terms { name, counting, .. } = &self.zone.terms;
-            admitted.standings.push(Standing::new(self.headers, name, counting, remaining, reset));
+            standings.push(Standing::new(self.headers, name, counting, remaining, reset));
         }
     }
 }
@@ -345,7 +363,7 @@ impl Zone {
             return Some(self.take_here(key, charge.cost, since));
         };
         match fleet.take(key, charge.cost, since, || self.name(&charge.key)) {
-            Leased::Took(taken) => Some(Ok((taken, None))),
+            Leased::Took(taken) => Some(Ok((taken, Held::Leased))),
             Leased::Refused(wait) => Some(Err(No::Full(Some(wait)))),
             Leased::Asks if fleet.rests() => {
                 Some(self.without_redis(*on_redis_down, key, charge.cost, since))
@@ -360,25 +378,23 @@ impl Zone {
             return self.take_here(key, charge.cost, since);
         };
         match fleet.ask(key, &self.name(&charge.key), charge.cost, since).await {
-            Ok(Ok(taken)) => Ok((taken, None)),
+            Ok(Ok(taken)) => Ok((taken, Held::Leased)),
             Ok(Err(wait)) => Err(No::Full(wait)),
             Err(_) => self.without_redis(*on_redis_down, key, charge.cost, since),
         }
     }
 
     fn take_here(&self, key: u64, cost: NonZeroU32, now: Duration) -> Outcome {
-        match &self.counter {
-            Counter::Steady(steady) => {
-                steady.take(key, cost, now).map(|taken| (taken, None)).map_err(No::Full)
-            }
-            Counter::Sliding(sliding) => {
-                sliding.take(key, cost, now).map(|taken| (taken, None)).map_err(No::Full)
-            }
+        let taken = match &self.counter {
+            Counter::Steady(steady) => steady.take(key, cost, now),
+            Counter::Sliding(sliding) => sliding.take(key, cost, now),
             Counter::Concurrent(concurrent) => {
                 let (place, remaining) = concurrent.enter(key).ok_or(No::Full(Some(Duration::ZERO)))?;
-                Ok((Taken { remaining, reset: Duration::ZERO, wait: Duration::ZERO }, Some(place)))
+                let taken = Taken { remaining, reset: Duration::ZERO, wait: Duration::ZERO };
+                return Ok((taken, Held::Place(place)));
             }
-        }
+        };
+        taken.map(|taken| (taken, Held::Counted)).map_err(No::Full)
     }
 
     fn without_redis(
@@ -392,20 +408,19 @@ impl Zone {
             LimitOnRedisDown::Local => self.take_here(key, cost, now),
             LimitOnRedisDown::Allow => {
                 let most = self.terms.counting.most().get();
-                Ok((Taken { remaining: most, reset: Duration::ZERO, wait: Duration::ZERO }, None))
+                Ok((Taken { remaining: most, reset: Duration::ZERO, wait: Duration::ZERO }, Held::Nothing))
             }
             LimitOnRedisDown::Refuse => Err(No::Unavailable),
         }
     }
 
-    fn give_back(&self, charge: &Charge) {
+    fn give_back(&self, charge: &Charge, held: &Held) {
         let key = self.keys.of(&charge.key);
-        match (&self.fleet, &self.counter) {
-            (Some((fleet, _)), _) => fleet.give_back(key, charge.cost),
-            (None, Counter::Steady(steady)) => steady.give_back(key, charge.cost),
-            (None, Counter::Sliding(sliding)) => sliding.give_back(key, charge.cost),
-            // A place is given back when it is dropped.
-            (None, Counter::Concurrent(_)) => {}
+        match (held, &self.counter, &self.fleet) {
+            (Held::Counted, Counter::Steady(steady), _) => steady.give_back(key, charge.cost),
+            (Held::Counted, Counter::Sliding(sliding), _) => sliding.give_back(key, charge.cost),
+            (Held::Leased, _, Some((fleet, _))) => fleet.give_back(key, charge.cost),
+            _ => {}
         }
     }
 

@@ -208,9 +208,10 @@ fn places_are_held_until_the_request_is_done_and_a_refusal_has_the_limits_status
 #[test]
 fn a_flood_of_a_million_addresses_does_not_free_those_who_are_over() {
     let now = Instant::now();
-    for (limit, strangers) in
-        [("api: { rate: 100/15m }", 1_000_000), ("api: { rate: 100/15m, window: sliding, keys: 10000 }", 100_000)]
-    {
+    for (limit, strangers) in [
+        ("api: { rate: 100/15m }", 1_000_000),
+        ("api: { rate: 100/15m, window: sliding, keys: 10000 }", 100_000),
+    ] {
         let limits = limits(&[limit], now);
         assert_eq!(admitted(&limits, &["abuser"], 150, now), 100);
         let mut charge = Charge { limit: LimitId::at(0), key: String::new(), cost: NonZeroU32::MIN };

@@ -13,13 +13,16 @@ use crate::limit::{Admitted, Cause, Charge, Limits, Over, Progress, Tally, tests
 /// Long enough for a busy machine: only what is meant to fail waits for it.
 const DEADLINE: Duration = Duration::from_millis(500);
 
-fn edge(redis: &Redis, limit: &str) -> Limits {
-    let plan = planned(&[limit], &format!("redis: {{ url: \"{}\" }}", redis.url()));
+fn store(redis: &Redis) -> Store {
     let config =
         ConnectionManagerConfig::new().set_number_of_retries(0).set_connection_timeout(Some(DEADLINE));
     let client = redis::Client::open(redis.url()).unwrap();
-    let connection = ConnectionManager::new_lazy_with_config(client, config).unwrap();
-    let store = Store::new(connection, DEADLINE);
+    Store::new(ConnectionManager::new_lazy_with_config(client, config).unwrap(), DEADLINE)
+}
+
+fn edge(redis: &Redis, limit: &str) -> Limits {
+    let plan = planned(&[limit], &format!("redis: {{ url: \"{}\" }}", redis.url()));
+    let store = store(redis);
     Limits::new(None, &plan.limits, plan.redis.as_ref().map(|redis| (redis, &store)), Instant::now())
 }
 
@@ -34,6 +37,20 @@ async fn admit(edge: &Limits, key: &str, now: Instant) -> Result<Admitted, Over>
         edge.ask(&mut tally, now).await?;
     }
     Ok(tally.into_admitted())
+}
+
+/// Waits until Redis is asked again.
+async fn counts_again(redis: &Redis, edge: &Limits) {
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let back = Instant::now();
+    let mut exists = redis::cmd("EXISTS");
+    exists.arg("rate_limit:back:api");
+    while exists.query_async::<u8>(&mut connection).await.unwrap() == 0 {
+        let _passes_either_way = admit(edge, "back", Instant::now()).await;
+        assert!(back.elapsed() < Duration::from_secs(30), "it is never asked again");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// All edges at once, each with so many requests of one client; how many passed.
@@ -70,6 +87,7 @@ async fn edges_with_leases_never_pass_more_and_lose_at_most_one_lease_each() {
         let redis = Redis::start();
         let edges = [(); 3].map(|()| edge(&redis, limit));
         let passed = crowd(&edges, 600).await;
+        println!("{passed} of 900 passed: {limit}");
         assert!((900 - 3 * 20..=900).contains(&passed), "{passed} of 900: {limit}");
     }
 }
@@ -93,13 +111,15 @@ async fn no_span_sees_more_than_the_limit_and_a_lease_for_each_edge() {
         }
         tokio::task::yield_now().await;
     }
+    let mut most = 0.0_f64;
     for (first, from) in passed.iter().enumerate() {
         for (last, to) in passed.iter().enumerate().skip(first) {
-            let (seen, bound) = ((last - first + 1) as f64, BURST + RATE * (to - from) + LEASES);
-            // One more, because the clock is read after the request has passed.
-            assert!(seen <= bound + 1.0, "{seen} between {from} and {to}: more than {bound}");
+            most = most.max((last - first + 1) as f64 - BURST - RATE * (to - from));
         }
     }
+    println!("at most {most:.1} above the limit, of {LEASES} that are promised");
+    // One more, because the clock is read after the request has passed.
+    assert!(most <= LEASES + 1.0, "{most} above the limit");
     assert!(passed.len() as f64 > BURST + RATE * 0.3, "{} passed", passed.len());
 }
 
@@ -180,15 +200,36 @@ async fn while_redis_is_silent_the_plan_says_who_passes_and_nobody_waits_but_the
         // Each rest begins with one deadline; ten would be this long.
         assert!(now.elapsed() < DEADLINE * 8, "{word}: {:?}", now.elapsed());
         redis.child().signal("CONT");
-        let client = redis::Client::open(redis.url()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let back = Instant::now();
-        while redis::cmd("EXISTS").arg("rate_limit:b:api").query_async::<u8>(&mut connection).await.unwrap()
-            == 0
-        {
-            let _counted_there_once_it_is_asked_again = admit(&edge, "b", Instant::now()).await;
-            assert!(back.elapsed() < Duration::from_secs(30), "{word}: it is never asked again");
-            tokio::task::yield_now().await;
-        }
+        counts_again(&redis, &edge).await;
     }
+}
+
+#[tokio::test]
+async fn what_was_counted_here_is_not_given_back_to_the_fleet() {
+    let redis = Redis::start();
+    let plan = planned(
+        &["api: { rate: 4/24h, in: redis, lease: 4 }", "narrow: { rate: 1/24h }"],
+        &format!("redis: {{ url: \"{}\" }}", redis.url()),
+    );
+    let store = store(&redis);
+    let edge =
+        Limits::new(None, &plan.limits, plan.redis.as_ref().map(|redis| (redis, &store)), Instant::now());
+    let both = async |edge: &Limits| {
+        let charge = |at| Charge { limit: LimitId::at(at), key: "a".to_owned(), cost: NonZeroU32::MIN };
+        let (mut tally, now) = (Tally::new(vec![charge(0), charge(1)]), Instant::now());
+        while edge.charge(&mut tally, now)? == Progress::Asks {
+            edge.ask(&mut tally, now).await?;
+        }
+        Ok::<_, Over>(())
+    };
+    redis.child().signal("STOP");
+    assert!(both(&edge).await.is_ok());
+    assert_eq!(both(&edge).await.unwrap_err().limit, LimitId::at(1));
+    redis.child().signal("CONT");
+    counts_again(&redis, &edge).await;
+    let mut passed = 0;
+    for _ in 0..6 {
+        passed += usize::from(admit(&edge, "a", Instant::now()).await.is_ok());
+    }
+    assert_eq!(passed, 4, "what the fleet has, and no more");
 }
