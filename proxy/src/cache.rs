@@ -60,7 +60,7 @@ pub use key::Key;
 pub use lookup::{Bypass, Lookup, Miss};
 pub use policy::{NotStored, TAG_FIELDS};
 pub use request::{Now, RequestHead, Rule};
-pub use status::{CacheStatus, Forwarded, NAME, ORIGIN_FAILED, Served};
+pub use status::{CacheStatus, Forwarded, NAME, NO_RULE, ORIGIN_FAILED, Served, UPDATING, UPGRADE};
 pub use tags::{Moment, Purge, Standing, Tag, Tags};
 pub use url::Url;
 pub use vary::Variant;

@@ -89,7 +89,12 @@ impl Passed {
     /// What templates can ask about it.
     #[must_use]
     pub fn facts<'a>(&'a self, request: &'a RequestView) -> Facts<'a> {
-        Facts { request, params: &self.params, caller: self.caller.session().map(|session| &**session) }
+        Facts {
+            request,
+            params: &self.params,
+            caller: self.caller.session().map(|session| &**session),
+            cache: "",
+        }
     }
 }
 
@@ -139,7 +144,7 @@ pub fn decide(running: &Running, request: &RequestView, now: Now) -> Decided {
         return Decided::Now(Decision::no(&matched, None, Admitted::default(), Refusal::Address));
     }
     // Before anybody is authenticated: the abuser's cost stays one look-up in a table.
-    let facts = Facts { request, params: &matched.params, caller: None };
+    let facts = Facts { request, params: &matched.params, caller: None, cache: "" };
     match charge(running, matched.route, false, facts, now.mono) {
         Charged::Admitted(admitted) => authenticate(running, request, matched, admitted, now),
         Charged::Waits(tally) => {
@@ -184,8 +189,12 @@ fn ask_for(
             return Decided::Now(Decision::no(&matched, session, admitted, refusal_of(denied)));
         }
     };
-    let facts =
-        Facts { request, params: &matched.params, caller: caller.session().map(|session| &**session) };
+    let facts = Facts {
+        request,
+        params: &matched.params,
+        caller: caller.session().map(|session| &**session),
+        cache: "",
+    };
     match charge(running, matched.route, true, facts, now.mono) {
         Charged::Admitted(more) => Decided::Now(Decision::go(matched, caller, admitted.and(more))),
         Charged::Waits(tally) => {

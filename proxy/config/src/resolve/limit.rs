@@ -50,16 +50,22 @@ impl Resolver<'_> {
 
     fn limit_key(&mut self, key: &Template, at: Place) {
         self.key_is_certain(key, at);
-        match key.variables().find(|it| matches!(it, Variable::Token | Variable::RequestId)) {
-            Some(Variable::RequestId) => {
-                self.report.error(at, "no two requests share their `${request.id}`: this limits nobody");
-            }
-            Some(variable) => {
-                let problem =
-                    self.report.error(at, format!("`${{{variable}}}` exists only in the key of a session"));
-                problem.help("use `${client.ip}`, a header, or `${session.user_id}`");
-            }
-            None => {}
+        for variable in key.variables() {
+            let (problem, help) = match variable {
+                Variable::RequestId => {
+                    self.report.error(at, "no two requests share their `${request.id}`: this limits nobody");
+                    continue;
+                }
+                Variable::Token => (
+                    "exists only in the key of a session",
+                    "use `${client.ip}`, a header, or `${session.user_id}`",
+                ),
+                Variable::CacheStatus => {
+                    ("is not known yet when limits are charged", "use something that the request has")
+                }
+                _ => continue,
+            };
+            self.report.error(at, format!("`${{{variable}}}` {problem}")).help(help);
         }
     }
 
