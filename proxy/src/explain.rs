@@ -13,7 +13,7 @@ use std::{net::IpAddr, str::FromStr, time::SystemTime};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use serde::{Deserialize, Serialize};
 use weir_config::{
-    plan::{Action, CacheRule, Route},
+    plan::{Action, CacheRule, LimitUse, Route},
     span::Place,
 };
 
@@ -72,7 +72,8 @@ pub async fn explain(running: &Running, file: &str, question: &Question, now: No
         return Ok(report);
     };
     report.route = Some(Written { name: route.name.to_string(), at: place(route.place) });
-    report.limits = route.limits.iter().map(|id| running.plan.limits[id.index()].name.to_string()).collect();
+    let name = |used: &LimitUse| running.plan.limits[used.limit.index()].name.to_string();
+    report.limits = route.limits.iter().map(name).collect();
     let passed = match &found.verdict {
         Ok(passed) => passed,
         Err(refusal) => {

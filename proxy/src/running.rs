@@ -49,7 +49,7 @@ use crate::{
     balance::names::Names,
     cache::{Cache, Rule, Tags},
     coding::Compressors,
-    limit::Limits,
+    limit::{Limits, Store},
     metrics::Metrics,
     request::Facts,
     route::{Router, files::Files},
@@ -173,13 +173,13 @@ impl Running {
             old.and_then(|old| old.same_cache(cache))
                 .unwrap_or_else(|| Cache::new(cache.memory.len(), cache.entry_bytes.len(), Arc::clone(&tags)))
         });
+        let store = plan.redis.as_ref().zip(redis.as_ref());
+        let store = store.map(|(plan, redis)| (plan, Store::new(redis.clone(), plan.timeout)));
+        let store = store.as_ref().map(|(plan, store)| (*plan, store));
         let routes = all(plan.routes.iter().map(|route| RouteParts::build(route, &plan)))?;
         let running = Self {
             router: Router::new(&plan.routes),
-            limits: match old {
-                Some(old) => Limits::carry_over(&old.limits, &plan.limits, now),
-                None => Limits::new(&plan.limits, now),
-            },
+            limits: Limits::new(old.map(|old| &old.limits), &plan.limits, store, now),
             sessions,
             identity: plan.identity.as_ref().map(Signer::new),
             caches: caches.collect(),

@@ -29,6 +29,7 @@ mod keeping;
 mod lanes;
 mod leaks;
 mod life;
+mod limiting;
 mod mirrors;
 mod mixing;
 mod nginx_cache;

@@ -1,4 +1,4 @@
-//! The words about what routes refer to by name: upstreams, sessions, limits, caches.
+//! The words about what routes refer to by name: upstreams, sessions, caches.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     template::Template,
-    units::{Bytes, Quota, Span},
+    units::{Bytes, Span},
 };
 
 /// A group of servers.
@@ -234,20 +234,6 @@ pub struct Ask {
     pub upstream: Word<String>,
     /// What to ask for.
     pub path: Word<String>,
-}
-
-/// How many requests whose key is equal may pass.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limit {
-    /// Whose requests are counted together. Default: `${client.ip}`.
-    pub key: Word<Template>,
-    /// How many in how long: `10/s`, `100/15m`.
-    pub rate: Word<Quota>,
-    /// How many at once, after a pause. Default: as many as `rate` counts.
-    pub burst: Word<u32>,
-    /// Keys remembered at most.
-    pub keys: Word<u32>,
 }
 
 /// A cache.

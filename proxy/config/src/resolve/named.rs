@@ -1,4 +1,4 @@
-//! What routes refer to by name: upstreams, sessions, limits, caches.
+//! What routes refer to by name: upstreams, sessions, caches.
 
 use super::{Resolver, placed_path};
 use crate::{
@@ -221,38 +221,6 @@ impl Resolver<'_> {
         let upstreams = self.names.upstreams.clone();
         let upstream = UpstreamId(self.look_up("upstream", upstream, at, &upstreams)?);
         Some(plan::AskOrigin { upstream, path })
-    }
-
-    pub(super) fn limits(&mut self) -> Vec<plan::Limit> {
-        let raw = self.raw;
-        raw.limits.entries().filter_map(|(name, limit, place)| self.limit(name, limit, place)).collect()
-    }
-
-    fn limit(&mut self, name: &str, raw: &raw::Limit, place: Place) -> Option<plan::Limit> {
-        let key = raw.key.or(d::LIMIT_KEY.parse().expect("the default is a template"));
-        if let Some(at) = raw.key.place() {
-            self.key_is_certain(&key, at);
-            match key.variables().find(|it| {
-                let later = matches!(it, Variable::Token | Variable::Session(_) | Variable::CacheStatus);
-                later || **it == Variable::RequestId
-            }) {
-                Some(Variable::RequestId) => {
-                    self.report.error(at, "no two requests share their `${request.id}`: this limits nobody");
-                }
-                Some(variable) => {
-                    let problem = self
-                        .report
-                        .error(at, format!("`${{{variable}}}` is not known yet when limits are charged"));
-                    problem.help("limits come before sessions, so that guessing tokens is limited too; use `${client.ip}` or a header");
-                }
-                None => {}
-            }
-        }
-        let keys = self.count(&raw.keys, d::LIMIT_KEYS) as usize;
-        let burst = self.count(&raw.burst, 1);
-        let (rate, _) = self.required(&raw.rate, "rate", place)?;
-        let burst = if raw.burst.is_absent() { rate.count.get() } else { burst };
-        Some(plan::Limit { name: name.into(), key, rate: *rate, burst, keys, place })
     }
 
     /// A key in which two values stand side by side can be equal for two different requests.
