@@ -9,12 +9,13 @@ mod lookup;
 mod memory;
 pub mod roles;
 pub mod session;
+mod sessions;
 pub mod source;
 pub mod token;
 mod tracking;
 
-pub use lookup::Sessions;
 pub use roles::{Caller, Denied};
 pub use session::Session;
+pub use sessions::Sessions;
 pub use source::{Ask, Source, Unavailable};
 pub use token::{Presented, Token};

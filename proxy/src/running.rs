@@ -159,7 +159,7 @@ impl Running {
                     let source = ask.expect("resolve refuses sessions without redis and without ask");
                     return Ok(Sessions::new(session, source, None));
                 };
-                let source = RedisSource::new(redis, session.key.clone())
+                let source = RedisSource::new(redis, session.key.clone(), session.format)
                     .map_err(|problem| vec![no_redis(redis, &problem)])?;
                 Ok(Sessions::new(session, Source::Redis(source), ask.filter(|_| session.asks_when_down)))
             })
@@ -194,6 +194,7 @@ impl Running {
         let old = &self.plan.sessions[position];
         let same = old.key == session.key
             && old.from == session.from
+            && (old.format, &old.fields) == (session.format, &session.fields)
             && (old.memory_ttl, old.memory_entries) == (session.memory_ttl, session.memory_entries)
             && (old.staleness, old.serve_known_for) == (session.staleness, session.serve_known_for)
             // Who asks an origin asks one of this generation's upstreams.

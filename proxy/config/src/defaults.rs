@@ -172,6 +172,8 @@ pub const WRITE_TIMEOUT: Duration = seconds(60);
 
 /// Where the origin writes sessions.
 pub const SESSION_KEY: &str = "session:${token}";
+/// As most frameworks write sessions.
+pub const SESSION_FORMAT: crate::plan::SessionFormat = crate::plan::SessionFormat::Json;
 /// A logout elsewhere is noticed after this at the latest; one caller costs one lookup in this time.
 pub const SESSION_MEMORY_TTL: Duration = seconds(2);
 /// On a sound network Redis is heard every few milliseconds; shorter, and each of its pauses is taken for a failure.

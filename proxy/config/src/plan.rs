@@ -158,6 +158,10 @@ pub struct Session {
     pub from: Vec<TokenSource>,
     /// The Redis key; `${token}` is the only variable.
     pub key: Template,
+    /// How Redis holds a session.
+    pub format: SessionFormat,
+    /// Our names of fields, each with the source's own.
+    pub fields: Vec<(String, String)>,
     /// Asked when no Redis is configured.
     pub ask: Option<AskOrigin>,
     /// How long an answer is believed without asking again.
@@ -172,6 +176,15 @@ pub struct Session {
     pub asks_when_down: bool,
     /// Where it was written.
     pub place: Place,
+}
+
+/// How Redis holds a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SessionFormat {
+    /// As one text: an object of JSON.
+    Json,
+    /// As a hash, a field for each.
+    Hash,
 }
 
 /// One place in a request where a token may be.

@@ -5,10 +5,14 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{
+    Value,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
 use weir_config::{
     plan,
-    template::{Part, Template, Variable},
+    plan::SessionFormat,
+    template::{Part, Template},
 };
 
 use super::token::Token;
@@ -60,12 +64,21 @@ pub enum Source {
     },
 }
 
-/// What a source holds under a token.
+/// What a source holds under a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Held {
-    pub(super) json: String,
+    pub(super) said: Said,
     /// How long it will be there, if the source says.
     pub(super) left: Option<Duration>,
+}
+
+/// How it says that.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// A text, JSON mostly.
+    Text(Vec<u8>),
+    /// The fields of a hash, which are texts themselves.
+    Hash(Vec<(String, String)>),
 }
 
 impl Source {
@@ -73,7 +86,9 @@ impl Source {
     pub(super) async fn look_up(&self, token: &Token) -> Result<Option<Held>, Unavailable> {
         match self {
             Self::Redis(redis) => redis.look_up(token).await,
-            Self::Ask { ask, path } => Ok(ask.ask(path, token).await?.map(|json| Held { json, left: None })),
+            Self::Ask { ask, path } => {
+                Ok(ask.ask(path, token).await?.map(|json| Held { said: Said::Text(json.into()), left: None }))
+            }
         }
     }
 }
@@ -83,6 +98,7 @@ pub struct RedisSource {
     connection: ConnectionManager,
     pub(super) key: Template,
     pub(super) redis: plan::Redis,
+    format: SessionFormat,
 }
 
 impl RedisSource {
@@ -90,14 +106,14 @@ impl RedisSource {
     ///
     /// Shape:  must be called within a tokio runtime.
     /// Errors: [`redis::RedisError`] for an address that cannot be one; the operator's fault.
-    pub fn new(redis: &plan::Redis, key: Template) -> Result<Self, redis::RedisError> {
+    pub fn new(redis: &plan::Redis, key: Template, format: SessionFormat) -> Result<Self, redis::RedisError> {
         let connection = connect(redis.url.expose(), redis.connect_timeout, redis.timeout)?;
-        Ok(Self { connection, key, redis: redis.clone() })
+        Ok(Self { connection, key, redis: redis.clone(), format })
     }
 
     async fn look_up(&self, token: &Token) -> Result<Option<Held>, Unavailable> {
         let key = key(self.key.parts(), token);
-        get(self.connection.clone(), &key, self.redis.timeout).await
+        get(self.connection.clone(), &key, self.format, self.redis.timeout).await
     }
 }
 
@@ -122,8 +138,8 @@ fn key(parts: &[Part], token: &Token) -> String {
     for part in parts {
         match part {
             Part::Text(text) => key.push_str(text),
-            Part::Value(Variable::Token) => key.push_str(token.expose()),
-            Part::Value(_) => {}
+            // The plan sees to it that there is one, and that it is what is looked up.
+            Part::Value(_) => key.push_str(token.expose()),
         }
     }
     key
@@ -132,25 +148,51 @@ fn key(parts: &[Part], token: &Token) -> String {
 async fn get(
     mut connection: ConnectionManager,
     key: &str,
+    format: SessionFormat,
     bound: Duration,
 ) -> Result<Option<Held>, Unavailable> {
     let mut question = redis::pipe();
-    question.get(key).pttl(key);
+    match format {
+        SessionFormat::Json => question.get(key),
+        SessionFormat::Hash => question.hgetall(key),
+    };
+    question.pttl(key);
     // The whole lookup has the bound of one command, a reconnect included: a Redis that is down costs a request no
     // more than one that is slow.
     let answer = tokio::time::timeout(bound, question.query_async(&mut connection)).await;
     let Ok(answer) = answer else {
         return Err(Unavailable::new(format_args!("no answer from Redis within {bound:?}")));
     };
-    let (json, left): (Option<String>, i64) = match answer {
+    let (said, left): (Value, i64) = match answer {
         Ok(held) => held,
         // Something else is kept under what a client made up: no session, and no trouble of Redis.
-        Err(problem) if problem.code() == Some("WRONGTYPE") => return Ok(None),
+        Err(problem) if is_another_kind(&problem) => return Ok(None),
         Err(problem) => return Err(Unavailable::new(Causes(&problem))),
     };
     // -1: it does not end by itself; -2: it has ended since.
     let left = u64::try_from(left.max(0)).ok().map(Duration::from_millis).filter(|_| left != -1);
-    Ok(json.map(|json| Held { json, left }))
+    Ok(read(said).map(|said| Held { said, left }))
+}
+
+/// Whether the key holds a list, or whatever else we did not ask for.
+fn is_another_kind(problem: &redis::RedisError) -> bool {
+    let answers = problem.clone().into_server_errors();
+    answers.is_some_and(|errors| errors.iter().any(|(_, error)| error.code() == "WRONGTYPE"))
+}
+
+/// What a GET or an HGETALL answered; what is not there at all is nil, or a hash without fields.
+fn read(said: Value) -> Option<Said> {
+    match said {
+        Value::BulkString(text) => Some(Said::Text(text)),
+        // What is no text is no field of ours.
+        hash => {
+            let fields = redis::from_redis_value::<Vec<(Vec<u8>, Vec<u8>)>>(hash).ok()?.into_iter();
+            let fields = fields.filter_map(|(name, value)| {
+                Some((String::from_utf8(name).ok()?, String::from_utf8(value).ok()?))
+            });
+            Some(Said::Hash(fields.collect())).filter(|said| *said != Said::Hash(Vec::new()))
+        }
+    }
 }
 
 #[cfg(test)]

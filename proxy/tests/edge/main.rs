@@ -6,6 +6,7 @@ mod support;
 mod attacks;
 mod balancing;
 mod caching;
+mod callers;
 mod changing;
 mod checks;
 mod choosing;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     balance::{Balance, Sticky, WhenAllDown},
     protect::{CircuitBreaker, Concurrency, Health, Hedge, Outlier, Queue, Retry},
-    word::{FromShort, List, Short, Switch, Word},
+    word::{FromShort, List, Named, Short, Switch, Word},
 };
 use crate::{
     template::Template,
@@ -190,6 +190,10 @@ pub struct Session {
     pub from: Word<List<TokenSource>>,
     /// The Redis key; `${token}` is its only variable.
     pub key: Word<Template>,
+    /// How Redis holds a session. Default: json.
+    pub format: Word<SessionFormat>,
+    /// What the source calls our fields, where that is something else: `user_id: uid`.
+    pub fields: Word<Named<String>>,
     /// Whom to ask when there is no Redis.
     pub ask: Word<Ask>,
     /// How long an answer is believed without asking again.
@@ -202,6 +206,16 @@ pub struct Session {
     pub serve_known_for: Word<Span>,
     /// What becomes of the others meanwhile. Default: refuse.
     pub on_redis_down: Word<OnRedisDown>,
+}
+
+/// How Redis holds a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionFormat {
+    /// As an object of JSON (GET).
+    Json,
+    /// As a hash (HGETALL).
+    Hash,
 }
 
 /// What becomes of a session that Redis is not there to confirm.

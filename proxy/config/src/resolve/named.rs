@@ -174,6 +174,11 @@ impl Resolver<'_> {
             name: name.into(),
             from,
             key: self.session_key(&raw.key),
+            format: match raw.format.get() {
+                Some(raw::SessionFormat::Hash) => plan::SessionFormat::Hash,
+                Some(raw::SessionFormat::Json) | None => d::SESSION_FORMAT,
+            },
+            fields: raw.fields.entries().map(|(ours, theirs, _)| (ours.to_owned(), theirs.clone())).collect(),
             ask: raw.ask.placed().and_then(|(ask, place)| self.ask(ask, place)),
             memory_ttl: Self::span(&raw.memory_ttl, d::SESSION_MEMORY_TTL),
             memory_entries: self.count(&raw.memory_entries, d::SESSION_MEMORY_ENTRIES) as usize,
