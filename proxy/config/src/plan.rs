@@ -11,6 +11,7 @@ mod keeping;
 mod listener;
 pub mod protect;
 mod route;
+mod session;
 mod upstream;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -18,7 +19,8 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 pub use self::{
-    action::*, balance::*, compress::*, keeping::*, listener::*, protect::*, route::*, upstream::*,
+    action::*, balance::*, compress::*, keeping::*, listener::*, protect::*, route::*, session::*,
+    upstream::*,
 };
 use crate::{
     secret::Secret,
@@ -162,6 +164,8 @@ pub struct Session {
     pub format: SessionFormat,
     /// Our names of fields, each with the source's own.
     pub fields: Vec<(String, String)>,
+    /// How tokens are checked that are JWTs, and not looked up.
+    pub jwt: Option<Jwt>,
     /// Asked when no Redis is configured.
     pub ask: Option<AskOrigin>,
     /// How long an answer is believed without asking again.

@@ -9,6 +9,7 @@ pub mod compress;
 pub mod edge;
 pub mod protect;
 pub mod route;
+pub mod session;
 pub mod upstream;
 pub mod word;
 
@@ -17,6 +18,7 @@ pub use compress::*;
 pub use edge::*;
 pub use protect::*;
 pub use route::*;
+pub use session::*;
 pub use upstream::*;
 pub use word::{FromShort, List, Named, Short, Switch, Switched, Word};
 

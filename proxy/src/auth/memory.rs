@@ -87,10 +87,10 @@ impl<T> Answer<T> {
 }
 
 #[derive(Debug)]
-struct Sharded<T>(Box<[Mutex<LruCache<Digest, T>>]>);
+pub(super) struct Sharded<T>(Box<[Mutex<LruCache<Digest, T>>]>);
 
 impl<T: Clone> Sharded<T> {
-    fn new(entries: usize) -> Self {
+    pub(super) fn new(entries: usize) -> Self {
         let shards = entries.clamp(1, SHARDS);
         let each = NonZeroUsize::new(entries / shards).unwrap_or(NonZeroUsize::MIN);
         Self((0..shards).map(|_| Mutex::new(LruCache::sparse(each))).collect())
@@ -100,15 +100,15 @@ impl<T: Clone> Sharded<T> {
         &self.0[token.spread(self.0.len())]
     }
 
-    fn get(&self, token: &Digest) -> Option<T> {
+    pub(super) fn get(&self, token: &Digest) -> Option<T> {
         self.shard(token).lock().get(token).cloned()
     }
 
-    fn put(&self, token: Digest, value: T) {
+    pub(super) fn put(&self, token: Digest, value: T) {
         self.shard(&token).lock().put(token, value);
     }
 
-    fn forget(&self, token: &Digest) {
+    pub(super) fn forget(&self, token: &Digest) {
         self.shard(token).lock().pop(token);
     }
 

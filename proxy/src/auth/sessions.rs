@@ -5,18 +5,38 @@ use std::{fmt, sync::Arc, time::SystemTime};
 use weir_config::plan;
 
 use super::{
+    jwt::{BadKeys, Jwt, Lists},
     lookup::{Kind, Mirror, Read},
     session::{Fields, Session},
-    source::{Source, Unavailable},
+    source::{Ask, Source, Unavailable},
     token::{Digest, Token},
 };
 
-/// Where the sessions of a plan's name come from, and what is remembered of them.
+/// The sessions of a plan's name, wherever they come from.
 #[derive(Clone)]
-pub struct Sessions(Arc<Inner>);
+pub struct Sessions(Arc<Origin>);
 
-struct Inner {
-    sessions: Mirror<Session>,
+/// Who says whose a token is.
+enum Origin {
+    /// Whoever holds something under it.
+    Held(Mirror<Session>),
+    /// Whoever signed it.
+    Signed(Jwt),
+}
+
+/// Who is asked.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// For what is under a token.
+    pub held: Option<Source>,
+    /// For the same, when that is a Redis that does not answer.
+    pub ask: Option<Source>,
+    /// For the keys of signed tokens.
+    pub keys: Option<Arc<dyn Ask>>,
+    /// Which signed tokens do not count any more.
+    pub revoked: Option<Source>,
+    /// Since when signed tokens count.
+    pub revoked_before: Option<Source>,
 }
 
 /// Sessions under tokens.
@@ -32,46 +52,76 @@ pub(super) fn kind(fields: &Fields) -> Kind<Session> {
 }
 
 impl Sessions {
-    /// Sessions of `plan`, asked of `source`; `ask` is asked when that is a Redis that does not answer.
+    /// Sessions of `plan`, by what `sources` say.
     ///
     /// Shape:  must be called within a tokio runtime.
-    #[must_use]
-    pub fn new(plan: &plan::Session, source: Source, ask: Option<Source>) -> Self {
-        let sessions = Mirror::new(plan, || kind(&plan.fields), source, ask);
-        Self(Arc::new(Inner { sessions }))
+    /// Errors: [`BadKeys`] for what is given as keys and is none.
+    pub fn new(plan: &plan::Session, sources: Sources) -> Result<Self, BadKeys> {
+        let Sources { held, ask, keys, revoked, revoked_before } = sources;
+        let origin = match (&plan.jwt, held) {
+            (Some(jwt), _) => Origin::Signed(Jwt::new(plan, jwt, keys, Lists { revoked, revoked_before })?),
+            (None, held) => {
+                let held = held.expect("a plan has sessions that are signed, or can be asked for");
+                Origin::Held(Mirror::new(plan, || kind(&plan.fields), held, ask))
+            }
+        };
+        Ok(Self(Arc::new(origin)))
     }
 
-    /// Whether the source answered the last time it was asked; before the first time, yes.
+    /// From now on the keys of signed tokens are asked of `ask`.
+    pub fn ask_now(&self, ask: Arc<dyn Ask>) {
+        if let Origin::Signed(jwt) = &*self.0 {
+            jwt.ask_now(ask);
+        }
+    }
+
+    /// Whether everybody who was asked answered the last time; before the first time, yes.
     #[must_use]
     pub fn is_answered(&self) -> bool {
-        self.0.sessions.is_answered()
+        match &*self.0 {
+            Origin::Held(sessions) => sessions.is_answered(),
+            Origin::Signed(jwt) => jwt.is_answered(),
+        }
     }
 
-    /// What memory knows: `None` when the source has to be asked, `Some(None)` for a token that is surely invalid.
+    /// What memory knows: `None` when somebody has to be asked, `Some(None)` for a token that is surely invalid.
     #[must_use]
     pub fn known(&self, token: &Token, now: SystemTime) -> Option<Option<Arc<Session>>> {
-        Some(self.0.sessions.known(&token.digest(), now)?.at(now))
+        let digest = token.digest();
+        match &*self.0 {
+            Origin::Held(sessions) => Some(sessions.known(&digest, now)?.at(now)),
+            Origin::Signed(jwt) => jwt.known(&digest, now),
+        }
     }
 
-    /// The session of `token`, from memory or from the source; `None` where there is no valid one.
+    /// The session of `token`, from memory or from whoever knows; `None` where there is no valid one.
     ///
-    /// Errors: [`Unavailable`] when memory does not know and the source does not answer.
+    /// Errors: [`Unavailable`] when memory does not know and nobody answers.
     pub async fn validate(
         &self,
         token: &Token,
         now: SystemTime,
     ) -> Result<Option<Arc<Session>>, Unavailable> {
-        Ok(self.0.sessions.look_up(token, now).await?.at(now))
+        match &*self.0 {
+            Origin::Held(sessions) => Ok(sessions.look_up(token, now).await?.at(now)),
+            Origin::Signed(jwt) => jwt.validate(token, now).await,
+        }
     }
 
     /// Forgets a token at once: after a logout, or when somebody else says that it changed.
     pub fn forget(&self, token: Digest) {
-        self.0.sessions.forget(token);
+        match &*self.0 {
+            Origin::Held(sessions) => sessions.forget(token),
+            Origin::Signed(jwt) => jwt.forget(token),
+        }
     }
 }
 
 impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Sessions").field(&self.0.sessions).finish()
+        match &*self.0 {
+            Origin::Held(sessions) => f.debug_tuple("Sessions").field(sessions).finish(),
+            Origin::Signed(_) => f.debug_tuple("Sessions").finish_non_exhaustive(),
+        }
     }
 }

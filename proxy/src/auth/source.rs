@@ -5,6 +5,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use redis::{
     Value,
     aio::{ConnectionManager, ConnectionManagerConfig},
@@ -41,13 +43,24 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-/// The origin as a source: `GET path` with the token as bearer.
+/// What an upstream is asked: GET.
+#[derive(Debug, Clone)]
+pub struct Question<'q> {
+    /// What for.
+    pub path: &'q str,
+    /// With these fields.
+    pub fields: HeaderMap,
+    /// Which statuses are answers; others are its trouble.
+    pub is_answer: fn(StatusCode) -> bool,
+}
+
+/// An upstream that is asked about callers: whose token is this, which keys are good?
 #[async_trait::async_trait]
 pub trait Ask: fmt::Debug + Send + Sync {
-    /// The body of a 200; `None` for 401, 403 and 404.
+    /// Asks, another peer if need be.
     ///
-    /// Errors: [`Unavailable`] for everything else, and for an answer that takes too long: the bound is the asker's.
-    async fn ask(&self, path: &str, token: &Token) -> Result<Option<String>, Unavailable>;
+    /// Errors: [`Unavailable`] for what is no answer, and for one that takes too long: the bound is the asker's.
+    async fn ask(&self, question: Question<'_>) -> Result<Response<Bytes>, Unavailable>;
 }
 
 /// Where a plan's session looks tokens up.
@@ -86,19 +99,54 @@ impl Source {
     pub(super) async fn look_up(&self, token: &Token) -> Result<Option<Held>, Unavailable> {
         match self {
             Self::Redis(redis) => redis.look_up(token).await,
-            Self::Ask { ask, path } => {
-                Ok(ask.ask(path, token).await?.map(|json| Held { said: Said::Text(json.into()), left: None }))
-            }
+            Self::Ask { ask, path } => ask_for(&**ask, path, token).await,
         }
     }
 }
 
-/// Sessions in Redis, each under its own key.
+/// 200 is a session; 401, 403 and 404 are none.
+async fn ask_for(ask: &dyn Ask, path: &str, token: &Token) -> Result<Option<Held>, Unavailable> {
+    let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose())).map_err(Unavailable::new)?;
+    bearer.set_sensitive(true);
+    let question = Question {
+        path,
+        fields: HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]),
+        is_answer: |status| {
+            use StatusCode as Is;
+            matches!(status, Is::OK | Is::UNAUTHORIZED | Is::FORBIDDEN | Is::NOT_FOUND)
+        },
+    };
+    let answer = ask.ask(question).await?;
+    let is_there = answer.status() == StatusCode::OK;
+    Ok(is_there.then(|| Held { said: Said::Text(answer.into_body().into()), left: None }))
+}
+
+/// Something in Redis, each under its own key.
 pub struct RedisSource {
     connection: ConnectionManager,
     pub(super) key: Template,
     pub(super) redis: plan::Redis,
-    format: SessionFormat,
+    form: Form,
+}
+
+/// In which form Redis holds something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A text (GET).
+    Text,
+    /// A hash (HGETALL).
+    Hash,
+    /// Anything; what counts is that it is there (EXISTS).
+    Mark,
+}
+
+impl From<SessionFormat> for Form {
+    fn from(format: SessionFormat) -> Self {
+        match format {
+            SessionFormat::Json => Self::Text,
+            SessionFormat::Hash => Self::Hash,
+        }
+    }
 }
 
 impl RedisSource {
@@ -106,14 +154,14 @@ impl RedisSource {
     ///
     /// Shape:  must be called within a tokio runtime.
     /// Errors: [`redis::RedisError`] for an address that cannot be one; the operator's fault.
-    pub fn new(redis: &plan::Redis, key: Template, format: SessionFormat) -> Result<Self, redis::RedisError> {
+    pub fn new(redis: &plan::Redis, key: Template, form: Form) -> Result<Self, redis::RedisError> {
         let connection = connect(redis.url.expose(), redis.connect_timeout, redis.timeout)?;
-        Ok(Self { connection, key, redis: redis.clone(), format })
+        Ok(Self { connection, key, redis: redis.clone(), form })
     }
 
     async fn look_up(&self, token: &Token) -> Result<Option<Held>, Unavailable> {
         let key = key(self.key.parts(), token);
-        get(self.connection.clone(), &key, self.format, self.redis.timeout).await
+        get(self.connection.clone(), &key, self.form, self.redis.timeout).await
     }
 }
 
@@ -148,13 +196,14 @@ fn key(parts: &[Part], token: &Token) -> String {
 async fn get(
     mut connection: ConnectionManager,
     key: &str,
-    format: SessionFormat,
+    form: Form,
     bound: Duration,
 ) -> Result<Option<Held>, Unavailable> {
     let mut question = redis::pipe();
-    match format {
-        SessionFormat::Json => question.get(key),
-        SessionFormat::Hash => question.hgetall(key),
+    match form {
+        Form::Text => question.get(key),
+        Form::Hash => question.hgetall(key),
+        Form::Mark => question.exists(key),
     };
     question.pttl(key);
     // The whole lookup has the bound of one command, a reconnect included: a Redis that is down costs a request no
@@ -180,10 +229,11 @@ fn is_another_kind(problem: &redis::RedisError) -> bool {
     answers.is_some_and(|errors| errors.iter().any(|(_, error)| error.code() == "WRONGTYPE"))
 }
 
-/// What a GET or an HGETALL answered; what is not there at all is nil, or a hash without fields.
+/// What Redis answered; what is not there at all is nil, or a hash without fields.
 fn read(said: Value) -> Option<Said> {
     match said {
         Value::BulkString(text) => Some(Said::Text(text)),
+        Value::Int(there) => (there != 0).then(|| Said::Text(Vec::new())),
         // What is no text is no field of ours.
         hash => {
             let fields = redis::from_redis_value::<Vec<(Vec<u8>, Vec<u8>)>>(hash).ok()?.into_iter();

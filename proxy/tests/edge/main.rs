@@ -36,6 +36,7 @@ mod queries;
 mod refreshing;
 mod routes;
 mod sessions;
+mod signed;
 mod streaming;
 mod telling;
 mod trouble;

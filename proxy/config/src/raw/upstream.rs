@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     balance::{Balance, Sticky, WhenAllDown},
     protect::{CircuitBreaker, Concurrency, Health, Hedge, Outlier, Queue, Retry},
+    session::Jwt,
     word::{FromShort, List, Named, Short, Switch, Word},
 };
 use crate::{
@@ -194,6 +195,8 @@ pub struct Session {
     pub format: Word<SessionFormat>,
     /// What the source calls our fields, where that is something else: `user_id: uid`.
     pub fields: Word<Named<String>>,
+    /// How tokens are checked that are JWTs, and not looked up.
+    pub jwt: Word<Jwt>,
     /// Whom to ask when there is no Redis.
     pub ask: Word<Ask>,
     /// How long an answer is believed without asking again.

@@ -178,7 +178,8 @@ impl Resolver<'_> {
                 Some(raw::SessionFormat::Hash) => plan::SessionFormat::Hash,
                 Some(raw::SessionFormat::Json) | None => d::SESSION_FORMAT,
             },
-            fields: raw.fields.entries().map(|(ours, theirs, _)| (ours.to_owned(), theirs.clone())).collect(),
+            fields: Self::session_fields(raw),
+            jwt: self.jwt(raw),
             ask: raw.ask.placed().and_then(|(ask, place)| self.ask(ask, place)),
             memory_ttl: Self::span(&raw.memory_ttl, d::SESSION_MEMORY_TTL),
             memory_entries: self.count(&raw.memory_entries, d::SESSION_MEMORY_ENTRIES) as usize,
@@ -187,6 +188,15 @@ impl Resolver<'_> {
             asks_when_down: self.asks_when_down(raw),
             place,
         }
+    }
+
+    fn session_fields(raw: &raw::Session) -> Vec<(String, String)> {
+        let written = raw.fields.entries().map(|(ours, theirs, _)| (ours.to_owned(), theirs.clone()));
+        let mut fields: Vec<_> = written.collect();
+        if !raw.jwt.is_absent() && !fields.iter().any(|(ours, _)| ours == "user_id") {
+            fields.push(("user_id".to_owned(), d::JWT_USER_ID.to_owned()));
+        }
+        fields
     }
 
     fn asks_when_down(&mut self, raw: &raw::Session) -> bool {

@@ -1,10 +1,15 @@
 #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
 use std::sync::atomic::AtomicUsize;
 
+use bytes::Bytes;
+use http::Response;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::auth::{Session, sessions, source::Ask};
+use crate::auth::{
+    Session, sessions,
+    source::{Ask, Question},
+};
 
 /// Knows what `tokens` knows, answers once per permit, and counts.
 #[derive(Debug)]
@@ -17,13 +22,18 @@ struct Origin {
 
 #[async_trait::async_trait]
 impl Ask for Origin {
-    async fn ask(&self, path: &str, token: &Token) -> Result<Option<String>, Unavailable> {
-        assert_eq!(path, "/me");
+    async fn ask(&self, question: Question<'_>) -> Result<Response<Bytes>, Unavailable> {
+        assert_eq!(question.path, "/me");
         self.asked.fetch_add(1, Ordering::Relaxed);
         // Read before the wait, as a slow answer is.
-        let answer = self.tokens.lock().get(token.expose()).cloned();
+        let bearer = question.fields["authorization"].to_str().unwrap();
+        let answer = self.tokens.lock().get(bearer.strip_prefix("Bearer ").unwrap()).cloned();
         self.permits.acquire().await.unwrap().forget();
-        if *self.down.lock() { Err(Unavailable::new("down")) } else { Ok(answer) }
+        if *self.down.lock() {
+            return Err(Unavailable::new("down"));
+        }
+        let status = if answer.is_some() { 200 } else { 401 };
+        Ok(Response::builder().status(status).body(answer.unwrap_or_default().into()).unwrap())
     }
 }
 
