@@ -4,6 +4,7 @@
 //! SHA-256 names it inside ([`token::Digest`]).
 
 pub mod access;
+mod grants;
 pub mod identity;
 mod jwt;
 mod lookup;
@@ -13,6 +14,7 @@ pub mod session;
 mod sessions;
 pub mod source;
 pub mod token;
+mod touch;
 mod tracking;
 
 pub use jwt::BadKeys;

@@ -7,6 +7,7 @@
 mod doubts;
 mod dressed;
 mod keyed;
+mod login;
 mod looked;
 mod purging;
 mod rehearsal;
@@ -106,6 +107,7 @@ pub enum Decided {
 pub struct Waiting {
     matched: Matched,
     token: Token,
+    login: Option<String>,
 }
 
 /// Routes, admits and authenticates one request, as far as that goes without waiting.
@@ -131,16 +133,21 @@ pub fn decide(running: &Running, request: &RequestView, now: Now) -> Decided {
         let passed = Passed { route: id, params: matched.params, caller: Caller::Anonymous };
         return decision(None, Ok(passed));
     };
-    match running.validate_from_memory(rule, &request.headers, now.wall) {
-        Ok(session) => Decided::Now(ask_for(matched, session, rule)),
-        Err(token) => Decided::Wait(Waiting { matched, token }),
+    let session = running.validate_from_memory(rule, &request.headers, now.wall);
+    let login = match session {
+        Ok(Some(_)) => None,
+        _ => login::location(rule, request, Facts { request, params: &matched.params, caller: None }),
+    };
+    match session {
+        Ok(session) => Decided::Now(ask_for(matched, session, rule, login)),
+        Err(token) => Decided::Wait(Waiting { matched, token, login }),
     }
 }
 
 impl Decided {
     /// The decision, when whoever knows the session has said so.
     pub async fn end(self, running: &Running, now: Now) -> Decision {
-        let Waiting { matched, token } = match self {
+        let Waiting { matched, token, login } = match self {
             Self::Now(decision) => return decision,
             Self::Wait(waiting) => waiting,
         };
@@ -148,7 +155,7 @@ impl Decided {
         let no = |refusal| Decision { route: Some(route), caller: None, verdict: Err(refusal) };
         let Some(rule) = &running.plan.routes[route.index()].session else { return no(Refusal::Internal) };
         match running.validate(rule, &token, now.wall).await {
-            Ok(session) => ask_for(matched, session, rule),
+            Ok(session) => ask_for(matched, session, rule, login),
             Err(_) => no(Refusal::SessionsDown),
         }
     }
@@ -159,10 +166,19 @@ impl Decided {
 }
 
 /// Whether the route takes a caller with this session, or with none.
-fn ask_for(matched: Matched, session: Option<Arc<Session>>, rule: &SessionRule) -> Decision {
+fn ask_for(
+    matched: Matched,
+    session: Option<Arc<Session>>,
+    rule: &SessionRule,
+    login: Option<String>,
+) -> Decision {
     let caller = Caller::admit(session.clone(), rule);
     let verdict = caller.map(|caller| Passed { route: matched.route, params: matched.params, caller });
-    Decision { route: Some(matched.route), caller: session, verdict: verdict.map_err(refusal_of) }
+    Decision {
+        route: Some(matched.route),
+        caller: session,
+        verdict: verdict.map_err(|denied| refusal_of(denied, login)),
+    }
 }
 
 /// Whether a request may ask at all. Before anybody is authenticated: the abuser's cost stays one look-up in a table.
@@ -174,9 +190,9 @@ fn admit(running: &Running, request: &RequestView, matched: &Matched, now: Now) 
     charge(running, limits, Facts { request, params: &matched.params, caller: None }, now)
 }
 
-fn refusal_of(denied: Denied) -> Refusal {
+fn refusal_of(denied: Denied, login: Option<String>) -> Refusal {
     match denied {
-        Denied::Unauthenticated => Refusal::NoSession,
+        Denied::Unauthenticated => login.map_or(Refusal::NoSession, Refusal::Login),
         Denied::Forbidden => Refusal::Role,
     }
 }

@@ -180,6 +180,8 @@ pub const SESSION_MEMORY_TTL: Duration = seconds(2);
 pub const SESSION_STALENESS: Duration = Duration::from_millis(500);
 /// Nobody is let in on an old word unless the operator says so.
 pub const SESSION_SERVE_KNOWN_FOR: Duration = Duration::ZERO;
+/// Stands for a value that was refused.
+pub const SESSION_SLIDING: Duration = seconds(1800);
 /// As OpenID Connect's usual providers and most libraries sign. PS256 and the others are for who knows that they are used.
 pub const JWT_ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 /// The one that everybody has.

@@ -166,6 +166,10 @@ pub struct Session {
     pub fields: Vec<(String, String)>,
     /// How tokens are checked that are JWTs, and not looked up.
     pub jwt: Option<Jwt>,
+    /// The Redis key of roles that are kept apart; its one variable is a field of the session.
+    pub roles_key: Option<Template>,
+    /// How much longer a session lives from each use on; `None` leaves its end alone.
+    pub sliding: Option<Duration>,
     /// Asked when no Redis is configured.
     pub ask: Option<AskOrigin>,
     /// How long an answer is believed without asking again.

@@ -212,8 +212,9 @@ impl<'a> Resolver<'a> {
         }
         for (_, session, _) in raw.sessions.entries() {
             let jwt = session.jwt.get();
-            let keys = [jwt.map(|jwt| &jwt.revoked), jwt.map(|jwt| &jwt.revoked_before)];
-            for at in keys.into_iter().flatten().filter_map(Word::place) {
+            let lists = [jwt.map(|jwt| &jwt.revoked), jwt.map(|jwt| &jwt.revoked_before)];
+            let keys = lists.into_iter().chain([Some(&session.roles_key)]);
+            for at in keys.flatten().filter_map(Word::place) {
                 let problem = self.report.error(at, "there is no `redis` to look this up in");
                 problem.help("add `redis: { url: … }`");
             }

@@ -232,7 +232,7 @@ impl<T> List<T> {
 fn mark() -> Kind<()> {
     let read = |_| Some(Read { fact: (), until: None });
     // Nearly all tokens are not revoked, and stay so as long as sessions would.
-    Kind { what: "a mark", read: Box::new(read), nothings: (1, 1), nothing_lasts: true }
+    Kind { what: "a mark", read: Box::new(read), nothings: (1, 1), nothing_lasts: true, sliding: None }
 }
 
 /// A key with a time.
@@ -243,5 +243,5 @@ fn time() -> Kind<u64> {
         // Whatever it is, somebody wrote it to revoke something.
         Some(Read { fact: time.unwrap_or(u64::MAX), until: None })
     };
-    Kind { what: "a time", read: Box::new(read), nothings: (1, 1), nothing_lasts: true }
+    Kind { what: "a time", read: Box::new(read), nothings: (1, 1), nothing_lasts: true, sliding: None }
 }

@@ -28,6 +28,7 @@ use super::{
     memory::{Answer, Memory},
     source::{Held, Said, Source, Unavailable},
     token::{Digest, Token},
+    touch::{self, Touches},
     tracking::{self, Hearing, Keys, Remembers, Trust},
 };
 
@@ -59,6 +60,7 @@ struct Inner<T> {
     /// Of a Redis that tells what changes.
     hearing: Option<Hearing>,
     when_down: WhenDown<T>,
+    touches: Option<Arc<Touches>>,
     /// Lookups under way, each with a number of its own.
     lookups: Mutex<HashMap<Digest, (u64, Lookup<T>)>>,
     next: AtomicU64,
@@ -77,6 +79,8 @@ pub(super) struct Kind<T> {
     pub(super) nothings: (usize, usize),
     /// Whether that there is nothing counts while Redis is away, as long as what is there does.
     pub(super) nothing_lasts: bool,
+    /// How much longer a key lives from each use on.
+    pub(super) sliding: Option<Duration>,
 }
 
 /// What happens while Redis does not answer.
@@ -101,6 +105,7 @@ impl<T: Send + Sync + 'static> Inner<T> {
             ttl,
             hearing: None,
             when_down: WhenDown { serve_known_for: Duration::ZERO, ask: None },
+            touches: None,
             lookups: Mutex::default(),
             next: AtomicU64::new(0),
             is_down: AtomicBool::new(false),
@@ -168,6 +173,10 @@ impl<T: Send + Sync + 'static> Remembers for Inner<T> {
         let mut lookups = self.lookups.lock();
         lookups.remove(&key);
         self.memory.forget(&key);
+        drop(lookups);
+        if let Some(touches) = &self.touches {
+            touches.forgotten(&key);
+        }
     }
 
     fn forget_all(&self) {
@@ -203,7 +212,17 @@ impl<T: Send + Sync + 'static> Mirror<T> {
             serve_known_for: plan.serve_known_for,
             ask: ask.map(|ask| Self(Arc::new(Inner::new(Arc::clone(name), kind(), ask, entries, ttl)))),
         };
+        let sliding = inner.kind.sliding.filter(|_| matches!(inner.source, Source::Redis(_)));
+        let again = sliding.map(|sliding| {
+            let (touches, again) = Touches::new(sliding);
+            inner.touches = Some(Arc::new(touches));
+            again
+        });
         let inner = Arc::new(inner);
+        if let (Some(touches), Some(again)) = (&inner.touches, again) {
+            let (touches, to) = (Arc::downgrade(touches), Arc::downgrade(&inner));
+            tokio::spawn(touch::run(Arc::clone(name), touches, again, move || to.upgrade().map(Self)));
+        }
         if let Some((redis, keys)) = tracked {
             let (name, to) = (Arc::clone(name), Arc::downgrade(&inner));
             tokio::spawn(async move { tracking::listen(&name, redis, keys, to).await });
@@ -237,6 +256,24 @@ impl<T: Send + Sync + 'static> Mirror<T> {
                 (None, None) => Err(unavailable),
             },
         }
+    }
+
+    /// A key was used, under which this is.
+    pub(super) fn used(&self, key: &Token, digest: Digest, answer: &Answer<T>, now: SystemTime) {
+        if let Some(touches) = &self.0.touches {
+            touches.used(key, digest, answer, now);
+        }
+    }
+
+    /// Has these keys live on for so long.
+    pub(super) async fn touch(&self, keys: &[Token], sliding: Duration) -> Result<(), Unavailable> {
+        let Source::Redis(redis) = &self.0.source else { return Ok(()) };
+        redis.touch(keys, sliding).await?;
+        // A Redis that does not tell of changes does not tell of ours.
+        if self.0.trust() == Trust::ByAge {
+            keys.iter().for_each(|key| self.0.forget(key.digest()));
+        }
+        Ok(())
     }
 
     /// Forgets a key at once: after a logout, or when somebody else says that it changed.
@@ -288,7 +325,7 @@ impl<T: Send + Sync + 'static> Entry<T> {
             return Err(problem);
         }
         let held = self.inner.note(source.look_up(&key).await)?;
-        let left = held.as_ref().and_then(|held| asked_at.checked_add(held.left?));
+        let key_until = held.as_ref().and_then(|held| asked_at.checked_add(held.left?));
         let read = held.and_then(|Held { said, .. }| {
             let read = (kind.read)(said);
             if read.is_none() {
@@ -297,8 +334,8 @@ impl<T: Send + Sync + 'static> Entry<T> {
             read
         });
         let (fact, until) = read.map_or((None, None), |Read { fact, until }| (Some(Arc::new(fact)), until));
-        let until = until.into_iter().chain(left).min();
-        let answer = Answer { asked_at, until, fact };
+        let until = until.into_iter().chain(key_until).min();
+        let answer = Answer { asked_at, until, key_until, fact };
         let lookups = self.inner.lookups.lock();
         if lookups.get(&self.digest).is_some_and(|(number, _)| *number == self.number) {
             self.inner.memory.put(self.digest, answer.clone());

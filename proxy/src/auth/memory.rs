@@ -33,13 +33,15 @@ pub(super) struct Answer<T> {
     pub(super) asked_at: SystemTime,
     /// From when on the source itself would say otherwise.
     pub(super) until: Option<SystemTime>,
+    /// When its key ends; what is there may have an end of its own before that.
+    pub(super) key_until: Option<SystemTime>,
     /// What is there.
     pub(super) fact: Option<Arc<T>>,
 }
 
 impl<T> Clone for Answer<T> {
     fn clone(&self) -> Self {
-        Self { asked_at: self.asked_at, until: self.until, fact: self.fact.clone() }
+        Self { fact: self.fact.clone(), ..*self }
     }
 }
 
@@ -124,7 +126,7 @@ mod tests {
     #[test]
     fn an_answer_is_over_with_its_key() {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let answer = |until| Answer { asked_at: at(0), until, fact: Some(Arc::new(())) };
+        let answer = |until| Answer { asked_at: at(0), until, key_until: until, fact: Some(Arc::new(())) };
         assert!(answer(None).at(at(1 << 40)).is_some());
         assert!(answer(Some(at(50))).at(at(49)).is_some() && answer(Some(at(50))).at(at(50)).is_none());
     }

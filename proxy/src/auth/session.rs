@@ -2,13 +2,14 @@
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwapOption;
 use serde_json::{Map, Value};
 
-use super::{identity::Signed, source::Said};
+use super::{grants::Grants, identity::Signed, source::Said};
 
 /// Our names of fields, each with the source's own.
 pub(super) type Fields = [(String, String)];
@@ -24,6 +25,14 @@ pub struct Session {
     expires_at: Option<u64>,
     /// The identity header as it was last signed for this session; [`super::identity`] reads and writes it.
     pub(super) signed: ArcSwapOption<Signed>,
+    /// Itself with the grants that it was given last.
+    granted: ArcSwapOption<WithGrants>,
+}
+
+#[derive(Debug)]
+struct WithGrants {
+    grants: Option<Arc<Grants>>,
+    session: Arc<Session>,
 }
 
 /// What a source holds under a token is not a session.
@@ -90,6 +99,7 @@ impl Session {
             permissions,
             expires_at,
             signed: ArcSwapOption::empty(),
+            granted: ArcSwapOption::empty(),
         };
         session.user_id = session.field("user_id").filter(|id| !id.is_empty()).ok_or(NotASession)?.into();
         Ok(session)
@@ -124,6 +134,33 @@ impl Session {
     #[must_use]
     pub fn expires_at(&self) -> Option<SystemTime> {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(self.expires_at?))
+    }
+
+    /// The same session with these roles and permissions instead of its own; none are none.
+    pub(super) fn with(&self, grants: Option<Arc<Grants>>) -> Arc<Self> {
+        let is_same = |kept: &WithGrants| match (&kept.grants, &grants) {
+            (Some(kept), Some(grants)) => Arc::ptr_eq(kept, grants),
+            (None, None) => true,
+            _ => false,
+        };
+        if let Some(kept) = &*self.granted.load()
+            && is_same(kept)
+        {
+            return Arc::clone(&kept.session);
+        }
+        let none = Grants::default();
+        let Grants { roles, permissions } = grants.as_deref().unwrap_or(&none);
+        let session = Arc::new(Self {
+            user_id: self.user_id.clone(),
+            fields: self.fields.clone(),
+            roles: roles.clone(),
+            permissions: permissions.clone(),
+            expires_at: self.expires_at,
+            signed: ArcSwapOption::empty(),
+            granted: ArcSwapOption::empty(),
+        });
+        self.granted.store(Some(Arc::new(WithGrants { grants, session: Arc::clone(&session) })));
+        session
     }
 
     /// Whether it is over.

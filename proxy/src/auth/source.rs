@@ -165,6 +165,24 @@ impl RedisSource {
     }
 }
 
+impl RedisSource {
+    /// Has these keys live on for `sliding`, where that is longer than they have; those that are gone stay so.
+    pub(super) async fn touch(&self, tokens: &[Token], sliding: Duration) -> Result<(), Unavailable> {
+        let millis = i64::try_from(sliding.as_millis()).unwrap_or(i64::MAX);
+        let mut touches = redis::pipe();
+        for token in tokens {
+            touches.cmd("PEXPIRE").arg(key(self.key.parts(), token)).arg(millis).arg("GT").ignore();
+        }
+        let mut connection = self.connection.clone();
+        match tokio::time::timeout(self.redis.timeout, touches.query_async::<()>(&mut connection)).await {
+            Ok(answer) => answer.map_err(|problem| Unavailable::new(Causes(&problem))),
+            Err(_) => {
+                Err(Unavailable::new(format_args!("no answer from Redis within {:?}", self.redis.timeout)))
+            }
+        }
+    }
+}
+
 impl fmt::Debug for RedisSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisSource").field("key", &self.key).finish_non_exhaustive()

@@ -47,6 +47,9 @@ fn new(plan: &Plan, session: &plan::Session, upstreams: &[Arc<Upstream>]) -> Res
             Some(_) => sources.ask = ask.filter(|_| session.asks_when_down),
         }
     }
+    if let Some(key) = &session.roles_key {
+        sources.roles = in_redis(key, Form::Text)?;
+    }
     Sessions::new(session, sources).map_err(|problem| {
         let place = match session.jwt.as_ref().map(|jwt| &jwt.keys) {
             Some(JwtKeys::Set(text)) => text.place,
@@ -75,6 +78,7 @@ impl Running {
             && old.from == session.from
             && (old.format, &old.fields, &old.jwt) == (session.format, &session.fields, &session.jwt)
             && (old.memory_ttl, old.memory_entries) == (session.memory_ttl, session.memory_entries)
+            && (&old.roles_key, old.sliding) == (&session.roles_key, session.sliding)
             && (old.staleness, old.serve_known_for) == (session.staleness, session.serve_known_for)
             // Who asks an origin asks one of this generation's upstreams.
             && !(old.asks_when_down || session.asks_when_down)

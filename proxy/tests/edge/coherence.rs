@@ -24,7 +24,7 @@ fn ask(edge: &Edge, token: &str) -> u16 {
 }
 
 /// How often Redis was asked for a session.
-fn lookups(server: &Redis) -> u64 {
+pub(crate) fn lookups(server: &Redis) -> u64 {
     let port = server.address().port().to_string();
     let info = Command::new("redis-cli").args(["-p", &port, "info", "commandstats"]).output().unwrap();
     let info = String::from_utf8(info.stdout).unwrap();
@@ -33,7 +33,7 @@ fn lookups(server: &Redis) -> u64 {
 }
 
 /// Until the token is known and Redis is not asked for it any more.
-fn warm(edge: &Edge, server: &Redis, token: &str) {
+pub(crate) fn warm(edge: &Edge, server: &Redis, token: &str) {
     until("it is remembered", || {
         let before = lookups(server);
         ask(edge, token) == 200 && ask(edge, token) == 200 && lookups(server) == before

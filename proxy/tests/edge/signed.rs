@@ -100,7 +100,11 @@ fn a_token_that_is_signed_lets_in_and_revoking_it_is_heard_of() {
     assert!(origin.last().has("x-weir-identity"));
     let (text, _) = one.rsplit_once('.').unwrap();
     assert_eq!(ask(&edge, "/x", &format!("{text}.{}", encode([0; 32]))), 401);
-    assert_eq!(ask(&edge, "/x", &by_secret("anna", "not a key")), 401, "what cannot be named cannot be revoked");
+    assert_eq!(
+        ask(&edge, "/x", &by_secret("anna", "not a key")),
+        401,
+        "what cannot be named cannot be revoked"
+    );
 
     redis(&server, &["SET", "jwt:revoked:1", ""]);
     until("one is revoked", || ask(&edge, "/x", &one) == 401);

@@ -197,6 +197,10 @@ pub struct Session {
     pub fields: Word<Named<String>>,
     /// How tokens are checked that are JWTs, and not looked up.
     pub jwt: Word<Jwt>,
+    /// The Redis key of roles that are kept apart: `user:role:${session.user_id}`. Default: a session has its own.
+    pub roles_key: Word<Template>,
+    /// How long a session lives from each use on. Default: its key ends as Redis was told.
+    pub sliding: Word<Span>,
     /// Whom to ask when there is no Redis.
     pub ask: Word<Ask>,
     /// How long an answer is believed without asking again.

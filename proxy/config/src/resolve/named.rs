@@ -180,6 +180,8 @@ impl Resolver<'_> {
             },
             fields: Self::session_fields(raw),
             jwt: self.jwt(raw),
+            roles_key: self.key_of_session(&raw.roles_key),
+            sliding: (!raw.sliding.is_absent()).then(|| self.time(&raw.sliding, d::SESSION_SLIDING)),
             ask: raw.ask.placed().and_then(|(ask, place)| self.ask(ask, place)),
             memory_ttl: Self::span(&raw.memory_ttl, d::SESSION_MEMORY_TTL),
             memory_entries: self.count(&raw.memory_entries, d::SESSION_MEMORY_ENTRIES) as usize,

@@ -17,6 +17,7 @@ impl Resolver<'_> {
             ("key", session.key.place()),
             ("format", session.format.place()),
             ("ask", session.ask.place()),
+            ("sliding", session.sliding.place()),
             ("on_redis_down", session.on_redis_down.place()),
         ];
         for (key, at) in idle {

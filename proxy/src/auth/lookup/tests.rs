@@ -46,7 +46,7 @@ fn origin(permits: usize) -> (Arc<Origin>, Mirror<Session>) {
         down: Mutex::new(false),
     });
     let source = Source::Ask { ask: Arc::clone(&origin) as Arc<dyn Ask>, path: "/me".into() };
-    let inner = Inner::new("users".into(), sessions::kind(&[]), source, 64, Duration::from_secs(30));
+    let inner = Inner::new("users".into(), sessions::kind(&[], None), source, 64, Duration::from_secs(30));
     let sessions = Mirror(Arc::new(inner));
     (origin, sessions)
 }
