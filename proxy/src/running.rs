@@ -240,7 +240,7 @@ impl Running {
         let sources = self.plan.sessions.iter().zip(&self.sessions);
         sources
             .map(|(plan, sessions)| {
-                let redis = redis.filter(|_| plan.jwt.is_none());
+                let redis = redis.filter(|_| plan.is_in_redis());
                 (Arc::clone(&plan.name), redis.unwrap_or_else(|| sessions.is_answered()))
             })
             .collect()
@@ -285,12 +285,12 @@ impl Running {
         token: &Token,
         now: SystemTime,
     ) -> Result<Option<Option<Arc<crate::auth::Session>>>, Unavailable> {
-        let sessions = &self.sessions[rule.session.index()];
+        let (sessions, plan) =
+            (&self.sessions[rule.session.index()], &self.plan.sessions[rule.session.index()]);
+        // Signed tokens are asked of nobody.
+        let asks_no_origin = plan.jwt.is_some() || (self.redis.is_some() && plan.is_in_redis());
         match sessions.known(token, now) {
-            // Signed tokens are asked of nobody.
-            None if self.redis.is_some() || self.plan.sessions[rule.session.index()].jwt.is_some() => {
-                sessions.validate(token, now).await.map(Some)
-            }
+            None if asks_no_origin => sessions.validate(token, now).await.map(Some),
             known => Ok(known),
         }
     }

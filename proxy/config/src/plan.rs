@@ -206,7 +206,7 @@ pub enum TokenSource {
     Header(http::HeaderName),
 }
 
-/// The origin as the source of sessions: `GET path` with the token as bearer; 200 with JSON is a session.
+/// An upstream as the source of sessions: `GET path` with the token; 200 with JSON is a session, or fields of a 2xx.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AskOrigin {
@@ -214,6 +214,29 @@ pub struct AskOrigin {
     pub upstream: UpstreamId,
     /// What to ask.
     pub path: String,
+    /// Where it looks for the token.
+    pub token: TokenSource,
+    /// What a session is made of.
+    pub answer: AskAnswer,
+    /// Whether it is asked also where there is a Redis.
+    pub always: bool,
+}
+
+/// What of an answer a session is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AskAnswer {
+    /// The body of a 200, an object of JSON.
+    Json,
+    /// These fields of an answer with 2xx; no others are looked at.
+    Headers(Vec<http::HeaderName>),
+}
+
+impl Session {
+    /// Whether its tokens are looked up in Redis, where there is one.
+    #[must_use]
+    pub fn is_in_redis(&self) -> bool {
+        self.jwt.is_none() && !self.ask.as_ref().is_some_and(|ask| ask.always)
+    }
 }
 
 /// A named limit.

@@ -6,14 +6,14 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use redis::{
     Value,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use weir_config::{
     plan,
-    plan::SessionFormat,
+    plan::{AskAnswer, SessionFormat, TokenSource},
     template::{Part, Template},
 };
 
@@ -72,8 +72,8 @@ pub enum Source {
     Ask {
         /// Who asks.
         ask: Arc<dyn Ask>,
-        /// For what.
-        path: String,
+        /// For what, and how.
+        plan: plan::AskOrigin,
     },
 }
 
@@ -99,26 +99,47 @@ impl Source {
     pub(super) async fn look_up(&self, token: &Token) -> Result<Option<Held>, Unavailable> {
         match self {
             Self::Redis(redis) => redis.look_up(token).await,
-            Self::Ask { ask, path } => ask_for(&**ask, path, token).await,
+            Self::Ask { ask, plan } => ask_for(&**ask, plan, token).await,
         }
     }
 }
 
-/// 200 is a session; 401, 403 and 404 are none.
-async fn ask_for(ask: &dyn Ask, path: &str, token: &Token) -> Result<Option<Held>, Unavailable> {
-    let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose())).map_err(Unavailable::new)?;
-    bearer.set_sensitive(true);
-    let question = Question {
-        path,
-        fields: HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]),
-        is_answer: |status| {
-            use StatusCode as Is;
-            matches!(status, Is::OK | Is::UNAUTHORIZED | Is::FORBIDDEN | Is::NOT_FOUND)
-        },
+/// Its yes is a session; 401, 403 and 404 are none.
+async fn ask_for(ask: &dyn Ask, plan: &plan::AskOrigin, token: &Token) -> Result<Option<Held>, Unavailable> {
+    let token = token.expose();
+    let (name, value) = match &plan.token {
+        TokenSource::Bearer => (header::AUTHORIZATION, format!("Bearer {token}")),
+        TokenSource::Cookie(name) => (header::COOKIE, format!("{name}={token}")),
+        TokenSource::Header(name) => (name.clone(), token.to_owned()),
     };
-    let answer = ask.ask(question).await?;
-    let is_there = answer.status() == StatusCode::OK;
-    Ok(is_there.then(|| Held { said: Said::Text(answer.into_body().into()), left: None }))
+    let mut value = HeaderValue::try_from(value).map_err(Unavailable::new)?;
+    value.set_sensitive(true);
+    let is_answer: fn(StatusCode) -> bool = match plan.answer {
+        AskAnswer::Json => |status: StatusCode| status == StatusCode::OK || is_no(status),
+        AskAnswer::Headers(_) => |status: StatusCode| status.is_success() || is_no(status),
+    };
+    let fields = HeaderMap::from_iter([(name, value)]);
+    let answer = ask.ask(Question { path: &plan.path, fields, is_answer }).await?;
+    if !answer.status().is_success() {
+        return Ok(None);
+    }
+    let said = match &plan.answer {
+        AskAnswer::Json => Said::Text(answer.into_body().into()),
+        AskAnswer::Headers(names) => {
+            let text = |name: &HeaderName| {
+                // One that is there twice says nothing.
+                let mut values = answer.headers().get_all(name).iter();
+                let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
+                Some((name.as_str().to_owned(), value.to_owned()))
+            };
+            Said::Hash(names.iter().filter_map(text).collect())
+        }
+    };
+    Ok(Some(Held { said, left: None }))
+}
+
+fn is_no(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)
 }
 
 /// Something in Redis, each under its own key.

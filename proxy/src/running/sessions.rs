@@ -40,8 +40,10 @@ fn new(plan: &Plan, session: &plan::Session, upstreams: &[Arc<Upstream>]) -> Res
         let ask = session
             .ask
             .as_ref()
-            .map(|asked| Source::Ask { ask: ask(upstreams, asked.upstream), path: asked.path.clone() });
-        sources.held = in_redis(&session.key, session.format.into())?;
+            .map(|asked| Source::Ask { ask: ask(upstreams, asked.upstream), plan: asked.clone() });
+        if session.is_in_redis() {
+            sources.held = in_redis(&session.key, session.format.into())?;
+        }
         match sources.held {
             None => sources.held = ask,
             Some(_) => sources.ask = ask.filter(|_| session.asks_when_down),
@@ -82,6 +84,7 @@ impl Running {
             && (old.staleness, old.serve_known_for) == (session.staleness, session.serve_known_for)
             // Who asks an origin asks one of this generation's upstreams.
             && !(old.asks_when_down || session.asks_when_down)
+            && (session.jwt.is_some() || (old.is_in_redis() && session.is_in_redis()))
             && self.plan.redis == plan.redis
             && (plan.redis.is_some() || session.jwt.is_some());
         same.then(|| self.sessions[position].clone())

@@ -2,12 +2,18 @@
 
 use std::process::Command;
 
+use http::Request;
+use serde_json::{Value, json};
+use tokio::task::block_in_place;
 use weir_testkit::Redis;
 
 use crate::{
+    changing::operate,
     coherence::{lookups, warm},
-    sessions::{redis, session, with_redis},
-    support::{Edge, Origin, until},
+    http2_clients,
+    sessions::{claims, redis, session, with_redis},
+    signed,
+    support::{Edge, Origin, nobody, ok, until},
 };
 
 /// What Redis answers.
@@ -165,4 +171,111 @@ fn a_touch_brings_no_session_back() {
     until("the batch was sent", || told(&server, &["info", "commandstats"]).contains("cmdstat_pexpire"));
     assert_eq!(told(&server, &["EXISTS", "session:t"]), "0");
     assert_eq!(edge.ask("/x", &bearer("t")).status, 401);
+}
+
+#[test]
+fn a_service_says_by_its_fields_who_it_is_also_where_there_is_a_redis() {
+    let server = Redis::start();
+    session(&server, "unknown", "eve", r#"["admin"]"#);
+    let yes = "HTTP/1.1 204 Yes\r\nx-user: anna\r\nx-groups: user, admin\r\nx-other: y\r\n\r\n";
+    let origin = Origin::start(move |request, wire| {
+        let answer = match (request.target(), &*request.field("cookie")) {
+            ("/check", "auth=good") => yes.to_owned(),
+            ("/check", "auth=nobody") => ok(""),
+            ("/check", "auth=broken") => "HTTP/1.1 302 Elsewhere\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            ("/check", _) => "HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            _ => ok("in"),
+        };
+        wire.send(answer);
+    });
+    let more = ", memory_ttl: 1h, fields: { user_id: x-user, roles: x-groups }, ask: { upstream: api, path: /check, token: { cookie: auth }, answer: headers, always: true }";
+    let edge = with_redis(&origin, &server, more);
+    let status = |token: &str| edge.ask("/admin", &bearer(token)).status;
+    assert_eq!([status("good"), status("unknown"), status("nobody")], [200, 401, 401]);
+    assert_eq!(status("broken"), 503, "that is no answer to whose it is");
+    let asked = origin.count();
+    assert_eq!([status("good"), status("good")], [200, 200]);
+    assert_eq!(origin.count(), asked + 2, "the service is not asked again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http2_nobody_says_themselves_who_they_are() {
+    let (origin, server, edge) = block_in_place(|| {
+        let (origin, server) = (Origin::named("in"), Redis::start());
+        session(&server, "t", "anna", "[]");
+        let edge = with_redis(&origin, &server, "");
+        (origin, server, edge)
+    });
+    let client = http2_clients::Client::of(&edge).await;
+    let ask = async |path: &str, token: Option<&str>| {
+        let mut request = Request::get(format!("http://h{path}")).header("x-weir-identity", "forged");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        client.ask(request.body(()).unwrap(), true).await.0.await.unwrap().status()
+    };
+    assert_eq!(ask("/x", Some("t")).await, 200);
+    assert_eq!(claims(&origin.last().field("x-weir-identity"))["sub"], "anna");
+    assert_eq!(ask("/open", None).await, 200);
+    assert!(!origin.last().has("x-weir-identity"));
+    drop(server);
+}
+
+#[test]
+fn a_token_is_in_no_output() {
+    let (origin, server) = (Origin::named("in"), Redis::start());
+    session(&server, "t0ken-of-anna", "anna", r#"["user"]"#);
+    redis(&server, &["SET", "session:t0ken-of-nonsense", "nonsense"]);
+    let signed_by_us = signed::by_secret("anna", "1");
+    let (text, _) = signed_by_us.rsplit_once('.').unwrap();
+    let forged = format!("{text}.AAAA");
+    let edge = Edge::start(&format!(
+        "redis: {{ url: \"{}\" }}
+log: {{ level: debug }}
+identity: {{ secret: \"{1}\" }}
+caches: {{ store: {{}} }}
+sessions:
+  held: {{ from: [bearer, {{ cookie: sid }}], roles_key: \"user:role:${{session.user_id}}\", sliding: 1h }}
+  signed: {{ from: [bearer], jwt: {{ secret: \"{1}\", revoked: \"jwt:revoked:${{session.jti}}\" }} }}
+upstreams: {{ api: {{ servers: [{2}] }}, gone: {{ servers: [{3}] }} }}
+routes:
+  - {{ match: /admin, session: {{ use: held, roles: [admin] }}, to: api }}
+  - {{ match: /gone, session: {{ use: held, required: true }}, to: gone }}
+  - {{ match: /signed, session: {{ use: signed, required: true }}, to: api }}
+  - match: /*
+    session: {{ use: held, required: true }}
+    cache: {{ in: store, ttl: 60s, key: \"${{session.user_id}}:${{request.target}}\", tags: [\"of:${{session.user_id}}\"] }}
+    to: api
+",
+        server.url(),
+        signed::SECRET,
+        origin.address,
+        nobody()
+    ));
+    let tokens = ["t0ken-of-anna", "t0ken-of-nonsense", "t0ken-of-nobody", &signed_by_us, &forged];
+    let (mut said, mut asked) = (String::new(), 0);
+    for token in tokens {
+        for path in ["/page", "/page", "/admin", "/gone", "/signed"] {
+            for field in [bearer(token), format!("cookie: sid={token}\r\n")] {
+                let answer = edge.ask(path, &field);
+                said += &format!("{:?} {}", answer.head, answer.text());
+                asked += 1;
+            }
+            let field = format!("authorization: Bearer {token}");
+            let question = json!({ "url": format!("http://edge.test{path}"), "headers": [field] });
+            said += &operate(&edge, "POST", "/explain", &question, "").1.to_string();
+        }
+    }
+    for path in ["/metrics", "/health", "/upstreams", "/upstreams/api", "/"] {
+        said += &operate(&edge, "GET", path, &Value::Null, "").1.to_string();
+        said += &edge.admin(path).text();
+    }
+    until("all are in the log", || edge.records().len() >= asked);
+    said += &edge.output();
+    assert!(said.contains("anna"), "the caller is named");
+    let signature = signed_by_us.rsplit_once('.').unwrap().1;
+    for secret in ["t0ken-of", text, signature] {
+        let at = said.find(secret).map(|at| &said[at.saturating_sub(200)..at]);
+        assert_eq!(at, None, "{secret}");
+    }
 }

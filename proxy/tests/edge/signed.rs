@@ -21,7 +21,7 @@ use crate::{
     support::{Edge, Origin, ok, until},
 };
 
-const SECRET: &str = "a secret that is shared with the issuer";
+pub(crate) const SECRET: &str = "a secret that is shared with the issuer";
 
 fn encode(bytes: impl AsRef<[u8]>) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
@@ -32,7 +32,7 @@ fn now() -> u64 {
 }
 
 /// A token of an hour.
-fn by_secret(user: &str, id: &str) -> String {
+pub(crate) fn by_secret(user: &str, id: &str) -> String {
     let (iat, exp) = (now(), now() + 3600);
     let claims = format!(r#"{{"sub":"{user}","jti":"{id}","iat":{iat},"exp":{exp},"roles":["user"]}}"#);
     let text = format!("{}.{}", encode(r#"{"alg":"HS256"}"#), encode(claims));

@@ -247,7 +247,7 @@ pub enum TokenSource {
     Header(String),
 }
 
-/// The origin as the source of sessions: GET with the token as bearer; 200 with JSON is a session.
+/// An upstream as the source of sessions: GET with the token; 200 with JSON is a session, or fields of a 2xx.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ask {
@@ -255,6 +255,22 @@ pub struct Ask {
     pub upstream: Word<String>,
     /// What to ask for.
     pub path: Word<String>,
+    /// Where it looks for the token. Default: bearer.
+    pub token: Word<TokenSource>,
+    /// What a session is made of. Default: json.
+    pub answer: Word<AskAnswer>,
+    /// Whether it is asked also where there is a Redis. Default: false.
+    pub always: Word<bool>,
+}
+
+/// What of an answer a session is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AskAnswer {
+    /// The body of a 200, an object of JSON.
+    Json,
+    /// Those fields of an answer with 2xx that `fields` names.
+    Headers,
 }
 
 /// How many requests whose key is equal may pass.

@@ -37,6 +37,13 @@ impl Ask for Origin {
     }
 }
 
+/// `GET /me`.
+fn asked() -> plan::AskOrigin {
+    let yaml = "listeners: [0.0.0.0:1]\nupstreams: { api: { servers: [127.0.0.1:1] } }\nsessions: { a: { from: [bearer], ask: { upstream: api, path: /me } } }\nroutes: [{ session: { use: a }, to: api }]\n";
+    let plan = weir_config::load("config.yaml", yaml, &|_: &str| None).unwrap().plan;
+    plan.sessions[0].ask.clone().unwrap()
+}
+
 fn origin(permits: usize) -> (Arc<Origin>, Mirror<Session>) {
     let json = r#"{"user_id":"u","expires_at":1000}"#;
     let origin = Arc::new(Origin {
@@ -45,7 +52,7 @@ fn origin(permits: usize) -> (Arc<Origin>, Mirror<Session>) {
         asked: AtomicUsize::new(0),
         down: Mutex::new(false),
     });
-    let source = Source::Ask { ask: Arc::clone(&origin) as Arc<dyn Ask>, path: "/me".into() };
+    let source = Source::Ask { ask: Arc::clone(&origin) as Arc<dyn Ask>, plan: asked() };
     let inner = Inner::new("users".into(), sessions::kind(&[], None), source, 64, Duration::from_secs(30));
     let sessions = Mirror(Arc::new(inner));
     (origin, sessions)
