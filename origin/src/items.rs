@@ -25,7 +25,7 @@ use crate::{
     fields::{Fields, QueryFields, parse_id, rule},
     idempotency::IdempotencyKey,
     identity::Caller,
-    openapi::{TEXT, WEB},
+    openapi::{CENTURIES, TEXT, WEB},
     refusal::{Refusal, owner_gone},
 };
 
@@ -45,6 +45,8 @@ pub struct Item {
     #[serde(flatten)]
     #[sqlx(flatten)]
     pub draft: Draft,
+    /// When it was delivered, if its time has come; another delivery time makes it wait again.
+    pub delivered_at: Option<Moment>,
     /// When it was made.
     pub created_at: Moment,
     /// When it was last written.
@@ -72,10 +74,11 @@ pub struct Draft {
     /// 0 to 100.
     #[schemars(range(min = 0, max = 100))]
     pub importance_score: Option<i32>,
-    /// At most 32.
-    #[schemars(default, length(max = 32))]
+    /// At most 32, each of 1 to 64 characters.
+    #[schemars(default, length(max = 32), inner(length(min = 1, max = 64), regex(pattern = TEXT)))]
     pub keywords: Words,
-    /// When to deliver it.
+    /// When to deliver it; in the years 2000 to 2999.
+    #[schemars(regex(pattern = CENTURIES))]
     pub scheduled_delivery: Option<Moment>,
     /// Where its picture, sound or film is.
     #[schemars(url, length(max = 2048), regex(pattern = WEB))]
@@ -298,7 +301,7 @@ impl Draft {
 
 impl Item {
     fn new(id: Uuid, draft: Draft, now: Moment) -> Self {
-        Self { id, version: 1, draft, created_at: now, updated_at: now }
+        Self { id, version: 1, draft, delivered_at: None, created_at: now, updated_at: now }
     }
 }
 

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
 use weir_config::plan::{Action, Forward};
 
@@ -145,8 +146,16 @@ impl Edge {
         let passed = match decided {
             Ok(passed) => passed,
             Err(decided) => {
-                let Decision { route, caller, verdict } = decided.end(running, Now::read()).await;
-                (journey.route, journey.caller) = (route, caller);
+                journey.route = decided.route();
+                let request = Arc::clone(journey.request.as_ref().ok_or(Refusal::Internal)?);
+                let decision = tokio::select! {
+                    biased;
+                    decision = decided.end(running, &request) => decision,
+                    // Its turn in a limit is of no use to it any more. With a body to come, nobody can tell.
+                    () = client.left(), if !client.has_body() => return Err(Refusal::ClientLeft.into()),
+                };
+                let Decision { route, caller, admitted, verdict } = decision;
+                (journey.route, journey.caller, journey.admitted) = (route, caller, admitted);
                 verdict?
             }
         };
@@ -252,6 +261,11 @@ impl Service for Edge {
     fn express(&self, begun: Box<Begun>, out: &mut BytesMut) -> Result<Express<Self>, Box<Begun>> {
         let Rest { body, closes, answered } = begun.answer_at_once(out)?;
         Ok(Express { body, closes, answered })
+    }
+
+    fn express_head(&self, begun: Box<Begun>) -> Result<(StatusCode, HeaderMap, Express<Self>), Box<Begun>> {
+        let (status, fields, Rest { body, closes, answered }) = begun.answer_in_fields()?;
+        Ok((status, fields, Express { body, closes, answered }))
     }
 
     fn written(&self, answered: Answered, whole: bool) {

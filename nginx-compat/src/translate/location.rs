@@ -7,7 +7,7 @@ use weir_config::{
 };
 
 use super::{
-    Translator, forward, list, maybe, named,
+    Translator, forward, maybe, named,
     server::{Kind, Location},
 };
 use crate::{
@@ -47,6 +47,9 @@ impl<'a> Translator<'a, '_> {
                     self.buffers(&location.scope, &mut route);
                     self.mirrored(&location.scope, &mut route);
                     self.intercepted(&location.scope, &mut route);
+                    if pass.name == "proxy_pass" {
+                        self.cached(&location.scope, &known, &mut route);
+                    }
                     self.ledger.exact(pass);
                 }
                 Err(what_to_do) => {
@@ -80,7 +83,7 @@ impl<'a> Translator<'a, '_> {
         self.response_headers(scope, known, &mut route);
         if !answers(scope) {
             route.access = self.access(scope);
-            route.limit = list(self.limits(scope));
+            route.limit = self.limits(scope);
             route.body_bytes = maybe(self.said(scope, "client_max_body_size", bytes));
             self.bandwidth(scope, &mut route);
             self.error_pages(scope, known, &mut route);
@@ -256,17 +259,26 @@ impl<'a> Translator<'a, '_> {
         if uri.contains('?') {
             return Err("write the query with variables: `$uri?…`".to_owned());
         }
+        // nginx appends the query to a path without variables.
         if location.moves() {
-            return format!("{uri}${{path.rest}}")
+            return format!("{uri}${{path.rest}}?${{request.query}}")
                 .parse()
                 .map(Some)
                 .map_err(|cause| format!("write it by hand: {cause}"));
         }
-        if uri == location.path { Ok(None) } else { variable::template(uri, known).map(Some) }
+        if uri == location.path {
+            Ok(None)
+        } else {
+            variable::template(&format!("{uri}?$args"), known).map(Some)
+        }
     }
 
     /// `add_header`, `expires`, `proxy_hide_header`: fields for the client.
     fn response_headers(&mut self, scope: &Scope<'a>, known: &Known, route: &mut Route) {
+        // Only here: there is an answer.
+        let mut known = known.clone();
+        known.constants.push(("upstream_cache_status", "${cache.status}".to_owned()));
+        let known = &known;
         // In nginx's words: what is added under one name is joined, which means the same (RFC 9110 §5.3).
         let mut fields: Vec<(String, String)> = Vec::new();
         for directive in scope.all("proxy_hide_header") {
@@ -323,14 +335,6 @@ impl<'a> Translator<'a, '_> {
                         "have the origin write public names: answers are passed on as they are",
                     ),
                 }
-            }
-        }
-        for (name, what_to_do) in [("proxy_cache", "declare a cache and the route's `cache:` in config.yaml")]
-        {
-            match scope.one(name) {
-                Some(directive) if directive.arg(0) == "off" => self.ledger.exact(directive),
-                Some(directive) => self.ledger.refused(directive, what_to_do),
-                None => {}
             }
         }
         let templates = fields

@@ -98,6 +98,14 @@ pub const OPERATIONS: &[Operation] = {
             "prove an address by what was mailed there",
         ),
         row(
+            "post",
+            "/auth/verification",
+            Either,
+            Body::None,
+            (202, Answer::None),
+            "have another link mailed to prove one's address with",
+        ),
+        row(
             "put",
             "/users/profile",
             Caller,
@@ -388,6 +396,7 @@ struct Deleted {
 
 #[derive(JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("not" = notes::in_both_places()))]
 struct Mark {
     #[schemars(length(min = 1, max = 100))]
     ids: Vec<Uuid>,

@@ -22,17 +22,17 @@ const HEURISTIC_MOST_OF_ERRORS: Duration = Duration::from_secs(60);
 /// When an entry was made and how long it lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Freshness {
-    lifetime: Duration,
-    initial_age: Duration,
-    received: Instant,
+    pub(super) lifetime: Duration,
+    pub(super) initial_age: Duration,
+    pub(super) received: Instant,
     /// `no-cache`: never without asking.
-    always_ask: bool,
+    pub(super) always_ask: bool,
     /// `must-revalidate`, `proxy-revalidate`: never stale, whatever anybody wishes.
-    strict: bool,
+    pub(super) strict: bool,
     /// `s-maxage` forbids stale answers (RFC 9111 §5.2.2.10) where no span for them is written, see [`window`].
-    shared: bool,
-    while_revalidate: Option<Duration>,
-    if_error: Option<Duration>,
+    pub(super) shared: bool,
+    pub(super) while_revalidate: Option<Duration>,
+    pub(super) if_error: Option<Duration>,
 }
 
 /// Why an entry must be asked for anew.
@@ -78,8 +78,8 @@ impl Freshness {
             TtlApplies::Always => (ruled.or_else(said), ruled.is_some()),
             TtlApplies::Unsaid => (said().or(ruled), false),
         };
-        let lifetime =
-            lifetime.or_else(|| heuristic_lifetime(status, headers, directives, now)).unwrap_or_default();
+        let guess = || rule.guesses.then(|| heuristic_lifetime(status, headers, directives, now)).flatten();
+        let lifetime = lifetime.or_else(guess).unwrap_or_default();
         Self {
             lifetime,
             initial_age,

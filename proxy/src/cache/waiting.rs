@@ -40,8 +40,11 @@ pub enum Outcome {
     NotStored(NotStored),
     /// The fill broke, or brought another variant, or was purged: this request fills now.
     Fill(FillGuard),
-    /// The origin fails: serve what is stale if that is allowed, or try once without a fill.
-    OriginFailed,
+    /// The origin fails: serve what is stale if that is allowed and the route covers it, or try once without a fill.
+    OriginFailed {
+        /// Whether the route's words cover this failure.
+        is_covered: bool,
+    },
     /// It took too long: go to the origin, without a fill (as nginx's `proxy_cache_lock_timeout`).
     TimedOut,
 }
@@ -51,15 +54,21 @@ impl Waiter {
         Self { fills, fill, ask }
     }
 
-    /// Waits for an answer, at most `lock_timeout` from `now`.
+    /// Waits for an answer, at most `lock_timeout` from `now`; for one fill at most until that is as old as its route lets
+    /// it become, and one of those who wait begins another.
     pub async fn wait(mut self, lock_timeout: Duration, now: Now) -> Outcome {
         let started = Instant::now();
         let deadline = started + lock_timeout;
         let mut failures = 0;
         loop {
             let mut progress = self.fill.progress.subscribe();
-            let Ok(reached) = timeout_at(deadline, self.settled(&mut progress)).await else {
-                return Outcome::TimedOut;
+            let young_for =
+                self.ask.rule.lock_age.saturating_sub(self.fill.age(now.after(started.elapsed())));
+            let until = Instant::now().checked_add(young_for).map_or(deadline, |old| deadline.min(old));
+            let reached = match timeout_at(until, self.settled(&mut progress)).await {
+                Ok(reached) => reached,
+                Err(_) if until == deadline => return Outcome::TimedOut,
+                Err(_) => Progress::Asked,
             };
             match reached {
                 Progress::Shared { head, length } if self.fills.answers(&head, &self.ask) => {
@@ -73,11 +82,11 @@ impl Waiter {
                     return Outcome::Ready(Reader::whole(entry));
                 }
                 Progress::NotStored(reason) => return Outcome::NotStored(reason),
-                Progress::OriginFailed => return Outcome::OriginFailed,
+                Progress::OriginFailed { is_covered } => return Outcome::OriginFailed { is_covered },
                 Progress::Failed => {
                     failures += 1;
                     if failures == MOST_FAILURES {
-                        return Outcome::OriginFailed;
+                        return Outcome::OriginFailed { is_covered: true };
                     }
                 }
                 _ => {}
@@ -113,6 +122,8 @@ pub struct Reader {
     head: Arc<Head>,
     length: u64,
     at: usize,
+    /// Bytes read so far, of a body that is not in memory.
+    offset: u64,
     source: Source,
 }
 
@@ -127,7 +138,7 @@ impl Reader {
     #[must_use]
     pub fn whole(entry: Arc<Entry>) -> Self {
         let (head, length) = (Arc::clone(entry.head()), entry.body().length());
-        Self { head, length, at: 0, source: Source::Whole(entry) }
+        Self { head, length, at: 0, offset: 0, source: Source::Whole(entry) }
     }
 
     pub(super) fn arriving(
@@ -136,7 +147,7 @@ impl Reader {
         fill: Arc<Fill>,
         progress: watch::Receiver<Progress>,
     ) -> Self {
-        Self { head, length, at: 0, source: Source::Arriving { fill, progress } }
+        Self { head, length, at: 0, offset: 0, source: Source::Arriving { fill, progress } }
     }
 
     /// The head of the answer.
@@ -160,6 +171,15 @@ impl Reader {
         match &self.source {
             Source::Whole(entry) => Some(entry),
             Source::Arriving { .. } => None,
+        }
+    }
+
+    /// Whether the body is, or will be, on disk alone.
+    #[must_use]
+    pub fn is_on_disk(&self) -> bool {
+        match &self.source {
+            Source::Whole(entry) => entry.body().stored().is_some(),
+            Source::Arriving { fill, .. } => fill.spool.get().is_some(),
         }
     }
 
@@ -187,7 +207,7 @@ impl Reader {
                 Source::Arriving { fill: Arc::clone(fill), progress: progress.clone() }
             }
         };
-        Self { head: Arc::clone(&self.head), length: self.length, at: 0, source }
+        Self { head: Arc::clone(&self.head), length: self.length, at: 0, offset: 0, source }
     }
 
     /// The body in other codings, and the hash of the key under which it is, or will be, kept.
@@ -204,6 +224,8 @@ impl Reader {
     /// [`Broken`] when the fill ended early: close the connection, so that the client sees a truncated answer.
     pub async fn next(&mut self) -> Option<Result<Bytes, Broken>> {
         match &mut self.source {
+            // `Pieces` reads those.
+            Source::Whole(entry) if entry.body().stored().is_some() => Some(Err(Broken)),
             Source::Whole(entry) => {
                 let chunk = entry.body().chunks().get(self.at)?.clone();
                 self.at += 1;
@@ -216,6 +238,16 @@ impl Reader {
                     Progress::Shared { .. } => None,
                     _ => Some(Some(Err(Broken))),
                 };
+                if let Some(spool) = fill.spool.get() {
+                    match spool.read(self.offset).await {
+                        Some(Ok(bytes)) => {
+                            self.offset += bytes.len() as u64;
+                            return Some(Ok(bytes));
+                        }
+                        Some(Err(broken)) => return Some(Err(broken)),
+                        None => {}
+                    }
+                }
                 let chunk = fill.chunks.lock().get(self.at).cloned();
                 if let Some(chunk) = chunk {
                     self.at += 1;

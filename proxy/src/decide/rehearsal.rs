@@ -65,9 +65,9 @@ impl Rehearsal {
                 (Seen::Unavailable, _) => Err(Refusal::SessionsDown),
                 (Seen::Known(session), Some(rule)) => Caller::admit(Some(Arc::clone(session)), rule)
                     .map(passed)
-                    .map_err(|denied| refusal_of(denied, None)),
+                    .map_err(|denied| refusal_of(denied, || None)),
                 (Seen::Nothing | Seen::Unknown, Some(rule)) => {
-                    Caller::admit(None, rule).map(passed).map_err(|denied| refusal_of(denied, None))
+                    Caller::admit(None, rule).map(passed).map_err(|denied| refusal_of(denied, || None))
                 }
                 _ => Ok(passed(Caller::Anonymous)),
             }

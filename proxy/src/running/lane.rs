@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use weir_config::{
     Plan,
-    plan::{Action, Route},
+    plan::{Action, LimitHeaders, Route},
+    template::Variable,
 };
 
 /// The express lane of one route of one generation.
@@ -19,9 +20,13 @@ impl Lane {
         let is_plain = route.cache.is_some()
             && forward.mirror.is_none()
             && route.limit_rate.is_none()
+            && route.limits.iter().all(|used| plan.limits[used.limit.index()].headers == LimitHeaders::Off)
             // The client's codings would have to be weighed.
             && route.compress.is_none()
-            && route.response_headers.iter().all(|(_, value)| value.variables().count() == 0);
+            // Of hits it says the same.
+            && route.response_headers.iter().all(|(_, value)| {
+                value.variables().all(|variable| *variable == Variable::CacheStatus)
+            });
         (plan.express && is_plain).then(|| Self(NEXT.fetch_add(1, Ordering::Relaxed)))
     }
 

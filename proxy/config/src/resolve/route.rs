@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     defaults as d,
-    plan::{self, CacheId, HostPattern, LimitId, Match, SessionId},
+    plan::{self, CacheId, HostPattern, Match, SessionId},
     raw::{self, List, Named, Short, Word},
     span::Place,
     template::{Part, Template, Variable},
@@ -17,7 +17,7 @@ use crate::{
 /// What templates of a route can ask for.
 pub(super) struct Scope {
     parameters: Vec<String>,
-    session: bool,
+    pub(super) session: bool,
 }
 
 /// Fields that belong to the framing of a message or to one connection: setting them by hand breaks either.
@@ -94,7 +94,7 @@ impl Resolver<'_> {
             allow: self.networks(&access.allow),
             deny: self.networks(&access.deny),
         });
-        let limits = self.limit_ids(&raw.limit, &scope);
+        let limits = self.limit_uses(&raw.limit, &scope);
         let invalidate = self.tags(&raw.invalidate, &scope);
         if let Some(at) = raw.invalidate.place().filter(|_| only_safe(&when)) {
             let problem =
@@ -123,31 +123,6 @@ impl Resolver<'_> {
             compress: self.compress(&raw.compress, compress),
             place,
         })
-    }
-
-    fn limit_ids(&mut self, word: &Word<List<String>>, scope: &Scope) -> Vec<LimitId> {
-        let (raw, known) = (self.raw, self.names.limits.clone());
-        let mut ids = Vec::new();
-        for (name, place) in word.items() {
-            let Some(id) = self.look_up("limit", name, place, &known) else { continue };
-            if ids.contains(&LimitId(id)) {
-                self.report.error(place, format!("limit `{name}` would be charged twice"));
-            }
-            ids.push(LimitId(id));
-            // The limit is checked for itself; here only what depends on the route.
-            let limit = raw.limits.entries().find(|(known, ..)| known == name);
-            if let Some(key) = limit.and_then(|(_, limit, _)| limit.key.get()) {
-                let missing =
-                    key.variables().find(|it| matches!(it, Variable::PathParam(name) if !scope.has(name)));
-                if let Some(missing) = missing {
-                    let message = format!(
-                        "limit `{name}` counts by `${{{missing}}}`, which this route's path does not have"
-                    );
-                    self.report.error(place, message);
-                }
-            }
-        }
-        ids
     }
 
     fn session_rule(
@@ -310,7 +285,10 @@ impl Resolver<'_> {
             raw.identity.get().map(|it| it.header.or(d::IDENTITY_HEADER.to_owned()).to_ascii_lowercase());
         let mut headers = Vec::new();
         for (name, value, place) in word.entries() {
-            self.check(value, place, scope);
+            match request {
+                true => self.check(value, place, scope),
+                false => self.check_answered(value, place, scope),
+            }
             let Some(name) = self.header_name(name, place) else { continue };
             if name == http::header::HOST && request {
                 self.report.error(place, "`host` has a key of its own").help("write `host: …` beside `to`");
@@ -324,8 +302,16 @@ impl Resolver<'_> {
         headers
     }
 
-    /// Whether a template asks only for what this route has.
+    /// Whether a template asks only for what this route has, before there is an answer.
     pub(super) fn check(&mut self, template: &Template, place: Place, scope: &Scope) {
+        if template.variables().any(|variable| *variable == Variable::CacheStatus) {
+            self.report.error(place, "`${cache.status}` exists only in `response_headers`");
+        }
+        self.check_answered(template, place, scope);
+    }
+
+    /// The same, once there is one.
+    fn check_answered(&mut self, template: &Template, place: Place, scope: &Scope) {
         for variable in template.variables() {
             match variable {
                 Variable::Token => {
@@ -402,7 +388,7 @@ impl Scope {
         Self { parameters: Vec::new(), session: self.session }
     }
 
-    fn has(&self, parameter: &str) -> bool {
+    pub(super) fn has(&self, parameter: &str) -> bool {
         self.parameters.iter().any(|known| known == parameter)
     }
 }
