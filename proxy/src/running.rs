@@ -19,7 +19,6 @@ use std::{
 };
 
 use http::StatusCode;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use weir_config::{
@@ -48,6 +47,7 @@ use crate::{
     balance::names::Names,
     cache::{Cache, Rule, Tags},
     coding::Compressors,
+    fleet::{BadRedis, Redis},
     limit::Limits,
     metrics::Metrics,
     request::Facts,
@@ -76,7 +76,8 @@ pub struct Running {
     /// balance and forward: by `UpstreamId`.
     pub upstreams: Vec<Arc<Upstream>>,
     routes: Vec<RouteParts>,
-    redis: Option<ConnectionManager>,
+    /// What the fleet shares, if it shares anything.
+    pub redis: Option<Redis>,
     counts: Counts,
     /// Ends the active checks and look-ups of this generation.
     watching: DropGuard,
@@ -101,6 +102,12 @@ pub struct CannotRun {
     pub place: Place,
     /// Who needs what, and why it cannot be had.
     pub problem: String,
+}
+
+impl From<BadRedis> for CannotRun {
+    fn from(bad: BadRedis) -> Self {
+        Self::new(bad.place, bad)
+    }
 }
 
 impl CannotRun {
@@ -142,28 +149,30 @@ impl Running {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let redis = plan.redis.as_ref().map(connect).transpose().map_err(|problem| vec![problem])?;
+        let redis = plan.redis.as_ref().map(Redis::new).transpose().map_err(|bad| vec![bad.into()])?;
+        // The same Redis keeps its connections, and what it is known to be.
+        let redis =
+            redis.map(|new| old.and_then(|old| old.redis.clone().filter(|old| old.is(&new))).unwrap_or(new));
         let sessions = plan
             .sessions
             .iter()
             .map(|session| {
                 // The same source means the same sessions: what is known of them stays known.
-                if let Some(kept) = old.and_then(|old| old.same_sessions(&plan, session)) {
-                    return Ok(kept);
+                if let Some(kept) = old.and_then(|old| old.same_sessions(session, redis.as_ref())) {
+                    return kept;
                 }
                 let ask = session.ask.as_ref().map(|ask| Source::Ask {
                     ask: Arc::new(AskUpstream::new(Arc::clone(&upstreams[ask.upstream.index()]))),
                     path: ask.path.clone(),
                 });
-                let Some(redis) = &plan.redis else {
+                let Some(redis) = &redis else {
                     let source = ask.expect("resolve refuses sessions without redis and without ask");
-                    return Ok(Sessions::new(session, source, None));
+                    return Sessions::new(session, source, None);
                 };
-                let source = RedisSource::new(redis, session.key.clone())
-                    .map_err(|problem| vec![no_redis(redis, &problem)])?;
-                Ok(Sessions::new(session, Source::Redis(source), ask.filter(|_| session.asks_when_down)))
+                let source = RedisSource::new(redis.clone(), session.key.clone());
+                Sessions::new(session, Source::Redis(source), ask.filter(|_| session.asks_when_down))
             })
-            .collect::<Result<_, Vec<CannotRun>>>()?;
+            .collect();
         let tags = old.map_or_else(|| Arc::new(Tags::new()), |old| Arc::clone(&old.tags));
         let caches = plan.caches.iter().map(|cache| {
             old.and_then(|old| old.same_cache(cache))
@@ -189,7 +198,7 @@ impl Running {
         })
     }
 
-    fn same_sessions(&self, plan: &Plan, session: &plan::Session) -> Option<Sessions> {
+    fn same_sessions(&self, session: &plan::Session, redis: Option<&Redis>) -> Option<Sessions> {
         let position = self.plan.sessions.iter().position(|old| old.name == session.name)?;
         let old = &self.plan.sessions[position];
         let same = old.key == session.key
@@ -198,8 +207,7 @@ impl Running {
             && (old.staleness, old.serve_known_for) == (session.staleness, session.serve_known_for)
             // Who asks an origin asks one of this generation's upstreams.
             && !(old.asks_when_down || session.asks_when_down)
-            && self.plan.redis == plan.redis
-            && plan.redis.is_some();
+            && self.redis.as_ref().zip(redis).is_some_and(|(old, new)| old.is(new));
         same.then(|| self.sessions[position].clone())
     }
 
@@ -260,13 +268,10 @@ impl Running {
         }
     }
 
-    /// Whether Redis answers in time; `None` without Redis.
+    /// Whether Redis answers in time, all its masters; `None` without Redis.
     pub async fn redis_answers(&self) -> Option<bool> {
-        let (connection, plan) = (self.redis.as_ref()?, self.plan.redis.as_ref()?);
-        let mut connection = connection.clone();
-        let ping = redis::cmd("PING");
-        let ping = ping.query_async::<String>(&mut connection);
-        Some(matches!(tokio::time::timeout(plan.timeout, ping).await, Ok(Ok(_))))
+        let mut redis = self.redis.clone()?;
+        Some(redis::cmd("PING").query_async::<()>(&mut redis).await.is_ok())
     }
 
     /// Whether the source of each session answers: its Redis, as `redis` says, or else its upstream the last time it was asked.
@@ -402,23 +407,4 @@ pub(crate) fn folder(route: &plan::Route, files: &plan::Files) -> Result<Files, 
             format_args!("route {name}: the folder {root} cannot be served: {problem}"),
         )
     })
-}
-
-/// Redis' client, which refuses addresses that can be none.
-pub(crate) fn redis_client(redis: &plan::Redis) -> Result<redis::Client, CannotRun> {
-    redis::Client::open(redis.url.expose()).map_err(|problem| no_redis(redis, &problem))
-}
-
-fn no_redis(redis: &plan::Redis, problem: &redis::RedisError) -> CannotRun {
-    CannotRun::new(redis.url.place, format_args!("redis: {problem}"))
-}
-
-/// Prepares the connection to Redis, which is made when it is needed first. Needs a tokio runtime.
-fn connect(redis: &plan::Redis) -> Result<ConnectionManager, CannotRun> {
-    let config = ConnectionManagerConfig::new()
-        .set_number_of_retries(0)
-        .set_connection_timeout(Some(redis.connect_timeout))
-        .set_response_timeout(Some(redis.timeout));
-    let connection = ConnectionManager::new_lazy_with_config(redis_client(redis)?, config);
-    connection.map_err(|problem| no_redis(redis, &problem))
 }

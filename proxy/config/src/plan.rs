@@ -10,6 +10,7 @@ mod compress;
 mod keeping;
 mod listener;
 pub mod protect;
+mod redis;
 mod route;
 mod upstream;
 
@@ -18,7 +19,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 pub use self::{
-    action::*, balance::*, compress::*, keeping::*, listener::*, protect::*, route::*, upstream::*,
+    action::*, balance::*, compress::*, keeping::*, listener::*, protect::*, redis::*, route::*, upstream::*,
 };
 use crate::{
     secret::Secret,
@@ -122,18 +123,6 @@ pub enum ForwardedBy {
     XForwardedFor,
     /// `Forwarded` (RFC 7239).
     Forwarded,
-}
-
-/// A Redis that the fleet shares.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Redis {
-    /// `redis://[user:password@]host[:port][/db]`.
-    pub url: Placed<Secret>,
-    /// To connect.
-    pub connect_timeout: Duration,
-    /// For one command; a slower Redis counts as down.
-    pub timeout: Duration,
 }
 
 /// The signed header (a short-lived JWT, HS256) that carries the caller to the origin.

@@ -16,6 +16,7 @@ mod path;
 mod protect;
 mod protocol;
 mod peers;
+mod redis;
 mod route;
 
 use std::{

@@ -5,14 +5,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use weir_config::{
-    plan,
-    template::{Part, Template, Variable},
-};
+use weir_config::template::{Part, Template, Variable};
 
 use super::token::Token;
-use crate::causes::Causes;
+use crate::{causes::Causes, fleet::Redis};
 
 /// The source of sessions did not answer: 503, worth trying again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,24 +76,19 @@ impl Source {
 
 /// Sessions in Redis, each under its own key.
 pub struct RedisSource {
-    connection: ConnectionManager,
     pub(super) key: Template,
-    pub(super) redis: plan::Redis,
+    pub(super) redis: Redis,
 }
 
 impl RedisSource {
-    /// Prepares the connection, which is made at the first lookup and made again when it breaks.
-    ///
-    /// Shape:  must be called within a tokio runtime.
-    /// Errors: [`redis::RedisError`] for an address that cannot be one; the operator's fault.
-    pub fn new(redis: &plan::Redis, key: Template) -> Result<Self, redis::RedisError> {
-        let connection = connect(redis.url.expose(), redis.connect_timeout, redis.timeout)?;
-        Ok(Self { connection, key, redis: redis.clone() })
+    /// Sessions under `key`, whose variable is the token.
+    #[must_use]
+    pub fn new(redis: Redis, key: Template) -> Self {
+        Self { key, redis }
     }
 
     async fn look_up(&self, token: &Token) -> Result<Option<Held>, Unavailable> {
-        let key = key(self.key.parts(), token);
-        get(self.connection.clone(), &key, self.redis.timeout).await
+        get(self.redis.clone(), &key(self.key.parts(), token)).await
     }
 }
 
@@ -105,15 +96,6 @@ impl fmt::Debug for RedisSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisSource").field("key", &self.key).finish_non_exhaustive()
     }
-}
-
-fn connect(url: &str, connect: Duration, answer: Duration) -> redis::RedisResult<ConnectionManager> {
-    // One try: a request is waiting, and the next one tries again.
-    let config = ConnectionManagerConfig::new()
-        .set_number_of_retries(0)
-        .set_connection_timeout(Some(connect))
-        .set_response_timeout(Some(answer));
-    ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, config)
 }
 
 /// The token goes into the key as it is: the origin that wrote the key did not escape it either.
@@ -129,20 +111,10 @@ fn key(parts: &[Part], token: &Token) -> String {
     key
 }
 
-async fn get(
-    mut connection: ConnectionManager,
-    key: &str,
-    bound: Duration,
-) -> Result<Option<Held>, Unavailable> {
+async fn get(mut redis: Redis, key: &str) -> Result<Option<Held>, Unavailable> {
     let mut question = redis::pipe();
     question.get(key).pttl(key);
-    // The whole lookup has the bound of one command, a reconnect included: a Redis that is down costs a request no
-    // more than one that is slow.
-    let answer = tokio::time::timeout(bound, question.query_async(&mut connection)).await;
-    let Ok(answer) = answer else {
-        return Err(Unavailable::new(format_args!("no answer from Redis within {bound:?}")));
-    };
-    let (json, left): (Option<String>, i64) = match answer {
+    let (json, left): (Option<String>, i64) = match question.query_async(&mut redis).await {
         Ok(held) => held,
         // Something else is kept under what a client made up: no session, and no trouble of Redis.
         Err(problem) if problem.code() == Some("WRONGTYPE") => return Ok(None),
