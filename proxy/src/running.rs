@@ -45,7 +45,7 @@ use crate::{
         source::RedisSource,
     },
     balance::names::Names,
-    cache::{Cache, Rule, Tags},
+    cache::{Cache, Rule, Sharing, Tags},
     coding::Compressors,
     fleet::{BadRedis, Redis},
     limit::Limits,
@@ -78,6 +78,8 @@ pub struct Running {
     routes: Vec<RouteParts>,
     /// What the fleet shares, if it shares anything.
     pub redis: Option<Redis>,
+    /// cache: what makes a purge here one at every edge.
+    pub sharing: Option<Arc<Sharing>>,
     counts: Counts,
     /// Ends the active checks and look-ups of this generation.
     watching: DropGuard,
@@ -178,6 +180,13 @@ impl Running {
             old.and_then(|old| old.same_cache(cache))
                 .unwrap_or_else(|| Cache::new(cache.memory.len(), cache.entry_bytes.len(), Arc::clone(&tags)))
         });
+        let caches: Vec<_> = caches.collect();
+        let routes = all(plan.routes.iter().map(|route| RouteParts::build(route, &plan)))?;
+        let sharing = share(&plan, redis.as_ref(), &tags, old, metrics);
+        if let Some(sharing) = &sharing {
+            let named = plan.caches.iter().map(|cache| Arc::clone(&cache.name)).zip(caches.iter().cloned());
+            sharing.concerns(named.collect());
+        }
         Ok(Self {
             router: Router::new(&plan.routes),
             limits: match old {
@@ -186,12 +195,13 @@ impl Running {
             },
             sessions,
             identity: plan.identity.as_ref().map(Signer::new),
-            caches: caches.collect(),
+            caches,
             tags,
             compressors: old.map_or_else(|| counts::compressors(metrics), |old| old.compressors.clone()),
             upstreams,
-            routes: all(plan.routes.iter().map(|route| RouteParts::build(route, &plan)))?,
+            routes,
             redis,
+            sharing,
             counts: Counts::new(&plan, metrics),
             watching,
             plan,
@@ -221,6 +231,16 @@ impl Running {
     /// This generation is in force no more: nobody is watched for it, and what its requests learn of peers is `next`'s.
     pub fn succeeded_by(&self, next: &Self) {
         self.watching.token().cancel();
+        match (&self.sharing, &next.sharing) {
+            (Some(old), Some(new)) if Arc::ptr_eq(old, new) => {}
+            (Some(old), new) => {
+                old.stop();
+                if new.is_none() {
+                    self.tags.leave_fleet();
+                }
+            }
+            (None, _) => {}
+        }
         for old in &self.upstreams {
             if let Some(new) = next.upstreams.iter().find(|new| new.plan.name == old.plan.name) {
                 old.roster.succeeded_by(&new.roster);
@@ -378,6 +398,27 @@ impl RouteParts {
             express: Lane::of(route, plan),
         })
     }
+}
+
+/// Shares purges with the fleet, as before where nothing about it changed.
+fn share(
+    plan: &Plan,
+    redis: Option<&Redis>,
+    tags: &Arc<Tags>,
+    old: Option<&Running>,
+    metrics: &Metrics,
+) -> Option<Arc<Sharing>> {
+    let (redis, settings) = (redis?, plan.redis.as_ref().filter(|settings| settings.purges)?);
+    if plan.caches.is_empty() {
+        return None;
+    }
+    let before = old.and_then(|old| Some((old.redis.as_ref()?, old.sharing.as_ref()?)));
+    if let Some((_, kept)) = before.filter(|(same, _)| same.is(redis)) {
+        return Some(Arc::clone(kept));
+    }
+    let (tags, before) = (Arc::clone(tags), before.map(|(_, sharing)| &**sharing));
+    let count = Running::fleet_counter(metrics);
+    Some(Arc::new(Sharing::start(redis.clone(), &settings.prefix, tags, before, count)))
 }
 
 /// Whether a key holds something that only one caller has. A role or a tenant is shared by many.

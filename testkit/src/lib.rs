@@ -16,7 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::{child::Child, nginx::Nginx, postgres::Postgres, redis::Redis};
+pub use self::{
+    child::Child,
+    nginx::Nginx,
+    postgres::Postgres,
+    redis::{Redis, RedisCluster, RedisSentinels},
+};
 
 /// How long a server may take to become ready; generous, because the machine may be busy with other tests.
 pub const READY_WITHIN: Duration = Duration::from_secs(30);

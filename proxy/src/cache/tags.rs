@@ -10,12 +10,21 @@
 //!
 //! One table serves every cache of the process, as a purge by tag concerns them all.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use super::{key, prefixes::Prefixes, url::Url};
+use super::{
+    key,
+    outbox::{Outbox, Told},
+    prefixes::Prefixes,
+    subject::{Meant, Subject},
+    url::Url,
+};
 
 /// Slots for hard purges: 8 MiB.
 const SLOTS: usize = 1 << 20;
@@ -92,10 +101,10 @@ impl Tag {
     /// The tag every entry carries for its own key.
     #[must_use]
     pub fn key(key: &key::Key) -> Self {
-        Self::from_hash(key.hash())
+        Self::hashed(b"k", &[key.text().as_bytes()])
     }
 
-    fn hashed(kind: &[u8], parts: &[&[u8]]) -> Self {
+    pub(super) fn hashed(kind: &[u8], parts: &[&[u8]]) -> Self {
         let mut text = kind.to_vec();
         for part in parts {
             text.extend_from_slice(part);
@@ -116,6 +125,7 @@ pub struct Tags {
     hard: Slots<SLOTS>,
     soft: Slots<SOFT_SLOTS>,
     prefixes: Prefixes,
+    outbox: Outbox,
 }
 
 /// When the tags that share a slot were purged last; made with the first purge.
@@ -161,6 +171,37 @@ impl Tags {
             Purge::Hard => self.hard.purge(tag, at),
             Purge::Soft => self.soft.purge(tag, at),
         }
+    }
+
+    /// Purges here, at once, and tells the fleet, if there is one.
+    ///
+    /// Shape:  for whatever a tag or a prefix ends; who purges caches or keys does so, and calls [`Tags::tell`].
+    pub fn order(&self, subject: Subject, purge: Purge) {
+        match subject.meant() {
+            Meant::Tag(tag) => self.purge(tag, purge),
+            Meant::Prefix(prefix) => self.purge_prefix(&prefix, purge),
+            Meant::Cache(_) | Meant::Everything => {}
+        }
+        self.tell(subject, purge);
+    }
+
+    /// Tells the fleet, if there is one, of what was purged here.
+    pub fn tell(&self, subject: Subject, purge: Purge) {
+        self.outbox.push(subject, purge);
+    }
+
+    /// Whether the fleet knows of all purges so far, or does within `within`.
+    pub async fn told(&self, within: Duration) -> Told {
+        self.outbox.told(within).await
+    }
+
+    /// There is no fleet any more.
+    pub fn leave_fleet(&self) {
+        self.outbox.open(false);
+    }
+
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
     }
 
     /// Ends everything asked for before now whose URL begins with `prefix`.
