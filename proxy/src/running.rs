@@ -416,9 +416,9 @@ fn share(
     if let Some((_, kept)) = before.filter(|(same, _)| same.is(redis)) {
         return Some(Arc::clone(kept));
     }
-    let (tags, before) = (Arc::clone(tags), before.map(|(_, sharing)| &**sharing));
+    let place = before.and_then(|(_, sharing)| sharing.place());
     let count = Running::fleet_counter(metrics);
-    Some(Arc::new(Sharing::start(redis.clone(), &settings.prefix, tags, before, count)))
+    Some(Arc::new(Sharing::start(redis.clone(), &settings.prefix, Arc::clone(tags), place, count)))
 }
 
 /// Whether a key holds something that only one caller has. A role or a tenant is shared by many.

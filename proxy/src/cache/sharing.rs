@@ -64,9 +64,11 @@ struct Common {
 
 /// A word of the stream: its place, and its fields in pairs.
 type Entry = (String, Vec<(String, Vec<u8>)>);
+/// What XREAD says of each stream; nothing when its time is up.
+type News = Option<Vec<(String, Vec<Entry>)>>;
 
 impl Sharing {
-    /// Begins to tell and to hear, from where `old` stopped; `count` is called for each purge heard.
+    /// Begins to tell, and to hear from `place` on, where [`Sharing::place`] was before; `count` is called for each purge heard.
     ///
     /// Shape:  must be called within a tokio runtime.
     #[must_use]
@@ -74,7 +76,7 @@ impl Sharing {
         redis: Redis,
         prefix: &str,
         tags: Arc<Tags>,
-        old: Option<&Self>,
+        place: Option<String>,
         count: impl Fn(Purge) + Send + Sync + 'static,
     ) -> Self {
         tags.outbox().open(true);
@@ -84,7 +86,7 @@ impl Sharing {
             tags,
             caches: ArcSwap::default(),
             own: format!("{:016x}", rand::random::<u64>()),
-            place: Mutex::new(old.and_then(|old| old.common.place.lock().clone())),
+            place: Mutex::new(place),
             is_heard: AtomicBool::default(),
             count: Box::new(count),
         });
@@ -99,6 +101,12 @@ impl Sharing {
     /// The caches of the plan that is in force now.
     pub fn concerns(&self, caches: Vec<(Arc<str>, Cache)>) {
         self.common.caches.store(Arc::new(caches));
+    }
+
+    /// Up to where the purges of others have been done here. What is kept beyond this process needs it, to go on from there.
+    #[must_use]
+    pub fn place(&self) -> Option<String> {
+        self.common.place.lock().clone()
     }
 
     /// Whether what other edges purge is heard at the moment.
@@ -222,8 +230,7 @@ impl Common {
         question.cmd("XREAD").arg("COUNT").arg(WORDS).arg("BLOCK").arg(wait);
         question.arg("STREAMS").arg(&self.stream).arg(place);
         let answer = timeout(WAIT + self.redis.timeout(), question.query_async(connection)).await;
-        let (there, news): (Vec<Entry>, Option<Vec<(String, Vec<Entry>)>>) =
-            answer.map_err(|_| silent())??;
+        let (there, news): (Vec<Entry>, News) = answer.map_err(|_| silent())??;
         let news = news.into_iter().flatten().flat_map(|(_, entries)| entries);
         Ok((!there.is_empty(), news.collect()))
     }

@@ -51,10 +51,9 @@ impl Listener {
     ///
     /// Errors: when one does not answer, or is not what it was.
     pub async fn beat(&mut self) -> RedisResult<()> {
-        let ((question, is_same), owners) = (self.reach.is_same(), &self.owners);
-        let question = &question;
+        let (reach, owners) = (&self.reach, &self.owners);
         let answers = self.connections.iter_mut().map(|(address, connection)| async move {
-            if is_same(question.query_async(connection).await?, address, owners)? {
+            if reach.is_as_before(connection, address, owners).await? {
                 Ok(())
             } else {
                 Err(failed("the masters are others now"))

@@ -220,15 +220,20 @@ impl Reach {
         Ok(select_ok(nodes.iter().map(ask)).await?.0)
     }
 
-    /// What a listener asks again and again, and whether the answer means that all is as it was.
-    pub(super) fn is_same(&self) -> (redis::Cmd, fn(Value, &Address, &Owners) -> RedisResult<bool>) {
-        match &self.servers {
-            Servers::One(_) => (redis::cmd("PING"), |_, _, _| Ok(true)),
-            Servers::Sentinel { .. } => (redis::cmd("ROLE"), |role, _, _| Ok(says_master(&role))),
+    /// Asks a master whether all is as it was. What it pushed before it was asked comes before its answer.
+    pub(super) async fn is_as_before(
+        &self,
+        master: &mut MultiplexedConnection,
+        address: &Address,
+        owners: &Owners,
+    ) -> RedisResult<bool> {
+        Ok(match &self.servers {
+            Servers::One(_) => redis::cmd("PING").query_async::<()>(master).await.map(|()| true)?,
+            Servers::Sentinel { .. } => is_master(master).await?,
             Servers::Cluster(_) => {
-                (slots_question(), |slots, said_by, owners| Ok(owners_in(slots, said_by)? == *owners))
+                owners_in(slots_question().query_async(master).await?, address)? == *owners
             }
-        }
+        })
     }
 }
 

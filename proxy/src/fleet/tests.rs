@@ -70,15 +70,17 @@ async fn until_known(redis: &mut Redis, key: &str, value: &str) {
     }
 }
 
-fn listening()
--> (impl Fn(redis::PushInfo) -> Result<(), redis::aio::SendError> + Clone, Arc<Mutex<Vec<String>>>) {
-    let heard = Arc::<Mutex<Vec<String>>>::default();
+/// What pushes say.
+type Heard = Arc<Mutex<Vec<String>>>;
+
+fn listening() -> (Arc<dyn redis::aio::AsyncPushSender>, Heard) {
+    let heard = Heard::default();
     let into = Arc::clone(&heard);
     let hear = move |push: redis::PushInfo| {
         into.lock().push(format!("{push:?}"));
-        Ok(())
+        Ok::<_, redis::aio::SendError>(())
     };
-    (hear, heard)
+    (Arc::new(hear), heard)
 }
 
 #[tokio::test]
@@ -103,7 +105,7 @@ async fn in_a_cluster_every_key_finds_its_owner_and_a_dead_master_only_its_own_m
     }
     listener.beat().await.unwrap();
     let told = heard.lock().join(" ");
-    assert!(keys.iter().all(|key| told.contains(&format!("'{key}'"))), "every master is heard: {told}");
+    assert!(keys.iter().all(|key| told.contains(&format!("\"{key}\""))), "every master is heard: {told}");
 
     cluster.nodes()[0].child().signal("KILL");
     let is_lost = |key: &String| Slot::of(key.as_bytes()).number() <= 5460;
