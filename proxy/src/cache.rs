@@ -65,7 +65,7 @@ pub use outbox::Told;
 pub use policy::{NotStored, TAG_FIELDS};
 pub use request::{Now, RequestHead, Rule};
 pub use sharing::Sharing;
-pub use status::{CacheStatus, Forwarded, NAME, ORIGIN_FAILED, Served};
+pub use status::{CacheStatus, Forwarded, NAME, NO_RULE, ORIGIN_FAILED, Served, UPDATING, UPGRADE};
 pub use subject::Subject;
 pub use tags::{Moment, Purge, Standing, Tag, Tags};
 pub use url::Url;

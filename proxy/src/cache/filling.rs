@@ -9,7 +9,10 @@
 //! budget; slow readers read from memory and hold nobody up. A body of unknown length is not streamed to waiters,
 //! because one that never ends would have to be kept whole for them; if it outgrows an entry, waiters go on their own.
 
-use std::sync::{Arc, OnceLock, atomic::Ordering};
+use std::{
+    sync::{Arc, OnceLock, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
@@ -79,8 +82,10 @@ pub(super) enum Progress {
     NotStored(NotStored),
     /// Broken; somebody else may try.
     Failed,
-    /// The origin cannot be reached; trying again is of no use.
-    OriginFailed,
+    /// The origin cannot be reached; trying again is of no use. Whether the route covers this failure with what is stale.
+    OriginFailed {
+        is_covered: bool,
+    },
 }
 
 impl Fill {
@@ -93,6 +98,11 @@ impl Fill {
             chunks: Mutex::default(),
             codings: OnceLock::new(),
         }
+    }
+
+    /// How long ago its request left.
+    pub(super) fn age(&self, now: Now) -> Duration {
+        now.mono.saturating_duration_since(self.sent.mono)
     }
 
     /// When its request left, by the clock of purges.
@@ -333,10 +343,10 @@ impl FillGuard {
         }
     }
 
-    /// Gives up: the origin cannot be reached, so the waiters need not try. They may serve what is stale, as may the
-    /// holder.
-    pub fn origin_failed(mut self) {
-        self.end(Progress::OriginFailed);
+    /// Gives up: the origin cannot be reached, so the waiters need not try. If the route covers this failure, they may
+    /// serve what is stale, as may the holder.
+    pub fn origin_failed(mut self, is_covered: bool) {
+        self.end(Progress::OriginFailed { is_covered });
     }
 
     fn judge(
@@ -437,7 +447,7 @@ impl FillGuard {
     }
 
     fn end(&mut self, progress: Progress) {
-        if matches!(progress, Progress::Failed | Progress::OriginFailed) {
+        if matches!(progress, Progress::Failed | Progress::OriginFailed { .. }) {
             count(&self.fills.shelf.counts.broken);
         }
         self.phase = Phase::Over;

@@ -51,6 +51,9 @@ fn url(server: &Redis) -> String {
     format!("url: \"{}\"", server.url())
 }
 
+/// An order by its name, and what is answered to it.
+type Given<'o> = (&'o str, &'o dyn Fn() -> (u16, Value));
+
 fn order(edge: &Edge, what: Value) -> (u16, Value) {
     operate(edge, "POST", "/purge", &what, "")
 }
@@ -64,7 +67,7 @@ fn number(edge: &Edge, path: &str) -> String {
 fn whatever_ends_an_entry_at_one_edge_ends_it_at_the_others() {
     let (origin, server) = (counting(), Redis::start());
     let [here, there] = [(), ()].map(|()| edge(&origin, &url(&server)));
-    let orders: [(&str, &dyn Fn() -> (u16, Value)); 9] = [
+    let orders: [Given<'_>; 9] = [
         ("a key", &|| order(&here, json!({ "key": "http://edge.test/a" }))),
         ("a URL", &|| order(&here, json!({ "url": "http://edge.test/a" }))),
         ("a prefix", &|| order(&here, json!({ "prefix": "http://edge.test/" }))),
