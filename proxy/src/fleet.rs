@@ -100,7 +100,7 @@ impl Redis {
     ///
     /// Errors: when one of them cannot be reached.
     pub async fn listen(&self, push: impl redis::aio::AsyncPushSender + Clone) -> RedisResult<Listener> {
-        Listener::connect(&self.0.reach, push).await
+        Listener::connect(&self.0.reach, &self.known(), push).await
     }
 
     /// A connection of one's own to whoever has this key, for commands that wait; without a deadline for answers.
@@ -138,7 +138,7 @@ impl Redis {
         {
             return looked.problem.clone().map_or(Ok(()), Err);
         }
-        let found = self.0.reach.owners().await;
+        let found = self.0.reach.owners(&self.known()).await;
         let looked = Looked { at: Instant::now(), problem: found.as_ref().err().cloned() };
         *self.0.looked.lock() = Some(looked);
         let owners = found?;
@@ -147,6 +147,12 @@ impl Redis {
             self.0.map.store(Some(Arc::new(Map::new(owners, old.as_deref()))));
         }
         Ok(())
+    }
+
+    /// The masters of the last look-up.
+    fn known(&self) -> Vec<Address> {
+        let map = self.0.map.load();
+        map.iter().flat_map(|map| map.all().map(|node| node.address.clone())).collect()
     }
 
     async fn map(&self, deadline: Instant) -> RedisResult<Arc<Map>> {

@@ -33,8 +33,8 @@ use crate::{causes::Causes, fleet::Redis};
 
 /// The stream, behind the prefix.
 const STREAM: &str = "purges";
-/// What an edge that was away may catch up with: about a megabyte in Redis, unless URLs are long.
-const LENGTH: usize = 10_000;
+/// What an edge that was away may catch up with: about ten megabytes in Redis, unless URLs are long.
+const LENGTH: usize = 100_000;
 /// In one command.
 const WORDS: usize = 256;
 /// How long the wait for news lasts at most; a connection that is silent for longer is broken.

@@ -22,9 +22,10 @@ pub struct Listener {
 impl Listener {
     pub(super) async fn connect(
         reach: &Reach,
+        known: &[Address],
         push: impl redis::aio::AsyncPushSender + Clone,
     ) -> RedisResult<Self> {
-        let owners = reach.owners().await?;
+        let owners = reach.owners(known).await?;
         let mut masters: Vec<_> = owners.iter().map(|(_, address)| address.clone()).collect();
         masters.sort();
         masters.dedup();

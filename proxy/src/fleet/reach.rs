@@ -172,8 +172,10 @@ impl Reach {
 
     /// Who owns which slots now.
     ///
+    /// `known` are those of before, who know as well as those who are named in the plan.
+    ///
     /// Errors: when nobody can say, or says that some are nobody's.
-    pub(super) async fn owners(&self) -> RedisResult<Owners> {
+    pub(super) async fn owners(&self, known: &[Address]) -> RedisResult<Owners> {
         match &self.servers {
             Servers::One(address) => Ok(vec![(Slot::LAST, address.clone())]),
             Servers::Sentinel { master, nodes } => {
@@ -192,7 +194,9 @@ impl Reach {
             }
             Servers::Cluster(nodes) => {
                 let question = slots_question();
-                self.first(nodes, &self.settings, &question, owners_in).await
+                let others = known.iter().filter(|node| !nodes.contains(node)).cloned();
+                let nodes: Vec<_> = nodes.iter().cloned().chain(others).collect();
+                self.first(&nodes, &self.settings, &question, owners_in).await
             }
         }
     }

@@ -193,6 +193,41 @@ fn when_nobody_knows_what_was_missed_all_is_purged() {
 }
 
 #[test]
+fn a_reload_keeps_the_place_and_the_entries_and_may_end_or_begin_the_sharing() {
+    let (origin, server) = (counting(), Redis::start());
+    let [here, there] = [(), ()].map(|()| edge(&origin, &url(&server)));
+    let kept = number(&there, "/a");
+    let yaml = std::fs::read_to_string(there.config()).unwrap();
+    there.reload(&format!("{yaml}# nothing else\n"));
+    assert!(is_heard(&there), "it goes on as it did");
+    assert_eq!(number(&there, "/a"), kept, "nothing was missed");
+    assert_eq!(order(&here, json!({ "tag": "t" })).1["fleet"], "told");
+    until("it is heard", || number(&there, "/a") != kept);
+
+    let kept = number(&there, "/a");
+    there.reload(&yaml.replace(&url(&server), &format!("{}, purges: false", url(&server))));
+    assert_eq!(order(&here, json!({ "tag": "t" })).0, 200);
+    let (status, report) = order(&there, json!({ "tag": "other" }));
+    assert_eq!((status, &report["fleet"]), (200, &Value::Null), "who is alone has nobody to tell");
+    assert_eq!(number(&there, "/a"), kept);
+    there.reload(&yaml);
+    until("what was missed is not served", || number(&there, "/a") != kept);
+
+    let kept = number(&there, "/a");
+    there.reload(&yaml.replace(&url(&server), &format!("{}, prefix: \"other:\"", url(&server))));
+    until("it hears the others of its prefix", || is_heard(&there));
+    until("their purges were missed", || number(&there, "/a") != kept);
+    let kept = number(&there, "/a");
+    assert_eq!(order(&here, json!({ "tag": "t" })).1["fleet"], "told");
+    server.ask(&["XADD", "other:purges", "*", "h", "nelse"]);
+    let heard = || there.metric("weir_cache_purges_total{by=\"fleet\",mode=\"hard\"}");
+    let before = heard();
+    server.ask(&["XADD", "other:purges", "*", "h", "nmore"]);
+    until("it is heard", || heard() > before);
+    assert_eq!(number(&there, "/a"), kept, "another prefix is another fleet");
+}
+
+#[test]
 fn a_purge_is_heard_within_milliseconds() {
     let (origin, server) = (counting(), Redis::start());
     let [here, there] = [(), ()].map(|()| edge(&origin, &url(&server)));
