@@ -5,6 +5,7 @@
 
 mod ask;
 mod counts;
+mod disks;
 mod error_pages;
 mod lane;
 mod mirrors;
@@ -48,7 +49,7 @@ use crate::{
     cache::{Cache, Rule, Sharing, Tags},
     coding::Compressors,
     fleet::{BadRedis, Redis},
-    limit::Limits,
+    limit::{Limits, Store},
     metrics::Metrics,
     request::Facts,
     route::{Router, files::Files},
@@ -80,6 +81,8 @@ pub struct Running {
     pub redis: Option<Redis>,
     /// cache: what makes a purge here one at every edge.
     pub sharing: Option<Arc<Sharing>>,
+    /// For the caches, until this generation is in force.
+    disks: disks::Waiting,
     counts: Counts,
     /// Ends the active checks and look-ups of this generation.
     watching: DropGuard,
@@ -176,23 +179,23 @@ impl Running {
             })
             .collect();
         let tags = old.map_or_else(|| Arc::new(Tags::new()), |old| Arc::clone(&old.tags));
+        let disks = disks::open(&plan, old, &tags).await?;
         let caches = plan.caches.iter().map(|cache| {
             old.and_then(|old| old.same_cache(cache))
                 .unwrap_or_else(|| Cache::new(cache.memory.len(), cache.entry_bytes.len(), Arc::clone(&tags)))
         });
         let caches: Vec<_> = caches.collect();
+        let store = redis.as_ref().map(|redis| Store::new(redis.clone()));
+        let store = plan.redis.as_ref().zip(store.as_ref());
         let routes = all(plan.routes.iter().map(|route| RouteParts::build(route, &plan)))?;
         let sharing = share(&plan, redis.as_ref(), &tags, old, metrics);
         if let Some(sharing) = &sharing {
             let named = plan.caches.iter().map(|cache| Arc::clone(&cache.name)).zip(caches.iter().cloned());
             sharing.concerns(named.collect());
         }
-        Ok(Self {
+        let running = Self {
             router: Router::new(&plan.routes),
-            limits: match old {
-                Some(old) => Limits::carry_over(&old.limits, &plan.limits, now),
-                None => Limits::new(&plan.limits, now),
-            },
+            limits: Limits::new(old.map(|old| &old.limits), &plan.limits, store, now),
             sessions,
             identity: plan.identity.as_ref().map(Signer::new),
             caches,
@@ -202,10 +205,15 @@ impl Running {
             routes,
             redis,
             sharing,
+            disks,
             counts: Counts::new(&plan, metrics),
             watching,
             plan,
-        })
+        };
+        if old.is_none() {
+            running.take_disks();
+        }
+        Ok(running)
     }
 
     fn same_sessions(&self, session: &plan::Session, redis: Option<&Redis>) -> Option<Sessions> {
@@ -241,6 +249,7 @@ impl Running {
             }
             (None, _) => {}
         }
+        next.take_disks();
         for old in &self.upstreams {
             if let Some(new) = next.upstreams.iter().find(|new| new.plan.name == old.plan.name) {
                 old.roster.succeeded_by(&new.roster);

@@ -136,7 +136,9 @@ where
         json!({ "purged": orders.iter().map(done).collect::<Vec<_>>(), "mode": word })
     };
     // Counting takes a while when there are many, and requests must not wait for it.
-    match tokio::task::spawn_blocking(purge).await {
+    let purged = tokio::task::spawn_blocking(purge).await;
+    in_force.running.tags.recorded().await;
+    match purged {
         Ok(mut report) => {
             let told = in_force.running.told().await;
             if let Some(word) = told.word() {

@@ -44,6 +44,7 @@ impl Edge {
         let request = Arc::new(RequestView { method: Method::GET, ..RequestView::clone(request) });
         let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(passed) };
         let (status, mut report) = purged(&trip);
+        trip.running().tags.recorded().await;
         let told = snapshot.running.told().await;
         if let (Some(word), Some(report)) = (told.word(), report.as_object_mut()) {
             report.insert("fleet".to_owned(), word.into());
