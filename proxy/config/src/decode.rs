@@ -352,9 +352,8 @@ fn off(name: &str) -> Option<&'static str> {
     match name {
         "Retry" => Some("to ask one server only, write `{ tries: 1 }`"),
         "CacheRule" | "CircuitBreaker" | "Concurrency" | "Health" | "Hedge" | "Identity" | "Jwt"
-        | "PurgeRule" | "Queue" | "Redis" | "SessionRule" | "Sticky" | "Tls" | "UpstreamTls" => {
-            Some("leave the key out: it is off without it")
-        }
+        | "PurgeRule" | "Queue" | "Redis" | "RedisSentinel" | "RedisTls" | "SessionRule" | "Sticky"
+        | "Tls" | "UpstreamTls" => Some("leave the key out: it is off without it"),
         _ => None,
     }
 }

@@ -49,6 +49,10 @@ pub const HTTP2_STREAMS: u32 = 100;
 pub const REDIS_TIMEOUT: Duration = Duration::from_millis(250);
 /// A lost SYN is sent again after one second: let it be.
 pub const REDIS_CONNECT_TIMEOUT: Duration = seconds(2);
+/// Whoever shares a Redis with other programs sees whose keys these are.
+pub const REDIS_PREFIX: &str = "weir:";
+/// Whoever has a Redis has a fleet, and a purge that one edge hears leaves what was purged with the others.
+pub const REDIS_PURGES: bool = true;
 
 /// The header that carries the caller.
 pub const IDENTITY_HEADER: &str = "x-weir-identity";

@@ -11,6 +11,7 @@ mod keeping;
 mod limit;
 mod listener;
 pub mod protect;
+mod redis;
 mod route;
 mod session;
 mod upstream;
@@ -21,8 +22,8 @@ use ipnet::IpNet;
 
 pub(crate) use self::limit::names_session;
 pub use self::{
-    action::*, balance::*, compress::*, keeping::*, limit::*, listener::*, protect::*, route::*, session::*,
-    upstream::*,
+    action::*, balance::*, compress::*, keeping::*, limit::*, listener::*, protect::*, redis::*, route::*,
+    session::*, upstream::*,
 };
 use crate::{
     secret::Secret,
@@ -126,18 +127,6 @@ pub enum ForwardedBy {
     XForwardedFor,
     /// `Forwarded` (RFC 7239).
     Forwarded,
-}
-
-/// A Redis that the fleet shares.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Redis {
-    /// `redis://[user:password@]host[:port][/db]`.
-    pub url: Placed<Secret>,
-    /// To connect.
-    pub connect_timeout: Duration,
-    /// For one command; a slower Redis counts as down.
-    pub timeout: Duration,
 }
 
 /// The signed header (a short-lived JWT, HS256) that carries the caller to the origin.

@@ -17,6 +17,7 @@ mod path;
 mod protect;
 mod protocol;
 mod peers;
+mod redis;
 mod route;
 mod session;
 

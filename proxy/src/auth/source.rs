@@ -6,11 +6,9 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use redis::{
-    Value,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
+use redis::Value;
 use weir_config::{
     plan,
     plan::{AskAnswer, SessionFormat, TokenSource},
@@ -18,7 +16,7 @@ use weir_config::{
 };
 
 use super::token::Token;
-use crate::causes::Causes;
+use crate::{causes::Causes, fleet::Redis};
 
 /// The source of sessions did not answer: 503, worth trying again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,9 +142,8 @@ fn is_no(status: StatusCode) -> bool {
 
 /// Something in Redis, each under its own key.
 pub struct RedisSource {
-    connection: ConnectionManager,
     pub(super) key: Template,
-    pub(super) redis: plan::Redis,
+    pub(super) redis: Redis,
     form: Form,
 }
 
@@ -171,36 +168,30 @@ impl From<SessionFormat> for Form {
 }
 
 impl RedisSource {
-    /// Prepares the connection, which is made at the first lookup and made again when it breaks.
-    ///
-    /// Shape:  must be called within a tokio runtime.
-    /// Errors: [`redis::RedisError`] for an address that cannot be one; the operator's fault.
-    pub fn new(redis: &plan::Redis, key: Template, form: Form) -> Result<Self, redis::RedisError> {
-        let connection = connect(redis.url.expose(), redis.connect_timeout, redis.timeout)?;
-        Ok(Self { connection, key, redis: redis.clone(), form })
+    /// What is kept in `form` under `key`, whose variable is the token.
+    #[must_use]
+    pub fn new(redis: Redis, key: Template, form: Form) -> Self {
+        Self { key, redis, form }
     }
 
     async fn look_up(&self, token: &Token) -> Result<Option<Held>, Unavailable> {
-        let key = key(self.key.parts(), token);
-        get(self.connection.clone(), &key, self.form, self.redis.timeout).await
+        get(self.redis.clone(), &key(self.key.parts(), token), self.form).await
     }
-}
 
-impl RedisSource {
     /// Has these keys live on for `sliding`, where that is longer than they have; those that are gone stay so.
     pub(super) async fn touch(&self, tokens: &[Token], sliding: Duration) -> Result<(), Unavailable> {
         let millis = i64::try_from(sliding.as_millis()).unwrap_or(i64::MAX);
-        let mut touches = redis::pipe();
-        for token in tokens {
-            touches.cmd("PEXPIRE").arg(key(self.key.parts(), token)).arg(millis).arg("GT").ignore();
-        }
-        let mut connection = self.connection.clone();
-        match tokio::time::timeout(self.redis.timeout, touches.query_async::<()>(&mut connection)).await {
-            Ok(answer) => answer.map_err(|problem| Unavailable::new(Causes(&problem))),
-            Err(_) => {
-                Err(Unavailable::new(format_args!("no answer from Redis within {:?}", self.redis.timeout)))
+        let touch = |token| {
+            let mut redis = self.redis.clone();
+            async move {
+                let key = key(self.key.parts(), token);
+                let mut touch = redis::cmd("PEXPIRE");
+                touch.arg(key).arg(millis).arg("GT").query_async::<()>(&mut redis).await
             }
-        }
+        };
+        // Each for itself, on connections that they share: in a cluster they are in many places.
+        let answers = join_all(tokens.iter().map(touch)).await;
+        answers.into_iter().collect::<Result<(), _>>().map_err(|problem| Unavailable::new(Causes(&problem)))
     }
 }
 
@@ -208,15 +199,6 @@ impl fmt::Debug for RedisSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisSource").field("key", &self.key).finish_non_exhaustive()
     }
-}
-
-fn connect(url: &str, connect: Duration, answer: Duration) -> redis::RedisResult<ConnectionManager> {
-    // One try: a request is waiting, and the next one tries again.
-    let config = ConnectionManagerConfig::new()
-        .set_number_of_retries(0)
-        .set_connection_timeout(Some(connect))
-        .set_response_timeout(Some(answer));
-    ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, config)
 }
 
 /// The token goes into the key as it is: the origin that wrote the key did not escape it either.
@@ -232,12 +214,7 @@ fn key(parts: &[Part], token: &Token) -> String {
     key
 }
 
-async fn get(
-    mut connection: ConnectionManager,
-    key: &str,
-    form: Form,
-    bound: Duration,
-) -> Result<Option<Held>, Unavailable> {
+async fn get(mut redis: Redis, key: &str, form: Form) -> Result<Option<Held>, Unavailable> {
     let mut question = redis::pipe();
     match form {
         Form::Text => question.get(key),
@@ -245,13 +222,7 @@ async fn get(
         Form::Mark => question.exists(key),
     };
     question.pttl(key);
-    // The whole lookup has the bound of one command, a reconnect included: a Redis that is down costs a request no
-    // more than one that is slow.
-    let answer = tokio::time::timeout(bound, question.query_async(&mut connection)).await;
-    let Ok(answer) = answer else {
-        return Err(Unavailable::new(format_args!("no answer from Redis within {bound:?}")));
-    };
-    let (said, left): (Value, i64) = match answer {
+    let (said, left): (Value, i64) = match question.query_async(&mut redis).await {
         Ok(held) => held,
         // Something else is kept under what a client made up: no session, and no trouble of Redis.
         Err(problem) if is_another_kind(&problem) => return Ok(None),

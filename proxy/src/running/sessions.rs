@@ -8,41 +8,47 @@ use weir_config::{
     template::Template,
 };
 
-use super::{CannotRun, Running, Upstream, ask::AskUpstream, no_redis};
-use crate::auth::{Ask, Form, Sessions, Source, Sources, source::RedisSource};
+use super::{CannotRun, Running, Upstream, ask::AskUpstream};
+use crate::{
+    auth::{Ask, Form, Sessions, Source, Sources, source::RedisSource},
+    fleet::Redis,
+};
 
 /// Builds them; the same sources mean the same sessions, and what is known of them stays known.
 pub(super) fn build(
     plan: &Plan,
+    redis: Option<&Redis>,
     old: Option<&Running>,
     upstreams: &[Arc<Upstream>],
 ) -> Result<Vec<Sessions>, Vec<CannotRun>> {
     let build = |session| {
-        old.and_then(|old| old.same_sessions(plan, session)).map_or_else(|| new(plan, session, upstreams), Ok)
+        let kept = old.and_then(|old| old.same_sessions(redis, session));
+        kept.map_or_else(|| new(session, redis, upstreams), Ok)
     };
     plan.sessions.iter().map(build).collect::<Result<_, _>>().map_err(|problem| vec![problem])
 }
 
-fn new(plan: &Plan, session: &plan::Session, upstreams: &[Arc<Upstream>]) -> Result<Sessions, CannotRun> {
+fn new(
+    session: &plan::Session,
+    redis: Option<&Redis>,
+    upstreams: &[Arc<Upstream>],
+) -> Result<Sessions, CannotRun> {
     let in_redis = |key: &Template, form: Form| {
-        let Some(redis) = &plan.redis else { return Ok(None) };
-        let source =
-            RedisSource::new(redis, key.clone(), form).map_err(|problem| no_redis(redis, &problem))?;
-        Ok(Some(Source::Redis(source)))
+        redis.map(|redis| Source::Redis(RedisSource::new(redis.clone(), key.clone(), form)))
     };
     let mut sources = Sources::default();
     if let Some(jwt) = &session.jwt {
         sources.keys = asked_for_keys(jwt).map(|upstream| ask(upstreams, upstream));
-        let of = |key: &Option<Template>, form| key.as_ref().map_or(Ok(None), |key| in_redis(key, form));
-        sources.revoked = of(&jwt.revoked, Form::Mark)?;
-        sources.revoked_before = of(&jwt.revoked_before, Form::Text)?;
+        let of = |key: &Option<Template>, form| key.as_ref().and_then(|key| in_redis(key, form));
+        sources.revoked = of(&jwt.revoked, Form::Mark);
+        sources.revoked_before = of(&jwt.revoked_before, Form::Text);
     } else {
         let ask = session
             .ask
             .as_ref()
             .map(|asked| Source::Ask { ask: ask(upstreams, asked.upstream), plan: asked.clone() });
         if session.is_in_redis() {
-            sources.held = in_redis(&session.key, session.format.into())?;
+            sources.held = in_redis(&session.key, session.format.into());
         }
         match sources.held {
             None => sources.held = ask,
@@ -50,7 +56,7 @@ fn new(plan: &Plan, session: &plan::Session, upstreams: &[Arc<Upstream>]) -> Res
         }
     }
     if let Some(key) = &session.roles_key {
-        sources.roles = in_redis(key, Form::Text)?;
+        sources.roles = in_redis(key, Form::Text);
     }
     Sessions::new(session, sources).map_err(|problem| {
         let place = match session.jwt.as_ref().map(|jwt| &jwt.keys) {
@@ -73,7 +79,7 @@ fn ask(upstreams: &[Arc<Upstream>], upstream: UpstreamId) -> Arc<dyn Ask> {
 }
 
 impl Running {
-    fn same_sessions(&self, plan: &Plan, session: &plan::Session) -> Option<Sessions> {
+    fn same_sessions(&self, redis: Option<&Redis>, session: &plan::Session) -> Option<Sessions> {
         let position = self.plan.sessions.iter().position(|old| old.name == session.name)?;
         let old = &self.plan.sessions[position];
         let same = old.key == session.key
@@ -85,8 +91,10 @@ impl Running {
             // Who asks an origin asks one of this generation's upstreams.
             && !(old.asks_when_down || session.asks_when_down)
             && (session.jwt.is_some() || (old.is_in_redis() && session.is_in_redis()))
-            && self.plan.redis == plan.redis
-            && (plan.redis.is_some() || session.jwt.is_some());
+            && match (&self.redis, redis) {
+                (Some(old), Some(new)) => old.is(new),
+                (old, new) => old.is_none() && new.is_none() && session.jwt.is_some(),
+            };
         same.then(|| self.sessions[position].clone())
     }
 

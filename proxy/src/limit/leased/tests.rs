@@ -3,7 +3,6 @@
 
 use std::time::Instant;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use weir_config::plan::LimitId;
 use weir_testkit::Redis;
 
@@ -14,10 +13,9 @@ use crate::limit::{Admitted, Cause, Charge, Limits, Over, Progress, Tally, tests
 const DEADLINE: Duration = Duration::from_millis(500);
 
 fn store(redis: &Redis) -> Store {
-    let config =
-        ConnectionManagerConfig::new().set_number_of_retries(0).set_connection_timeout(Some(DEADLINE));
-    let client = redis::Client::open(redis.url()).unwrap();
-    Store::new(ConnectionManager::new_lazy_with_config(client, config).unwrap(), DEADLINE)
+    let redis = format!("redis: {{ url: \"{}\", timeout: {}ms }}", redis.url(), DEADLINE.as_millis());
+    let plan = planned(&["any: { rate: 1/s }"], &redis);
+    Store::new(crate::fleet::Redis::new(&plan.redis.unwrap()).unwrap())
 }
 
 fn edge(redis: &Redis, limit: &str) -> Limits {
