@@ -20,7 +20,7 @@ use weir_config::plan::{Action, Route, RouteId};
 use self::charged::{Charged, charge, settle};
 pub use self::{
     dressed::{CACHE_STATUS, frame_by_length},
-    looked::{Looked, look_up},
+    looked::{Looked, look_deeper, look_up},
     rehearsal::{Rehearsal, Seen},
 };
 use crate::{

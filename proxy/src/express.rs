@@ -227,6 +227,7 @@ impl<'a> Hit<'a> {
         let is_plain = is_shown
             && status != StatusCode::NO_CONTENT
             && entry.body().chunks().len() <= 1
+            && entry.body().stored().is_none()
             && !OTHERWISE.iter().any(|name| request.headers.contains_key(name));
         let lane = running.express(passed.route_id()).filter(|_| is_plain)?;
         let cache = passed.route(running).cache.as_ref()?.cache;

@@ -203,6 +203,8 @@ pub const LIMIT_ON_REDIS_DOWN: LimitOnRedisDown = LimitOnRedisDown::Local;
 pub const CACHE_MEMORY: Bytes = Bytes::new(128 << 20);
 /// One large body must not push out a thousand small ones.
 pub const CACHE_ENTRY_MAX: Bytes = Bytes::new(8 << 20);
+/// A film; what is written while it arrives costs no memory, so that only the room for others speaks against more.
+pub const CACHE_DISK_ENTRY_MAX: Bytes = Bytes::new(1 << 30);
 /// As nginx's `proxy_cache_lock_timeout`.
 pub const CACHE_LOCK_TIMEOUT: Duration = seconds(5);
 /// As nginx's `proxy_cache_lock_age`: who waits has given up by then, and an origin that hangs is asked once in so long.

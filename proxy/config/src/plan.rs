@@ -207,6 +207,22 @@ pub struct Cache {
     pub memory: Bytes,
     /// The largest body kept.
     pub entry_bytes: Bytes,
+    /// A second tier, in files.
+    pub disk: Option<CacheDisk>,
+    /// Where it was written.
+    pub place: Place,
+}
+
+/// The tier of a cache that is kept in files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheDisk {
+    /// A folder of its own.
+    pub path: Placed<PathBuf>,
+    /// What its files may take.
+    pub size: Bytes,
+    /// The largest body kept there.
+    pub entry_bytes: Bytes,
     /// Where it was written.
     pub place: Place,
 }

@@ -15,6 +15,8 @@ mod connections;
 mod counting;
 mod crowds;
 mod desync;
+mod disk;
+mod disk_large;
 mod encoding;
 mod errors;
 mod explaining;

@@ -244,4 +244,18 @@ pub struct Cache {
     pub memory: Word<Bytes>,
     /// The largest body kept.
     pub entry_max: Word<Bytes>,
+    /// A second tier, in files.
+    pub disk: Word<CacheDisk>,
+}
+
+/// The tier of a cache that is kept in files, and outlives the process.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheDisk {
+    /// A folder of its own.
+    pub path: Word<String>,
+    /// What its files may take.
+    pub size: Word<Bytes>,
+    /// The largest body kept there.
+    pub entry_max: Word<Bytes>,
 }
