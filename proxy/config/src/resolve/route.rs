@@ -318,6 +318,9 @@ impl Resolver<'_> {
                     let problem = self.report.error(place, "`${token}` exists only in `sessions.*.key`");
                     problem.help("a token must not get into keys, headers or logs; use `${session.FIELD}`");
                 }
+                Variable::RouteName => {
+                    self.report.error(place, "`${route.name}` exists only in the key of a limit");
+                }
                 Variable::Session(_) if !scope.session => {
                     let message = format!("`${{{variable}}}` is always empty: this route has no session");
                     self.report.error(place, message).help("add `session: { use: … }`");
