@@ -227,6 +227,17 @@ async fn a_mail_that_is_refused_is_given_up_and_can_be_revived(store: Store) {
     }
     assert_eq!(waiting(&origin).await, 0);
 
+    let (root, ada) = (origin.person_with("root", "admin").await, origin.person("ada").await);
+    let list =
+        async |query: &str, by: &Person| origin.get(&format!("/admin/jobs{query}")).by(by).send().await;
+    let all = list("", &root).await.is(StatusCode::OK);
+    assert!(all.body["jobs"][0]["lastError"].as_str().unwrap().contains("552"), "{:#}", all.body);
+    let first = list("?limit=1", &root).await;
+    let rest = list(&format!("?cursor={}", first.text("/nextCursor")), &root).await;
+    assert_eq!([first.ids("jobs"), rest.ids("jobs")].concat(), all.ids("jobs"));
+    list("", &ada).await.refused(StatusCode::FORBIDDEN, "forbidden");
+    run(&origin, "DELETE FROM jobs WHERE dead_at IS NULL").await;
+
     assert_eq!(sql::revive(&origin.app.database, Moment::now()).await.unwrap(), 2);
     assert!(dead().await.is_empty());
     let kind = Smtp::start();
