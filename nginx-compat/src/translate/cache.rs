@@ -30,8 +30,8 @@ const FOR_GOOD: Span = Span::new(Duration::from_secs(30 * 24 * 60 * 60));
 /// The memory of a cache in config.yaml without a word, and the least.
 const MEMORY: [u64; 2] = [128 << 20, 1 << 20];
 
-const KEPT: &str = "answers to requests with Authorization are kept only where they say that they are for everybody, and \
-                    requests for the same wait for one of them as with proxy_cache_lock";
+const KEPT: &str =
+    "answers to requests with Authorization are kept only where they say that they are for everybody";
 
 /// Why a route keeps nothing although it has a `proxy_cache`.
 struct KeepsNothing;
@@ -268,16 +268,14 @@ impl<'a> Translator<'a, '_> {
     }
 
     fn lock(&mut self, scope: &Scope<'a>, rule: &mut CacheRule) {
-        let lock = scope.one("proxy_cache_lock");
-        lock.into_iter().for_each(|lock| self.ledger.exact(lock));
-        if lock.is_some_and(|lock| lock.arg(0) == "off") {
-            rule.lock_age = Word::new(Span::new(Duration::ZERO));
-        }
+        scope.one("proxy_cache_lock").into_iter().for_each(|lock| self.ledger.exact(lock));
         let (timeout, age) = ("proxy_cache_lock_timeout", "proxy_cache_lock_age");
         if scope.is_on("proxy_cache_lock") {
             rule.lock_timeout = maybe(self.said(scope, timeout, span));
             rule.lock_age = maybe(self.said(scope, age, span));
         } else {
+            // Each request for what is not kept asks the origin.
+            rule.lock_age = Word::new(Span::new(Duration::ZERO));
             for directive in [timeout, age].into_iter().filter_map(|name| scope.one(name)) {
                 self.ledger.ignored(directive, "it only tunes proxy_cache_lock, which is off");
             }

@@ -259,13 +259,18 @@ impl<'a> Translator<'a, '_> {
         if uri.contains('?') {
             return Err("write the query with variables: `$uri?…`".to_owned());
         }
+        // nginx appends the query to a path without variables.
         if location.moves() {
-            return format!("{uri}${{path.rest}}")
+            return format!("{uri}${{path.rest}}?${{request.query}}")
                 .parse()
                 .map(Some)
                 .map_err(|cause| format!("write it by hand: {cause}"));
         }
-        if uri == location.path { Ok(None) } else { variable::template(uri, known).map(Some) }
+        if uri == location.path {
+            Ok(None)
+        } else {
+            variable::template(&format!("{uri}?$args"), known).map(Some)
+        }
     }
 
     /// `add_header`, `expires`, `proxy_hide_header`: fields for the client.
