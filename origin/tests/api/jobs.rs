@@ -281,6 +281,12 @@ async fn an_item_is_delivered_once_for_each_time_it_is_scheduled(store: Store) {
     let due = origin.item(&ada, letter("2020-01-01T00:00:00Z")).await;
     let later = origin.item(&ada, letter("2100-01-01T00:00:00Z")).await;
     let never = origin.item(&ada, json!({ "type": "letter", "title": "Kept" })).await;
+    let proof = origin.app.verifications.seal(ada.id.parse().unwrap(), &ada.email, Moment::now());
+    let proven = origin.post("/auth/verify-email").json(json!({ "token": proof })).send().await;
+    proven.is(StatusCode::NO_CONTENT);
+    // Of somebody who has registered an address that may be anybody's.
+    let stranger = origin.person("stranger").await;
+    let silent = origin.item(&stranger, letter("2020-01-01T00:00:00Z")).await;
     let path = |id: &str| format!("/api/vault/items/{id}");
     let get = async |id: &str| origin.get(&path(id)).by(&ada).send().await.is(StatusCode::OK);
     assert!(get(&due).await.body["deliveredAt"].is_null());
@@ -305,7 +311,13 @@ async fn an_item_is_delivered_once_for_each_time_it_is_scheduled(store: Store) {
     for worker in workers {
         worker.stop().await;
     }
-    assert_eq!(deliveries(), 2, "two workers, and still once each");
+    assert_eq!(
+        deliveries(),
+        2,
+        "two workers, and still once each; and none to an address that is not proven"
+    );
+    let silent = origin.get(&path(&silent)).by(&stranger).send().await.is(StatusCode::OK);
+    assert!(silent.body["deliveredAt"].is_string());
     for id in [&later, &never] {
         assert!(get(id).await.body["deliveredAt"].is_null());
     }
