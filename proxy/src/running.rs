@@ -5,11 +5,13 @@
 
 mod ask;
 mod counts;
+mod disks;
 mod error_pages;
 mod lane;
 mod mirrors;
 mod purging;
 mod roster;
+mod sessions;
 mod upstream;
 
 use std::{
@@ -29,7 +31,7 @@ use weir_config::{
     template::{Template, Variable},
 };
 
-use self::{ask::AskUpstream, counts::Counts, error_pages::ErrorPages};
+use self::{counts::Counts, error_pages::ErrorPages};
 pub use self::{
     counts::PurgedBy,
     error_pages::Shown,
@@ -41,14 +43,11 @@ pub use self::{
 };
 pub(crate) use self::{error_pages::whole as page, upstream::secured};
 use crate::{
-    auth::{
-        Presented, Sessions, Source, Token, Unavailable, access::Access, identity::Signer,
-        source::RedisSource,
-    },
+    auth::{Presented, Sessions, Token, Unavailable, access::Access, identity::Signer},
     balance::names::Names,
     cache::{Cache, Rule, Tags},
     coding::Compressors,
-    limit::Limits,
+    limit::{Limits, Store},
     metrics::Metrics,
     request::Facts,
     route::{Router, files::Files},
@@ -77,6 +76,8 @@ pub struct Running {
     pub upstreams: Vec<Arc<Upstream>>,
     routes: Vec<RouteParts>,
     redis: Option<ConnectionManager>,
+    /// For the caches, until this generation is in force.
+    disks: disks::Waiting,
     counts: Counts,
     /// Ends the active checks and look-ups of this generation.
     watching: DropGuard,
@@ -143,64 +144,37 @@ impl Running {
             return Err(problems);
         }
         let redis = plan.redis.as_ref().map(connect).transpose().map_err(|problem| vec![problem])?;
-        let sessions = plan
-            .sessions
-            .iter()
-            .map(|session| {
-                // The same source means the same sessions: what is known of them stays known.
-                if let Some(kept) = old.and_then(|old| old.same_sessions(&plan, session)) {
-                    return Ok(kept);
-                }
-                let ask = session.ask.as_ref().map(|ask| Source::Ask {
-                    ask: Arc::new(AskUpstream::new(Arc::clone(&upstreams[ask.upstream.index()]))),
-                    path: ask.path.clone(),
-                });
-                let Some(redis) = &plan.redis else {
-                    let source = ask.expect("resolve refuses sessions without redis and without ask");
-                    return Ok(Sessions::new(session, source, None));
-                };
-                let source = RedisSource::new(redis, session.key.clone())
-                    .map_err(|problem| vec![no_redis(redis, &problem)])?;
-                Ok(Sessions::new(session, Source::Redis(source), ask.filter(|_| session.asks_when_down)))
-            })
-            .collect::<Result<_, Vec<CannotRun>>>()?;
+        let sessions = sessions::build(&plan, old, &upstreams)?;
         let tags = old.map_or_else(|| Arc::new(Tags::new()), |old| Arc::clone(&old.tags));
+        let disks = disks::open(&plan, old, &tags).await?;
         let caches = plan.caches.iter().map(|cache| {
             old.and_then(|old| old.same_cache(cache))
                 .unwrap_or_else(|| Cache::new(cache.memory.len(), cache.entry_bytes.len(), Arc::clone(&tags)))
         });
-        Ok(Self {
+        let store = plan.redis.as_ref().zip(redis.as_ref());
+        let store = store.map(|(plan, redis)| (plan, Store::new(redis.clone(), plan.timeout)));
+        let store = store.as_ref().map(|(plan, store)| (*plan, store));
+        let routes = all(plan.routes.iter().map(|route| RouteParts::build(route, &plan)))?;
+        let running = Self {
             router: Router::new(&plan.routes),
-            limits: match old {
-                Some(old) => Limits::carry_over(&old.limits, &plan.limits, now),
-                None => Limits::new(&plan.limits, now),
-            },
+            limits: Limits::new(old.map(|old| &old.limits), &plan.limits, store, now),
             sessions,
             identity: plan.identity.as_ref().map(Signer::new),
             caches: caches.collect(),
             tags,
             compressors: old.map_or_else(|| counts::compressors(metrics), |old| old.compressors.clone()),
             upstreams,
-            routes: all(plan.routes.iter().map(|route| RouteParts::build(route, &plan)))?,
+            routes,
             redis,
+            disks,
             counts: Counts::new(&plan, metrics),
             watching,
             plan,
-        })
-    }
-
-    fn same_sessions(&self, plan: &Plan, session: &plan::Session) -> Option<Sessions> {
-        let position = self.plan.sessions.iter().position(|old| old.name == session.name)?;
-        let old = &self.plan.sessions[position];
-        let same = old.key == session.key
-            && old.from == session.from
-            && (old.memory_ttl, old.memory_entries) == (session.memory_ttl, session.memory_entries)
-            && (old.staleness, old.serve_known_for) == (session.staleness, session.serve_known_for)
-            // Who asks an origin asks one of this generation's upstreams.
-            && !(old.asks_when_down || session.asks_when_down)
-            && self.plan.redis == plan.redis
-            && plan.redis.is_some();
-        same.then(|| self.sessions[position].clone())
+        };
+        if old.is_none() {
+            running.take_disks();
+        }
+        Ok(running)
     }
 
     fn same_cache(&self, cache: &plan::Cache) -> Option<Cache> {
@@ -213,11 +187,13 @@ impl Running {
     /// This generation is in force no more: nobody is watched for it, and what its requests learn of peers is `next`'s.
     pub fn succeeded_by(&self, next: &Self) {
         self.watching.token().cancel();
+        next.take_disks();
         for old in &self.upstreams {
             if let Some(new) = next.upstreams.iter().find(|new| new.plan.name == old.plan.name) {
                 old.roster.succeeded_by(&new.roster);
             }
         }
+        next.rewire_sessions();
     }
 
     /// The networks of a route, if it names any.
@@ -269,12 +245,15 @@ impl Running {
         Some(matches!(tokio::time::timeout(plan.timeout, ping).await, Ok(Ok(_))))
     }
 
-    /// Whether the source of each session answers: its Redis, as `redis` says, or else its upstream the last time it was asked.
+    /// Whether the source of each session answers: its Redis, as `redis` says, or else whoever was asked, the last time.
     #[must_use]
     pub fn session_sources(&self, redis: Option<bool>) -> Vec<(Arc<str>, bool)> {
         let sources = self.plan.sessions.iter().zip(&self.sessions);
         sources
-            .map(|(plan, sessions)| (Arc::clone(&plan.name), redis.unwrap_or_else(|| sessions.is_answered())))
+            .map(|(plan, sessions)| {
+                let redis = redis.filter(|_| plan.is_in_redis());
+                (Arc::clone(&plan.name), redis.unwrap_or_else(|| sessions.is_answered()))
+            })
             .collect()
     }
 
@@ -317,9 +296,12 @@ impl Running {
         token: &Token,
         now: SystemTime,
     ) -> Result<Option<Option<Arc<crate::auth::Session>>>, Unavailable> {
-        let sessions = &self.sessions[rule.session.index()];
+        let (sessions, plan) =
+            (&self.sessions[rule.session.index()], &self.plan.sessions[rule.session.index()]);
+        // Signed tokens are asked of nobody.
+        let asks_no_origin = plan.jwt.is_some() || (self.redis.is_some() && plan.is_in_redis());
         match sessions.known(token, now) {
-            None if self.redis.is_some() => sessions.validate(token, now).await.map(Some),
+            None if asks_no_origin => sessions.validate(token, now).await.map(Some),
             known => Ok(known),
         }
     }

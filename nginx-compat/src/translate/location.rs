@@ -7,7 +7,7 @@ use weir_config::{
 };
 
 use super::{
-    Translator, forward, list, maybe, named,
+    Translator, forward, maybe, named,
     server::{Kind, Location},
 };
 use crate::{
@@ -83,7 +83,7 @@ impl<'a> Translator<'a, '_> {
         self.response_headers(scope, known, &mut route);
         if !answers(scope) {
             route.access = self.access(scope);
-            route.limit = list(self.limits(scope));
+            route.limit = self.limits(scope);
             route.body_bytes = maybe(self.said(scope, "client_max_body_size", bytes));
             self.bandwidth(scope, &mut route);
             self.error_pages(scope, known, &mut route);

@@ -7,16 +7,20 @@
 pub mod balance;
 pub mod compress;
 pub mod edge;
+pub mod limit;
 pub mod protect;
 pub mod route;
+pub mod session;
 pub mod upstream;
 pub mod word;
 
 pub use balance::*;
 pub use compress::*;
 pub use edge::*;
+pub use limit::*;
 pub use protect::*;
 pub use route::*;
+pub use session::*;
 pub use upstream::*;
 pub use word::{FromShort, List, Named, Short, Switch, Switched, Word};
 

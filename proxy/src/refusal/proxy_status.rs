@@ -18,7 +18,7 @@ impl Refusal {
     pub fn proxy_status(&self) -> &'static str {
         match self {
             Self::Bad(_) | Self::Hops => "weir; error=http_request_error",
-            Self::Address | Self::Limited { .. } | Self::NoSession | Self::Role => {
+            Self::Address | Self::Limited { .. } | Self::NoSession | Self::Login(_) | Self::Role => {
                 "weir; error=http_request_denied"
             }
             Self::NoPeer | Self::CircuitOpen { .. } | Self::NotValidated => {
@@ -26,7 +26,7 @@ impl Refusal {
             }
             Self::PeersFull | Self::NoSocket => "weir; error=connection_limit_reached",
             Self::PeerFailed(failure) | Self::PeerTimeout(failure) => of(*failure),
-            Self::SessionsDown | Self::Internal => "weir; error=proxy_internal_error",
+            Self::SessionsDown | Self::LimitsDown | Self::Internal => "weir; error=proxy_internal_error",
             // Not an error of the way to the origin: nobody was to be asked.
             Self::NoRoute | Self::Method(_) | Self::NotCached | Self::NoFile | Self::ClientLeft => {
                 "weir; error=proxy_internal_response"

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Action, CacheRule, Compress, ErrorPage, LimitId, LimitRate, SessionId};
+use super::{Action, CacheRule, Compress, ErrorPage, LimitRate, LimitUse, SessionId};
 use crate::{span::Place, template::Template, units::Bytes};
 
 /// One route: what it matches, what it asks of the request, and what it does.
@@ -18,7 +18,7 @@ pub struct Route {
     /// Who may pass by address; `None` asks nothing.
     pub access: Option<Access>,
     /// Limits charged in this order.
-    pub limits: Vec<LimitId>,
+    pub limits: Vec<LimitUse>,
     /// Who the caller must be.
     pub session: Option<SessionRule>,
     /// Whether and how answers are kept.
@@ -149,6 +149,10 @@ pub struct SessionRule {
     pub required: bool,
     /// Any of these; others are refused (403). Empty asks for none.
     pub roles: Vec<String>,
+    /// All of these; others are refused (403).
+    pub permissions: Vec<String>,
+    /// Where browsers without a session are sent.
+    pub login: Option<Template>,
     /// Whether a successful answer ends the session: this edge forgets it at once.
     pub ends: bool,
 }

@@ -1,6 +1,6 @@
-//! What routes refer to by name: upstreams, sessions, limits, caches.
+//! What routes refer to by name: upstreams, sessions, caches.
 
-use super::Resolver;
+use super::{Resolver, placed_path};
 use crate::{
     defaults as d,
     plan::{self, Balance, UpstreamId, WhenAllDown},
@@ -153,16 +153,7 @@ impl Resolver<'_> {
     fn session(&mut self, name: &str, raw: &raw::Session, place: Place) -> plan::Session {
         let mut from = Vec::new();
         for (source, at) in raw.from.items() {
-            match source {
-                raw::TokenSource::Bearer => from.push(plan::TokenSource::Bearer),
-                raw::TokenSource::Cookie(name) => {
-                    self.cookie_name(name, at);
-                    from.push(plan::TokenSource::Cookie(name.clone()));
-                }
-                raw::TokenSource::Header(name) => {
-                    from.extend(self.header_name(name, at).map(plan::TokenSource::Header));
-                }
-            }
+            from.extend(self.token_source(source, at));
         }
         let nothing_written = raw.from.is_absent() || raw.from.get().is_some_and(|list| list.0.is_empty());
         if nothing_written {
@@ -174,7 +165,15 @@ impl Resolver<'_> {
             name: name.into(),
             from,
             key: self.session_key(&raw.key),
-            ask: raw.ask.placed().and_then(|(ask, place)| self.ask(ask, place)),
+            format: match raw.format.get() {
+                Some(raw::SessionFormat::Hash) => plan::SessionFormat::Hash,
+                Some(raw::SessionFormat::Json) | None => d::SESSION_FORMAT,
+            },
+            fields: Self::session_fields(raw),
+            jwt: self.jwt(raw),
+            roles_key: self.key_of_session(&raw.roles_key),
+            sliding: (!raw.sliding.is_absent()).then(|| self.time(&raw.sliding, d::SESSION_SLIDING)),
+            ask: raw.ask.placed().and_then(|(ask, place)| self.ask(ask, &raw.fields, place)),
             memory_ttl: Self::span(&raw.memory_ttl, d::SESSION_MEMORY_TTL),
             memory_entries: self.count(&raw.memory_entries, d::SESSION_MEMORY_ENTRIES) as usize,
             staleness: self.time(&raw.staleness, d::SESSION_STALENESS),
@@ -182,6 +181,15 @@ impl Resolver<'_> {
             asks_when_down: self.asks_when_down(raw),
             place,
         }
+    }
+
+    fn session_fields(raw: &raw::Session) -> Vec<(String, String)> {
+        let written = raw.fields.entries().map(|(ours, theirs, _)| (ours.to_owned(), theirs.clone()));
+        let mut fields: Vec<_> = written.collect();
+        if !raw.jwt.is_absent() && !fields.iter().any(|(ours, _)| ours == "user_id") {
+            fields.push(("user_id".to_owned(), d::JWT_USER_ID.to_owned()));
+        }
+        fields
     }
 
     fn asks_when_down(&mut self, raw: &raw::Session) -> bool {
@@ -210,7 +218,32 @@ impl Resolver<'_> {
         key
     }
 
-    fn ask(&mut self, raw: &raw::Ask, place: Place) -> Option<plan::AskOrigin> {
+    fn answered_fields(&mut self, fields: &Word<raw::Named<String>>, at: Place) -> plan::AskAnswer {
+        if !fields.entries().any(|(ours, ..)| ours == "user_id") {
+            let problem = self.report.error(at, "nobody says which field names the caller");
+            problem.help("add `fields: { user_id: x-user }` to the session");
+        }
+        let names = fields.entries().filter_map(|(_, theirs, at)| self.header_name(theirs, at));
+        plan::AskAnswer::Headers(names.collect())
+    }
+
+    fn token_source(&mut self, source: &raw::TokenSource, at: Place) -> Option<plan::TokenSource> {
+        match source {
+            raw::TokenSource::Bearer => Some(plan::TokenSource::Bearer),
+            raw::TokenSource::Cookie(name) => {
+                self.cookie_name(name, at);
+                Some(plan::TokenSource::Cookie(name.clone()))
+            }
+            raw::TokenSource::Header(name) => self.header_name(name, at).map(plan::TokenSource::Header),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        raw: &raw::Ask,
+        fields: &Word<raw::Named<String>>,
+        place: Place,
+    ) -> Option<plan::AskOrigin> {
         if raw.path.is_absent() {
             self.report
                 .error(place, "`path` is missing")
@@ -220,39 +253,13 @@ impl Resolver<'_> {
         let (upstream, at) = self.required(&raw.upstream, "upstream", place)?;
         let upstreams = self.names.upstreams.clone();
         let upstream = UpstreamId(self.look_up("upstream", upstream, at, &upstreams)?);
-        Some(plan::AskOrigin { upstream, path })
-    }
-
-    pub(super) fn limits(&mut self) -> Vec<plan::Limit> {
-        let raw = self.raw;
-        raw.limits.entries().filter_map(|(name, limit, place)| self.limit(name, limit, place)).collect()
-    }
-
-    fn limit(&mut self, name: &str, raw: &raw::Limit, place: Place) -> Option<plan::Limit> {
-        let key = raw.key.or(d::LIMIT_KEY.parse().expect("the default is a template"));
-        if let Some(at) = raw.key.place() {
-            self.key_is_certain(&key, at);
-            match key.variables().find(|it| {
-                let later = matches!(it, Variable::Token | Variable::Session(_) | Variable::CacheStatus);
-                later || **it == Variable::RequestId
-            }) {
-                Some(Variable::RequestId) => {
-                    self.report.error(at, "no two requests share their `${request.id}`: this limits nobody");
-                }
-                Some(variable) => {
-                    let problem = self
-                        .report
-                        .error(at, format!("`${{{variable}}}` is not known yet when limits are charged"));
-                    problem.help("limits come before sessions, so that guessing tokens is limited too; use `${client.ip}` or a header");
-                }
-                None => {}
-            }
-        }
-        let keys = self.count(&raw.keys, d::LIMIT_KEYS) as usize;
-        let burst = self.count(&raw.burst, 1);
-        let (rate, _) = self.required(&raw.rate, "rate", place)?;
-        let burst = if raw.burst.is_absent() { rate.count.get() } else { burst };
-        Some(plan::Limit { name: name.into(), key, rate: *rate, burst, keys, place })
+        let token = raw.token.placed().and_then(|(source, at)| self.token_source(source, at));
+        let answer = match raw.answer.placed() {
+            Some((raw::AskAnswer::Headers, at)) => self.answered_fields(fields, at),
+            Some((raw::AskAnswer::Json, _)) | None => plan::AskAnswer::Json,
+        };
+        let token = token.unwrap_or(plan::TokenSource::Bearer);
+        Some(plan::AskOrigin { upstream, path, token, answer, always: raw.always.or(false) })
     }
 
     /// A key in which two values stand side by side can be equal for two different requests.
@@ -267,7 +274,10 @@ impl Resolver<'_> {
 
     pub(super) fn caches(&mut self) -> Vec<plan::Cache> {
         let raw = self.raw;
-        raw.caches.entries().map(|(name, cache, place)| self.cache(name, cache, place)).collect()
+        let caches: Vec<_> =
+            raw.caches.entries().map(|(name, cache, place)| self.cache(name, cache, place)).collect();
+        self.disks_are_apart(&caches);
+        caches
     }
 
     fn cache(&mut self, name: &str, raw: &raw::Cache, place: Place) -> plan::Cache {
@@ -282,6 +292,39 @@ impl Resolver<'_> {
         if let Some(at) = raw.entry_max.place().filter(|_| comparable && entry_bytes > memory) {
             self.report.error(at, format!("`entry_max` ({entry_bytes}) is more than `memory` ({memory})"));
         }
-        plan::Cache { name: name.into(), memory, entry_bytes, place }
+        let disk = raw.disk.placed().and_then(|(disk, place)| self.cache_disk(disk, place));
+        plan::Cache { name: name.into(), memory, entry_bytes, disk, place }
+    }
+
+    fn cache_disk(&mut self, raw: &raw::CacheDisk, place: Place) -> Option<plan::CacheDisk> {
+        let path = self.required(&raw.path, "path", place);
+        let size = self.required(&raw.size, "size", place);
+        let ((path, path_at), (size, size_at)) = (path?, size?);
+        if path.is_empty() {
+            self.report.error(path_at, "an empty path is no folder");
+        }
+        let entry_bytes = raw.entry_max.or(d::CACHE_DISK_ENTRY_MAX.min(*size));
+        if size.get() < 16 << 20 {
+            self.report.error(size_at, format!("{size} is too little for a disk")).help("at least 16MiB");
+        } else if let Some(at) = raw.entry_max.place().filter(|_| entry_bytes > *size) {
+            self.report.error(at, format!("`entry_max` ({entry_bytes}) is more than `size` ({size})"));
+        }
+        let path = placed_path((path.as_str(), path_at));
+        Some(plan::CacheDisk { path, size: *size, entry_bytes, place })
+    }
+
+    /// Each would take the other's files for its own.
+    pub(super) fn disks_are_apart(&mut self, caches: &[plan::Cache]) {
+        let mut seen: Vec<(&plan::Cache, &plan::CacheDisk)> = Vec::new();
+        for (cache, disk) in caches.iter().filter_map(|cache| Some((cache, cache.disk.as_ref()?))) {
+            // By components: `/a/b/` is `/a//b`.
+            if let Some((other, _)) = seen.iter().find(|(_, other)| *other.path == *disk.path) {
+                let said = format!("the caches `{}` and `{}` cannot share a folder", other.name, cache.name);
+                self.report
+                    .error(disk.path.place, said)
+                    .help("give each one of its own, below this one if you like");
+            }
+            seen.push((cache, disk));
+        }
     }
 }

@@ -8,16 +8,16 @@ use super::{
 };
 use crate::{
     defaults as d,
-    plan::{self, CacheId, HostPattern, LimitId, Match, SessionId},
+    plan::{self, CacheId, HostPattern, Match, SessionId},
     raw::{self, List, Named, Short, Word},
     span::Place,
-    template::{Template, Variable},
+    template::{Part, Template, Variable},
 };
 
 /// What templates of a route can ask for.
 pub(super) struct Scope {
     parameters: Vec<String>,
-    session: bool,
+    pub(super) session: bool,
 }
 
 /// Fields that belong to the framing of a message or to one connection: setting them by hand breaks either.
@@ -85,7 +85,7 @@ impl Resolver<'_> {
         let parameters = parameters(&when.path).into_iter().map(str::to_owned).collect();
         let scope = Scope { parameters, session: !raw.session.is_absent() };
 
-        let session = raw.session.placed().and_then(|(rule, place)| self.session_rule(rule, place));
+        let session = raw.session.placed().and_then(|(rule, place)| self.session_rule(rule, &scope, place));
         let cache = raw.cache.placed().and_then(|(rule, place)| self.cache_rule(rule, &when, &scope, place));
         if let (Some(rule), Some(place)) = (&cache, raw.cache.place()) {
             self.answers_stay_private(rule, session.as_ref(), raw, place);
@@ -94,7 +94,7 @@ impl Resolver<'_> {
             allow: self.networks(&access.allow),
             deny: self.networks(&access.deny),
         });
-        let limits = self.limit_ids(&raw.limit, &scope);
+        let limits = self.limit_uses(&raw.limit, &scope);
         let invalidate = self.tags(&raw.invalidate, &scope);
         if let Some(at) = raw.invalidate.place().filter(|_| only_safe(&when)) {
             let problem =
@@ -125,42 +125,48 @@ impl Resolver<'_> {
         })
     }
 
-    fn limit_ids(&mut self, word: &Word<List<String>>, scope: &Scope) -> Vec<LimitId> {
-        let (raw, known) = (self.raw, self.names.limits.clone());
-        let mut ids = Vec::new();
-        for (name, place) in word.items() {
-            let Some(id) = self.look_up("limit", name, place, &known) else { continue };
-            if ids.contains(&LimitId(id)) {
-                self.report.error(place, format!("limit `{name}` would be charged twice"));
-            }
-            ids.push(LimitId(id));
-            // The limit is checked for itself; here only what depends on the route.
-            let limit = raw.limits.entries().find(|(known, ..)| known == name);
-            if let Some(key) = limit.and_then(|(_, limit, _)| limit.key.get()) {
-                let missing =
-                    key.variables().find(|it| matches!(it, Variable::PathParam(name) if !scope.has(name)));
-                if let Some(missing) = missing {
-                    let message = format!(
-                        "limit `{name}` counts by `${{{missing}}}`, which this route's path does not have"
-                    );
-                    self.report.error(place, message);
-                }
-            }
-        }
-        ids
-    }
-
-    fn session_rule(&mut self, raw: &raw::SessionRule, place: Place) -> Option<plan::SessionRule> {
-        let roles: Vec<String> = raw.roles.items().map(|(role, _)| role.clone()).collect();
-        let required = raw.required.or(!roles.is_empty());
-        if let Some(at) = raw.required.place().filter(|_| !required && !roles.is_empty()) {
-            let problem = self.report.error(at, "`roles` need a session, but it is not `required`");
-            problem.help("remove `required: false`, or the roles");
+    fn session_rule(
+        &mut self,
+        raw: &raw::SessionRule,
+        scope: &Scope,
+        place: Place,
+    ) -> Option<plan::SessionRule> {
+        let [roles, permissions] = [&raw.roles, &raw.permissions]
+            .map(|list| list.items().map(|(name, _)| name.clone()).collect::<Vec<String>>());
+        let login = raw.on_missing.placed().and_then(|(raw, place)| self.login(raw, scope, place));
+        let needs = [
+            ("roles", !roles.is_empty()),
+            ("permissions", !permissions.is_empty()),
+            ("on_missing", login.is_some()),
+        ];
+        let needs = needs.iter().find(|(_, needs)| *needs).map(|(key, _)| key);
+        let required = raw.required.or(needs.is_some());
+        if let (Some(key), Some(at)) = (needs, raw.required.place().filter(|_| !required)) {
+            let problem = self.report.error(at, format!("`{key}` is for a session that is `required`"));
+            problem.help(format!("remove `required: false`, or the {key}"));
         }
         let (name, at) = self.required(&raw.source, "use", place)?;
         let known = self.names.sessions.clone();
         let session = SessionId(self.look_up("session", name, at, &known)?);
-        Some(plan::SessionRule { session, required, roles, ends: raw.ends.or(false) })
+        Some(plan::SessionRule { session, required, roles, permissions, login, ends: raw.ends.or(false) })
+    }
+
+    /// Where browsers without a session are sent: here, or to a host that is written out.
+    fn login(&mut self, raw: &raw::OnMissing, scope: &Scope, place: Place) -> Option<Template> {
+        let (template, at) = self.required(&raw.redirect, "redirect", place)?;
+        self.check(template, at, scope);
+        let first = match template.parts().first() {
+            Some(Part::Text(text)) => &**text,
+            _ => "",
+        };
+        let host = ["https://", "http://"].iter().find_map(|scheme| first.strip_prefix(scheme));
+        let is_host = host.is_some_and(|host| host.find('/').is_some_and(|end| end > 0));
+        let is_path = first.starts_with('/') && !first.starts_with("//") && !first.starts_with("/\\");
+        if !is_host && !is_path {
+            let problem = self.report.error(at, "this leads nobody knows where");
+            problem.help("begin with a path, or with a host and `/`: `/login?next=${request.target}`");
+        }
+        Some(template.clone())
     }
 
     fn cache_rule(
@@ -382,7 +388,7 @@ impl Scope {
         Self { parameters: Vec::new(), session: self.session }
     }
 
-    fn has(&self, parameter: &str) -> bool {
+    pub(super) fn has(&self, parameter: &str) -> bool {
         self.parameters.iter().any(|known| known == parameter)
     }
 }
