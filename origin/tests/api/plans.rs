@@ -93,6 +93,7 @@ fn cases() -> Vec<Case> {
         // Whether the caller still administers, and the list.
         get("/admin/users", 2, &["users_pkey", "profiles_pkey"]),
         get("/admin/users?role=admin", 2, &["users_with_more_roles"]),
+        get("/admin/jobs", 2, &["jobs_dead"]),
         get("/admin/users?email=user9@example.org", 2, &["users_email_key"]),
     ]
 }
