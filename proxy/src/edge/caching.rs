@@ -63,7 +63,7 @@ impl Edge {
             return Box::pin(self.forward(trip, forward, client, journey)).await;
         };
         let case = Case::of(trip, forward, rule);
-        let Looked { key, lookup } = match looked {
+        let mut looked = match looked {
             Some(looked) => looked,
             None => {
                 let Some(key) = case.key(client).await? else {
@@ -77,6 +77,12 @@ impl Edge {
                 decide::look_up(trip.running(), rule.cache, key, &case.request(), &case.policy, Now::read())
             }
         };
+        if looked.is_open {
+            let (request, now) = (case.request(), Now::read());
+            let deeper = decide::look_deeper(trip.running(), rule.cache, looked, &request, &case.policy, now);
+            looked = Box::pin(deeper).await;
+        }
+        let Looked { key, lookup, .. } = looked;
         match lookup {
             Lookup::Hit { entry, ttl } => {
                 journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
