@@ -307,6 +307,8 @@ fn converse_in_http2(edge: &Edge, requests: &[(String, bool)]) -> Vec<u8> {
                 heard.extend_from_slice(&piece);
             }
             heard.extend_from_slice(b"\r\n");
+            // A client has all of an answer before the edge has kept it.
+            until("quiet", || edge.metric("weir_requests_in_flight") == 0.0);
         }
         heard
     };
