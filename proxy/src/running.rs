@@ -11,6 +11,7 @@ mod lane;
 mod mirrors;
 mod purging;
 mod roster;
+mod sessions;
 mod upstream;
 
 use std::{
@@ -29,7 +30,7 @@ use weir_config::{
     template::{Template, Variable},
 };
 
-use self::{ask::AskUpstream, counts::Counts, error_pages::ErrorPages};
+use self::{counts::Counts, error_pages::ErrorPages};
 pub use self::{
     counts::PurgedBy,
     error_pages::Shown,
@@ -41,10 +42,7 @@ pub use self::{
 };
 pub(crate) use self::{error_pages::whole as page, upstream::secured};
 use crate::{
-    auth::{
-        Presented, Sessions, Source, Token, Unavailable, access::Access, identity::Signer,
-        source::RedisSource,
-    },
+    auth::{Presented, Sessions, Token, Unavailable, access::Access, identity::Signer},
     balance::names::Names,
     cache::{Cache, Rule, Sharing, Tags},
     coding::Compressors,
@@ -158,26 +156,7 @@ impl Running {
         // The same Redis keeps its connections, and what it is known to be.
         let redis =
             redis.map(|new| old.and_then(|old| old.redis.clone().filter(|old| old.is(&new))).unwrap_or(new));
-        let sessions = plan
-            .sessions
-            .iter()
-            .map(|session| {
-                // The same source means the same sessions: what is known of them stays known.
-                if let Some(kept) = old.and_then(|old| old.same_sessions(session, redis.as_ref())) {
-                    return kept;
-                }
-                let ask = session.ask.as_ref().map(|ask| Source::Ask {
-                    ask: Arc::new(AskUpstream::new(Arc::clone(&upstreams[ask.upstream.index()]))),
-                    path: ask.path.clone(),
-                });
-                let Some(redis) = &redis else {
-                    let source = ask.expect("resolve refuses sessions without redis and without ask");
-                    return Sessions::new(session, source, None);
-                };
-                let source = RedisSource::new(redis.clone(), session.key.clone());
-                Sessions::new(session, Source::Redis(source), ask.filter(|_| session.asks_when_down))
-            })
-            .collect();
+        let sessions = sessions::build(&plan, old, &upstreams, redis.as_ref())?;
         let tags = old.map_or_else(|| Arc::new(Tags::new()), |old| Arc::clone(&old.tags));
         let disks = disks::open(&plan, old, &tags).await?;
         let caches = plan.caches.iter().map(|cache| {
@@ -216,19 +195,6 @@ impl Running {
         Ok(running)
     }
 
-    fn same_sessions(&self, session: &plan::Session, redis: Option<&Redis>) -> Option<Sessions> {
-        let position = self.plan.sessions.iter().position(|old| old.name == session.name)?;
-        let old = &self.plan.sessions[position];
-        let same = old.key == session.key
-            && old.from == session.from
-            && (old.memory_ttl, old.memory_entries) == (session.memory_ttl, session.memory_entries)
-            && (old.staleness, old.serve_known_for) == (session.staleness, session.serve_known_for)
-            // Who asks an origin asks one of this generation's upstreams.
-            && !(old.asks_when_down || session.asks_when_down)
-            && self.redis.as_ref().zip(redis).is_some_and(|(old, new)| old.is(new));
-        same.then(|| self.sessions[position].clone())
-    }
-
     fn same_cache(&self, cache: &plan::Cache) -> Option<Cache> {
         let position = self.plan.caches.iter().position(|old| old.name == cache.name)?;
         let kept = self.caches[position].clone();
@@ -255,6 +221,7 @@ impl Running {
                 old.roster.succeeded_by(&new.roster);
             }
         }
+        next.rewire_sessions();
     }
 
     /// The networks of a route, if it names any.
@@ -303,12 +270,15 @@ impl Running {
         Some(redis::cmd("PING").query_async::<()>(&mut redis).await.is_ok())
     }
 
-    /// Whether the source of each session answers: its Redis, as `redis` says, or else its upstream the last time it was asked.
+    /// Whether the source of each session answers: its Redis, as `redis` says, or else whoever was asked, the last time.
     #[must_use]
     pub fn session_sources(&self, redis: Option<bool>) -> Vec<(Arc<str>, bool)> {
         let sources = self.plan.sessions.iter().zip(&self.sessions);
         sources
-            .map(|(plan, sessions)| (Arc::clone(&plan.name), redis.unwrap_or_else(|| sessions.is_answered())))
+            .map(|(plan, sessions)| {
+                let redis = redis.filter(|_| plan.is_in_redis());
+                (Arc::clone(&plan.name), redis.unwrap_or_else(|| sessions.is_answered()))
+            })
             .collect()
     }
 
@@ -351,9 +321,12 @@ impl Running {
         token: &Token,
         now: SystemTime,
     ) -> Result<Option<Option<Arc<crate::auth::Session>>>, Unavailable> {
-        let sessions = &self.sessions[rule.session.index()];
+        let (sessions, plan) =
+            (&self.sessions[rule.session.index()], &self.plan.sessions[rule.session.index()]);
+        // Signed tokens are asked of nobody.
+        let asks_no_origin = plan.jwt.is_some() || (self.redis.is_some() && plan.is_in_redis());
         match sessions.known(token, now) {
-            None if self.redis.is_some() => sessions.validate(token, now).await.map(Some),
+            None if asks_no_origin => sessions.validate(token, now).await.map(Some),
             known => Ok(known),
         }
     }
