@@ -156,7 +156,7 @@ impl Running {
         // The same Redis keeps its connections, and what it is known to be.
         let redis =
             redis.map(|new| old.and_then(|old| old.redis.clone().filter(|old| old.is(&new))).unwrap_or(new));
-        let sessions = sessions::build(&plan, redis.as_ref(), old, &upstreams)?;
+        let sessions = sessions::build(&plan, old, &upstreams, redis.as_ref())?;
         let tags = old.map_or_else(|| Arc::new(Tags::new()), |old| Arc::clone(&old.tags));
         let disks = disks::open(&plan, old, &tags).await?;
         let caches = plan.caches.iter().map(|cache| {

@@ -6,7 +6,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use redis::Value;
 use weir_config::{
@@ -168,7 +167,7 @@ impl From<SessionFormat> for Form {
 }
 
 impl RedisSource {
-    /// What is kept in `form` under `key`, whose variable is the token.
+    /// What is under `key`, whose variable is what is looked up.
     #[must_use]
     pub fn new(redis: Redis, key: Template, form: Form) -> Self {
         Self { key, redis, form }
@@ -181,17 +180,14 @@ impl RedisSource {
     /// Has these keys live on for `sliding`, where that is longer than they have; those that are gone stay so.
     pub(super) async fn touch(&self, tokens: &[Token], sliding: Duration) -> Result<(), Unavailable> {
         let millis = i64::try_from(sliding.as_millis()).unwrap_or(i64::MAX);
-        let touch = |token| {
-            let mut redis = self.redis.clone();
-            async move {
-                let key = key(self.key.parts(), token);
-                let mut touch = redis::cmd("PEXPIRE");
-                touch.arg(key).arg(millis).arg("GT").query_async::<()>(&mut redis).await
-            }
-        };
-        // Each for itself, on connections that they share: in a cluster they are in many places.
-        let answers = join_all(tokens.iter().map(touch)).await;
-        answers.into_iter().collect::<Result<(), _>>().map_err(|problem| Unavailable::new(Causes(&problem)))
+        // One by one, all at once: in a cluster each has an owner of its own.
+        let touches = tokens.iter().map(async |token| {
+            let mut touch = redis::cmd("PEXPIRE");
+            touch.arg(key(self.key.parts(), token)).arg(millis).arg("GT");
+            touch.query_async::<()>(&mut self.redis.clone()).await
+        });
+        let touched = futures_util::future::try_join_all(touches).await;
+        touched.map(|_| ()).map_err(|problem| Unavailable::new(Causes(&problem)))
     }
 }
 

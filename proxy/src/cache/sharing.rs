@@ -8,6 +8,9 @@
 //! purged. An edge that begins has missed everything, too.
 //! If Redis is away, each edge goes on alone, and what was purged elsewhere is served until it is back.
 //!
+//! What lies on disk goes on with the next process. So the place of such an edge is written to Redis, too, behind what is
+//! recorded on disk, under a name that is made of the folder's secret.
+//!
 //! A failover may lose what the old master had not passed on. An edge that heard it finds its place in the stream gone while
 //! older words are there, and has every other edge purge everything.
 
@@ -27,7 +30,7 @@ use tokio::{task::AbortHandle, time::timeout};
 use super::{
     Cache,
     subject::{Meant, Subject},
-    tags::{Purge, Tags},
+    tags::{self, Purge, Tags},
 };
 use crate::{causes::Causes, fleet::Redis};
 
@@ -50,6 +53,7 @@ pub struct Sharing {
 
 struct Common {
     redis: Redis,
+    prefix: String,
     stream: String,
     tags: Arc<Tags>,
     /// By name, of the plan in force.
@@ -82,6 +86,7 @@ impl Sharing {
         tags.outbox().open(true);
         let common = Arc::new(Common {
             redis,
+            prefix: prefix.to_owned(),
             stream: format!("{prefix}{STREAM}"),
             tags,
             caches: ArcSwap::default(),
@@ -193,6 +198,12 @@ impl Common {
                 Some(place) => self.news(&mut connection, place).await?,
                 None => (false, Vec::new()),
             };
+            if place.is_none()
+                && let Some(kept) = self.kept_place(&mut connection).await?
+            {
+                *self.place.lock() = Some(kept);
+                continue;
+            }
             if !is_there {
                 let end = self.end(&mut connection).await?;
                 if let Some(place) = &place {
@@ -203,6 +214,7 @@ impl Common {
                 }
                 // Purged behind the look at the end: what comes from there on will be heard.
                 self.apply(&Subject::everything(), Purge::Hard);
+                self.keep_place(&mut connection, &end).await?;
                 *self.place.lock() = Some(end);
                 continue;
             }
@@ -210,11 +222,40 @@ impl Common {
             if std::mem::take(is_told) {
                 tracing::info!("purges of the fleet are heard");
             }
+            let mut last = None;
             for (at, fields) in news {
                 self.hear_word(&fields);
-                *self.place.lock() = Some(at);
+                *self.place.lock() = Some(at.clone());
+                last = Some(at);
+            }
+            if let Some(last) = last {
+                self.keep_place(&mut connection, &last).await?;
             }
         }
+    }
+
+    /// Where the place is kept for the next process, if what is on disk goes on with it; in the stream's own slot.
+    fn place_key(&self) -> Option<String> {
+        let of = ring::digest::digest(&ring::digest::SHA256, &[tags::secret(), STREAM.as_bytes()].concat());
+        let name = of.as_ref().iter().take(8).fold(String::new(), |name, byte| format!("{name}{byte:02x}"));
+        self.tags.outlives().then(|| format!("{}{{{}}}:{name}", self.prefix, self.stream))
+    }
+
+    async fn kept_place(&self, connection: &mut MultiplexedConnection) -> RedisResult<Option<String>> {
+        let Some(key) = self.place_key() else { return Ok(None) };
+        let mut last = redis::cmd("XREVRANGE");
+        last.arg(&key).arg("+").arg("-").arg("COUNT").arg(1);
+        let last: Vec<Entry> = self.ask(connection, &last).await?;
+        let fields = last.into_iter().next().map(|(_, fields)| fields).unwrap_or_default();
+        Ok(fields.into_iter().find_map(|(_, place)| String::from_utf8(place).ok()))
+    }
+
+    async fn keep_place(&self, connection: &mut MultiplexedConnection, place: &str) -> RedisResult<()> {
+        let Some(key) = self.place_key() else { return Ok(()) };
+        self.tags.recorded().await;
+        let mut add = redis::cmd("XADD");
+        add.arg(&key).arg("MAXLEN").arg(1).arg("*").arg("place").arg(place);
+        self.ask(connection, &add).await
     }
 
     /// What follows `place`, which is waited for; and whether `place` itself was still there when the waiting began, so

@@ -239,6 +239,11 @@ impl Tags {
         }
     }
 
+    /// Whether what is kept, and so what was purged, outlives this process.
+    pub(super) fn outlives(&self) -> bool {
+        self.ledgers.read().iter().any(|ledger| ledger.strong_count() > 0)
+    }
+
     /// Tells `ledger` of every purge from now on.
     pub(super) fn remember_in(&self, ledger: &Arc<Ledger>) {
         let mut ledgers = self.ledgers.write();

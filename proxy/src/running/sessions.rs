@@ -17,21 +17,21 @@ use crate::{
 /// Builds them; the same sources mean the same sessions, and what is known of them stays known.
 pub(super) fn build(
     plan: &Plan,
-    redis: Option<&Redis>,
     old: Option<&Running>,
     upstreams: &[Arc<Upstream>],
+    redis: Option<&Redis>,
 ) -> Result<Vec<Sessions>, Vec<CannotRun>> {
     let build = |session| {
-        let kept = old.and_then(|old| old.same_sessions(redis, session));
-        kept.map_or_else(|| new(session, redis, upstreams), Ok)
+        old.and_then(|old| old.same_sessions(session, redis))
+            .map_or_else(|| new(session, upstreams, redis), Ok)
     };
     plan.sessions.iter().map(build).collect::<Result<_, _>>().map_err(|problem| vec![problem])
 }
 
 fn new(
     session: &plan::Session,
-    redis: Option<&Redis>,
     upstreams: &[Arc<Upstream>],
+    redis: Option<&Redis>,
 ) -> Result<Sessions, CannotRun> {
     let in_redis = |key: &Template, form: Form| {
         redis.map(|redis| Source::Redis(RedisSource::new(redis.clone(), key.clone(), form)))
@@ -79,7 +79,7 @@ fn ask(upstreams: &[Arc<Upstream>], upstream: UpstreamId) -> Arc<dyn Ask> {
 }
 
 impl Running {
-    fn same_sessions(&self, redis: Option<&Redis>, session: &plan::Session) -> Option<Sessions> {
+    fn same_sessions(&self, session: &plan::Session, redis: Option<&Redis>) -> Option<Sessions> {
         let position = self.plan.sessions.iter().position(|old| old.name == session.name)?;
         let old = &self.plan.sessions[position];
         let same = old.key == session.key

@@ -13,6 +13,7 @@ use weir_testkit::Redis;
 
 use crate::{
     changing::operate,
+    disk::{Folder, written},
     support::{Edge, Gate, Origin, until},
 };
 
@@ -190,6 +191,27 @@ fn when_nobody_knows_what_was_missed_all_is_purged() {
         }
         until("all is well again", || edges.iter().all(is_heard));
     }
+}
+
+#[test]
+fn what_lies_on_disk_is_caught_up_with_after_a_start() {
+    let (origin, server, folder) = (counting(), Redis::start(), Folder::new());
+    let here = edge(&origin, &url(&server));
+    let top = format!("redis: {{ {} }}\n{}", url(&server), folder.named("memory: 8MiB", "size: 1GiB"));
+    let start = || {
+        let edge = Edge::routing(&origin, "cache: { in: store, ttl: 10m }", &top);
+        until("it hears the fleet", || is_heard(&edge));
+        edge
+    };
+    let there = start();
+    let kept = ["/a", "/b"].map(|path| number(&there, path));
+    written(&there, 2);
+    there.signal("KILL");
+    drop(there);
+    assert_eq!(order(&here, json!({ "url": "http://edge.test/a" })).1["fleet"], "told");
+    let there = start();
+    until("it catches up", || number(&there, "/a") != kept[0]);
+    assert_eq!(number(&there, "/b"), kept[1], "nobody purged this");
 }
 
 #[test]
