@@ -33,6 +33,7 @@ mod refusals;
 mod request;
 mod shard;
 mod shelf;
+mod slice;
 mod status;
 mod structured;
 mod tags;
@@ -48,7 +49,7 @@ use std::sync::{
 
 use weir_config::plan::Coding;
 
-pub use answer::{Answer, Extent, Piece, Plan, answer, first_answer};
+pub use answer::{Answer, Extent, Piece, Plan, aged, answer, answer_of_whole, first_answer};
 pub use coded::{Coded, CodedReader, Maker};
 pub use desk::{Ask, Begin};
 pub use entry::{Body, Entry, Head};
@@ -60,6 +61,7 @@ pub use key::Key;
 pub use lookup::{Bypass, Lookup, Miss};
 pub use policy::{NotStored, TAG_FIELDS};
 pub use request::{Now, RequestHead, Rule};
+pub use slice::{Part, Slice, first_slice};
 pub use status::{CacheStatus, Forwarded, NAME, ORIGIN_FAILED, Served};
 pub use tags::{Moment, Purge, Standing, Tag, Tags};
 pub use url::Url;

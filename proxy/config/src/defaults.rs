@@ -201,6 +201,8 @@ pub const CACHE_TTL_APPLIES: TtlApplies = TtlApplies::Always;
 pub const CACHE_MIN_USES: u32 = 1;
 /// As nginx's `proxy_cache_convert_head`: whoever asks for a head often asks for the body next.
 pub const CACHE_CONVERT_HEAD: bool = true;
+/// The head of each slice takes about a KiB, and each costs the origin a request.
+pub const SLICE_MIN: Bytes = Bytes::new(4 << 10);
 /// Staleness is asked for: only the operator knows what may be old.
 pub const STALE: Duration = Duration::ZERO;
 

@@ -17,6 +17,7 @@ mod protect;
 mod protocol;
 mod peers;
 mod route;
+mod slice;
 
 use std::{
     collections::HashSet,

@@ -26,6 +26,7 @@ use super::{
     policy::{NotStored, Sent, declared_length, judge},
     request::Now,
     shelf::count,
+    slice::{Part, Slice},
     tags::{Moment, Standing, Tag},
     waiting::Reader,
 };
@@ -163,6 +164,13 @@ impl FillGuard {
         let judged = self.judge(status, headers, tags, now).and_then(|head| {
             self.leak.map_or(Ok(()), Err)?;
             let declared = if status == StatusCode::NO_CONTENT { Some(0) } else { declared_length(headers)? };
+            let declared = match self.part(status, headers)? {
+                Some(part) if declared.is_some_and(|declared| declared != part.length()) => {
+                    return Err(NotStored::Length);
+                }
+                Some(part) => Some(part.length()),
+                None => declared,
+            };
             self.reserve(&head, declared)?;
             Ok((Arc::new(head), declared))
         });
@@ -339,6 +347,16 @@ impl FillGuard {
         self.end(Progress::OriginFailed);
     }
 
+    /// Which slice it keeps.
+    #[must_use]
+    pub fn slice(&self) -> Option<&Slice> {
+        self.fill.ask.key.of_slice()
+    }
+
+    fn part(&self, status: StatusCode, headers: &HeaderMap) -> Result<Option<Part>, NotStored> {
+        self.slice().map_or(Ok(None), |slice| slice.kept(status, headers))
+    }
+
     fn judge(
         &self,
         status: StatusCode,
@@ -347,10 +365,13 @@ impl FillGuard {
         now: Now,
     ) -> Result<Head, NotStored> {
         let ask = &self.fill.ask;
+        // Of a part, what its whole would be kept by.
+        let judged = if self.part(status, headers)?.is_some() { StatusCode::OK } else { status };
         if self.is_rare {
             return Err(NotStored::TooFewUses);
         }
         let mut base = vec![Tag::key(&ask.key), ask.uri, ask.url.tag(), ask.url.origin()];
+        base.extend(self.slice().map(|slice| slice.whole));
         base.extend_from_slice(tags);
         let sent = Sent {
             method: &ask.method,
@@ -360,9 +381,9 @@ impl FillGuard {
             at: self.fill.sent,
             url: &ask.url,
         };
-        let head = judge(status, headers, &sent, &ask.rule, &base, now)?;
+        let head = judge(judged, headers, &sent, &ask.rule, &base, now)?;
         ask.guard.check(&head.headers)?;
-        Ok(head)
+        Ok(Head { status, ..head })
     }
 
     /// How much of the body must be shown to [`FillGuard::inspect`] before [`FillGuard::head`]; 0 unless the answer would

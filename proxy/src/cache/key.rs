@@ -9,6 +9,8 @@ use std::{
     sync::LazyLock,
 };
 
+use super::{slice::Slice, tags::Tag};
+
 static SEEDS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
 
 /// A cache key.
@@ -16,6 +18,7 @@ static SEEDS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(),
 pub struct Key {
     text: String,
     hash: u128,
+    slice: Option<Slice>,
 }
 
 impl Key {
@@ -68,6 +71,21 @@ impl Key {
         Self::hashed(text)
     }
 
+    /// The key of a part of what this is the key of: the `index`th of so many bytes.
+    #[must_use]
+    pub fn slice(&self, index: u64, size: u64) -> Self {
+        let mut text = String::from("s");
+        push_part(&mut text, &format!("{index}x{size}"));
+        text.push_str(&self.text);
+        Self { slice: Some(Slice { index, size, whole: Tag::key(self) }), ..Self::hashed(text) }
+    }
+
+    /// Which part of its whole it stands for, if it is not for the whole.
+    #[must_use]
+    pub fn of_slice(&self) -> Option<&Slice> {
+        self.slice.as_ref()
+    }
+
     /// The full text.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -94,7 +112,7 @@ impl Key {
 
     fn hashed(text: String) -> Self {
         let hash = hash(text.as_bytes());
-        Self { text, hash }
+        Self { text, hash, slice: None }
     }
 }
 
@@ -125,8 +143,8 @@ fn push_length(text: &mut String, part: &str) {
 
 fn shown(text: &str) -> Option<String> {
     let (kind, rest) = text.split_at_checked(1)?;
-    // The realm, or what a QUERY sends.
-    let (_first, rest) = part(rest)?;
+    // The realm, what a QUERY sends, or which slice it is.
+    let (first, rest) = part(rest)?;
     Some(match kind {
         "t" => {
             let (scheme, rest) = part(rest)?;
@@ -137,6 +155,7 @@ fn shown(text: &str) -> Option<String> {
             let (digest, rest) = rest.split_at_checked(64)?;
             format!("{} QUERY {digest}", shown(rest)?)
         }
+        "s" => format!("{} slice {}", shown(rest)?, first.split('x').next()?),
         _ => part(rest)?.1.to_owned(),
     })
 }
@@ -180,6 +199,17 @@ mod tests {
     }
 
     #[test]
+    fn a_slice_is_no_other_slice_and_not_the_whole() {
+        let whole = target("http", "a", "/");
+        assert_eq!(whole.slice(1, 10), whole.slice(1, 10));
+        for other in
+            [whole.clone(), whole.slice(2, 10), whole.slice(1, 11), target("http", "b", "/").slice(1, 10)]
+        {
+            assert_ne!(whole.slice(1, 10), other);
+        }
+    }
+
+    #[test]
     fn every_length_is_written_whole() {
         for length in [0, 1, 9, 10, 99, 100, 8192] {
             let host = "h".repeat(length);
@@ -198,6 +228,7 @@ mod tests {
         assert_eq!(target("http", "A:80", "/b?c").shown(), "http://a/b?c");
         assert_eq!(Key::rendered("1:ar", "", "items:1:2", String::new()).shown(), "items:1:2");
         assert_eq!(Key::rendered("", "n", "", String::new()).shown(), "");
+        assert_eq!(target("http", "a", "/b").slice(3, 1024).shown(), "http://a/b slice 3");
     }
 
     #[test]

@@ -73,7 +73,8 @@ fn purged(trip: &Trip) -> (StatusCode, String) {
                 .key
                 .iter()
                 .any(|key| key.variables().any(|variable| matches!(variable, Variable::Session(_))));
-            entries = is_certain.then(|| cache.under(&key).len());
+            // Of slices nobody knows how many there are.
+            entries = (is_certain && rule.slice.is_none()).then(|| cache.under(&key).len());
             cache.purge_key(&key, mode);
         }
         if let Ok(target) = trip.passed.target(request, forward) {

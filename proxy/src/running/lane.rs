@@ -16,11 +16,12 @@ impl Lane {
     pub(super) fn of(route: &Route, plan: &Plan) -> Option<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let Action::Forward(forward) = &route.action else { return None };
-        let is_plain = route.cache.is_some()
+        let is_plain = route.cache.as_ref().is_some_and(|rule| rule.slice.is_none())
             && forward.mirror.is_none()
             && route.limit_rate.is_none()
             // The client's codings would have to be weighed.
             && route.compress.is_none()
+            && !route.gunzip
             && route.response_headers.iter().all(|(_, value)| value.variables().count() == 0);
         (plan.express && is_plain).then(|| Self(NEXT.fetch_add(1, Ordering::Relaxed)))
     }

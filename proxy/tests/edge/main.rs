@@ -35,6 +35,7 @@ mod queries;
 mod refreshing;
 mod routes;
 mod sessions;
+mod slicing;
 mod streaming;
 mod telling;
 mod trouble;

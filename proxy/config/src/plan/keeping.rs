@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::CacheId;
-use crate::{span::Place, template::Template};
+use crate::{span::Place, template::Template, units::Bytes};
 
 /// Which answers of a route are kept and used, where the origin's words are not all there is to say.
 #[derive(Debug, Clone)]
@@ -95,6 +95,8 @@ pub struct CacheRule {
     pub realm: Arc<str>,
     /// What they are purged by, besides the origin's own `Cache-Tag`.
     pub tags: Vec<Template>,
+    /// The length of the parts in which answers are fetched and kept; `None` in one piece.
+    pub slice: Option<Bytes>,
     /// How long after expiry an entry may still answer while it is fetched anew.
     pub stale_while_revalidate: Duration,
     /// How long after expiry an entry may still answer when the origin fails.

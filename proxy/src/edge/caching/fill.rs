@@ -39,6 +39,25 @@ pub(super) enum Fetched {
     None(NoAnswer),
 }
 
+impl Fetched {
+    /// Where the cache stood; `None` without an answer.
+    pub(super) fn status(&self) -> Option<CacheStatus> {
+        match self {
+            Self::Kept(_, _, status) | Self::Passing(_, _, status) => Some(*status),
+            Self::None(_) => None,
+        }
+    }
+
+    /// The status of the answer.
+    pub(super) fn answered(&self) -> Option<StatusCode> {
+        match self {
+            Self::Kept(reader, ..) => Some(reader.head().status),
+            Self::Passing(open, ..) => Some(open.head.status),
+            Self::None(_) => None,
+        }
+    }
+}
+
 impl Edge {
     /// Asks the origin on behalf of a fill, and says what came of it.
     pub(super) async fn fetch(
@@ -58,6 +77,9 @@ impl Edge {
             }
             if let Some(entry) = guard.stale() {
                 entry.head().validate(&mut fields);
+            }
+            if let Some(slice) = guard.slice() {
+                fields.insert(header::RANGE, slice.range());
             }
             let (method, framing) = match case.is_query {
                 true => (Method::QUERY, Framing::AsTheClient),
