@@ -148,7 +148,7 @@ impl Fills {
         match &*fill.progress.borrow() {
             Progress::Asked => {
                 let base = [Tag::key(&ask.key), fill.ask.uri, fill.ask.url.tag(), fill.ask.url.origin()];
-                let whole = fill.ask.key.of_slice().map(|slice| slice.whole);
+                let whole = fill.ask.key.whole();
                 fill.ask.key.text() == ask.key.text()
                     && self.shelf.floor.standing(fill.moment()) == Standing::Good
                     && self.shelf.tags.standing(&base, fill.moment()) == Standing::Good

@@ -9,10 +9,13 @@
 //! budget; slow readers read from memory and hold nobody up. A body of unknown length is not streamed to waiters,
 //! because one that never ends would have to be kept whole for them; if it outgrows an entry, waiters go on their own.
 
-use std::sync::{Arc, OnceLock, atomic::Ordering};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock, atomic::Ordering},
+};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -22,7 +25,9 @@ use super::{
     desk::{Ask, Fills},
     entry::{Body, CHUNK, Entry, Head},
     guard,
+    key::Key,
     memory::Reserved,
+    partial,
     policy::{NotStored, Sent, declared_length, judge},
     request::Now,
     shelf::count,
@@ -268,10 +273,22 @@ impl FillGuard {
             return Err(NotStored::Length);
         }
         let body = Body::new(self.fill.chunks.lock().clone()).with(self.fill.codings.clone());
-        let entry = Arc::new(Entry::new(self.fill.ask.key.text(), head, Arc::new(body)));
+        let fill = Arc::clone(&self.fill);
+        let (mut key, mut entry) =
+            (Cow::Borrowed(&fill.ask.key), Entry::new(fill.ask.key.text(), head, Arc::new(body)));
+        if let Some(whole) = key.of_whole() {
+            let shelf = &self.fills.shelf;
+            let held = self.stale.as_deref().filter(|held| shelf.standing(held.head()) != Standing::Gone);
+            entry = partial::joined(entry, held, shelf.entry_limit.load(Ordering::Relaxed));
+            if let Some(all) = partial::whole(&entry, &whole) {
+                shelf.store.remove_key(&key);
+                (key, entry) = (Cow::Owned(whole), all);
+            }
+        }
+        let entry = Arc::new(entry);
         // The entry is counted from here on, the fill no longer.
-        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store), &self.fill.ask.key);
-        self.complete(&entry)?;
+        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store), &fill.ask.key);
+        self.complete(&key, &entry)?;
         Ok(entry)
     }
 
@@ -299,7 +316,8 @@ impl FillGuard {
                 if !entry.head().freshness.begins_fresh() {
                     self.fills.pass(&self.fill.ask, now.mono);
                 }
-                let refused = self.complete(&entry).err();
+                let fill = Arc::clone(&self.fill);
+                let refused = self.complete(&fill.ask.key, &entry).err();
                 Ok(Confirmed { entry, refused })
             }
             Err(reason) => {
@@ -354,7 +372,12 @@ impl FillGuard {
     }
 
     fn part(&self, status: StatusCode, headers: &HeaderMap) -> Result<Option<Part>, NotStored> {
-        self.slice().map_or(Ok(None), |slice| slice.kept(status, headers))
+        let key = &self.fill.ask.key;
+        match (key.of_slice(), key.whole()) {
+            (Some(slice), _) => slice.kept(status, headers),
+            (None, Some(_)) => partial::kept(status, headers).map(Some),
+            (None, None) => Ok(None),
+        }
     }
 
     fn judge(
@@ -371,7 +394,7 @@ impl FillGuard {
             return Err(NotStored::TooFewUses);
         }
         let mut base = vec![Tag::key(&ask.key), ask.uri, ask.url.tag(), ask.url.origin()];
-        base.extend(self.slice().map(|slice| slice.whole));
+        base.extend(ask.key.whole());
         base.extend_from_slice(tags);
         let sent = Sent {
             method: &ask.method,
@@ -396,7 +419,12 @@ impl FillGuard {
 
     /// Looks for what is the caller's own in the beginning of the body; what is found keeps the answer out.
     pub fn inspect<'p>(&mut self, headers: &HeaderMap, body: impl Iterator<Item = &'p Bytes>) {
-        self.leak = self.fill.ask.guard.find(headers, body);
+        let is_middle = Part::of(headers).is_some_and(|part| part.range.start > 0);
+        self.leak = match is_middle && headers.contains_key(header::CONTENT_ENCODING) {
+            // Without its beginning nothing packed can be read.
+            true => Some(NotStored::Unreadable),
+            false => self.fill.ask.guard.find(headers, body),
+        };
     }
 
     fn reserve(&mut self, head: &Head, declared: Option<u64>) -> Result<(), NotStored> {
@@ -429,9 +457,9 @@ impl FillGuard {
     }
 
     /// Keeps the entry and hands it to the waiters.
-    fn complete(&mut self, entry: &Arc<Entry>) -> Result<(), NotStored> {
+    fn complete(&mut self, key: &Key, entry: &Arc<Entry>) -> Result<(), NotStored> {
         let shelf = &self.fills.shelf;
-        let standing = shelf.keep(&self.fill.ask.key, entry);
+        let standing = shelf.keep(key, entry);
         // In the store before it leaves the desk, so that no request falls between.
         self.end(Progress::Done(Arc::clone(entry)));
         if standing == Standing::Gone {

@@ -165,7 +165,7 @@ impl Shelf {
         let otherwise = |miss| {
             if directives.only_if_cached {
                 Lookup::OnlyIfCached
-            } else if key.of_slice().is_none() && request.headers.contains_key(header::RANGE) {
+            } else if key.whole().is_none() && request.headers.contains_key(header::RANGE) {
                 Lookup::Bypass(Bypass::Range)
             } else {
                 Lookup::Miss(miss)

@@ -16,7 +16,6 @@ use super::{
     policy::NotStored,
     range,
     request::RequestHead,
-    tags::Tag,
 };
 
 /// Which part of its whole a key stands for.
@@ -24,19 +23,24 @@ use super::{
 pub struct Slice {
     pub(super) index: u64,
     pub(super) size: u64,
-    /// The tag of the key of the whole: who purges that purges its slices.
-    pub(super) whole: Tag,
 }
 
-/// What a slice is a part of.
+/// Which part of what whole a 206 is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    range: Range<u64>,
+    pub(super) range: Range<u64>,
     /// The length of the whole, bytes.
     pub total: u64,
-    /// By what another part is known to be of the same whole: a strong entity tag, or else the date of the last change, with
-    /// the weak tag that may be beside it.
-    validator: Option<(HeaderValue, Option<HeaderValue>)>,
+    validator: Option<Validator>,
+}
+
+/// By what another part is known to be of the same whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Validator {
+    /// A strong entity tag.
+    Strong(HeaderValue),
+    /// The date of the last change, and the weak tag that may be beside it.
+    Dated(HeaderValue, Option<HeaderValue>),
 }
 
 /// The slice that the answer to a request begins in, as far as the request can tell.
@@ -65,15 +69,12 @@ impl Slice {
     /// to (RFC 9110 §15.3.7.3 asks for a strong validator).
     #[must_use]
     pub fn part(&self, headers: &HeaderMap) -> Option<Part> {
-        let mut values = headers.get_all(header::CONTENT_RANGE).iter();
-        let (value, None) = (values.next()?, values.next()) else { return None };
-        let (range, total) = content_range(value.as_bytes())?;
+        let part = Part::of(headers)?;
         let start = self.index.checked_mul(self.size)?;
-        let end = start.saturating_add(self.size).min(total);
-        let is_asked = range == (start..end) && start < end;
-        let validator = validator(headers);
-        let can_go_on = validator.is_some() || range == (0..total);
-        (is_asked && can_go_on).then_some(Part { range, total, validator })
+        let end = start.saturating_add(self.size).min(part.total);
+        let is_asked = part.range == (start..end) && start < end;
+        let can_go_on = part.validator.is_some() || part.range == (0..part.total);
+        (is_asked && can_go_on).then_some(part)
     }
 
     /// What an answer to the request for this slice is kept as: a part, or, in the place of the first slice alone, what is
@@ -88,6 +89,19 @@ impl Slice {
 }
 
 impl Part {
+    /// What the fields of a 206 say of the one part that it is.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut values = headers.get_all(header::CONTENT_RANGE).iter();
+        let (value, None) = (values.next()?, values.next()) else { return None };
+        let (range, total) = content_range(value.as_bytes())?;
+        Some(Self { range, total, validator: Validator::of(headers) })
+    }
+
+    /// Whether another part may be put beside it (RFC 9111 §3.4).
+    pub(super) fn is_strong(&self) -> bool {
+        matches!(self.validator, Some(Validator::Strong(_)))
+    }
+
     /// Its own length, bytes.
     #[must_use]
     pub fn length(&self) -> u64 {
@@ -112,14 +126,17 @@ fn content_range(value: &[u8]) -> Option<(Range<u64>, u64)> {
     (first < end && end <= total).then_some((first..end, total))
 }
 
-fn validator(headers: &HeaderMap) -> Option<(HeaderValue, Option<HeaderValue>)> {
-    let etag = headers.get(header::ETAG);
-    let is_strong = |etag: &&HeaderValue| etags_match(etag.as_bytes(), etag.as_bytes(), Comparison::Strong);
-    if let Some(etag) = etag.filter(is_strong) {
-        return Some((etag.clone(), None));
+impl Validator {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let etag = headers.get(header::ETAG);
+        let is_strong =
+            |etag: &&HeaderValue| etags_match(etag.as_bytes(), etag.as_bytes(), Comparison::Strong);
+        if let Some(etag) = etag.filter(is_strong) {
+            return Some(Self::Strong(etag.clone()));
+        }
+        date(headers, &header::LAST_MODIFIED)?;
+        Some(Self::Dated(headers.get(header::LAST_MODIFIED)?.clone(), etag.cloned()))
     }
-    date(headers, &header::LAST_MODIFIED)?;
-    Some((headers.get(header::LAST_MODIFIED)?.clone(), etag.cloned()))
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub enum Forwarded {
     Request,
     /// What is stored is no longer fresh.
     Stale,
+    /// What is stored is a part of it.
+    Partial,
 }
 
 impl Forwarded {
@@ -38,6 +40,7 @@ impl Forwarded {
             Self::Miss => "miss",
             Self::Request => "request",
             Self::Stale => "stale",
+            Self::Partial => "partial",
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Looking up, waiting for a fill and serving what is stale: the route's cache rule, step by step. `fill.rs` brings what
 //! is missing, `head.rs` asks for a head where the route does not want a HEAD to fetch more, `serve.rs` answers from what is
 //! there and `coded.rs` from what is there compressed. `turn.rs` says who of many fetches, and `slices.rs` does all of it where
-//! answers are kept in parts.
+//! answers are kept in parts. `partial.rs` keeps the parts that clients ask for.
 
 mod coded;
 mod fill;
 mod head;
+mod partial;
 mod serve;
 mod slices;
 mod turn;
@@ -103,6 +104,9 @@ impl Edge {
             Lookup::Miss(miss) => {
                 let status = CacheStatus { forwarded: Some(miss.forwarded()), ..CacheStatus::default() };
                 Box::pin(self.miss(&case, key, None, status, client, journey)).await
+            }
+            Lookup::Bypass(Bypass::Range) if case.keeps_parts() => {
+                Box::pin(self.answer_from_parts(&case, &key, client, journey)).await
             }
             Lookup::Bypass(reason) => Box::pin(self.bypass(&case, key, reason, client, journey)).await,
         }

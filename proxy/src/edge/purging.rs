@@ -73,8 +73,8 @@ fn purged(trip: &Trip) -> (StatusCode, String) {
                 .key
                 .iter()
                 .any(|key| key.variables().any(|variable| matches!(variable, Variable::Session(_))));
-            // Of slices nobody knows how many there are.
-            entries = (is_certain && rule.slice.is_none()).then(|| cache.under(&key).len());
+            // Of parts nobody knows how many there are.
+            entries = (is_certain && !rule.keeps_parts()).then(|| cache.under(&key).len());
             cache.purge_key(&key, mode);
         }
         if let Ok(target) = trip.passed.target(request, forward) {

@@ -73,9 +73,9 @@ impl Running {
     #[must_use]
     pub fn entries(&self, order: &Order, thoroughly: bool) -> Option<usize> {
         let mut rules = self.plan.routes.iter().filter_map(|route| route.cache.as_ref());
-        let none_is_sliced = rules.all(|rule| rule.slice.is_none());
+        let all_is_whole = rules.all(|rule| !rule.keeps_parts());
         if let Order::Key(text) = order
-            && none_is_sliced
+            && all_is_whole
         {
             return Some(Order::keys(text, self).map(|(cache, key)| cache.under(&key).len()).sum());
         }

@@ -28,6 +28,7 @@ mod leaks;
 mod life;
 mod mirrors;
 mod operating;
+mod partial;
 mod protection;
 mod protocols;
 mod purging;

@@ -97,6 +97,8 @@ pub struct CacheRule {
     pub tags: Vec<Template>,
     /// The length of the parts in which answers are fetched and kept; `None` in one piece.
     pub slice: Option<Bytes>,
+    /// Whether parts that clients ask for are kept, and put together.
+    pub partial: bool,
     /// How long after expiry an entry may still answer while it is fetched anew.
     pub stale_while_revalidate: Duration,
     /// How long after expiry an entry may still answer when the origin fails.
@@ -111,6 +113,14 @@ pub struct CacheRule {
     pub purge: Option<PurgeRule>,
     /// Where it was written.
     pub place: Place,
+}
+
+impl CacheRule {
+    /// Whether there may be more entries of an answer than one for each variant.
+    #[must_use]
+    pub fn keeps_parts(&self) -> bool {
+        self.slice.is_some() || self.partial
+    }
 }
 
 /// Who may purge what a route keeps, with the method PURGE.

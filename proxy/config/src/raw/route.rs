@@ -150,6 +150,8 @@ pub struct CacheRule {
     pub tags: Word<List<Template>>,
     /// The length of the parts in which answers are fetched and kept. Default: in one piece.
     pub slice: Word<Bytes>,
+    /// Whether parts that clients ask for are kept, and put together. Default: false.
+    pub partial: Word<bool>,
     /// How long after expiry an entry may still answer while it is fetched anew.
     pub stale_while_revalidate: Word<Span>,
     /// How long after expiry an entry may still answer when the origin fails.

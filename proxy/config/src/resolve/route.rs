@@ -203,6 +203,7 @@ impl Resolver<'_> {
             realm: "".into(),
             tags: self.tags(&raw.tags, scope),
             slice: self.slice(raw),
+            partial: raw.partial.or(d::CACHE_PARTIAL),
             stale_while_revalidate: Self::span(&raw.stale_while_revalidate, d::STALE),
             stale_if_error: Self::span(&raw.stale_if_error, d::STALE),
             lock_timeout: Self::span(&raw.lock_timeout, d::CACHE_LOCK_TIMEOUT),

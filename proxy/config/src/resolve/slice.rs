@@ -21,6 +21,11 @@ impl Resolver<'_> {
                 .error(at, format!("{slice} is too little for a slice"))
                 .help(format!("at least {}; 1MiB costs few requests and little in vain", d::SLICE_MIN));
         }
+        if let Some(at) = raw.partial.place().filter(|_| raw.partial.or(d::CACHE_PARTIAL)) {
+            self.report
+                .error(at, "`slice` keeps parts of its own length already")
+                .help("remove `partial`, or `slice`");
+        }
         if let Some(most) = most.filter(|most| slice > most) {
             self.report
                 .error(at, format!("no slice would be kept: the cache's `entry_max` is {most}"))

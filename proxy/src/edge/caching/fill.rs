@@ -287,7 +287,7 @@ impl Edge {
 }
 
 /// The fields with the length by which the fill checks that the body is whole.
-fn with_length(mut fields: HeaderMap, length: Length) -> HeaderMap {
+pub(super) fn with_length(mut fields: HeaderMap, length: Length) -> HeaderMap {
     if let Length::Known(length) = length {
         fields.insert(header::CONTENT_LENGTH, length.into());
     }

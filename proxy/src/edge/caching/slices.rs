@@ -20,8 +20,8 @@ use self::steps::{Step, overlap, steps};
 use super::{Case, fill::Fetched, turn::Turn, unconfirmed, usable_on_error};
 use crate::{
     cache::{
-        self, Bypass, CacheStatus, Entry, Forwarded, Key, Lookup, Now, ORIGIN_FAILED, Part, Piece, Plan,
-        Purge, Reader,
+        self, Bypass, CacheStatus, Entry, Forwarded, Key, Lookup, Now, ORIGIN_FAILED, Part, Plan, Purge,
+        Reader,
     },
     decide::{self, Looked},
     edge::{
