@@ -41,4 +41,5 @@ mod streaming;
 mod telling;
 mod trouble;
 mod tunnels;
+mod unpacking;
 mod warming;
