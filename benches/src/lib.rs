@@ -11,12 +11,14 @@
 //! - [`promises`]: what was promised, how often it was checked, and where it broke.
 //! - [`table`]: numbers as columns.
 //! - [`report`]: the page that a run prints.
-//! - [`rival`]: Weir, nginx and HAProxy with equal set-ups, for the benches.
+//! - [`contest`]: what the benches ask of Weir and its peers.
+//! - [`rival`]: Weir, nginx, HAProxy and Varnish with equal set-ups.
 //! - [`measure`]: load and latency of whoever runs.
 
 pub mod account;
 pub mod api;
 pub mod client;
+pub mod contest;
 pub mod measure;
 pub mod promises;
 pub mod report;

@@ -1,4 +1,4 @@
-//! Load and latency for the benches: `wrk` for how much fits, one patient client for how long one request takes.
+//! Load and latency for the benches: `wrk` and `h2load` for how much fits, one patient client for how long one request takes.
 
 use std::{io, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
@@ -7,14 +7,17 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Ask, Client, Failure},
-    rival::{SESSION, Scenario, Task},
+    contest::{Scenario, Task, Wire},
     tally::Latencies,
 };
 
-/// Connections that `wrk` keeps busy.
+/// Connections that are kept busy.
 const CONNECTIONS: u32 = 64;
 
-/// What one round of `wrk` showed.
+/// The cookie of every request of [`Task::Session`].
+const SESSION: &str = "sid=0123456789abcdef0123456789abcdef";
+
+/// What one round of load showed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Round {
     /// Requests answered in a second.
@@ -30,38 +33,70 @@ pub struct Round {
 /// Asks as fast as it gets answers, for so many seconds, from this core.
 ///
 /// # Errors
-/// When `wrk` is missing or saw anything but success.
+/// When the program is missing or saw anything but success.
 pub fn load(address: SocketAddr, core: usize, seconds: u32, scenario: Scenario) -> Result<Round, String> {
     let folder = tempfile::TempDir::with_prefix("weir-bench-").map_err(|error| error.to_string())?;
-    let script = folder.path().join("requests.lua");
-    let together = format!(
-        "local all; init = function() all = string.rep(wrk.format(), {}) end; \
-         request = function() return all end",
-        scenario.pipelined
-    );
-    std::fs::write(&script, together).map_err(|error| error.to_string())?;
     let mut command = Command::new("taskset");
-    command.args(["--cpu-list", &core.to_string(), "wrk", "--latency", "--threads", "1"]).args([
-        "--connections",
-        &CONNECTIONS.to_string(),
-        "--duration",
-        &format!("{seconds}s"),
-    ]);
-    if scenario.pipelined > 1 {
-        command.arg("--script").arg(script);
+    command.args(["--cpu-list", &core.to_string()]);
+    let connections = CONNECTIONS.to_string();
+    match scenario.wire {
+        Wire::Plain | Wire::Tls => {
+            let script = folder.path().join("requests.lua");
+            std::fs::write(&script, requests(scenario)).map_err(|error| error.to_string())?;
+            command.args(["wrk", "--latency", "--threads", "1", "--connections", &connections]);
+            command.args(["--duration", &format!("{seconds}s"), "--script"]).arg(script);
+        }
+        Wire::Http2 => {
+            let duration = seconds.to_string();
+            command.args(["h2load", "-t", "1", "-c", &connections, "-m", "1", "-D", &duration]);
+            command.arg("--log-file").arg(folder.path().join("log"));
+        }
     }
-    if scenario.task == Task::Session {
-        command.args(["--header", &format!("Cookie: {SESSION}")]);
-    }
+    let scheme = if scenario.wire == Wire::Tls { "https" } else { "http" };
     let output = command
-        .arg(format!("http://{address}/"))
+        .arg(format!("{scheme}://{address}/"))
         .output()
         .map_err(|error| format!("cannot start taskset: {error}"))?;
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
-        return Err(format!("wrk failed: {}", String::from_utf8_lossy(&output.stderr)));
+        return Err(format!("no load: {}", String::from_utf8_lossy(&output.stderr)));
     }
-    read_wrk(&said)
+    match scenario.wire {
+        Wire::Plain | Wire::Tls => read_wrk(&said),
+        Wire::Http2 => {
+            let log = std::fs::read_to_string(folder.path().join("log"));
+            read_h2load(&said, &log.map_err(|error| format!("no log of h2load: {error}"))?)
+        }
+    }
+}
+
+/// What `wrk` asks for. Keys are drawn beforehand, alike for all and in every round.
+fn requests(scenario: Scenario) -> String {
+    let headers = match scenario.task {
+        Task::Session => format!("[\"Cookie\"] = \"{SESSION}\""),
+        Task::Gzip => "[\"Accept-Encoding\"] = \"gzip\"".to_owned(),
+        Task::None | Task::Limit => String::new(),
+    };
+    let Scenario { pipelined, keys, .. } = scenario;
+    format!(
+        "local drawn, at, many = {{}}, 0, {keys} > 1 and 65536 or 1
+init = function()
+  local sums, sum = {{}}, 0
+  for key = 1, {keys} do sum = sum + 1 / key; sums[key] = sum end
+  math.randomseed(1)
+  for i = 1, many do
+    local wanted, low, high = math.random() * sum, 1, {keys}
+    while low < high do
+      local middle = math.floor((low + high) / 2)
+      if sums[middle] < wanted then low = middle + 1 else high = middle end
+    end
+    local path = low == 1 and '/' or '/' .. low
+    drawn[i] = string.rep(wrk.format('GET', path, {{ {headers} }}), {pipelined})
+  end
+end
+request = function() at = at % many + 1; return drawn[at] end
+"
+    )
 }
 
 /// Reads what `wrk --latency` prints.
@@ -81,6 +116,37 @@ fn read_wrk(said: &str) -> Result<Round, String> {
         per_second: after("Requests/sec:")?.parse().map_err(|error| format!("Requests/sec: {error}"))?,
         p50: span(after("50%")?)?,
         p99: span(after("99%")?)?,
+    })
+}
+
+/// Reads what `h2load` prints, and its log: a line for each request with its start, its status and how long it took, in µs.
+fn read_h2load(said: &str, log: &str) -> Result<Round, String> {
+    let after = |label: &str| said.lines().find_map(|line| line.trim().strip_prefix(label));
+    let counts = after("requests: ").ok_or_else(|| format!("h2load printed no requests:\n{said}"))?;
+    let count = |word: &str| -> Result<u64, String> {
+        let found = counts.split(", ").find_map(|part| part.strip_suffix(word)?.trim().parse().ok());
+        found.ok_or_else(|| format!("h2load did not say how many were {word}: {counts}"))
+    };
+    let (done, bad) = (count("done")?, count("failed")? + count("errored")? + count("timeout")?);
+    let per_second = after("finished in ").and_then(|line| line.split(", ").nth(1)?.strip_suffix(" req/s"));
+    let mut took: Vec<u64> = Vec::new();
+    for line in log.lines() {
+        let mut words = line.split('\t').skip(1);
+        match (words.next(), words.next().and_then(|micros| micros.parse().ok())) {
+            (Some("200"), Some(micros)) => took.push(micros),
+            _ => return Err(format!("h2load was not served well: {line}")),
+        }
+    }
+    if bad > 0 || took.is_empty() {
+        return Err(format!("h2load was not served well: {counts}"));
+    }
+    took.sort_unstable();
+    let quantile = |share: usize| Duration::from_micros(took[(took.len() - 1) * share / 100]);
+    Ok(Round {
+        requests: done,
+        per_second: per_second.and_then(|rate| rate.parse().ok()).ok_or("h2load printed no rate")?,
+        p50: quantile(50),
+        p99: quantile(99),
     })
 }
 
@@ -191,6 +257,7 @@ pub fn machine() -> Value {
         "kernel": line("uname", &["-sr"]),
         "nginx": line("nginx", &["-v"]),
         "haproxy": line("haproxy", &["-v"]),
+        "varnish": line("varnishd", &["-V"]),
     })
 }
 
@@ -234,6 +301,18 @@ Transfer/sec:     70.00MB
         assert!((round.per_second - 61728.1).abs() < 1e-9);
         assert_eq!(round.requests, 123_456);
         assert_eq!((round.p50, round.p99), (Duration::from_micros(850), Duration::from_micros(2500)));
+    }
+
+    #[test]
+    fn h2load_is_understood() {
+        let said = "finished in 1.00s, 5917.00 req/s, 6.65MB/s
+requests: 3 total, 4 started, 3 done, 3 succeeded, 0 failed, 0 errored, 0 timeout
+";
+        let round = read_h2load(said, "1\t200\t30\n2\t200\t10\n3\t200\t20\n").unwrap();
+        assert_eq!((round.requests, round.per_second), (3, 5917.0));
+        assert_eq!((round.p50, round.p99), (Duration::from_micros(20), Duration::from_micros(20)));
+        assert!(read_h2load(said, "1\t503\t30\n").is_err());
+        assert!(read_h2load(&said.replace("0 failed", "1 failed"), "1\t200\t30\n").is_err());
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! Top-down: what is said once for the process, then `http`, its upstreams and servers. The parts:
 //! [`upstream`] groups of peers · [`listen`] sockets and names · [`server`] which locations become which routes, in what order ·
 //! [`location`] one route · [`forward`] `proxy_pass` and what tunes it · [`peers`] how peers are found and connected to ·
-//! [`guard`] who may pass, and how often.
+//! [`guard`] who may pass, and how often · [`cache`] what is kept, and for how long.
 
 mod balance;
 mod bandwidth;
+mod cache;
 mod compress;
 mod error_page;
 mod forward;
@@ -18,8 +19,8 @@ mod server;
 mod upstream;
 
 use weir_config::raw::{
-    AccessFormat, AccessLog, Clients, ForwardedBy, Level, Limit, List, Listener, Log, Named, Raw, Route,
-    Short, Shutdown, Switch, Upstream, Word,
+    AccessFormat, AccessLog, Cache, Clients, ForwardedBy, Level, Limit, List, Listener, Log, Named, Raw,
+    Route, Short, Shutdown, Switch, Upstream, Word,
 };
 
 use crate::{
@@ -43,6 +44,8 @@ struct Translator<'a, 'n> {
     listeners: Vec<Listener>,
     upstreams: Vec<(String, Upstream)>,
     limits: Vec<(String, Limit)>,
+    /// The `proxy_cache_path` directives, by the names of their zones.
+    caches: Vec<(String, Cache)>,
     routes: Vec<Route>,
 }
 
@@ -57,6 +60,7 @@ pub(crate) fn translate(directives: &[Directive], ledger: &mut Ledger, problems:
         listeners: Vec::new(),
         upstreams: Vec::new(),
         limits: Vec::new(),
+        caches: Vec::new(),
         routes: Vec::new(),
     };
     translator.file(directives)
@@ -76,6 +80,7 @@ impl<'a> Translator<'a, '_> {
         let scope = main.inner(http.inside());
         self.groups(http.inside());
         self.zones(http.inside());
+        self.caches = self.caches(http.inside());
         self.maps(http.inside());
         raw.clients = self.clients(&scope);
         self.has_hops = !raw.clients.is_absent();
@@ -86,6 +91,7 @@ impl<'a> Translator<'a, '_> {
         raw.listeners = list(self.listeners.drain(..).map(Short));
         raw.upstreams = named(self.upstreams.drain(..));
         raw.limits = named(self.limits.drain(..));
+        raw.caches = named(self.caches.drain(..));
         raw.routes = list(self.routes.drain(..));
         raw
     }

@@ -43,8 +43,8 @@ pub(crate) fn template(text: &str, known: &Known) -> Result<Template, String> {
 ///
 /// # Errors
 /// As [`template`].
-pub(crate) fn key(text: &str) -> Result<Template, String> {
-    let written = translated(text, &Known::default())?.replace("}${", "}:${");
+pub(crate) fn key(text: &str, known: &Known) -> Result<Template, String> {
+    let written = translated(text, known)?.replace("}${", "}:${");
     written.parse().map_err(|cause| format!("write it by hand: {cause}"))
 }
 

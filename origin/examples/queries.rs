@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use rand::Rng;
 use sha2::{Digest, Sha256};
-use sqlx::PgPool;
 use uuid::Uuid;
 use weir_origin::{
     accounts,
     config::{DatabaseConfig, PasswordConfig},
-    database::{Database, Moment},
+    database::{Database, Moment, Pool},
     items, notes,
     password::Passwords,
     posts,
@@ -81,7 +80,7 @@ macro_rules! measure {
 struct Bench {
     postgres: Postgres,
     database: Database,
-    pool: PgPool,
+    pool: Pool,
     users: u64,
     samples: usize,
     over: bool,

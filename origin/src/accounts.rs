@@ -1,5 +1,6 @@
 //! Accounts: register, prove the e-mail, see oneself, edit one's profile, change one's password.
 
+pub mod kept;
 pub mod sql;
 
 use std::{
@@ -145,9 +146,13 @@ async fn verify_email(State(app): State<Arc<App>>, mut fields: Fields) -> Result
     });
     let proven = fields.finish(proven).map_err(Refusal::Invalid)?;
     let Proven { user, email } = proven.ok_or(Refusal::NotFound)?;
+    // Mails are opened by scanners, and links are clicked twice: that is no write.
+    if kept::is_verified(&app, &email).await? == Some(true) {
+        return Ok((StatusCode::NO_CONTENT, PRIVATE));
+    }
     // Of that address only: a token for an earlier one proves nothing about the present one.
     let write = sql::verify_email(&app.database, user, &email, now);
-    if !app.cache.around(&[(CACHED, &user.to_string())], write).await? {
+    if !kept::around_proof(&app.cache, user, &email, write).await? {
         return Err(Refusal::NotFound);
     }
     Ok((StatusCode::NO_CONTENT, PRIVATE))

@@ -31,6 +31,10 @@ pub struct DatabaseConfig {
     /// Idle time in seconds after which a connection above the minimum is closed.
     #[arg(long, env = "WEIR_POOL_IDLE", default_value = "600", value_parser = seconds)]
     pub pool_idle: Duration,
+    /// Whether the database is asked through a PgBouncer that pools transactions: every statement then has a transaction of its own, which
+    /// costs two round trips. Pooling sessions needs none of this.
+    #[arg(long, env = "WEIR_PGBOUNCER")]
+    pub pgbouncer: bool,
     /// Instances that share the database, to warn at the start when all of their pools are more than its `max_connections`.
     #[arg(long, env = "WEIR_INSTANCES", default_value = "1")]
     pub instances: NonZeroU32,

@@ -4,22 +4,23 @@
 //! stores differ, the difference is a column type below ([`Moment`], [`Words`]) or stands in the one statement it concerns.
 
 mod moment;
+mod postgres;
 mod replicas;
 mod words;
 
 use std::{str::FromStr, time::Duration};
 
 use sqlx::{
-    ConnectOptions, PgPool, SqlitePool,
+    ConnectOptions, SqlitePool,
     migrate::{MigrateError, Migrator},
     pool::PoolOptions,
-    postgres::PgConnectOptions,
     sqlite::{SqliteConnectOptions, SqliteError, SqliteJournalMode, SqliteSynchronous},
 };
 use tokio::time::{Instant, sleep};
 
 pub use self::{
     moment::Moment,
+    postgres::{Pool, Transaction},
     replicas::{Replica, Replicas, Scope},
     words::Words,
 };
@@ -42,7 +43,7 @@ pub enum Database {
     /// The embedded default; several processes may share the file.
     Sqlite(SqlitePool),
     /// The real store.
-    Postgres(PgPool),
+    Postgres(Pool),
 }
 
 /// Why the store cannot be used.
@@ -79,8 +80,8 @@ impl Database {
     pub async fn open(config: &DatabaseConfig) -> Result<Self, OpenError> {
         let url = &config.database_url;
         if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            let pool: PgPool = options(config).connect_with(postgres(url)?).await?;
-            POSTGRES.run(&pool).await?;
+            let pool = Pool::open(config, options(config), url).await?;
+            pool.migrate(&POSTGRES).await?;
             warn_of_too_many(config, &pool).await?;
             return Ok(Self::Postgres(pool));
         }
@@ -118,16 +119,12 @@ impl Database {
     }
 }
 
-/// How every connection to Postgres is made.
-fn postgres(url: &str) -> sqlx::Result<PgConnectOptions> {
-    let options = PgConnectOptions::from_str(url)?.log_slow_statements(warn(), SLOW);
-    // A plan for every parameter at once, which Postgres takes after five executions, counts on an average user and reads all rows of
-    // one who has many. Planning anew costs a tenth of a millisecond.
-    Ok(options.options([("plan_cache_mode", "force_custom_plan")]))
-}
-
 /// All pools together must leave room: Postgres refuses whoever comes too late, in the middle of the day.
-async fn warn_of_too_many(config: &DatabaseConfig, pool: &PgPool) -> sqlx::Result<()> {
+async fn warn_of_too_many(config: &DatabaseConfig, pool: &Pool) -> sqlx::Result<()> {
+    // Behind PgBouncer its `default_pool_size` is what Postgres meets.
+    if pool.is_bounced() {
+        return Ok(());
+    }
     let room: i32 = sqlx::query_scalar(
         "SELECT current_setting('max_connections')::int4 - current_setting('superuser_reserved_connections')::int4",
     )

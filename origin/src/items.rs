@@ -25,7 +25,7 @@ use crate::{
     fields::{Fields, QueryFields, parse_id, rule},
     idempotency::IdempotencyKey,
     identity::Caller,
-    openapi::{TEXT, WEB},
+    openapi::{CENTURIES, TEXT, WEB},
     refusal::{Refusal, owner_gone},
 };
 
@@ -72,10 +72,11 @@ pub struct Draft {
     /// 0 to 100.
     #[schemars(range(min = 0, max = 100))]
     pub importance_score: Option<i32>,
-    /// At most 32.
-    #[schemars(default, length(max = 32))]
+    /// At most 32, each of 1 to 64 characters.
+    #[schemars(default, length(max = 32), inner(length(min = 1, max = 64), regex(pattern = TEXT)))]
     pub keywords: Words,
-    /// When to deliver it.
+    /// When to deliver it; in the years 2000 to 2999.
+    #[schemars(regex(pattern = CENTURIES))]
     pub scheduled_delivery: Option<Moment>,
     /// Where its picture, sound or film is.
     #[schemars(url, length(max = 2048), regex(pattern = WEB))]

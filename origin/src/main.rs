@@ -13,9 +13,11 @@ use weir_origin::{
     accounts::{self, ROLES},
     admin,
     app::{self, App, StartError},
+    cache::Cache,
     config::{DatabaseConfig, PasswordConfig, ServeConfig},
     database::{Database, Moment, Words},
     seed::{self, Volume},
+    sessions,
     verification::Verifications,
 };
 
@@ -48,6 +50,9 @@ struct RolesConfig {
     /// From `user`, `moderator` and `admin`.
     #[arg(required = true, value_parser = ROLES)]
     roles: Vec<String>,
+    /// As for `serve`: what is kept there of the old roles ends. Without it, it is kept for five minutes.
+    #[arg(long, env = "WEIR_REDIS_URL", hide_env_values = true)]
+    redis_url: Option<String>,
     #[command(flatten)]
     database: DatabaseConfig,
 }
@@ -151,7 +156,10 @@ async fn fill(config: SeedConfig) -> Result<(), StartError> {
 async fn give_roles(config: RolesConfig) -> Result<(), StartError> {
     let database = Database::open(&config.database).await?;
     let user = account(&database, &config.email).await?;
-    admin::sql::give_roles(&database, None, user, &Words(config.roles), Moment::now()).await?;
+    let redis = config.redis_url.as_deref().map(sessions::published::connect).transpose()?;
+    let roles = Words(config.roles);
+    let write = admin::sql::give_roles(&database, None, user, &roles, Moment::now());
+    accounts::kept::around_roles(&Cache::new(redis), user, write).await?;
     database.close().await;
     Ok(())
 }

@@ -13,7 +13,7 @@ use axum::{
 };
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -54,6 +54,7 @@ pub struct Note {
 /// What an owner writes.
 #[derive(Debug, Clone, Default, Serialize, FromRow, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("not" = in_both_places()))]
 pub struct Draft {
     /// 1 to 200 characters.
     #[schemars(length(min = 1, max = 200), regex(pattern = TEXT))]
@@ -258,6 +259,12 @@ impl Draft {
             is_trashed: trashed.unwrap_or(base.is_trashed && archived != Some(true)),
         }
     }
+}
+
+/// What [`in_one_place`] refuses, for the document.
+pub(crate) fn in_both_places() -> Value {
+    json!({ "required": ["isArchived", "isTrashed"],
+            "properties": { "isArchived": { "const": true }, "isTrashed": { "const": true } } })
 }
 
 fn in_one_place(fields: &mut Fields, archived: Option<bool>, trashed: Option<bool>) {

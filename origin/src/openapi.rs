@@ -19,6 +19,9 @@ pub const TEXT: &str = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]*$";
 /// The beginning of the URLs that [`crate::fields::rule::url`] takes.
 pub const WEB: &str = r"^https?://[a-z0-9]";
 
+/// The beginning of the instants that [`crate::fields::rule::instant`] takes.
+pub const CENTURIES: &str = "^2[0-9]{3}-";
+
 /// The document, made once.
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
 
@@ -156,7 +159,11 @@ impl Operation {
                 Some(part)
             }
             Body::Many(name, shape) => {
-                let list = json!({ "type": "array", "minItems": 1, "maxItems": 100, "items": shape(taken) });
+                let mut one = shape(taken).to_value();
+                if one["type"] == "object" {
+                    one["additionalProperties"] = json!(false);
+                }
+                let list = json!({ "type": "array", "minItems": 1, "maxItems": 100, "items": one });
                 Some(json!({ "type": "object", "required": [name], "properties": { name: list } }))
             }
         };

@@ -48,7 +48,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::Version;
+use http::{HeaderMap, StatusCode, Version};
 use tokio::sync::watch;
 
 pub use self::bad::BadRequest;
@@ -78,6 +78,10 @@ pub trait Service: Send + Sync + 'static {
     /// Shape: the answer's head is put behind what is in `out`, and its body may be; the front sends both, what is left of
     ///        the body, and perhaps further answers with it, and then says so with [`Service::written`].
     fn express(&self, begun: Self::Begun, out: &mut BytesMut) -> Result<Express<Self>, Self::Begun>;
+
+    /// The same for a request of HTTP/2: the answer's head as it is given to [`Exchange::head`].
+    fn express_head(&self, begun: Self::Begun)
+    -> Result<(StatusCode, HeaderMap, Express<Self>), Self::Begun>;
 
     /// An answer of the express lane was written, or only some of it.
     fn written(&self, answered: Self::Answered, whole: bool);

@@ -64,7 +64,7 @@ pub use partial::answer_from_part;
 pub use policy::{NotStored, TAG_FIELDS};
 pub use request::{Now, RequestHead, Rule};
 pub use slice::{Part, Slice, first_slice};
-pub use status::{CacheStatus, Forwarded, NAME, ORIGIN_FAILED, Served};
+pub use status::{CacheStatus, Forwarded, NAME, NO_RULE, ORIGIN_FAILED, Served, UPDATING, UPGRADE};
 pub use tags::{Moment, Purge, Standing, Tag, Tags};
 pub use url::Url;
 pub use vary::Variant;

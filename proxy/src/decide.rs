@@ -88,7 +88,12 @@ impl Passed {
     /// What templates can ask about it.
     #[must_use]
     pub fn facts<'a>(&'a self, request: &'a RequestView) -> Facts<'a> {
-        Facts { request, params: &self.params, caller: self.caller.session().map(|session| &**session) }
+        Facts {
+            request,
+            params: &self.params,
+            caller: self.caller.session().map(|session| &**session),
+            cache: "",
+        }
     }
 }
 
@@ -171,7 +176,7 @@ fn admit(running: &Running, request: &RequestView, matched: &Matched, now: Now) 
         access.check(request.client).map_err(|_| Refusal::Address)?;
     }
     let limits = &running.plan.routes[matched.route.index()].limits;
-    charge(running, limits, Facts { request, params: &matched.params, caller: None }, now)
+    charge(running, limits, Facts { request, params: &matched.params, caller: None, cache: "" }, now)
 }
 
 fn refusal_of(denied: Denied) -> Refusal {

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
 use weir_config::plan::{Action, Forward};
 
@@ -252,6 +253,11 @@ impl Service for Edge {
     fn express(&self, begun: Box<Begun>, out: &mut BytesMut) -> Result<Express<Self>, Box<Begun>> {
         let Rest { body, closes, answered } = begun.answer_at_once(out)?;
         Ok(Express { body, closes, answered })
+    }
+
+    fn express_head(&self, begun: Box<Begun>) -> Result<(StatusCode, HeaderMap, Express<Self>), Box<Begun>> {
+        let (status, fields, Rest { body, closes, answered }) = begun.answer_in_fields()?;
+        Ok((status, fields, Express { body, closes, answered }))
     }
 
     fn written(&self, answered: Answered, whole: bool) {

@@ -3,7 +3,7 @@
 //!
 //! It asks [`decide`] and the cache what the general lane asks them, in the same order, and writes the very bytes that the
 //! general lane would write; a test holds both to that. What differs from one answer to the next is filled into a head that
-//! was made once for the entry and the route ([`Prepared`]). Whatever cannot be answered so goes on to the general lane as
+//! was made once for the entry and the route ([`Prepared`]), or, for HTTP/2, into its fields. Whatever cannot be answered so goes on to the general lane as
 //! [`Begun`], with everything that was found out, charged and counted: nothing is asked twice.
 
 use std::{sync::Arc, time::Instant};
@@ -85,34 +85,55 @@ impl Begun {
     /// # Errors
     /// The request, when it needs the general lane.
     pub fn answer_at_once(mut self: Box<Self>, out: &mut BytesMut) -> Result<Rest, Box<Self>> {
-        let now = Now { wall: self.journey.arrival.wall, mono: Instant::now() };
-        self.advance(now);
-        let hit = Hit::of(&self.snapshot.running, &self.stage, self.journey.request.as_deref(), now);
-        let Some((hit, prepared)) = hit.and_then(|hit| Some((hit, hit.prepared()?))) else {
+        let now = self.advance();
+        let Some((hit, prepared)) = self.hit(now).and_then(|hit| Some((hit, hit.prepared()?))) else {
             return Err(self);
         };
         let (mut body, closes) = (hit.body(), self.journey.arrival.is_closing());
-        let body_bytes = body.len() as u64;
         let copied = if body.len() <= COPIED { std::mem::take(&mut body) } else { Bytes::new() };
         hit.put_head(&prepared, !closes, copied.len(), out);
         out.extend_from_slice(&copied);
-        hit.running.count_express(hit.cache);
-        (self.journey.answer.status, self.journey.cache) = (hit.status().as_u16(), Some(hit.cache_status()));
-        Ok(Rest { body, closes, answered: Answered { begun: self, body_bytes } })
+        let hit = hit.noted(body.len() + copied.len());
+        Ok(Rest { body, closes, answered: self.answered(hit) })
+    }
+
+    /// The same with a head in fields, for a protocol that has its own form of them.
+    ///
+    /// # Errors
+    /// As [`Self::answer_at_once`].
+    pub fn answer_in_fields(mut self: Box<Self>) -> Result<(StatusCode, HeaderMap, Rest), Box<Self>> {
+        let now = self.advance();
+        let Some((hit, fields)) = self.hit(now).and_then(|hit| Some((hit, hit.fields()?))) else {
+            return Err(self);
+        };
+        let (body, closes, status) = (hit.body(), self.journey.arrival.is_closing(), hit.status());
+        let hit = hit.noted(body.len());
+        Ok((status, fields, Rest { body, closes, answered: self.answered(hit) }))
+    }
+
+    /// What answers, once it came as far as it can.
+    fn hit(&self, now: Now) -> Option<Hit<'_>> {
+        Hit::of(&self.snapshot.running, &self.stage, self.journey.request.as_deref(), now)
+    }
+
+    fn answered(mut self: Box<Self>, noted: Noted) -> Answered {
+        (self.journey.answer.status, self.journey.cache) = (noted.status.as_u16(), Some(noted.cache));
+        Answered { begun: self, body_bytes: noted.body_bytes }
     }
 
     /// As far as nothing has to be waited for.
-    fn advance(&mut self, now: Now) {
+    fn advance(&mut self) -> Now {
+        let now = Now { wall: self.journey.arrival.wall, mono: Instant::now() };
         let is_plain = |head: &Head| matches!(head.method, Method::GET | Method::HEAD);
         if !self.snapshot.running.plan.express || !matches!(&self.stage, Stage::Head(head) if is_plain(head))
         {
-            return;
+            return now;
         }
         // What stands there meanwhile is seen by nobody.
-        let Stage::Head(head) = std::mem::replace(&mut self.stage, Stage::Refused(Refusal::Internal)) else {
-            return;
-        };
-        self.stage = begin(&self.snapshot.running, head, &mut self.journey, now);
+        if let Stage::Head(head) = std::mem::replace(&mut self.stage, Stage::Refused(Refusal::Internal)) {
+            self.stage = begin(&self.snapshot.running, head, &mut self.journey, now);
+        }
+        now
     }
 }
 
@@ -162,6 +183,13 @@ fn look_up(
     let key = passed.key(request, rule, forward)?;
     let head = RequestHead { method: &request.method, headers: &request.headers, has_body: request.has_body };
     Ok(Some(decide::look_up(running, rule.cache, key, &head, &policy, now)))
+}
+
+/// What is written down about a hit.
+struct Noted {
+    status: StatusCode,
+    cache: CacheStatus,
+    body_bytes: u64,
 }
 
 /// An entry that answers a request as it is.
@@ -224,8 +252,14 @@ impl<'a> Hit<'a> {
         Some(made)
     }
 
-    /// By the steps of the general lane, with this request's values in the gaps.
-    fn prepare(&self) -> Option<Prepared> {
+    /// Counts it.
+    fn noted(self, body_bytes: usize) -> Noted {
+        self.running.count_express(self.cache);
+        Noted { status: self.status(), cache: self.cache_status(), body_bytes: body_bytes as u64 }
+    }
+
+    /// The fields of its head, by the steps of the general lane.
+    fn fields(&self) -> Option<HeaderMap> {
         let length = self.entry.body().length();
         let plain = RequestHead { method: &Method::GET, headers: &HeaderMap::new(), has_body: false };
         let answer = cache::answer(self.entry.head(), Extent::Complete(length), &plain, self.now);
@@ -236,8 +270,14 @@ impl<'a> Hit<'a> {
         }
         self.passed.dress(self.running, self.request, Some(&self.cache_status()), &mut fields);
         frame_by_length(&mut fields, length);
+        Some(fields)
+    }
+
+    /// Its head with this request's values in the gaps.
+    fn prepare(&self) -> Option<Prepared> {
+        let fields = self.fields()?;
         let own = &self.passed.route(self.running).response_headers;
-        Prepared::new(self.lane.id(), answer.status, &fields, |name, value, is_last| {
+        Prepared::new(self.lane.id(), self.status(), &fields, |name, value, is_last| {
             let gap = if *name == header::AGE {
                 (0, Gap::Age)
             } else if *name == X_REQUEST_ID {

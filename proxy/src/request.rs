@@ -286,6 +286,8 @@ pub struct Facts<'a> {
     pub params: &'a Params,
     /// Who asks.
     pub caller: Option<&'a Session>,
+    /// What the cache did, in nginx's word, once that is known.
+    pub cache: &'static str,
 }
 
 impl Values for Facts<'_> {
@@ -307,6 +309,7 @@ impl Values for Facts<'_> {
             Variable::Session(field) => return self.caller?.field(field).map(Cow::Borrowed),
             // Only the key of a session look-up may name the token, and that has values of its own.
             Variable::Token => return None,
+            Variable::CacheStatus => Cow::Borrowed(self.cache),
         })
     }
 }

@@ -9,6 +9,8 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use tempfile::TempDir;
+
 use crate::{Child, READY_WITHIN, start_on_free_port};
 
 const PACKAGE: &str = "postgresql";
@@ -46,6 +48,45 @@ impl Postgres {
         };
         let (child, port) = start_on_free_port(|port| start(&programs, port, settings, make));
         Self { child, port, programs }
+    }
+
+    /// Starts on a data directory that the command from `make` fills; with further settings as `name=value`. It answers before it has
+    /// recovered.
+    ///
+    /// # Panics
+    /// As [`Postgres::start`], and when the command fails.
+    #[must_use]
+    pub fn start_on(settings: &[&str], make: impl Fn(&Path) -> Command) -> Self {
+        let programs = programs().unwrap_or_else(|problem| panic!("{problem}"));
+        let (child, port) = start_on_free_port(|port| start(&programs, port, settings, &make));
+        Self { child, port, programs }
+    }
+
+    /// An empty folder that belongs to whom servers run as.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn folder() -> TempDir {
+        let folder = tempfile::tempdir().expect("there is room for a folder");
+        if let Some((uid, gid)) = owner().unwrap_or_else(|problem| panic!("{problem}")) {
+            chown(folder.path(), Some(uid), Some(gid)).expect("root may give folders away");
+        }
+        folder
+    }
+
+    /// A command as whom servers run as, with the programs of Postgres first on its path.
+    ///
+    /// # Panics
+    /// As [`Postgres::start`].
+    #[must_use]
+    pub fn command(program: &Path) -> Command {
+        let programs = programs().unwrap_or_else(|problem| panic!("{problem}"));
+        let mut command = Command::new(program);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", programs.display())).current_dir("/");
+        as_owner(&mut command, owner().unwrap_or_else(|problem| panic!("{problem}")));
+        command
     }
 
     /// A streaming replica of this server, made with `pg_basebackup`; it has every database of it.
@@ -182,7 +223,7 @@ fn programs() -> Result<PathBuf, String> {
 }
 
 /// Postgres refuses to run as root: then its own user's ids, which the package created; otherwise nobody else's.
-fn owner() -> Result<Option<(u32, u32)>, String> {
+pub(crate) fn owner() -> Result<Option<(u32, u32)>, String> {
     if id("-u", None)? != 0 {
         return Ok(None);
     }
@@ -195,7 +236,7 @@ fn id(which: &str, user: Option<&str>) -> Result<u32, String> {
     text.trim().parse().map_err(|_| format!("no user postgres: install the Debian package {PACKAGE}"))
 }
 
-fn as_owner(command: &mut Command, owner: Option<(u32, u32)>) -> &mut Command {
+pub(crate) fn as_owner(command: &mut Command, owner: Option<(u32, u32)>) -> &mut Command {
     match owner {
         Some((uid, gid)) => command.uid(uid).gid(gid),
         None => command,

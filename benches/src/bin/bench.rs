@@ -1,14 +1,19 @@
-//! Weir beside nginx and HAProxy: what `make bench` runs. One core for the proxy, another for load and origin.
+//! Weir beside nginx, HAProxy and Varnish: what `make bench` runs. One core for the proxy, another for load and origin.
 //!
 //! - `pass_1k` asks: what does an uncached 1 KiB answer cost on its way through the edge, and how many fit on a core?
 //! - `pass_64k` asks the same of 64 KiB, where copying counts for more than parsing.
-//! - `hit_1k` asks: how many cached 1 KiB answers fit on a core? `hit_16` and `hit_64k` ask it of smaller and larger ones.
-//! - `hit_1k_pipelined` asks it of sixteen requests at once, `hit_1k_limit` where requests are counted by address, and
-//!   `hit_1k_session` where each has a session. Nobody else has sessions: it is held against `hit_1k`.
+//! - `hit_1k` asks: how many cached 1 KiB answers fit on a core? `nginx return` is what the kernel allows: it looks up nothing.
+//!   `hit_16`, `hit_64k` and `hit_1m` ask it of smaller and larger ones.
+//! - `hit_1k_pipelined` asks it of sixteen requests at once, `hit_1k_h2` of HTTP/2, `hit_1k_tls` within TLS 1.3,
+//!   `hit_16k_gzip` of answers in gzip, `hit_1k_limit` where requests are counted by address, and `hit_1k_zipf` of ten thousand keys.
+//! - `hit_1k_session` asks it where each request has a session. Nobody else has sessions: it is held against `hit_1k`.
+//! - `hit_1k_two` asks: does a second thread cost? Both have a core, and load and origin share the second. What a request costs
+//!   is held against `hit_1k`.
 //!
 //! Load and origin may be the narrower core: then requests per second say little, and the proxy's own processor time per
-//! request says all. Memory is the most that all processes of a program had. Rounds are interleaved, so that a slow minute of the machine hits all alike; results are medians, and `noise` says how far
-//! the rounds of one lay apart. Read ratios, not absolute figures.
+//! request says all. Memory is the most that all processes of a program had. Rounds are interleaved, so that a slow minute of
+//! the machine hits all alike; results are medians, and `noise` says how far the rounds of one lay apart. Read ratios, not
+//! absolute figures.
 
 use std::{
     path::{Path, PathBuf},
@@ -19,8 +24,9 @@ use std::{
 use clap::Parser;
 use serde_json::{Map, Value, json};
 use weir_benches::{
+    contest::{Scenario, Wire},
     measure::{self, Round},
-    rival::{self, Rival, Running, Scenario},
+    rival::{self, Rival, Running},
     table::{
         Ink,
         Side::{Left, Right},
@@ -32,8 +38,7 @@ use weir_benches::{
 /// What the edge may add to the 99th percentile of an uncached request on an idle machine.
 const ADDED_P99: Duration = Duration::from_millis(1);
 
-/// Compares Weir with nginx and HAProxy; the scenarios are pass_1k, pass_64k, and hit_ with 16, 1k, 64k, 1k_pipelined, 1k_limit
-/// and 1k_session.
+/// Compares Weir with nginx, HAProxy and Varnish; a wrong scenario is answered with their names.
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Arguments {
@@ -74,7 +79,14 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {
-    needs(&[("taskset", "util-linux"), ("wrk", "wrk"), ("nginx", "nginx"), ("haproxy", "haproxy")])?;
+    needs(&[
+        ("taskset", "util-linux"),
+        ("wrk", "wrk"),
+        ("nginx", "nginx"),
+        ("haproxy", "haproxy"),
+        ("varnishd", "varnish"),
+        ("h2load", "nghttp2-client"),
+    ])?;
     let weir = match &arguments.weir {
         Some(path) => path.clone(),
         None => std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("weir"),
@@ -107,6 +119,7 @@ struct Measured {
     work: Vec<f64>,
     /// In bytes, of all its processes.
     peak_memory: u64,
+    /// One request at a time; empty where that client does not speak the protocol.
     alone: Latencies,
 }
 
@@ -123,17 +136,23 @@ impl Measured {
 fn compare(scenario: Scenario, arguments: &Arguments, cores: Cores, weir: &Path) -> Result<Value, String> {
     let name = scenario.name;
     let origin = rival::origin(scenario, cores.load)?;
-    let rivals: Vec<(Rival, Running)> = scenario
-        .rivals()
-        .iter()
-        .map(|&rival| Ok((rival, rival::start(rival, scenario, origin.address, cores.proxy, weir)?)))
+    let of_proxy = [cores.proxy, cores.load];
+    let of_proxy = &of_proxy[..scenario.threads.min(2)];
+    let rivals: Vec<(Rival, Running)> = Rival::of(scenario)
+        .into_iter()
+        .map(|rival| Ok((rival, rival::start(rival, scenario, origin.address, of_proxy, weir)?)))
         .collect::<Result<_, String>>()?;
     // The origin itself goes first: what is asked directly is what the proxies' latency is held against.
     let mut servers = vec![("origin".to_owned(), &origin)];
     servers.extend(rivals.iter().map(|(rival, running)| (rival.to_string(), running)));
 
     let addresses: Vec<_> = servers.iter().map(|(_, running)| running.address).collect();
-    let alone = on_core(cores.load, async || measure::ask_in_turn(&addresses, arguments.requests).await)?;
+    let alone = match scenario.wire {
+        Wire::Plain => {
+            on_core(cores.load, async || measure::ask_in_turn(&addresses, arguments.requests).await)?
+        }
+        Wire::Tls | Wire::Http2 => vec![Latencies::default(); servers.len()],
+    };
     let mut measured: Vec<_> = servers
         .iter()
         .zip(alone)
@@ -149,6 +168,9 @@ fn compare(scenario: Scenario, arguments: &Arguments, cores: Cores, weir: &Path)
         eprintln!("  {name}: round {round} of {}", arguments.rounds);
         for (server, (_, running)) in measured.iter_mut().zip(&servers) {
             let before = running.cpu();
+            // The origin speaks plainly whatever the proxies do.
+            let wire = if server.name == "origin" { Wire::Plain } else { scenario.wire };
+            let scenario = Scenario { wire, ..scenario };
             let seen = measure::load(running.address, cores.load, arguments.seconds, scenario)
                 .map_err(|problem| format!("{name}, {}: {problem}", server.name))?;
             let used = running.cpu().saturating_sub(before).as_secs_f64() * 1e6;
@@ -224,7 +246,10 @@ fn print(scenario: Scenario, measured: &[Measured]) {
             only(signed(added(server, origin, 0.99))),
         ]);
     }
-    println!("\n{}\n{loaded}\n{alone}", paint(Ink::Bold, scenario.name));
+    println!("\n{}\n{loaded}", paint(Ink::Bold, scenario.name));
+    if scenario.wire == Wire::Plain {
+        println!("{alone}");
+    }
     if !scenario.cached {
         let p99 = added(weir, origin, 0.99);
         let (ink, word) = match p99 <= ADDED_P99.as_secs_f64() {

@@ -3,8 +3,6 @@
 use super::*;
 
 const STREAMED: Fate = Ignored("answers are streamed, with a bounded window");
-const CACHE: &str = "declare a cache and the route's `cache:` in config.yaml";
-const TUNES_CACHE: Fate = Ignored("it only tunes proxy_cache");
 
 // A row is a line, however long its sentence.
 #[rustfmt::skip]
@@ -45,9 +43,9 @@ pub(super) const ROWS: &[Row] = &[
     once("proxy_send_lowat", HSL, ONE, STREAMED),
     once("proxy_headers_hash_max_size", HSL, ONE, Ignored("tables size themselves")),
     once("proxy_headers_hash_bucket_size", HSL, ONE, Ignored("tables size themselves")),
-    often("proxy_ignore_headers", HSL, SOME, Ignored("the fields it names act on nginx's cache and buffers only")),
+    often("proxy_ignore_headers", HSL, SOME, Means),
     once("proxy_limit_rate", HSL, ONE, Refused("bandwidth is not shaped: do it in the network, or limit requests")),
-    once("proxy_store", HSL, ONE, Refused(CACHE)),
+    once("proxy_store", HSL, ONE, Refused("have the origin write its files: use proxy_cache to keep answers")),
     once("proxy_store_access", HSL, SOME, Ignored("it only tunes proxy_store")),
     // TLS to the peers.
     once("proxy_ssl_name", HSL, ONE, Means),
@@ -64,21 +62,21 @@ pub(super) const ROWS: &[Row] = &[
     once("proxy_ssl_session_reuse", HSL, Args::Flag, Ignored("sessions are resumed where the peer allows it")),
     often("proxy_ssl_conf_command", HSL, TWO, Ignored("it tunes OpenSSL, which is not here")),
     // The cache.
-    often("proxy_cache_path", HTTP, TWO_UP, Refused(CACHE)),
+    often("proxy_cache_path", HTTP, TWO_UP, Means),
     once("proxy_cache", HSL, ONE, Means),
-    once("proxy_cache_key", HSL, ONE, TUNES_CACHE),
-    often("proxy_cache_valid", HSL, SOME, TUNES_CACHE),
-    once("proxy_cache_min_uses", HSL, ONE, TUNES_CACHE),
-    once("proxy_cache_methods", HSL, SOME, TUNES_CACHE),
-    once("proxy_cache_use_stale", HSL, SOME, TUNES_CACHE),
-    once("proxy_cache_background_update", HSL, Args::Flag, TUNES_CACHE),
-    once("proxy_cache_revalidate", HSL, Args::Flag, TUNES_CACHE),
-    once("proxy_cache_lock", HSL, Args::Flag, TUNES_CACHE),
-    once("proxy_cache_lock_timeout", HSL, ONE, TUNES_CACHE),
-    once("proxy_cache_lock_age", HSL, ONE, TUNES_CACHE),
-    once("proxy_cache_bypass", HSL, SOME, TUNES_CACHE),
-    once("proxy_no_cache", HSL, SOME, TUNES_CACHE),
-    once("proxy_cache_convert_head", HSL, Args::Flag, TUNES_CACHE),
-    once("proxy_cache_max_range_offset", HSL, ONE, TUNES_CACHE),
-    once("proxy_cache_purge", HSL, SOME, TUNES_CACHE),
+    once("proxy_cache_key", HSL, ONE, Means),
+    often("proxy_cache_valid", HSL, SOME, Means),
+    once("proxy_cache_min_uses", HSL, ONE, Means),
+    once("proxy_cache_methods", HSL, SOME, Means),
+    once("proxy_cache_use_stale", HSL, SOME, Means),
+    once("proxy_cache_background_update", HSL, Args::Flag, Means),
+    once("proxy_cache_revalidate", HSL, Args::Flag, Means),
+    once("proxy_cache_lock", HSL, Args::Flag, Means),
+    once("proxy_cache_lock_timeout", HSL, ONE, Means),
+    once("proxy_cache_lock_age", HSL, ONE, Means),
+    once("proxy_cache_bypass", HSL, SOME, Means),
+    once("proxy_no_cache", HSL, SOME, Means),
+    once("proxy_cache_convert_head", HSL, Args::Flag, Means),
+    once("proxy_cache_max_range_offset", HSL, ONE, Means),
+    once("proxy_cache_purge", HSL, SOME, Means),
 ];

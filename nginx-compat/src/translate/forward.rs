@@ -36,6 +36,24 @@ pub(super) fn can_be_set(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(token) && !HOP_BY_HOP.contains(&name.to_ascii_lowercase().as_str())
 }
 
+/// The failure that `proxy_next_upstream` and `proxy_cache_use_stale` call so.
+pub(super) fn failure(word: &str) -> Option<RetryOn> {
+    Some(match word {
+        "error" => RetryOn::Error,
+        "timeout" => RetryOn::Timeout,
+        "invalid_header" => RetryOn::InvalidHeader,
+        "non_idempotent" => RetryOn::NonIdempotent,
+        "http_403" => RetryOn::Http403,
+        "http_404" => RetryOn::Http404,
+        "http_429" => RetryOn::Http429,
+        "http_500" => RetryOn::Http500,
+        "http_502" => RetryOn::Http502,
+        "http_503" => RetryOn::Http503,
+        "http_504" => RetryOn::Http504,
+        _ => return None,
+    })
+}
+
 /// What a location adds to the upstream it uses.
 #[derive(Debug, Clone)]
 pub(super) struct Tuning {
@@ -230,29 +248,16 @@ impl<'a> Translator<'a, '_> {
         self.ledger.exact(next);
         let mut on = Vec::new();
         for word in &next.args {
-            on.push(match word.text.as_str() {
-                "error" => RetryOn::Error,
-                "timeout" => RetryOn::Timeout,
-                "invalid_header" => RetryOn::InvalidHeader,
-                "non_idempotent" => RetryOn::NonIdempotent,
-                "http_403" => RetryOn::Http403,
-                "http_404" => RetryOn::Http404,
-                "http_429" => RetryOn::Http429,
-                "http_500" => RetryOn::Http500,
-                "http_502" => RetryOn::Http502,
-                "http_503" => RetryOn::Http503,
-                "http_504" => RetryOn::Http504,
+            match (word.text.as_str(), failure(&word.text)) {
+                (_, Some(failure)) => on.push(failure),
                 // Of a cache; `off` stands alone.
-                "updating" if matches!(module, Module::Proxy) => continue,
-                "off" => {
+                ("updating", None) if matches!(module, Module::Proxy) => {}
+                ("off", None) => {
                     retry.tries = Word::new(1);
                     return retry;
                 }
-                other => {
-                    self.problems.add(&word.at, format!("invalid value \"{other}\""));
-                    continue;
-                }
-            });
+                (other, None) => self.problems.add(&word.at, format!("invalid value \"{other}\"")),
+            }
         }
         retry.on = list(on);
         retry

@@ -12,7 +12,7 @@ use crate::{
     scope::Scope,
     tree::Directive,
     value::{bytes, number},
-    variable,
+    variable::{self, Known},
 };
 
 /// What one key of a zone costs nginx on a 64-bit machine: 1 MiB holds about 8 thousand states.
@@ -164,7 +164,7 @@ impl<'a> Translator<'a, '_> {
             limit.rate = Word::new(quota("1r/s")?);
         }
         let key = directive.arg(0);
-        let template = match variable::key(key) {
+        let template = match variable::key(key, &Known::default()) {
             Ok(template) => template,
             Err(what_to_do) => {
                 self.ledger.refused(directive, what_to_do);

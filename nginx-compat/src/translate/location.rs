@@ -47,6 +47,9 @@ impl<'a> Translator<'a, '_> {
                     self.buffers(&location.scope, &mut route);
                     self.mirrored(&location.scope, &mut route);
                     self.intercepted(&location.scope, &mut route);
+                    if pass.name == "proxy_pass" {
+                        self.cached(&location.scope, &known, &mut route);
+                    }
                     self.ledger.exact(pass);
                 }
                 Err(what_to_do) => {
@@ -267,6 +270,10 @@ impl<'a> Translator<'a, '_> {
 
     /// `add_header`, `expires`, `proxy_hide_header`: fields for the client.
     fn response_headers(&mut self, scope: &Scope<'a>, known: &Known, route: &mut Route) {
+        // Only here: there is an answer.
+        let mut known = known.clone();
+        known.constants.push(("upstream_cache_status", "${cache.status}".to_owned()));
+        let known = &known;
         // In nginx's words: what is added under one name is joined, which means the same (RFC 9110 §5.3).
         let mut fields: Vec<(String, String)> = Vec::new();
         for directive in scope.all("proxy_hide_header") {
@@ -323,14 +330,6 @@ impl<'a> Translator<'a, '_> {
                         "have the origin write public names: answers are passed on as they are",
                     ),
                 }
-            }
-        }
-        for (name, what_to_do) in [("proxy_cache", "declare a cache and the route's `cache:` in config.yaml")]
-        {
-            match scope.one(name) {
-                Some(directive) if directive.arg(0) == "off" => self.ledger.exact(directive),
-                Some(directive) => self.ledger.refused(directive, what_to_do),
-                None => {}
             }
         }
         let templates = fields

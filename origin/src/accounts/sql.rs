@@ -131,6 +131,30 @@ pub async fn change_password(
     .map(|done| done.rows_affected() == 1))
 }
 
+/// The roles of an account.
+///
+/// # Errors
+/// What the store said.
+pub async fn roles(database: &Database, user: Uuid) -> Result<Option<Words>> {
+    on!(database, |pool| sqlx::query_scalar("SELECT roles FROM users WHERE id = $1")
+        .bind(user)
+        .fetch_optional(pool)
+        .await)
+}
+
+/// Whether the address of an account is proven; `None` when it is nobody's.
+///
+/// # Errors
+/// What the store said.
+pub async fn is_verified(database: &Database, email: &str) -> Result<Option<bool>> {
+    on!(database, |pool| sqlx::query_scalar(
+        "SELECT email_verified_at IS NOT NULL FROM users WHERE email = $1"
+    )
+    .bind(email)
+    .fetch_optional(pool)
+    .await)
+}
+
 /// Notes that the owner of an account reads mail at `email`; false when that is not its address.
 ///
 /// # Errors

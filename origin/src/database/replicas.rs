@@ -12,11 +12,11 @@ use std::{
 };
 
 use redis::{AsyncCommands, RedisResult, SetExpiry, SetOptions, aio::ConnectionManager};
-use sqlx::{PgPool, Result, postgres::PgPoolOptions};
+use sqlx::{Result, postgres::PgPoolOptions};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
-use super::{Database, is_passing, postgres};
+use super::{Database, Pool, is_passing};
 use crate::config::DatabaseConfig;
 
 /// Time between two looks at the replicas; a fraction of any lag that can be configured.
@@ -66,7 +66,7 @@ pub struct Replicas {
 /// One replica.
 pub struct Replica {
     database: Database,
-    pool: PgPool,
+    pool: Pool,
     name: String,
     /// Up to when it has everything: milliseconds since the start; 0 is never.
     complete: AtomicU64,
@@ -79,13 +79,11 @@ impl Replicas {
     /// When a URL is none.
     pub fn new(config: &DatabaseConfig, redis: Option<ConnectionManager>) -> Result<Self> {
         let replica = |url: &String| {
-            let options = postgres(url)?;
-            let name = format!("{}:{}", options.get_host(), options.get_port());
-            let pool = PgPoolOptions::new()
+            let options = PgPoolOptions::new()
                 .max_connections(config.pool_max.get())
                 .acquire_timeout(PATIENCE)
-                .idle_timeout(config.pool_idle)
-                .connect_lazy_with(options);
+                .idle_timeout(config.pool_idle);
+            let (pool, name) = Pool::open_lazily(config, options, url)?;
             Ok(Replica {
                 database: Database::Postgres(pool.clone()),
                 pool,

@@ -388,6 +388,7 @@ struct Deleted {
 
 #[derive(JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("not" = notes::in_both_places()))]
 struct Mark {
     #[schemars(length(min = 1, max = 100))]
     ids: Vec<Uuid>,

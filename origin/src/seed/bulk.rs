@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use indicatif::ProgressBar;
-use sqlx::{AssertSqlSafe, PgPool, QueryBuilder, Result, SqlitePool};
+use sqlx::{AssertSqlSafe, QueryBuilder, Result, SqlitePool};
 use uuid::Uuid;
 
-use crate::database::{Database, Moment, Words};
+use crate::database::{Database, Moment, Pool, Words};
 
 /// Rows of one COPY: some megabytes, after which the progress shows.
 const COPIED: u64 = 20_000;
@@ -88,12 +88,12 @@ pub(super) async fn fill(
 pub(super) async fn settle(database: &Database) -> Result<()> {
     match database {
         Database::Sqlite(pool) => sqlx::query("ANALYZE").execute(pool).await.map(drop),
-        Database::Postgres(pool) => sqlx::query("VACUUM (ANALYZE)").execute(pool).await.map(drop),
+        Database::Postgres(pool) => sqlx::raw_sql("VACUUM (ANALYZE)").execute(pool).await.map(drop),
     }
 }
 
 /// COPY knows no ON CONFLICT: into a table of this transaction first.
-async fn copy(pool: &PgPool, table: Table, rows: impl Iterator<Item = Vec<Cell>>) -> Result<()> {
+async fn copy(pool: &Pool, table: Table, rows: impl Iterator<Item = Vec<Cell>>) -> Result<()> {
     let Table { name, columns } = table;
     let columns = columns.join(", ");
     let mut text = String::new();
@@ -110,7 +110,7 @@ async fn copy(pool: &PgPool, table: Table, rows: impl Iterator<Item = Vec<Cell>>
     let stage =
         format!("CREATE TEMPORARY TABLE stage ON COMMIT DROP AS SELECT {columns} FROM {name} WITH NO DATA");
     sqlx::query(AssertSqlSafe(stage)).execute(&mut *transaction).await?;
-    let mut stage = transaction.copy_in_raw("COPY stage FROM STDIN").await?;
+    let mut stage = transaction.connection().copy_in_raw("COPY stage FROM STDIN").await?;
     stage.send(text.into_bytes()).await?;
     stage.finish().await?;
     let insert = format!("INSERT INTO {name} ({columns}) SELECT {columns} FROM stage ON CONFLICT DO NOTHING");

@@ -2,6 +2,10 @@
 
 use axum::http::{Method, StatusCode};
 use serde_json::json;
+use weir_origin::{
+    admin::{self, Filter},
+    database::{Moment, Words},
+};
 
 use crate::harness::{Origin, Person, Store, identity};
 
@@ -53,11 +57,18 @@ async fn nobody_else_sees_accounts_or_gives_roles(store: Store) {
         origin.get("/admin/users").by(person).send().await.refused(StatusCode::FORBIDDEN, "forbidden");
         give(person, &["admin"]).await.refused(StatusCode::FORBIDDEN, "forbidden");
     }
-    // Signed a moment ago, when the table still said so: the statements find nothing.
+    // Signed a moment ago, when the table still said so.
     let demoted = Person { identity: identity(&judge.id, &judge.token, &["admin"]), ..judge };
-    let list = origin.get("/admin/users").by(&demoted).send().await.is(StatusCode::OK);
-    assert!(list.ids("users").is_empty());
-    give(&demoted, &["admin"]).await.refused(StatusCode::NOT_FOUND, "not_found");
+    origin.get("/admin/users").by(&demoted).send().await.refused(StatusCode::FORBIDDEN, "forbidden");
+    give(&demoted, &["admin"]).await.refused(StatusCode::FORBIDDEN, "forbidden");
+    // While they asked: the statements find nothing.
+    let (judge, ada_id) = (demoted.id.parse().unwrap(), ada.id.parse().unwrap());
+    let found = admin::sql::page(&origin.app.database, judge, &Filter::default(), None, 10).await.unwrap();
+    assert!(found.is_empty());
+    let roles = Words(vec!["admin".into()]);
+    let given =
+        admin::sql::give_roles(&origin.app.database, Some(judge), ada_id, &roles, Moment::now()).await;
+    assert!(!given.unwrap());
     let me = origin.get("/auth/me").by(&ada).send().await.is(StatusCode::OK);
     assert_eq!(me.body["roles"], json!(["user"]));
 }

@@ -5,14 +5,20 @@ use std::{cell::Cell, time::Duration};
 use axum::http::{Method, StatusCode};
 use redis::AsyncCommands;
 use serde_json::json;
-use weir_origin::cache::{Cache, Kind};
+use weir_origin::{
+    accounts::{self, kept},
+    cache::{Cache, Kind},
+    database::Moment,
+    posts,
+};
 
-use crate::harness::{Origin, Store};
+use crate::harness::{Origin, Person, Store};
 
 on_both_stores!(
     a_profile_is_kept_until_it_is_written,
     the_top_ten_are_kept_until_one_of_them_changes,
     without_redis_everything_is_right_only_slower,
+    what_each_write_races_is_not_kept,
 );
 
 const KIND: Kind = Kind { prefix: "test", life: Duration::from_secs(300) };
@@ -121,12 +127,7 @@ async fn a_profile_is_kept_until_it_is_written(store: Store) {
     let put = origin.ask(Method::PUT, "/users/profile").by(&ada).json(json!({ "displayName": "Ada L." }));
     put.send().await.is(StatusCode::OK);
     assert_eq!(me().await.text("/displayName"), "Ada L.");
-    let token = origin.app.verifications.seal(
-        ada.id.parse().unwrap(),
-        &ada.email,
-        weir_origin::database::Moment::now(),
-    );
-    origin.post("/auth/verify-email").json(json!({ "token": token })).send().await.is(StatusCode::NO_CONTENT);
+    prove(&origin, &ada).await;
     assert!(me().await.body["emailVerifiedAt"].is_string());
     let root = origin.person_with("root", "admin").await;
     let roles = origin.ask(Method::PUT, &format!("/admin/users/{}/roles", ada.id)).by(&root);
@@ -163,4 +164,64 @@ async fn without_redis_everything_is_right_only_slower(store: Store) {
         assert_eq!(me.text("/displayName"), name);
     }
     origin.get("/posts/top").send().await.is(StatusCode::OK);
+    prove(&origin, &ada).await;
+    assert_eq!(kept::is_verified(&origin.app, &ada.email).await.unwrap(), Some(true));
+    let root = origin.person_with("root", "admin").await;
+    let roles = origin.ask(Method::PUT, &format!("/admin/users/{}/roles", ada.id)).by(&root);
+    // Sessions that Redis cannot be told of are not called ended; the roles are new all the same.
+    let given = roles.json(json!({ "roles": ["admin"] })).send().await;
+    given.refused(StatusCode::SERVICE_UNAVAILABLE, "unavailable");
+    assert_eq!(kept::roles(&origin.app, ada.id.parse().unwrap()).await.unwrap().unwrap().0, ["admin"]);
+}
+
+async fn prove(origin: &Origin, person: &Person) {
+    let token = origin.app.verifications.seal(person.id.parse().unwrap(), &person.email, Moment::now());
+    origin.post("/auth/verify-email").json(json!({ "token": token })).send().await.is(StatusCode::NO_CONTENT);
+}
+
+/// For each kind: a read of the old state that comes to keep it after the request that writes, which must have ended it.
+async fn what_each_write_races_is_not_kept(store: Store) {
+    let origin = Origin::start_with_redis(store).await;
+    let (app, db) = (&origin.app, &origin.app.database);
+    let (root, ada) = (origin.person_with("root", "admin").await, origin.person("ada").await);
+    let id = ada.id.parse().unwrap();
+    let made = origin.post("/posts").by(&ada).json(json!({ "title": "One" })).send().await.text("/id");
+    origin.ask(Method::PUT, &format!("/posts/{made}/like")).by(&ada).send().await.is(StatusCode::NO_CONTENT);
+    let put = async |path: &str, by: &Person, body: serde_json::Value| {
+        origin.ask(Method::PUT, path).by(by).json(body).send().await.is(StatusCode::OK);
+    };
+
+    let fill = app.cache.get(accounts::CACHED, &ada.id, async {
+        let old = accounts::sql::find(db, id).await;
+        put("/users/profile", &ada, json!({ "displayName": "Ada L." })).await;
+        old
+    });
+    assert_eq!(fill.await.unwrap().unwrap().profile.display_name, "");
+    assert_eq!(origin.get("/auth/me").by(&ada).send().await.text("/displayName"), "Ada L.");
+
+    let fill = app.cache.get(kept::ROLES, &ada.id, async {
+        let old = accounts::sql::roles(db, id).await;
+        put(&format!("/admin/users/{id}/roles"), &root, json!({ "roles": ["moderator"] })).await;
+        old
+    });
+    assert_eq!(fill.await.unwrap().unwrap().0, ["user"]);
+    assert_eq!(kept::roles(app, id).await.unwrap().unwrap().0, ["moderator"]);
+
+    let fill = app.cache.get(kept::VERIFIED, &ada.email, async {
+        let old = accounts::sql::is_verified(db, &ada.email).await;
+        prove(&origin, &ada).await;
+        old
+    });
+    assert_eq!(fill.await.unwrap(), Some(false));
+    assert_eq!(kept::is_verified(app, &ada.email).await.unwrap(), Some(true));
+
+    let long_ago = Moment::from_microseconds(0).unwrap();
+    let fill = app.cache.get(posts::CACHED, "top", async {
+        let old = posts::sql::top(db, long_ago, 10).await.map(Some);
+        let patch = origin.ask(Method::PATCH, &format!("/posts/{made}")).by(&ada);
+        patch.json(json!({ "title": "Two" })).send().await.is(StatusCode::OK);
+        old
+    });
+    assert_eq!(fill.await.unwrap().unwrap().len(), 1);
+    assert_eq!(origin.get("/posts/top").send().await.text("/posts/0/title"), "Two");
 }

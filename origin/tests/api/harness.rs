@@ -27,7 +27,7 @@ use weir_origin::{
     database::{Moment, Words},
     token::Token,
 };
-use weir_testkit::{Postgres, Redis};
+use weir_testkit::{PgBouncer, Postgres, Redis};
 
 pub(crate) const SECRET: &str = "a test's secret of more than thirty-two bytes";
 pub(crate) const PASSWORD: &str = "correct horse battery staple";
@@ -41,13 +41,18 @@ pub(crate) static POSTGRES: LazyLock<Postgres> = LazyLock::new(|| {
     ])
 });
 
+/// Two server connections for each database, so that the statements of an instance do meet several of them, and each other.
+pub(crate) static PGBOUNCER: LazyLock<PgBouncer> = LazyLock::new(|| PgBouncer::start(&POSTGRES, 2));
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Store {
     Sqlite,
     Postgres,
+    /// Postgres, through a PgBouncer that pools transactions.
+    PgBouncer,
 }
 
-/// Runs each case, an `async fn(Store)`, on both stores.
+/// Runs each case, an `async fn(Store)`, on both stores, and on the second also through PgBouncer.
 macro_rules! on_both_stores {
     ($($case:ident),* $(,)?) => {
         mod sqlite {
@@ -57,6 +62,10 @@ macro_rules! on_both_stores {
         mod postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() { super::$case($crate::harness::Store::Postgres).await; })*
+        }
+        mod pgbouncer {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() { super::$case($crate::harness::Store::PgBouncer).await; })*
         }
     };
 }
@@ -78,6 +87,14 @@ struct Cli {
     config: ServeConfig,
 }
 
+/// The real defaults, but cheap passwords and few connections.
+pub(crate) fn config(further: &[&str]) -> ServeConfig {
+    let mut args = vec!["test", "--identity-secret", SECRET, "--argon2-memory", "8", "--argon2-passes", "1"];
+    args.extend(["--pool-min", "0", "--pool-acquire", "2"]);
+    args.extend(further);
+    Cli::parse_from(args).config
+}
+
 impl Origin {
     pub(crate) async fn start(store: Store) -> Self {
         Self::start_with(store, None).await
@@ -92,8 +109,10 @@ impl Origin {
         let database_url = match store {
             Store::Sqlite => format!("sqlite://{}", folder.path().join("test.db").display()),
             Store::Postgres => POSTGRES.create_database(),
+            Store::PgBouncer => PGBOUNCER.here(&POSTGRES.create_database()),
         };
-        Self::start_on(database_url, redis, folder, &[]).await
+        let further: &[_] = if store == Store::PgBouncer { &["--pgbouncer"] } else { &[] };
+        Self::start_on(database_url, redis, folder, further).await
     }
 
     /// On a store that is there, with further arguments.
@@ -103,16 +122,13 @@ impl Origin {
         folder: TempDir,
         further: &[&str],
     ) -> Self {
-        // The real defaults, but cheap passwords and few connections.
-        let mut args = vec!["test", "--identity-secret", SECRET, "--database-url", &database_url];
-        args.extend(["--argon2-memory", "8", "--argon2-passes", "1"]);
-        args.extend(["--pool-min", "0", "--pool-acquire", "2"]);
+        let mut args = vec!["--database-url", &database_url];
         args.extend(further);
         let redis_url = redis.as_ref().map(Redis::url);
         if let Some(url) = &redis_url {
             args.extend(["--redis-url", url]);
         }
-        let config = Cli::parse_from(args).config;
+        let config = config(&args);
         let app = App::start(&config, "test-origin").await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -170,7 +186,7 @@ impl Origin {
         match store {
             // A file that is deleted stays readable for those who have it open: closing is the nearest loss.
             Store::Sqlite => self.app.database.close().await,
-            Store::Postgres => POSTGRES.drop_database(&self.database_url),
+            Store::Postgres | Store::PgBouncer => POSTGRES.drop_database(&self.database_url),
         }
     }
 }

@@ -10,6 +10,7 @@ mod items;
 mod metrics;
 mod notes;
 mod openapi;
+mod pgbouncer;
 mod plans;
 mod posts;
 mod refusals;

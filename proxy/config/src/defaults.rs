@@ -192,6 +192,17 @@ pub const CACHE_MEMORY: Bytes = Bytes::new(128 << 20);
 pub const CACHE_ENTRY_MAX: Bytes = Bytes::new(8 << 20);
 /// As nginx's `proxy_cache_lock_timeout`.
 pub const CACHE_LOCK_TIMEOUT: Duration = seconds(5);
+/// As nginx's `proxy_cache_lock_age`: who waits has given up by then, and an origin that hangs is asked once in so long.
+pub const CACHE_LOCK_AGE: Duration = seconds(5);
+/// What RFC 5861 §4 calls an error, and every way not to answer.
+pub const CACHE_STALE_ON: [RetryOn; 4] =
+    [RetryOn::Error, RetryOn::Timeout, RetryOn::InvalidHeader, RetryOn::Http5xx];
+/// Whoever allows stale answers wants nobody to wait (RFC 5861 §3); nginx makes one client wait unless told otherwise.
+pub const CACHE_BACKGROUND_UPDATE: bool = true;
+/// As RFC 9111 §4.3 has it: most of what is asked about has not changed. nginx fetches all of it unless told otherwise.
+pub const CACHE_REVALIDATE: bool = true;
+/// As RFC 9111 §4.2.2 has it, and every browser. nginx does not guess.
+pub const CACHE_HEURISTICS: bool = true;
 /// Long enough for what is worth keeping. nginx goes on as long as bytes come: an origin that drips could be asked by clients
 /// that leave until it has no connection left.
 pub const CACHE_BACKGROUND_FILL: Duration = seconds(300);

@@ -59,10 +59,12 @@ pub enum Variable {
     Session(Box<str>),
     /// `${token}`: the session token; only in `sessions.*.key`.
     Token,
+    /// `${cache.status}`: what the cache did, in nginx's word for it; only in `response_headers`.
+    CacheStatus,
 }
 
 /// The variables without a name of the operator's choice, as written.
-const FIXED: [(&str, Variable); 9] = [
+const FIXED: [(&str, Variable); 10] = [
     ("client.ip", Variable::ClientIp),
     ("request.id", Variable::RequestId),
     ("request.method", Variable::Method),
@@ -72,6 +74,7 @@ const FIXED: [(&str, Variable); 9] = [
     ("request.query", Variable::QueryString),
     ("request.target", Variable::Target),
     ("token", Variable::Token),
+    ("cache.status", Variable::CacheStatus),
 ];
 
 /// The families that take a name.

@@ -56,8 +56,7 @@ impl Exchange {
         Self { protocol: Protocol::Http1(Box::new(exchange)), is_head: *method == Method::HEAD, version }
     }
 
-    pub(super) fn http2(exchange: Http2, head: &Head) -> Self {
-        let is_head = head.method == Method::HEAD;
+    pub(super) fn http2(exchange: Http2, is_head: bool) -> Self {
         Self { protocol: Protocol::Http2(Box::new(exchange)), is_head, version: Version::HTTP_2 }
     }
 

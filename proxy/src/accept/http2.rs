@@ -1,4 +1,4 @@
-//! The life of an HTTP/2 connection: handshake → streams, each a task → drained or idle → closed.
+//! The life of an HTTP/2 connection: handshake → streams, answered at once or each in a task → drained or idle → closed.
 //!
 //! The library (h2) owns frames, flow control and HPACK; here are its bounds, and the clocks it lacks. Floods of frames
 //! and header blocks without end are cut below it, in [`super::frames`].
@@ -16,14 +16,14 @@ use h2::{
     Reason, RecvStream,
     server::{Builder, SendResponse},
 };
-use http::{Request, Version};
+use http::{Method, Request, Version};
 use tokio::sync::Notify;
 use weir_config::plan::Bounds;
 
 use super::{
-    Arrival, Connection, Service, Stop,
+    Arrival, Connection, Express, Service, Stop,
     bad::BadRequest,
-    exchange::{Exchange, Head, Http2},
+    exchange::{Exchange, Gone, Head, Http2},
     io::FrontIo,
     listener::{Listener, within},
     stream,
@@ -108,12 +108,13 @@ pub(super) async fn serve<S: Service>(
             listener.counters.refuse(bad);
             refused += 1;
         }
-        let guard = active.enter();
-        let (connection, listener, stop) = (connection.clone(), listener.clone(), stop.clone());
-        tokio::spawn(async move {
-            stream.serve(connection, &listener, stop).await;
-            drop(guard);
-        });
+        if let Some(rest) = stream.answer_at_once(connection.clone(), &listener, stop.clone()) {
+            let (guard, listener) = (active.enter(), listener.clone());
+            tokio::spawn(async move {
+                rest.serve(&listener).await;
+                drop(guard);
+            });
+        }
         if refused > REFUSED_MOST {
             streams.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         }
@@ -138,7 +139,14 @@ impl Stream {
         Self { head: stream::head(head), exchange, refused: checked.err() }
     }
 
-    async fn serve<S: Service>(self, connection: Arc<Connection>, listener: &Listener<S>, stop: Stop) {
+    /// Answers on the express lane what has no body, if the client's windows have room for the whole answer; what is left
+    /// needs a task of its own.
+    fn answer_at_once<S: Service>(
+        self,
+        connection: Arc<Connection>,
+        listener: &Listener<S>,
+        stop: Stop,
+    ) -> Option<Rest<S>> {
         let arrival = Arrival {
             connection,
             started: Instant::now(),
@@ -149,9 +157,47 @@ impl Stream {
             fault: Arc::default(),
             stop,
         };
-        let exchange = Exchange::http2(self.exchange, &self.head);
-        let begun = listener.service.begin(self.head, Arc::new(arrival));
-        listener.service.serve(exchange, begun).await;
+        let (mut exchange, service) = (self.exchange, &listener.service);
+        let is_head = self.head.method == Method::HEAD;
+        let begun = service.begin(self.head, Arc::new(arrival));
+        if self.refused.is_some() || exchange.has_body() || exchange.is_connect() {
+            return Some(Rest::General(Exchange::http2(exchange, is_head), begun));
+        }
+        let (status, fields, answer) = match service.express_head(begun) {
+            Ok(answer) => answer,
+            Err(begun) => return Some(Rest::General(Exchange::http2(exchange, is_head), begun)),
+        };
+        let whole = match exchange.head(status, fields, answer.body.is_empty()) {
+            Err(Gone) => false,
+            Ok(()) => match exchange.end_with(answer.body) {
+                Ok(()) => true,
+                Err(body) => return Some(Rest::Body(exchange, Express { body, ..answer })),
+            },
+        };
+        service.written(answer.answered, whole);
+        None
+    }
+}
+
+/// What is left to do for a request, and may have to wait.
+enum Rest<S: Service> {
+    /// The general lane.
+    General(Exchange, S::Begun),
+    /// The body of an answer of the express lane.
+    Body(Http2, Express<S>),
+}
+
+impl<S: Service> Rest<S> {
+    async fn serve(self, listener: &Listener<S>) {
+        match self {
+            Self::General(exchange, begun) => _ = listener.service.serve(exchange, begun).await,
+            Self::Body(mut exchange, answer) => {
+                exchange.set_write_timeout(listener.bounds().send_timeout);
+                let whole = exchange.write(answer.body).await.is_ok();
+                listener.service.written(answer.answered, whole);
+                if whole { exchange.finish().await } else { exchange.abort() }
+            }
+        }
     }
 }
 

@@ -113,7 +113,10 @@ impl Fills {
         if let Some(desk) = desk.filter(|_| !alone) {
             let stored = self.shelf.store.newest(&ask.key);
             let hint = stored.as_ref().map(|entry| entry.head());
-            if let Some(fill) = desk.running.iter().find(|fill| self.suits(fill, &ask, hint)) {
+            // A refresh that is under way is enough, however old it is.
+            let is_young = |fill: &Fill| !may_pass || fill.age(now) < ask.rule.lock_age;
+            let suits = |fill: &&Arc<Fill>| is_young(fill) && self.suits(fill, &ask, hint);
+            if let Some(fill) = desk.running.iter().find(suits) {
                 let fill = Arc::clone(fill);
                 drop(desks);
                 count(&self.shelf.counts.collapsed);

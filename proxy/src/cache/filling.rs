@@ -12,6 +12,7 @@
 use std::{
     borrow::Cow,
     sync::{Arc, OnceLock, atomic::Ordering},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -85,8 +86,10 @@ pub(super) enum Progress {
     NotStored(NotStored),
     /// Broken; somebody else may try.
     Failed,
-    /// The origin cannot be reached; trying again is of no use.
-    OriginFailed,
+    /// The origin cannot be reached; trying again is of no use. Whether the route covers this failure with what is stale.
+    OriginFailed {
+        is_covered: bool,
+    },
 }
 
 impl Fill {
@@ -99,6 +102,11 @@ impl Fill {
             chunks: Mutex::default(),
             codings: OnceLock::new(),
         }
+    }
+
+    /// How long ago its request left.
+    pub(super) fn age(&self, now: Now) -> Duration {
+        now.mono.saturating_duration_since(self.sent.mono)
     }
 
     /// When its request left, by the clock of purges.
@@ -359,10 +367,10 @@ impl FillGuard {
         }
     }
 
-    /// Gives up: the origin cannot be reached, so the waiters need not try. They may serve what is stale, as may the
-    /// holder.
-    pub fn origin_failed(mut self) {
-        self.end(Progress::OriginFailed);
+    /// Gives up: the origin cannot be reached, so the waiters need not try. If the route covers this failure, they may
+    /// serve what is stale, as may the holder.
+    pub fn origin_failed(mut self, is_covered: bool) {
+        self.end(Progress::OriginFailed { is_covered });
     }
 
     /// Which slice it keeps.
@@ -486,7 +494,7 @@ impl FillGuard {
     }
 
     fn end(&mut self, progress: Progress) {
-        if matches!(progress, Progress::Failed | Progress::OriginFailed) {
+        if matches!(progress, Progress::Failed | Progress::OriginFailed { .. }) {
             count(&self.fills.shelf.counts.broken);
         }
         self.phase = Phase::Over;

@@ -78,8 +78,8 @@ impl Freshness {
             TtlApplies::Always => (ruled.or_else(said), ruled.is_some()),
             TtlApplies::Unsaid => (said().or(ruled), false),
         };
-        let lifetime =
-            lifetime.or_else(|| heuristic_lifetime(status, headers, directives, now)).unwrap_or_default();
+        let guess = || rule.guesses.then(|| heuristic_lifetime(status, headers, directives, now)).flatten();
+        let lifetime = lifetime.or_else(guess).unwrap_or_default();
         Self {
             lifetime,
             initial_age,

@@ -208,8 +208,11 @@ pub(super) fn judge(
     if needs_lifetime(status) && !freshness.begins_fresh() {
         return Err(if status.is_server_error() { NotStored::OriginError } else { NotStored::NoLifetime });
     }
-    let can_be_asked_about = kept.contains_key(header::ETAG) || date(&kept, &header::LAST_MODIFIED).is_some();
-    if !freshness.ever_useful(rule) && !can_be_asked_about {
+    let can_be_asked_about = rule.revalidates
+        && (kept.contains_key(header::ETAG) || date(&kept, &header::LAST_MODIFIED).is_some());
+    // An error that nobody gave a lifetime must not become the answer that covers the next one.
+    let of_use = freshness.begins_fresh() || (!is_error(status) && freshness.ever_useful(rule));
+    if !of_use && !can_be_asked_about {
         return Err(NotStored::NoLifetime);
     }
     Ok(Head { status, headers: kept, freshness, variant, tags, moment: sent.moment, url: sent.url.clone() })
@@ -247,6 +250,10 @@ fn check_status(
 /// Whether a validator is not enough to keep an answer: nobody asks whether a failure is still the same.
 fn needs_lifetime(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::BAD_REQUEST
+}
+
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
 fn is_understood(status: StatusCode) -> bool {

@@ -71,6 +71,12 @@ pub struct Rule {
     pub heeds_requests: bool,
     /// Requests for an entry until its answer is kept.
     pub min_uses: u32,
+    /// How old a fill may become until one more request begins another.
+    pub lock_age: Duration,
+    /// Whether the origin is asked about a stored answer; without that, one with a validator alone is of no use.
+    pub revalidates: bool,
+    /// Whether a lifetime is guessed where none is said.
+    pub guesses: bool,
     /// Whether this request is sent past what is stored.
     pub bypassed: bool,
 }
@@ -90,6 +96,9 @@ impl Rule {
             ignore: rule.keeping.ignore.iter().filter_map(|ignored| ignored.name()).collect(),
             heeds_requests: !rule.keeping.ignore.contains(&Ignored::RequestCacheControl),
             min_uses: rule.keeping.min_uses,
+            lock_age: rule.keeping.lock_age,
+            revalidates: rule.keeping.revalidate,
+            guesses: rule.keeping.heuristics,
             bypassed: false,
         }
     }
@@ -107,6 +116,9 @@ impl Rule {
             ignore: Vec::new(),
             heeds_requests: true,
             min_uses: 1,
+            lock_age: Duration::MAX,
+            revalidates: true,
+            guesses: true,
             bypassed: false,
         }
     }

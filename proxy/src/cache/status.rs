@@ -4,6 +4,8 @@ use std::fmt;
 
 use http::StatusCode;
 
+use super::{freshness::Staleness, lookup::Bypass};
+
 /// How this cache calls itself.
 pub const NAME: &str = "weir";
 
@@ -67,6 +69,14 @@ impl Served {
 
 /// Why a stale answer is served, where it is for want of a better one.
 pub const ORIGIN_FAILED: &str = "origin-failed";
+/// Why a stale answer is served, where somebody else fetches a newer one.
+pub const UPDATING: &str = "updating";
+
+/// Why the cache took no part, where the route has none for such requests.
+pub const NO_RULE: &str = "no-rule";
+/// The same, of a request that would end HTTP on its connection.
+pub const UPGRADE: &str = "upgrade";
+const NO_CACHE: [&str; 2] = [NO_RULE, UPGRADE];
 
 /// The value of the field; `Display` writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -86,6 +96,13 @@ pub struct CacheStatus {
 }
 
 impl CacheStatus {
+    /// Of a request that asks the origin about what is stored.
+    #[must_use]
+    pub fn expired(staleness: &Staleness) -> Self {
+        let expired = staleness.expired;
+        Self { forwarded: Some(expired.forwarded()), detail: Some(expired.word()), ..Self::default() }
+    }
+
     /// How the answer came out of the cache; `None` when the origin made it for this request.
     #[must_use]
     pub fn served(&self) -> Option<Served> {
@@ -98,6 +115,27 @@ impl CacheStatus {
             // What is good has a second left, as lifetimes are counted in those.
             None if self.ttl.is_some_and(|ttl| ttl <= 0) => Some(Served::Stale),
             None => Some(Served::Fresh),
+        }
+    }
+
+    /// nginx's word, as in its `$upstream_cache_status`; empty where no cache took part.
+    ///
+    /// Source: nginx `ngx_http_cache_status`. Departure: a request that waited for another's fetch is a `HIT` at once,
+    /// and one for a part of what is not stored a `MISS`.
+    #[must_use]
+    pub fn nginx_word(&self) -> &'static str {
+        match self.forwarded {
+            _ if self.collapsed => "HIT",
+            None if self.detail == Some(UPDATING) => "UPDATING",
+            None if matches!(self.served(), Some(Served::Stale | Served::StaleOnError)) => "STALE",
+            None => "HIT",
+            Some(_) if self.served() == Some(Served::Confirmed) => "REVALIDATED",
+            Some(Forwarded::Stale) => "EXPIRED",
+            Some(Forwarded::UriMiss | Forwarded::VaryMiss | Forwarded::Miss | Forwarded::Partial) => "MISS",
+            Some(Forwarded::Bypass) if self.detail == Some(Bypass::Range.word()) => "MISS",
+            Some(Forwarded::Bypass) if self.detail.is_some_and(|detail| NO_CACHE.contains(&detail)) => "",
+            Some(Forwarded::Bypass | Forwarded::Request) => "BYPASS",
+            Some(Forwarded::Method) => "",
         }
     }
 
@@ -141,6 +179,30 @@ impl fmt::Display for CacheStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_happened_has_nginx_s_word() {
+        let went = |forwarded| CacheStatus { forwarded: Some(forwarded), ..CacheStatus::default() };
+        let hit = |ttl, detail| CacheStatus { ttl: Some(ttl), detail, ..CacheStatus::default() };
+        let confirmed =
+            CacheStatus { origin: Some(StatusCode::NOT_MODIFIED), stored: true, ..went(Forwarded::Stale) };
+        for (status, word) in [
+            (hit(9, None), "HIT"),
+            (hit(-9, None), "STALE"),
+            (hit(-9, Some(UPDATING)), "UPDATING"),
+            (hit(-9, Some(ORIGIN_FAILED)), "STALE"),
+            (went(Forwarded::UriMiss), "MISS"),
+            (went(Forwarded::VaryMiss), "MISS"),
+            (CacheStatus { collapsed: true, ..went(Forwarded::UriMiss) }, "HIT"),
+            (went(Forwarded::Stale), "EXPIRED"),
+            (confirmed, "REVALIDATED"),
+            (went(Forwarded::Bypass), "BYPASS"),
+            (CacheStatus { detail: Some(NO_RULE), ..went(Forwarded::Bypass) }, ""),
+            (went(Forwarded::Method), ""),
+        ] {
+            assert_eq!(status.nginx_word(), word, "{status}");
+        }
+    }
 
     #[test]
     fn the_field_reads_as_the_rfc_writes_it() {

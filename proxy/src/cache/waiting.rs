@@ -40,8 +40,11 @@ pub enum Outcome {
     NotStored(NotStored),
     /// The fill broke, or brought another variant, or was purged: this request fills now.
     Fill(FillGuard),
-    /// The origin fails: serve what is stale if that is allowed, or try once without a fill.
-    OriginFailed,
+    /// The origin fails: serve what is stale if that is allowed and the route covers it, or try once without a fill.
+    OriginFailed {
+        /// Whether the route's words cover this failure.
+        is_covered: bool,
+    },
     /// It took too long: go to the origin, without a fill (as nginx's `proxy_cache_lock_timeout`).
     TimedOut,
 }
@@ -51,15 +54,21 @@ impl Waiter {
         Self { fills, fill, ask }
     }
 
-    /// Waits for an answer, at most `lock_timeout` from `now`.
+    /// Waits for an answer, at most `lock_timeout` from `now`; for one fill at most until that is as old as its route lets
+    /// it become, and one of those who wait begins another.
     pub async fn wait(mut self, lock_timeout: Duration, now: Now) -> Outcome {
         let started = Instant::now();
         let deadline = started + lock_timeout;
         let mut failures = 0;
         loop {
             let mut progress = self.fill.progress.subscribe();
-            let Ok(reached) = timeout_at(deadline, self.settled(&mut progress)).await else {
-                return Outcome::TimedOut;
+            let young_for =
+                self.ask.rule.lock_age.saturating_sub(self.fill.age(now.after(started.elapsed())));
+            let until = Instant::now().checked_add(young_for).map_or(deadline, |old| deadline.min(old));
+            let reached = match timeout_at(until, self.settled(&mut progress)).await {
+                Ok(reached) => reached,
+                Err(_) if until == deadline => return Outcome::TimedOut,
+                Err(_) => Progress::Asked,
             };
             match reached {
                 Progress::Shared { head, length } if self.fills.answers(&head, &self.ask) => {
@@ -73,11 +82,11 @@ impl Waiter {
                     return Outcome::Ready(Reader::whole(entry));
                 }
                 Progress::NotStored(reason) => return Outcome::NotStored(reason),
-                Progress::OriginFailed => return Outcome::OriginFailed,
+                Progress::OriginFailed { is_covered } => return Outcome::OriginFailed { is_covered },
                 Progress::Failed => {
                     failures += 1;
                     if failures == MOST_FAILURES {
-                        return Outcome::OriginFailed;
+                        return Outcome::OriginFailed { is_covered: true };
                     }
                 }
                 _ => {}

@@ -6,7 +6,7 @@ use super::Passed;
 use crate::{
     cache::{CacheStatus, TAG_FIELDS},
     forward::trace::X_REQUEST_ID,
-    request::RequestView,
+    request::{Facts, RequestView},
     running::Running,
 };
 
@@ -33,7 +33,7 @@ impl Passed {
             fields.append(CACHE_STATUS, value);
         }
         fields.insert(X_REQUEST_ID, request.id.clone());
-        let facts = self.facts(request);
+        let facts = Facts { cache: cache.map_or("", CacheStatus::nginx_word), ..self.facts(request) };
         for (name, template) in &route.response_headers {
             let mut value = String::new();
             template.render(&facts, &mut value);

@@ -13,8 +13,8 @@ mod turn;
 
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
-use http::Method;
-use weir_config::plan::{CacheRule, Forward};
+use http::{Method, StatusCode};
+use weir_config::plan::{CacheRule, Forward, RetryOn};
 
 use self::{fill::Fetched, turn::Turn};
 use super::{Edge, Ended, Trip, client::Client, exchange::NoAnswer, forwarding::refusal_of};
@@ -24,7 +24,7 @@ use crate::{
         NotStored, Now, Reader, RequestHead, Rule, Staleness, Tag,
     },
     decide::{self, Looked},
-    forward::headers::OF_ONE_REQUEST,
+    forward::{headers::OF_ONE_REQUEST, retry::Failure},
     journey::Journey,
     refusal::Refusal,
 };
@@ -58,7 +58,7 @@ impl Edge {
         let Some(rule) = trip.route().cache.as_ref().filter(|_| !upgrades) else {
             journey.cache = Some(CacheStatus {
                 forwarded: Some(Forwarded::Bypass),
-                detail: Some(if upgrades { "upgrade" } else { "no-rule" }),
+                detail: Some(if upgrades { cache::UPGRADE } else { cache::NO_RULE }),
                 ..CacheStatus::default()
             });
             return Box::pin(self.forward(trip, forward, client, journey)).await;
@@ -89,16 +89,25 @@ impl Edge {
             Lookup::OnlyIfCached => Err(Refusal::NotCached.into()),
             // A QUERY cannot be asked again behind the back of whoever has its body.
             Lookup::Stale { entry, staleness, ttl } if staleness.while_revalidate && !case.is_query => {
-                self.refresh_behind(&case, key, &entry);
-                journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
+                let mut status = CacheStatus { ttl: Some(ttl), ..CacheStatus::default() };
+                // Where the answer is not to be kept, the next request whose answer is fetches anew.
+                if !case.keeps_nothing() {
+                    let ask = self.ask(&case, key, Some(Arc::clone(&entry)));
+                    match case.cache.refresh(ask, Now::read()) {
+                        Some(guard) if case.waits_for_update() => {
+                            let status = CacheStatus::expired(&staleness);
+                            let usable = usable_on_error(Some(&(entry, staleness)));
+                            return Box::pin(self.fill(&case, guard, usable, status, client, journey)).await;
+                        }
+                        Some(guard) => self.refresh_behind(&case, guard),
+                        None => status.detail = Some(cache::UPDATING),
+                    }
+                }
+                journey.cache = Some(status);
                 self.serve_from(&case, Reader::whole(entry), client, journey).await
             }
             Lookup::Stale { entry, staleness, .. } => {
-                let status = CacheStatus {
-                    forwarded: Some(staleness.expired.forwarded()),
-                    detail: Some(staleness.expired.word()),
-                    ..CacheStatus::default()
-                };
+                let status = CacheStatus::expired(&staleness);
                 Box::pin(self.miss(&case, key, Some((entry, staleness)), status, client, journey)).await
             }
             Lookup::Miss(miss) => {
@@ -204,9 +213,10 @@ impl Edge {
             Fetched::None(NoAnswer::Client(error)) => Err(error.into()),
             Fetched::None(none) => {
                 journey.cache = Some(status);
-                match usable {
+                let refusal = refusal_of(&none);
+                match usable.filter(|_| case.covers(&refusal)) {
                     Some(entry) => self.serve_stale(case, entry, cache::ORIGIN_FAILED, client, journey).await,
-                    None => Err(unconfirmed(refusal_of(&none).into(), must_be_asked)),
+                    None => Err(unconfirmed(refusal.into(), must_be_asked)),
                 }
             }
             fetched => self.deliver(case, fetched, client, journey).await,
@@ -303,6 +313,26 @@ impl<'a> Case<'a> {
     /// Whether this is a HEAD that is not asked as GET.
     fn asks_for_head(&self) -> bool {
         !self.rule.keeping.convert_head && self.trip.request.method == Method::HEAD
+    }
+
+    /// Whether the client that finds something stale, and nobody who fetches it anew, waits until it has done that.
+    fn waits_for_update(&self) -> bool {
+        !self.rule.keeping.background_update && !self.asks_for_head()
+    }
+
+    /// Whether what is stale may stand in for a refusal of ours.
+    fn covers(&self, refusal: &Refusal) -> bool {
+        let on = &self.rule.keeping.stale_on;
+        match refusal {
+            Refusal::PeerFailed(failure) | Refusal::PeerTimeout(failure) => failure.is_in(on),
+            // Nobody could be asked: in nginx, too, an `error`.
+            other => other.said().status.is_server_error() && on.contains(&RetryOn::Error),
+        }
+    }
+
+    /// Whether it may stand in for an answer with this status.
+    fn covers_status(&self, status: StatusCode) -> bool {
+        Failure::Status(status).is_in(&self.rule.keeping.stale_on)
     }
 
     fn request(&self) -> RequestHead<'a> {

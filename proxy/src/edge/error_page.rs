@@ -14,7 +14,11 @@ use crate::{
 pub(super) fn of_ours(running: &Running, journey: &Journey, status: StatusCode) -> Option<Shown> {
     let request = journey.request.as_ref()?;
     let caller = journey.caller.as_deref();
-    running.error_page(journey.route?, status, &Facts { request, params: &Params::default(), caller })
+    running.error_page(
+        journey.route?,
+        status,
+        &Facts { request, params: &Params::default(), caller, cache: "" },
+    )
 }
 
 impl Edge {

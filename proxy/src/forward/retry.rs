@@ -168,7 +168,8 @@ impl Failure {
     }
 
     /// Whether the plan's words send it to the next peer. What was not even sent is no failure that needs a word.
-    fn is_in(self, on: &[RetryOn]) -> bool {
+    #[must_use]
+    pub fn is_in(self, on: &[RetryOn]) -> bool {
         let word = match self {
             Self::ResetUnsent => return true,
             // No peer has a socket for us then.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use weir_config::{
     Plan,
     plan::{Action, Route},
+    template::Variable,
 };
 
 /// The express lane of one route of one generation.
@@ -22,7 +23,10 @@ impl Lane {
             // The client's codings would have to be weighed.
             && route.compress.is_none()
             && !route.gunzip
-            && route.response_headers.iter().all(|(_, value)| value.variables().count() == 0);
+            // Of hits it says the same.
+            && route.response_headers.iter().all(|(_, value)| {
+                value.variables().all(|variable| *variable == Variable::CacheStatus)
+            });
         (plan.express && is_plain).then(|| Self(NEXT.fetch_add(1, Ordering::Relaxed)))
     }
 

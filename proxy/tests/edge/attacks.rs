@@ -1,6 +1,6 @@
 //! Known attacks on caches: each as its attacker would try it, and what the next honest client gets.
 //!
-//! Those that need odd bytes are in `tests/framing` (`poison.rs`, `injection.rs`); SECURITY.md says which class is tested
+//! Those that need odd bytes are in `tests/framing` (`poison.rs`, `injection.rs`); DESIGN.md says which class is tested
 //! where.
 
 use std::sync::{

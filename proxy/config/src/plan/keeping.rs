@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::CacheId;
+use super::{CacheId, RetryOn};
 use crate::{span::Place, template::Template, units::Bytes};
 
 /// Which answers of a route are kept and used, where the origin's words are not all there is to say.
@@ -30,6 +30,16 @@ pub struct Keeping {
     pub min_uses: u32,
     /// Whether a HEAD that finds nothing is asked as GET, so that the next GET finds it.
     pub convert_head: bool,
+    /// How old a fetch may become until one more request makes another; zero is that nobody waits for one.
+    pub lock_age: Duration,
+    /// Which failures `stale_if_error` speaks of.
+    pub stale_on: Vec<RetryOn>,
+    /// Whether what is stale is fetched anew behind the client that is answered with it, and not before it is.
+    pub background_update: bool,
+    /// Whether the origin is asked if what is stored is still good.
+    pub revalidate: bool,
+    /// Whether an answer without a lifetime has a tenth of the time since its last change (RFC 9111 §4.2.2).
+    pub heuristics: bool,
 }
 
 /// When a rule's own spans count.

@@ -8,7 +8,7 @@ use super::{
     word::{FromShort, List, Named, Short, Switch, Word},
 };
 use crate::{
-    plan::{Ignored, TtlApplies},
+    plan::{Ignored, RetryOn, TtlApplies},
     template::Template,
     units::{Bytes, Span},
 };
@@ -158,6 +158,8 @@ pub struct CacheRule {
     pub stale_if_error: Word<Span>,
     /// How long a request waits for another's fetch of the same entry.
     pub lock_timeout: Word<Span>,
+    /// How old a fetch may become until one more request makes another.
+    pub lock_age: Word<Span>,
     /// How long a fetch goes on for the cache when nobody is left who reads it; 0s ends it with its last reader. Default: 5m.
     pub background_fill: Word<Span>,
     /// A `ttl` for these statuses (`404`, `500-599`, `any`); the narrowest range counts.
@@ -176,6 +178,14 @@ pub struct CacheRule {
     pub min_uses: Word<u32>,
     /// Whether a HEAD that finds nothing is asked as GET. Default: true.
     pub convert_head: Word<bool>,
+    /// Which failures of the origin `stale_if_error` speaks of, in nginx's words.
+    pub stale_on: Word<List<RetryOn>>,
+    /// Whether what is stale is fetched anew behind the client that is answered with it. Default: true.
+    pub background_update: Word<bool>,
+    /// Whether the origin is asked if what is stored is still good, and not for all of it. Default: true.
+    pub revalidate: Word<bool>,
+    /// Whether an answer without a lifetime has a tenth of the time since its last change. Default: true.
+    pub heuristics: Word<bool>,
     /// Who may purge with the method PURGE. Default: nobody.
     pub purge: Word<PurgeRule>,
 }

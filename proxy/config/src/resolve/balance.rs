@@ -212,5 +212,8 @@ impl Resolver<'_> {
             let problem = self.report.error(place, "`${token}` exists only in the key of a session");
             problem.help("use `${cookie.NAME}` or `${header.NAME}`");
         }
+        if template.variables().any(|variable| *variable == Variable::CacheStatus) {
+            self.report.error(place, "`${cache.status}` exists only in `response_headers`");
+        }
     }
 }

@@ -33,7 +33,25 @@ impl Resolver<'_> {
             queries: self.queries(raw),
             min_uses: self.count(&raw.min_uses, d::CACHE_MIN_USES),
             convert_head: raw.convert_head.or(d::CACHE_CONVERT_HEAD),
+            lock_age: Self::span(&raw.lock_age, d::CACHE_LOCK_AGE),
+            stale_on: self.stale_on(raw),
+            background_update: raw.background_update.or(d::CACHE_BACKGROUND_UPDATE),
+            revalidate: raw.revalidate.or(d::CACHE_REVALIDATE),
+            heuristics: raw.heuristics.or(d::CACHE_HEURISTICS),
         }
+    }
+
+    /// The failures that what is stale may cover.
+    fn stale_on(&mut self, raw: &CacheRule) -> Vec<plan::RetryOn> {
+        for (_, place) in raw.stale_on.items().filter(|(on, _)| **on == plan::RetryOn::NonIdempotent) {
+            self.report
+                .error(place, "`non_idempotent` is no failure")
+                .help("it belongs to `retry.on` of an upstream");
+        }
+        if raw.stale_on.is_absent() {
+            return d::CACHE_STALE_ON.to_vec();
+        }
+        raw.stale_on.items().map(|(on, _)| *on).collect()
     }
 
     /// Whether QUERY is named beside the methods that always are.

@@ -232,10 +232,10 @@ impl Resolver<'_> {
         let key = raw.key.or(d::LIMIT_KEY.parse().expect("the default is a template"));
         if let Some(at) = raw.key.place() {
             self.key_is_certain(&key, at);
-            match key
-                .variables()
-                .find(|it| matches!(it, Variable::Token | Variable::Session(_) | Variable::RequestId))
-            {
+            match key.variables().find(|it| {
+                let later = matches!(it, Variable::Token | Variable::Session(_) | Variable::CacheStatus);
+                later || **it == Variable::RequestId
+            }) {
                 Some(Variable::RequestId) => {
                     self.report.error(at, "no two requests share their `${request.id}`: this limits nobody");
                 }

@@ -284,7 +284,10 @@ impl Resolver<'_> {
             raw.identity.get().map(|it| it.header.or(d::IDENTITY_HEADER.to_owned()).to_ascii_lowercase());
         let mut headers = Vec::new();
         for (name, value, place) in word.entries() {
-            self.check(value, place, scope);
+            match request {
+                true => self.check(value, place, scope),
+                false => self.check_answered(value, place, scope),
+            }
             let Some(name) = self.header_name(name, place) else { continue };
             if name == http::header::HOST && request {
                 self.report.error(place, "`host` has a key of its own").help("write `host: …` beside `to`");
@@ -298,8 +301,16 @@ impl Resolver<'_> {
         headers
     }
 
-    /// Whether a template asks only for what this route has.
+    /// Whether a template asks only for what this route has, before there is an answer.
     pub(super) fn check(&mut self, template: &Template, place: Place, scope: &Scope) {
+        if template.variables().any(|variable| *variable == Variable::CacheStatus) {
+            self.report.error(place, "`${cache.status}` exists only in `response_headers`");
+        }
+        self.check_answered(template, place, scope);
+    }
+
+    /// The same, once there is one.
+    fn check_answered(&mut self, template: &Template, place: Place, scope: &Scope) {
         for variable in template.variables() {
             match variable {
                 Variable::Token => {

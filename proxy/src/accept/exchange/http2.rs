@@ -61,16 +61,16 @@ impl Http2 {
         }
     }
 
-    pub(super) fn is_connect(&self) -> bool {
+    pub(in crate::accept) fn is_connect(&self) -> bool {
         self.is_connect
     }
 
     /// What a tunnel carries is no body.
-    pub(super) fn has_body(&self) -> bool {
+    pub(in crate::accept) fn has_body(&self) -> bool {
         !self.is_connect && !self.request.is_end_stream()
     }
 
-    pub(super) fn set_write_timeout(&mut self, patience: Duration) {
+    pub(in crate::accept) fn set_write_timeout(&mut self, patience: Duration) {
         self.patience = Some(patience);
     }
 
@@ -102,7 +102,12 @@ impl Http2 {
         }
     }
 
-    pub(super) fn head(&mut self, status: StatusCode, mut fields: HeaderMap, end: bool) -> Result<(), Gone> {
+    pub(in crate::accept) fn head(
+        &mut self,
+        status: StatusCode,
+        mut fields: HeaderMap,
+        end: bool,
+    ) -> Result<(), Gone> {
         let Answer::Head(answer) = &mut self.answer else { return Err(Gone) };
         if self.is_connect && status.is_success() {
             fields.remove(CONTENT_LENGTH);
@@ -118,7 +123,7 @@ impl Http2 {
         Ok(())
     }
 
-    pub(super) async fn write(&mut self, mut piece: Bytes) -> Result<(), Gone> {
+    pub(in crate::accept) async fn write(&mut self, mut piece: Bytes) -> Result<(), Gone> {
         let stream = match &mut self.answer {
             Answer::Body(stream) => stream,
             // An answer that has no body, whatever somebody sends as such.
@@ -144,6 +149,19 @@ impl Http2 {
         Ok(())
     }
 
+    /// Ends the answer with these bytes, if there is room for all of them in the client's windows; else gives them back.
+    pub(in crate::accept) fn end_with(&mut self, body: Bytes) -> Result<(), Bytes> {
+        if let Answer::Body(stream) = &mut self.answer {
+            stream.reserve_capacity(body.len());
+            // A stream that was reset has no room, either.
+            if stream.capacity() < body.len() || stream.send_data(body.clone(), true).is_err() {
+                return Err(body);
+            }
+            self.answer = Answer::Over;
+        }
+        Ok(())
+    }
+
     pub(super) fn trailers(&mut self, trailers: HeaderMap) -> Result<(), Gone> {
         match std::mem::replace(&mut self.answer, Answer::Over) {
             Answer::Body(mut stream) => stream.send_trailers(trailers).map_err(|_| Gone),
@@ -157,7 +175,7 @@ impl Http2 {
     }
 
     /// The client must notice that the answer is not whole.
-    pub(super) fn abort(self) {
+    pub(in crate::accept) fn abort(self) {
         match self.answer {
             Answer::Head(mut answer) => answer.send_reset(Reason::INTERNAL_ERROR),
             Answer::Body(mut stream) => stream.send_reset(Reason::INTERNAL_ERROR),
@@ -165,7 +183,7 @@ impl Http2 {
         }
     }
 
-    pub(super) async fn finish(mut self) {
+    pub(in crate::accept) async fn finish(mut self) {
         match &mut self.answer {
             Answer::Body(stream) => {
                 if stream.send_data(Bytes::new(), true).is_err() {
@@ -186,6 +204,10 @@ impl Http2 {
 fn response(status: StatusCode, mut fields: HeaderMap) -> Response<()> {
     for name in &OF_CONNECTIONS {
         fields.remove(name);
+    }
+    // Another one in each answer: in the client's table it would only push out what comes again (RFC 7541 §6.2.3).
+    if let Some(id) = fields.get_mut("x-request-id") {
+        id.set_sensitive(true);
     }
     let mut response = Response::new(());
     (*response.status_mut(), *response.headers_mut()) = (status, fields);

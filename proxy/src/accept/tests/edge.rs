@@ -136,6 +136,18 @@ impl Service for Edge {
         Ok(Express { body, closes, answered: () })
     }
 
+    fn express_head(
+        &self,
+        begun: Self::Begun,
+    ) -> Result<(StatusCode, HeaderMap, Express<Self>), Self::Begun> {
+        let body = match &*begun.0.target {
+            b"/express" => Bytes::from_static(b"quick"),
+            b"/express/big" => Bytes::from(vec![b'x'; 1 << 20]),
+            _ => return Err(begun),
+        };
+        Ok((StatusCode::OK, HeaderMap::new(), Express { body, closes: false, answered: () }))
+    }
+
     fn written(&self, (): (), whole: bool) {
         self.shared.written.lock().push(whole);
     }

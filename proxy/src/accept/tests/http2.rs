@@ -64,6 +64,31 @@ async fn prior_knowledge_is_understood_even_in_pieces() {
 }
 
 #[tokio::test]
+async fn quick_answers_come_whole_in_one_window_or_in_many() {
+    let front = Front::start(|_| {}).await;
+    let (mut sender, _connection) = client(front.connect().await.0).await;
+    assert_eq!(ask(&mut sender, get("/express"), None).await, (200, "quick".into()));
+    let (status, text) = ask(&mut sender, get("/express/big"), None).await;
+    assert_eq!((status, text.len()), (200, 1 << 20));
+    let service = &front.listener.service;
+    assert_eq!((service.shared.written.lock().clone(), service.served()), (vec![true, true], 0));
+    let post = Request::post("http://a/express").body(()).unwrap();
+    assert_ne!(ask(&mut sender, post, Some(b"x")).await.1, "quick", "it has a body");
+}
+
+#[tokio::test]
+async fn a_quick_answer_that_nobody_reads_is_not_whole() {
+    let front = Front::start(|bounds| bounds.send_timeout = Duration::from_millis(200)).await;
+    let (sender, _connection) = client(front.connect().await.0).await;
+    let mut sender = sender.ready().await.unwrap();
+    let (response, _stream) = sender.send_request(get("/express/big"), true).unwrap();
+    let mut body = response.await.unwrap().into_body();
+    // Its window stays closed.
+    while let Some(Ok(_)) = body.data().await {}
+    assert_eq!(front.listener.service.shared.written.lock().clone(), [false]);
+}
+
+#[tokio::test]
 async fn a_request_is_held_to_the_rules_of_http1() {
     let front = Front::start(|_| {}).await;
     let (mut sender, _connection) = client(front.connect().await.0).await;

@@ -161,7 +161,7 @@ async fn an_origin_that_keeps_failing_is_given_up_by_the_waiters() {
                     guard.head(StatusCode::BAD_GATEWAY, &HeaderMap::new(), &[], now);
                     "tried"
                 }
-                Outcome::OriginFailed => "gave up",
+                Outcome::OriginFailed { .. } => "gave up",
                 _ => "something else",
             }
         });
@@ -174,8 +174,8 @@ async fn an_origin_that_keeps_failing_is_given_up_by_the_waiters() {
 
     let down = cache.must_fill(plain("/down"), now);
     let waiter = cache.must_wait(plain("/down"), now);
-    down.origin_failed();
-    assert!(matches!(waiter.wait(LOCK, now).await, Outcome::OriginFailed));
+    down.origin_failed(false);
+    assert!(matches!(waiter.wait(LOCK, now).await, Outcome::OriginFailed { is_covered: false }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -514,4 +514,29 @@ fn threads_at_odds_leave_no_bytes_and_no_wrong_body_behind() {
     assert!(cache.stats().bytes <= 200_000);
     cache.purge_all(Purge::Hard);
     assert_eq!((cache.stats().bytes, cache.stats().entries), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_waits_begins_another_fill_when_the_first_is_too_old() {
+    let (cache, now) = (cache(), noon());
+    let impatient = || Ask { rule: Rule { lock_age: secs(2), ..Rule::origin_alone() }, ..plain("/") };
+    let first = cache.must_fill(impatient(), now);
+    let waiters: Vec<_> = (0..3).map(|_| cache.must_wait(impatient(), now.after(secs(1)))).collect();
+    let mut waiting = JoinSet::new();
+    for waiter in waiters {
+        waiting.spawn(async move {
+            match waiter.wait(LOCK, now.after(secs(1))).await {
+                Outcome::Fill(mut guard) => {
+                    guard.head(OK, &minute_of(2), &[], now);
+                    guard.write(&Bytes::from("ok"));
+                    guard.finish().is_ok()
+                }
+                outcome => read(ready(outcome)).await.is_ok(),
+            }
+        });
+    }
+    assert!(waiting.join_all().await.into_iter().all(|ok| ok));
+    assert_eq!(cache.stats().fills, 2, "one of them for all");
+    drop(first);
+    assert!(!misses(&cache, "/", now), "the old one ends for itself");
 }

@@ -14,12 +14,12 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout_at};
 
 use super::Case;
 use crate::{
-    cache::{self, CacheStatus, Decision, Entry, Extent, FillGuard, Key, Now, Reader},
+    cache::{self, CacheStatus, Decision, Extent, FillGuard, Now, Reader},
     edge::{
         Edge, Ended,
         client::Client,
         exchange::{self, NoAnswer, Open},
-        forwarding::{Framing, answer_fields, stick},
+        forwarding::{Framing, answer_fields, refusal_of, stick},
         reply::{self, Length},
     },
     forward::retry::Failure,
@@ -75,12 +75,14 @@ impl Edge {
             for name in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_RANGE, header::RANGE] {
                 fields.remove(name);
             }
-            if let Some(entry) = guard.stale() {
+            let asked_about = guard.stale().filter(|_| case.rule.keeping.revalidate);
+            if let Some(entry) = asked_about {
                 entry.head().validate(&mut fields);
             }
             if let Some(slice) = guard.slice() {
                 fields.insert(header::RANGE, slice.range());
             }
+            let is_question = asked_about.is_some();
             let (method, framing) = match case.is_query {
                 true => (Method::QUERY, Framing::AsTheClient),
                 false => (Method::GET, Framing::Nothing),
@@ -93,20 +95,20 @@ impl Edge {
                 // The client's end is no news about the origin: the next waiter takes the fill over.
                 Err(NoAnswer::Client(error)) => return Ok(Fetched::None(NoAnswer::Client(error))),
                 Err(none) => {
-                    guard.origin_failed();
+                    guard.origin_failed(case.covers(&refusal_of(&none)));
                     return Ok(Fetched::None(none));
                 }
             };
             let (now, origin) = (Now::read(), open.head.status);
             status.origin = Some(origin);
-            if origin.is_server_error() && has_stale {
-                guard.origin_failed();
+            if has_stale && case.covers_status(origin) {
+                guard.origin_failed(true);
                 open.done(&self.connectors).await;
                 return Ok(Fetched::None(NoAnswer::Failed(Failure::Status(origin))));
             }
             let tags = case.tags();
             let (fields, length) = answer_fields(case.trip, open.head.headers.clone(), &open);
-            if origin == StatusCode::NOT_MODIFIED && guard.stale().is_some() {
+            if origin == StatusCode::NOT_MODIFIED && is_question {
                 self.invalidate(case.trip, case.forward, origin, &open.head.headers);
                 let confirmed = guard.not_modified(&fields, &tags, now);
                 open.done(&self.connectors).await;
@@ -263,13 +265,7 @@ impl Edge {
     }
 
     /// Fetches anew behind the back of a client that gets what is stale (RFC 5861 §3).
-    pub(super) fn refresh_behind(&self, case: &Case<'_>, key: Key, entry: &Arc<Entry>) {
-        if case.keeps_nothing() {
-            return; // the next request that may be kept does it
-        }
-        let ask = self.ask(case, key, Some(Arc::clone(entry)));
-        // Somebody else is at it already.
-        let Some(guard) = case.cache.refresh(ask, Now::read()) else { return };
+    pub(super) fn refresh_behind(&self, case: &Case<'_>, guard: FillGuard) {
         let (edge, trip, forward) = (self.clone(), case.trip.clone(), case.forward.clone());
         tokio::spawn(async move {
             let Some(rule) = &trip.route().cache else { return };

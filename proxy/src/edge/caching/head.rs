@@ -33,12 +33,12 @@ impl Edge {
         journey.cache = Some(status);
         let opened = self.pass_on(case.trip, case.forward, client, journey).await;
         let open = match (opened, usable) {
-            (Ok(open), Some(entry)) if open.head.status.is_server_error() => {
+            (Ok(open), Some(entry)) if case.covers_status(open.head.status) => {
                 open.done(&self.connectors).await;
                 return self.serve_stale(case, entry, ORIGIN_FAILED, client, journey).await;
             }
             (Ok(open), _) => open,
-            (Err(Ended::Refused(refusal)), Some(entry)) if refusal.said().status.is_server_error() => {
+            (Err(Ended::Refused(refusal)), Some(entry)) if case.covers(&refusal) => {
                 return self.serve_stale(case, entry, ORIGIN_FAILED, client, journey).await;
             }
             (Err(ended), _) => return Err(unconfirmed(ended, must_be_asked)),

@@ -103,48 +103,68 @@ impl Edge {
         let kept = |entry, status| Ok(Ok(Fetched::Kept(Reader::whole(entry), None, status)));
         let Looked { key, lookup } =
             decide::look_up(running, cache, key, &case.request(), &case.policy, Now::read());
-        let (stale, forwarded, detail) = match lookup {
+        let mut begun = None;
+        let (stale, mut status) = match lookup {
             Lookup::Hit { entry, ttl } => {
                 return kept(entry, CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
             }
             Lookup::Stale { entry, staleness, ttl } if staleness.while_revalidate => {
-                self.refresh_behind(case, key, &entry);
-                return kept(entry, CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
+                let mut status = CacheStatus { ttl: Some(ttl), ..CacheStatus::default() };
+                let ask = self.ask(case, key.clone(), Some(Arc::clone(&entry)));
+                match case.cache.refresh(ask, Now::read()) {
+                    Some(guard) if case.waits_for_update() => begun = Some(guard),
+                    Some(guard) => self.refresh_behind(case, guard),
+                    None => status.detail = Some(cache::UPDATING),
+                }
+                if begun.is_none() {
+                    return kept(entry, status);
+                }
+                let status = CacheStatus::expired(&staleness);
+                (Some((entry, staleness)), status)
             }
             Lookup::Stale { entry, staleness, .. } => {
-                let expired = staleness.expired;
-                (Some((entry, staleness)), expired.forwarded(), Some(expired.word()))
+                let status = CacheStatus::expired(&staleness);
+                (Some((entry, staleness)), status)
             }
-            Lookup::Miss(miss) => (None, miss.forwarded(), None),
+            Lookup::Miss(miss) => {
+                (None, CacheStatus { forwarded: Some(miss.forwarded()), ..CacheStatus::default() })
+            }
             Lookup::Bypass(reason) => return Ok(Err(reason)),
             Lookup::OnlyIfCached => return Err(Refusal::NotCached.into()),
         };
-        let mut status = CacheStatus { forwarded: Some(forwarded), detail, ..CacheStatus::default() };
         let usable = usable_on_error(stale.as_ref());
         let must_be_asked = stale.as_ref().is_some_and(|(entry, _)| entry.head().freshness.must_be_asked());
         let on_error = |entry: Arc<Entry>| {
             let ttl = entry.head().freshness.ttl(Now::read());
             kept(entry, CacheStatus { ttl: Some(ttl), detail: Some(ORIGIN_FAILED), ..CacheStatus::default() })
         };
-        let guard =
-            match self.turn(case, &key, stale.as_ref().map(|(entry, _)| entry), usable.is_some()).await {
-                Turn::Fetch(guard) => guard,
-                Turn::Read(reader) => {
-                    return Ok(Ok(Fetched::Kept(reader, None, CacheStatus { collapsed: true, ..status })));
-                }
-                Turn::Stale => return usable.map_or(Err(Ended::Cut), on_error),
-                Turn::Alone(reason) => {
-                    status.detail = reason.or(status.detail);
-                    case.cache.fetch_past(self.ask(case, key, None), Now::read())
-                }
-            };
+        let turn = match begun {
+            Some(guard) => Turn::Fetch(guard),
+            None => self.turn(case, &key, stale.as_ref().map(|(entry, _)| entry), usable.is_some()).await,
+        };
+        let guard = match turn {
+            Turn::Fetch(guard) => guard,
+            Turn::Read(reader) => {
+                return Ok(Ok(Fetched::Kept(reader, None, CacheStatus { collapsed: true, ..status })));
+            }
+            Turn::Stale => return usable.map_or(Err(Ended::Cut), on_error),
+            Turn::Alone(reason) => {
+                status.detail = reason.or(status.detail);
+                case.cache.fetch_past(self.ask(case, key, None), Now::read())
+            }
+        };
         let fetched =
             self.fetch(case, guard, usable.is_some(), status, client, &mut journey.attempts).await?;
-        match (fetched, usable) {
-            (Fetched::None(NoAnswer::Client(error)), _) => Err(error.into()),
-            (Fetched::None(_), Some(entry)) => on_error(entry),
-            (Fetched::None(none), None) => Err(unconfirmed(refusal_of(&none).into(), must_be_asked)),
-            (fetched, _) => Ok(Ok(fetched)),
+        match fetched {
+            Fetched::None(NoAnswer::Client(error)) => Err(error.into()),
+            Fetched::None(none) => {
+                let refusal = refusal_of(&none);
+                match usable.filter(|_| case.covers(&refusal)) {
+                    Some(entry) => on_error(entry),
+                    None => Err(unconfirmed(refusal.into(), must_be_asked)),
+                }
+            }
+            fetched => Ok(Ok(fetched)),
         }
     }
 

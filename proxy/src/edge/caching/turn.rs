@@ -43,10 +43,10 @@ impl Edge {
             match waiter.wait(until.saturating_duration_since(now.mono), now).await {
                 Outcome::Fill(guard) => return Turn::Fetch(guard),
                 Outcome::Ready(reader) => return Turn::Read(reader),
-                Outcome::OriginFailed if has_stale => return Turn::Stale,
+                Outcome::OriginFailed { is_covered: true } if has_stale => return Turn::Stale,
                 // One of those who waited asks again, and not all of them at once.
-                Outcome::OriginFailed if failures < RETAKES => failures += 1,
-                Outcome::OriginFailed => return Turn::Alone(None),
+                Outcome::OriginFailed { .. } if failures < RETAKES => failures += 1,
+                Outcome::OriginFailed { .. } => return Turn::Alone(None),
                 Outcome::NotStored(reason) => return Turn::Alone(Some(reason.word())),
                 Outcome::TimedOut => return Turn::Alone(Some("lock-timeout")),
             }

@@ -101,6 +101,18 @@ fn bound(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// The clone of a connection that is kept for the drop would hold it open when its thread has ended, in whatever way.
+struct Closing {
+    opened: Arc<Mutex<HashMap<usize, TcpStream>>>,
+    nth: usize,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.opened.lock().unwrap().remove(&self.nth);
+    }
+}
+
 impl Origin {
     /// Answers each request as `script` does.
     pub(crate) fn start(script: impl Fn(&Request, &mut Wire) + Send + Sync + 'static) -> Self {
@@ -176,9 +188,8 @@ impl Origin {
                 opened.lock().unwrap().insert(nth, stream.try_clone().unwrap());
                 let (script, opened) = (Arc::clone(&script), Arc::clone(&opened));
                 std::thread::spawn(move || {
+                    let _closing = Closing { opened, nth };
                     script(Client::new(stream));
-                    // The clone kept for the drop would hold it open.
-                    opened.lock().unwrap().remove(&nth);
                 });
             }
         });
