@@ -16,6 +16,7 @@ mod listen;
 mod location;
 mod peers;
 mod server;
+mod slice;
 mod upstream;
 
 use weir_config::raw::{

@@ -36,7 +36,7 @@ fn file() -> Origin {
 
 /// One after the other on one connection: what the first brought is there for the second.
 fn part(client: &mut Client, range: &str) -> Answer {
-    client.ask("/f", &format!("range: bytes={range}\r\n"))
+    client.ask("/f", format!("range: bytes={range}\r\n"))
 }
 
 #[test]
