@@ -8,7 +8,12 @@ use std::{
     },
 };
 
-use crate::support::{Answer, Edge, Gate, Origin, Request, Wire, until};
+use serde_json::json;
+
+use crate::{
+    changing::operate,
+    support::{Answer, Edge, Gate, Origin, Request, Wire, until},
+};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -444,4 +449,21 @@ fn a_gibibyte_costs_what_is_read_of_it() {
     let fetched = sent.load(Ordering::SeqCst) as u64 / MIB;
     // The kernel reads ahead for the client as well.
     assert!((201..250).contains(&fetched), "{fetched} slices for 200");
+}
+
+#[test]
+fn explain_tells_of_the_slice_that_decides() {
+    let origin = file();
+    let edge = slicing(&origin, "");
+    edge.ask("/f", "range: bytes=5000-5009\r\n");
+    let explain = |fields: &[&str]| {
+        let question = json!({ "url": "http://edge.test/f", "headers": fields });
+        let (status, report) = operate(&edge, "POST", "/explain", &question, "");
+        assert_eq!(status, 200, "{report}");
+        report["cache"].clone()
+    };
+    let (held, other) = (explain(&["range: bytes=5000-"]), explain(&[]));
+    assert_eq!((&held["key"], &held["entry"]["status"]), (&json!("http://edge.test/f slice 1"), &json!(206)));
+    assert_eq!((&other["key"], &other["under_key"]), (&json!("http://edge.test/f slice 0"), &json!(0)));
+    assert_eq!(origin.count(), 1);
 }
