@@ -4,7 +4,7 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint audit bench bench-origin judge-cache doc clean test-needs
+.PHONY: help run test lint audit bench bench-memory bench-origin bench-api judge-cache doc clean test-needs
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS  := $(TARGET)/tools
@@ -54,8 +54,16 @@ bench: ## Weir beside nginx, HAProxy and Varnish; results in target/bench.json
 	@cargo build --release --locked --package weir --package weir-benches --bins
 	$(TARGET)/release/bench $(ARGS)
 
+bench-memory: ## a million answers of 1 KiB through a cache of 256 MiB, and what that takes (ARGS='--answers 200000 --memory 64')
+	@cargo build --release --locked --package weir --package weir-benches --bins
+	$(TARGET)/release/memory $(ARGS)
+
 bench-origin: ## every query of the origin on a tenth of the full volume, with its plan (ARGS='--users 1000000 --items 10000000')
 	@cargo run --release --locked --package weir-origin --example queries -- $(ARGS)
+
+bench-api: ## the load of L1 and L2 on edge, origins, Postgres and Redis, beside its targets (ARGS='normal --seconds 300')
+	@cargo build --release --locked --package weir --package weir-origin --package weir-benches --bins
+	$(TARGET)/release/load $(ARGS)
 
 # The suite's dependencies are its own: a clone in which `npm install` was done. One test with all its messages: CACHE_TEST=id.
 judge-cache: ## the HTTP cache suite through the edge: CACHE_TESTS=a clone of http-tests/cache-tests [IDS=file with test ids]
@@ -83,6 +91,7 @@ test-needs:
 	python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 	need nginx nginx
 	need redis-server redis-server
+	need aiosmtpd python3-aiosmtpd
 	need pgbouncer pgbouncer
 	# Debian keeps initdb off the PATH, one folder for each version; that is where the tests look.
 	compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)

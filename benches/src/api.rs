@@ -37,6 +37,7 @@ kinds! {
     DELETE:  "DELETE /api/vault/items/{id}", [200, 204], false;
     LOGIN:   "POST   /auth/login",           [200],      false;
     LOGOUT:  "POST   /auth/logout",          [200, 204], false;
+    REGISTER: "POST   /auth/register",       [201],      false;
 }
 
 /// The labels of what the edge may keep.

@@ -19,6 +19,7 @@ pub mod account;
 pub mod api;
 pub mod client;
 pub mod contest;
+pub mod flow;
 pub mod measure;
 pub mod promises;
 pub mod report;

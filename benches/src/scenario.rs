@@ -183,7 +183,11 @@ pub async fn drive(
 }
 
 /// A source address of one's own: 127/8 is all loopback on Linux.
-fn address(group: usize, number: usize) -> IpAddr {
+///
+/// # Panics
+/// Beyond 245 groups.
+#[must_use]
+pub fn address(group: usize, number: usize) -> IpAddr {
     let byte = |n: usize| u8::try_from(n).expect("at most 255 groups, and remainders below 256");
     IpAddr::V4(Ipv4Addr::new(127, byte(10 + group), byte((number / 250) % 256), byte(1 + number % 250)))
 }

@@ -44,6 +44,12 @@ impl Latencies {
         self.0.is_empty()
     }
 
+    /// The mean; zero when there are none.
+    #[must_use]
+    pub fn mean(&self) -> Duration {
+        Duration::from_secs_f64(self.0.mean() / 1e6)
+    }
+
     /// The latency that `share` (0.0 to 1.0) of all did not pass; zero when there are none.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Duration {

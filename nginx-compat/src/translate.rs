@@ -3,7 +3,7 @@
 //! Top-down: what is said once for the process, then `http`, its upstreams and servers. The parts:
 //! [`upstream`] groups of peers · [`listen`] sockets and names · [`server`] which locations become which routes, in what order ·
 //! [`location`] one route · [`forward`] `proxy_pass` and what tunes it · [`peers`] how peers are found and connected to ·
-//! [`guard`] who may pass, and how often · [`cache`] what is kept, and for how long.
+//! [`guard`] who may pass, [`limit`] how often · [`cache`] what is kept, and for how long.
 
 mod balance;
 mod bandwidth;
@@ -12,6 +12,7 @@ mod compress;
 mod error_page;
 mod forward;
 mod guard;
+mod limit;
 mod listen;
 mod location;
 mod peers;
@@ -39,7 +40,7 @@ struct Translator<'a, 'n> {
     /// The `upstream` blocks, by name.
     groups: Vec<upstream::Group<'a>>,
     /// The `limit_req_zone` directives, by name.
-    zones: Vec<guard::Zone<'a>>,
+    zones: Vec<limit::Zone<'a>>,
     /// Whether somebody is trusted to tell a client's address.
     has_hops: bool,
     listeners: Vec<Listener>,

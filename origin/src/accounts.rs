@@ -15,6 +15,7 @@ use axum::{
     response::IntoResponse,
     routing::{get, post, put},
 };
+use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::FromRow;
@@ -26,9 +27,10 @@ use crate::{
     database::{Moment, Words},
     fields::{Fields, rule},
     identity::{Caller, CallerOrBearer},
+    jobs::{self, Job},
     openapi::{TEXT, WEB},
     refusal::Refusal,
-    sessions,
+    sessions, trace,
     verification::Proven,
 };
 
@@ -37,6 +39,9 @@ pub const ROLES: [&str; 3] = ["user", "moderator", "admin"];
 
 /// `user:profile:{id}` keeps an [`Account`]. Five minutes: as long as a person looks around, and every write ends it.
 pub const CACHED: Kind = Kind { prefix: "user:profile", life: Duration::from_secs(300) };
+
+/// How often a proof of one's address may be asked for, the one at registration included: it is anybody's address until it is proven.
+const PROOF_EVERY: SignedDuration = SignedDuration::from_mins(5);
 
 /// An account as its owner sees it.
 #[derive(Debug, Clone, Serialize, Deserialize, FromRow, JsonSchema)]
@@ -79,11 +84,16 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/auth/register", post(register))
         .route("/auth/me", get(me))
         .route("/auth/verify-email", post(verify_email))
+        .route("/auth/verification", post(ask_proof))
         .route("/users/profile", put(replace_profile))
         .route("/users/password", put(change_password))
 }
 
-async fn register(State(app): State<Arc<App>>, mut fields: Fields) -> Result<impl IntoResponse, Refusal> {
+async fn register(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    mut fields: Fields,
+) -> Result<impl IntoResponse, Refusal> {
     let email = fields.required("email", None, rule::email);
     let password = fields.required("password", None, rule::password);
     let display_name = fields.defaulted("displayName", None, rule::text(0..=100));
@@ -100,10 +110,12 @@ async fn register(State(app): State<Arc<App>>, mut fields: Fields) -> Result<imp
         created_at: Moment::now(),
         profile: Profile { display_name, ..Profile::default() },
     };
-    sql::insert(&app.database, &account, &hash).await.map_err(|error| match &error {
+    let welcome = Job::new(jobs::Kind::Welcome, account.id, trace::id(&headers), account.created_at);
+    sql::insert(&app.database, &account, &hash, &welcome).await.map_err(|error| match &error {
         sqlx::Error::Database(cause) if cause.is_unique_violation() => Refusal::EmailTaken,
         _ => error.into(),
     })?;
+    app.bell.ring().await;
     Ok((StatusCode::CREATED, PRIVATE, Json(account)))
 }
 
@@ -135,6 +147,26 @@ async fn replace_profile(
         return Err(Refusal::Unauthenticated);
     }
     Ok((PRIVATE, Json(profile)))
+}
+
+/// Mails the caller another link to prove their address with; nothing is mailed when it is proven.
+async fn ask_proof(
+    State(app): State<Arc<App>>,
+    CallerOrBearer(caller): CallerOrBearer,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Refusal> {
+    let now = Moment::now();
+    let job = Job::new(jobs::Kind::Verification, caller.user_id, trace::id(&headers), now);
+    let then = Moment::cut(now.timestamp() - PROOF_EVERY);
+    if jobs::sql::ask_proof(&app.database, &job, then).await? {
+        app.bell.ring().await;
+    } else {
+        let account = sql::find(&app.database, caller.user_id).await?.ok_or(Refusal::Unauthenticated)?;
+        if account.email_verified_at.is_none() {
+            return Err(Refusal::TooMany(PROOF_EVERY.as_secs().unsigned_abs()));
+        }
+    }
+    Ok((StatusCode::ACCEPTED, PRIVATE))
 }
 
 /// Takes the token that was mailed to the address. No login is asked for: whoever has it reads that mail.

@@ -14,6 +14,7 @@ use jiff::SignedDuration;
 use redis::aio::ConnectionManager;
 use tokio::{
     net::TcpListener,
+    sync::watch,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
@@ -26,6 +27,7 @@ use crate::{
     health, idempotency,
     identity::Identities,
     items,
+    jobs::{self, bell::Bell, worker::Worker},
     metrics::{self, Metrics},
     notes, openapi,
     password::Passwords,
@@ -34,6 +36,7 @@ use crate::{
     sessions,
     throttle::Throttle,
     token::Tokens,
+    trace,
     verification::Verifications,
 };
 
@@ -73,6 +76,10 @@ pub struct App {
     pub throttle: Throttle,
     /// Life of a new session.
     pub session_ttl: Duration,
+    /// Wakes whoever does jobs.
+    pub bell: Arc<Bell>,
+    /// Does jobs beside the requests, if this process shall.
+    pub worker: Option<Arc<Worker>>,
     /// Answered as `x-origin`.
     name: HeaderValue,
 }
@@ -87,10 +94,26 @@ impl App {
     /// When the database cannot be reached or migrated, or a setting makes no sense.
     pub async fn start(config: &ServeConfig, name: &str) -> Result<Arc<Self>, StartError> {
         let redis = config.redis_url.as_deref().map(sessions::published::connect).transpose()?;
+        let database = Database::open(&config.database).await?;
+        let verifications = Verifications::new(&config.identity_secret);
+        let metrics = Metrics::new()?;
+        let bell = Arc::new(Bell::rung_through(redis.clone()));
+        let works = config.work.unwrap_or(matches!(database, Database::Sqlite(_)));
+        let worker = works.then(|| {
+            Worker::new(
+                database.clone(),
+                config.jobs.clone(),
+                verifications.clone(),
+                metrics.jobs.clone(),
+                Arc::clone(&bell),
+            )
+        });
         Ok(Arc::new(Self {
-            database: Database::open(&config.database).await?,
+            worker: worker.transpose()?,
+            bell,
+            database,
             cache: Cache::new(redis.clone()),
-            metrics: Metrics::new()?,
+            metrics,
             replicas: Replicas::new(&config.database, redis.clone())?,
             throttle: Throttle::new(&config.throttle, redis.clone()),
             redis,
@@ -98,7 +121,7 @@ impl App {
             identities: Identities::new(config.identity_header.clone(), &config.identity_secret),
             cursors: Cursors::new(&config.identity_secret),
             tokens: Tokens::new(&config.identity_secret),
-            verifications: Verifications::new(&config.identity_secret),
+            verifications,
             session_ttl: config.session_ttl,
             name: HeaderValue::from_str(name)?,
         }))
@@ -140,14 +163,22 @@ pub async fn serve(
     let watch = tokio::spawn(async move { watched.replicas.watch(&watched.database).await });
     // Small answers in a conversation: waiting to fill a packet would only add delay.
     let listener = listener.tap_io(|socket| drop(socket.set_nodelay(true)));
-    let (told, stopping) = tokio::sync::oneshot::channel();
+    // Nothing is ever sent: that the sender is dropped is what all of them wait for.
+    let (told, stopping) = watch::channel(());
+    let stopped = |mut stopping: watch::Receiver<()>| async move {
+        let _ = stopping.changed().await;
+    };
+    let worker = app.worker.clone().map(|worker| {
+        let work = worker.run(stopped(stopping.clone()), stop_within);
+        tokio::spawn(work)
+    });
     let stop = async move {
         stop.await;
-        let _ = told.send(());
+        drop(told);
     };
     let server = axum::serve(listener, router(Arc::clone(&app))).with_graceful_shutdown(stop).into_future();
     let too_late = async {
-        let _ = stopping.await;
+        stopped(stopping).await;
         tokio::time::sleep(stop_within).await;
     };
     let served = tokio::select! {
@@ -159,6 +190,11 @@ pub async fn serve(
     };
     sweeper.abort();
     watch.abort();
+    if let Some(mut worker) = worker {
+        // Told with the server, it ends within the same time, unless its store is away.
+        let _ = timeout(stop_within, &mut worker).await;
+        worker.abort();
+    }
     // What still runs may hold connections: closing waits for them, but not for long.
     let _ = timeout(Duration::from_secs(1), app.database.close()).await;
     served
@@ -171,9 +207,11 @@ async fn sweep(app: Arc<App>) {
         ticks.tick().await;
         let now = Moment::now();
         let old = Moment::cut(now.timestamp() - KEYS_LIVE);
+        let given_up = Moment::cut(now.timestamp() - jobs::DEAD_KEPT);
         for (what, swept) in [
             ("expired sessions", sessions::sql::sweep(&app.database, now).await),
             ("old idempotency keys", idempotency::sql::sweep(&app.database, old).await),
+            ("jobs given up long ago", jobs::sql::sweep(&app.database, given_up).await),
         ] {
             match swept {
                 Ok(0) => {}
@@ -209,6 +247,7 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     // The pattern, not the path: ids and tokens stay out of the log.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let request_id = request.headers().get("x-request-id").cloned();
+    let trace_id = trace::id(request.headers()).map(str::to_owned);
     let mut response = next.run(request).await;
     response.headers_mut().insert("x-origin", app.name.clone());
     let (route, took) = (route.as_ref().map_or("none", MatchedPath::as_str), started.elapsed());
@@ -219,6 +258,7 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
         status = response.status().as_u16(),
         milliseconds = took.as_secs_f64() * 1e3,
         request_id = request_id.as_ref().and_then(|id| id.to_str().ok()),
+        trace_id,
         "request"
     );
     response

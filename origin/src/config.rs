@@ -1,9 +1,10 @@
 //! What can be set, by flag or environment variable; each default has its reason.
 
-use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use axum::http::HeaderName;
 use clap::Args;
+use lettre::message::Mailbox;
 
 /// Where the data lives and how many connections may wait for it.
 // No Debug here and below: URLs and secrets must not end up in a log.
@@ -110,6 +111,81 @@ pub struct ServeConfig {
     /// The bounds of guessing.
     #[command(flatten)]
     pub throttle: ThrottleConfig,
+    /// Whether this process also does jobs. Default: with SQLite, so that one command is everything; with Postgres
+    /// `weir-origin worker` does, which can be stopped, counted and placed apart.
+    #[arg(long, env = "WEIR_WORK", num_args = 0..=1, default_missing_value = "true")]
+    pub work: Option<bool>,
+    /// How jobs are done.
+    #[command(flatten)]
+    pub jobs: JobsConfig,
+}
+
+/// Mail.
+#[derive(Clone, Args)]
+pub struct MailConfig {
+    /// The server that takes our mail: `smtp://host:25`, `smtp://user:password@host:587?tls=required` (STARTTLS) or
+    /// `smtps://user:password@host:465`. Without it mail is noted in the log, without its words, and not sent: for trying things out.
+    #[arg(long, env = "WEIR_SMTP_URL", hide_env_values = true)]
+    pub smtp_url: Option<String>,
+    /// A file of certificates (PEM) that the mail server may be signed by, beside the system's.
+    #[arg(long, env = "WEIR_SMTP_CA")]
+    pub smtp_ca: Option<PathBuf>,
+    /// Who the mail is from, `Name <address>`.
+    #[arg(long, env = "WEIR_MAIL_FROM", default_value = "Weir <weir@localhost>", value_parser = mailbox)]
+    pub mail_from: Mailbox,
+    /// What links in mails begin with, without a slash at the end; `/verify-email?token=…` follows. Default: where `make run` has its edge.
+    #[arg(long, env = "WEIR_SITE_URL", default_value = "http://127.0.0.1:8080", value_parser = site)]
+    pub site_url: String,
+}
+
+/// How jobs are done.
+#[derive(Clone, Args)]
+pub struct JobsConfig {
+    /// Jobs that one statement takes. Thirty-two: few enough to be done within a lease.
+    #[arg(long, env = "WEIR_JOB_BATCH", default_value = "32")]
+    pub job_batch: NonZeroU32,
+    /// Jobs that are done at once, each with a connection to the mail server; also the bound of mails that are sent twice if the process
+    /// dies. Four, because mail servers count connections.
+    #[arg(long, env = "WEIR_JOB_CONCURRENCY", default_value = "4")]
+    pub job_concurrency: NonZeroU32,
+    /// Tries until a job is given up. Twenty take half a day, which a mail server may be away for.
+    #[arg(long, env = "WEIR_JOB_TRIES", default_value = "20")]
+    pub job_tries: NonZeroU32,
+    /// Seconds after which others may take over the jobs of a process that died; a try gets half of it.
+    #[arg(long, env = "WEIR_JOB_LEASE", default_value = "60", value_parser = seconds)]
+    pub job_lease: Duration,
+    /// Seconds between the first failure and the second try; doubled with each further one, up to an hour.
+    #[arg(long, env = "WEIR_JOB_BACKOFF", default_value = "10", value_parser = seconds)]
+    pub job_backoff: Duration,
+    /// Seconds between two looks at the table when there was nothing to do.
+    #[arg(long, env = "WEIR_JOB_POLL", default_value = "1", value_parser = seconds)]
+    pub job_poll: Duration,
+    /// Mail.
+    #[command(flatten)]
+    pub mail: MailConfig,
+}
+
+/// Everything `weir-origin worker` needs.
+#[derive(Clone, Args)]
+pub struct WorkerConfig {
+    /// Address of `/health` and `/metrics`; port 0 asks the system, and the one given is printed.
+    #[arg(long, env = "WEIR_WORKER_LISTEN", default_value = "127.0.0.1:3002")]
+    pub listen: SocketAddr,
+    /// As for `serve`: the links in mails are signed with it.
+    #[arg(long, env = "WEIR_IDENTITY_SECRET", hide_env_values = true, value_parser = long_secret)]
+    pub identity_secret: String,
+    /// The Redis of those who serve: they wake this worker through it. Without it a job waits for the next look at the table.
+    #[arg(long, env = "WEIR_REDIS_URL", hide_env_values = true)]
+    pub redis_url: Option<String>,
+    /// Longest time in seconds that jobs in hand get at a stop.
+    #[arg(long, env = "WEIR_STOP_WITHIN", default_value = "10", value_parser = seconds)]
+    pub stop_within: Duration,
+    /// The store.
+    #[command(flatten)]
+    pub database: DatabaseConfig,
+    /// How jobs are done.
+    #[command(flatten)]
+    pub jobs: JobsConfig,
 }
 
 fn known_store(url: &str) -> Result<String, String> {
@@ -125,6 +201,17 @@ fn seconds(text: &str) -> Result<Duration, String> {
         Ok(seconds @ 1..=31_536_000) => Ok(Duration::from_secs(seconds)),
         _ => Err("a whole number of seconds, from 1 to those of a year".into()),
     }
+}
+
+fn mailbox(text: &str) -> Result<Mailbox, String> {
+    text.parse().map_err(|_| "not like Name <address@example.org>".into())
+}
+
+fn site(url: &str) -> Result<String, String> {
+    if url.starts_with("http://") || url.starts_with("https://") {
+        return Ok(url.trim_end_matches('/').to_owned());
+    }
+    Err("begins neither with http:// nor with https://".into())
 }
 
 fn long_secret(text: &str) -> Result<String, String> {

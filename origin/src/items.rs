@@ -45,6 +45,8 @@ pub struct Item {
     #[serde(flatten)]
     #[sqlx(flatten)]
     pub draft: Draft,
+    /// When it was delivered, if its time has come; another delivery time makes it wait again.
+    pub delivered_at: Option<Moment>,
     /// When it was made.
     pub created_at: Moment,
     /// When it was last written.
@@ -299,7 +301,7 @@ impl Draft {
 
 impl Item {
     fn new(id: Uuid, draft: Draft, now: Moment) -> Self {
-        Self { id, version: 1, draft, created_at: now, updated_at: now }
+        Self { id, version: 1, draft, delivered_at: None, created_at: now, updated_at: now }
     }
 }
 

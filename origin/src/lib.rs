@@ -6,12 +6,14 @@
 //! - [`app`]: the running service: what is shared, the routes, the start and the graceful stop
 //! - [`config`]: what can be set, each with its default and the reason for it
 //! - [`accounts`], [`sessions`], [`admin`], [`items`], [`notes`], [`posts`], [`health`]: the resources, one screen each, SQL in a file of the same name below
+//! - [`jobs`], [`mail`]: what requests leave for later, and who does it
 //! - [`metrics`]: what Prometheus is told
 //! - [`openapi`]: the document of it all, made from the types
 //! - [`identity`]: who the caller is: the edge's signed header, or a session token
 //! - [`fields`]: reads bodies and queries, and names every problem at once
 //! - [`refusal`]: the one table from "no" to status, code and sentence
 //! - [`conditions`], [`idempotency`]: what makes writes safe to race and to repeat
+//! - [`trace`]: which request of the edge's a line of the log belongs to
 //! - [`cursor`], [`password`], [`token`], [`verification`]: the small cryptographic nouns
 //! - [`cache`]: reads that Redis keeps until the next write
 //! - [`throttle`]: how often one may guess
@@ -31,6 +33,8 @@ pub mod health;
 pub mod idempotency;
 pub mod identity;
 pub mod items;
+pub mod jobs;
+pub mod mail;
 pub mod metrics;
 pub mod notes;
 pub mod openapi;
@@ -41,4 +45,5 @@ pub mod seed;
 pub mod sessions;
 pub mod throttle;
 pub mod token;
+pub mod trace;
 pub mod verification;

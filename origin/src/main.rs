@@ -1,8 +1,9 @@
-//! `weir-origin serve|migrate|seed|roles|verification`: arguments → the library; logs to stderr, what scripts read to stdout.
+//! `weir-origin serve|worker|dead|migrate|seed|roles|verification`: arguments → the library; logs to stderr, what scripts read to stdout.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
 use clap::{Args, Parser, Subcommand};
+use prometheus::Registry;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -14,8 +15,15 @@ use weir_origin::{
     admin,
     app::{self, App, StartError},
     cache::Cache,
-    config::{DatabaseConfig, PasswordConfig, ServeConfig},
+    config::{DatabaseConfig, PasswordConfig, ServeConfig, WorkerConfig},
     database::{Database, Moment, Words},
+    jobs::{
+        self,
+        bell::Bell,
+        listener::{self, Watched},
+        measured::Measured,
+        worker::Worker,
+    },
     seed::{self, Volume},
     sessions,
     verification::Verifications,
@@ -33,6 +41,10 @@ struct Cli {
 enum Command {
     /// Answer requests until TERM or INT; also what happens without a command.
     Serve(ServeConfig),
+    /// Do jobs (mail, deliveries) until TERM or INT; any number of them may run beside any number that serve.
+    Worker(WorkerConfig),
+    /// Print the jobs that were given up, newest first, a line of JSON each.
+    Dead(DeadConfig),
     /// Bring the schema up to date and end.
     Migrate(DatabaseConfig),
     /// Add demo users and items; a second run changes nothing.
@@ -41,6 +53,18 @@ enum Command {
     Roles(RolesConfig),
     /// Print the token that proves an account's e-mail address, for whoever sends it there.
     Verification(VerificationConfig),
+}
+
+#[derive(Args)]
+struct DeadConfig {
+    /// Print at most so many.
+    #[arg(long, default_value_t = 100)]
+    limit: u32,
+    /// Then make all of them due again, as if they had never been tried.
+    #[arg(long)]
+    revive: bool,
+    #[command(flatten)]
+    database: DatabaseConfig,
 }
 
 #[derive(Args)]
@@ -89,6 +113,8 @@ fn main() -> ExitCode {
     let run = async {
         match cli.command {
             Command::Serve(config) => serve(config).await,
+            Command::Worker(config) => work(config).await,
+            Command::Dead(config) => dead(config).await,
             Command::Migrate(config) => migrate(config).await,
             Command::Seed(config) => fill(config).await,
             Command::Roles(config) => give_roles(config).await,
@@ -115,16 +141,20 @@ fn with_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
-async fn serve(config: ServeConfig) -> Result<(), StartError> {
-    // Asked for before the first request: a signal in between must not kill us.
+/// TERM or INT. Asked for before the first request: a signal in between must not kill us.
+fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = async move {
+    Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping");
-    };
+    })
+}
+
+async fn serve(config: ServeConfig) -> Result<(), StartError> {
+    let stop = asked_to_stop()?;
     let listener = TcpListener::bind(config.listen).await.map_err(|e| format!("{}: {e}", config.listen))?;
     let address = listener.local_addr()?;
     let name = config.name.clone().unwrap_or_else(|| address.to_string());
@@ -132,6 +162,39 @@ async fn serve(config: ServeConfig) -> Result<(), StartError> {
     // For whoever started us with port 0; after everything that can fail.
     println!("listening on {address}");
     app::serve(listener, app, stop, config.stop_within).await?;
+    Ok(())
+}
+
+async fn work(config: WorkerConfig) -> Result<(), StartError> {
+    let stop = asked_to_stop()?;
+    let socket = TcpListener::bind(config.listen).await.map_err(|e| format!("{}: {e}", config.listen))?;
+    let address = socket.local_addr()?;
+    let database = Database::open(&config.database).await?;
+    let registry = Registry::new();
+    let measured = Measured::new(&registry)?;
+    let verifications = Verifications::new(&config.identity_secret);
+    let longest = config.jobs.job_poll;
+    let bell =
+        config.redis_url.map(|url| Bell::heard_through(&url, longest)).transpose()?.unwrap_or_default();
+    let worker = Worker::new(database.clone(), config.jobs, verifications, measured.clone(), Arc::new(bell))?;
+    let watched = Watched { database: database.clone(), worker: worker.clone(), measured, registry };
+    println!("listening on {address}");
+    tokio::spawn(axum::serve(socket, listener::routes(watched)).into_future());
+    worker.run(stop, config.stop_within).await;
+    database.close().await;
+    Ok(())
+}
+
+async fn dead(config: DeadConfig) -> Result<(), StartError> {
+    let database = Database::open(&config.database).await?;
+    for job in jobs::sql::dead(&database, config.limit).await? {
+        println!("{}", serde_json::to_string(&job)?);
+    }
+    if config.revive {
+        let revived = jobs::sql::revive(&database, Moment::now()).await?;
+        tracing::info!(revived, "jobs are due again");
+    }
+    database.close().await;
     Ok(())
 }
 

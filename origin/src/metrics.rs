@@ -15,7 +15,8 @@ use prometheus::{HistogramOpts, HistogramVec, IntGaugeVec, Opts, Registry, TextE
 
 use crate::{
     app::{App, StartError},
-    database::on,
+    database::{Moment, on},
+    jobs::measured::Measured,
     refusal::Refusal,
 };
 
@@ -28,6 +29,8 @@ pub struct Metrics {
     requests: HistogramVec,
     connections: IntGaugeVec,
     replicas: IntGaugeVec,
+    /// Of jobs.
+    pub jobs: Measured,
 }
 
 impl Metrics {
@@ -51,7 +54,8 @@ impl Metrics {
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(replicas.clone()))?;
-        Ok(Self { registry, requests, connections, replicas })
+        let jobs = Measured::new(&registry)?;
+        Ok(Self { registry, requests, connections, replicas, jobs })
     }
 
     /// Counts an answer. `route` is the pattern of the path, so that the labels are a closed set.
@@ -77,6 +81,8 @@ async fn scrape(State(app): State<Arc<App>>) -> Result<impl IntoResponse, Refusa
     for (name, fit) in app.replicas.states() {
         metrics.replicas.with_label_values(&[name]).set(i64::from(fit));
     }
+    // Here too, although another process may do them: what grows while nobody works is worth seeing.
+    metrics.jobs.look(&app.database, Moment::now()).await;
     let text = TextEncoder::new()
         .encode_to_string(&metrics.registry.gather())
         .map_err(|error| Refusal::Internal(error.into()))?;

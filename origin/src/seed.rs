@@ -20,6 +20,8 @@ use crate::{
 pub const PASSWORD: &str = "correct horse battery staple";
 /// 2025-01-01T00:00:00Z in milliseconds; rows of a kind follow one second after another.
 const EPOCH: u64 = 1_735_689_600_000;
+/// Seconds until demo items are delivered: twenty years, so that nobody gets mail about them.
+const DELIVERED_AFTER: u64 = 631_152_000;
 
 const KINDS: [&str; 4] = ["memory", "letter", "photo", "voice"];
 const EMOTIONS: [&str; 5] = ["joy", "love", "pride", "longing", "grief"];
@@ -173,7 +175,7 @@ fn item(n: u64, users: u64) -> Vec<Cell> {
         pick(&EMOTIONS, turn).into(),
         Cell::Number(cut(turn % 101)),
         Words(vec![pick(&KINDS, turn).into(), format!("year-{}", 1990 + turn % 35)]).into(),
-        if turn % 20 == 7 { Cell::At(moment(n + 63_072_000)) } else { Cell::Null },
+        if turn % 20 == 7 { Cell::At(moment(n + DELIVERED_AFTER)) } else { Cell::Null },
         at(n),
         at(n),
     ]

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use weir_testkit::{Child, Postgres, READY_WITHIN};
+use weir_testkit::{Child, Postgres, READY_WITHIN, Smtp, wait_until};
 
 const SECRET: &str = "a test's secret of more than thirty-two bytes";
 
@@ -147,6 +147,120 @@ fn an_operator_makes_the_first_administrator_and_proves_addresses() {
     }
 }
 
+fn get(address: &str, path: &str) -> String {
+    ask(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+}
+
+fn register(address: &str, name: &str) {
+    let body = format!(r#"{{"email":"{name}@example.org","password":"correct horse battery staple"}}"#);
+    let length = body.len();
+    let answer = ask(
+        address,
+        &format!(
+            "POST /auth/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+             Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        ),
+    );
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+}
+
+#[test]
+fn on_sqlite_one_command_serves_and_mails() {
+    let (folder, smtp) = (tempfile::tempdir().unwrap(), Smtp::start());
+    let flags = ["--listen", "127.0.0.1:0", "--smtp-url", &smtp.url()];
+    let (mut origin, address) = address(start(&sqlite(folder.path()), &flags));
+    register(&address, "ada");
+    assert!(wait_until(READY_WITHIN, || smtp.mails().len() == 1), "{}", origin.output());
+    origin.signal("TERM");
+    let status = origin.wait(Duration::from_secs(10)).expect("it stops when asked");
+    assert!(status.success(), "{status}: {}", origin.output());
+}
+
+#[test]
+fn on_postgres_a_worker_mails_and_says_how_it_is() {
+    let (postgres, smtp) = (Postgres::start(), Smtp::start());
+    let url = postgres.create_database();
+    let (_origin, serving) = address(start(&url, &["serve", "--listen", "127.0.0.1:0"]));
+    register(&serving, "ada");
+    assert!(
+        get(&serving, "/metrics").contains("weir_origin_jobs{state=\"waiting\"} 1"),
+        "it is not its work"
+    );
+
+    let (mut worker, working) =
+        address(start(&url, &["worker", "--listen", "127.0.0.1:0", "--smtp-url", &smtp.url()]));
+    assert!(wait_until(READY_WITHIN, || smtp.mails().len() == 1), "{}", worker.output());
+    let done = r#"weir_origin_jobs_ended_total{kind="welcome",outcome="done"} 1"#;
+    assert!(wait_until(READY_WITHIN, || get(&working, "/metrics").contains(done)));
+    assert!(get(&working, "/metrics").contains("weir_origin_jobs{state=\"waiting\"} 0"));
+    let health = get(&working, "/health");
+    assert!(health.starts_with("HTTP/1.1 200") && health.contains(r#""worker":"ok""#), "{health}");
+    worker.signal("TERM");
+    let status = worker.wait(Duration::from_secs(10)).expect("it stops when asked");
+    assert!(status.success(), "{status}: {}", worker.output());
+    let output = worker.output();
+    assert!(
+        !output.contains("token=") && !output.contains("ada@"),
+        "no secret, no address in a log: {output}"
+    );
+}
+
+#[test]
+fn mail_goes_by_tls_to_a_server_that_is_who_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
+    let (certificate, key) = (folder.path().join("certificate.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let tls = Smtp::start_tls(&certificate, &key);
+    let starttls = Smtp::start_starttls(&certificate, &key);
+    let servers = [
+        (&tls, format!("smtps://{}", tls.address())),
+        (&starttls, format!("smtp://{}?tls=required", starttls.address())),
+    ];
+    for (n, (smtp, smtp_url)) in servers.into_iter().enumerate() {
+        let url = format!("sqlite://{}", folder.path().join(format!("{n}.db")).display());
+        let flags = ["--listen", "127.0.0.1:0", "--job-backoff", "1", "--smtp-url", &smtp_url];
+        let (origin, stranger) = address(start(&url, &flags));
+        register(&stranger, "ada");
+        let put_off = r#"weir_origin_jobs_ended_total{kind="welcome",outcome="later"}"#;
+        assert!(
+            wait_until(READY_WITHIN, || get(&stranger, "/metrics").contains(put_off)),
+            "{}",
+            origin.output()
+        );
+        assert!(smtp.mails().is_empty(), "nobody vouches for {smtp_url}");
+        drop(origin);
+
+        let trusting = [&flags[..], &["--smtp-ca", certificate.to_str().unwrap()]].concat();
+        let (origin, _) = address(start(&url, &trusting));
+        assert!(wait_until(READY_WITHIN, || smtp.mails().len() == 1), "{}", origin.output());
+    }
+}
+
+#[test]
+fn an_operator_sees_what_was_given_up_and_has_it_tried_again() {
+    let (folder, smtp) = (tempfile::tempdir().unwrap(), Smtp::start_refusing());
+    let url = sqlite(folder.path());
+    let flags = ["--listen", "127.0.0.1:0", "--smtp-url", &smtp.url()];
+    let (origin, serving) = address(start(&url, &flags));
+    register(&serving, "ada");
+    let given_up = || get(&serving, "/metrics").contains("weir_origin_jobs{state=\"dead\"} 1");
+    assert!(wait_until(READY_WITHIN, given_up), "{}", origin.output());
+    drop(origin);
+    let dead = |flags: &[&str]| {
+        let output = program(&url, &[&["dead"], flags].concat()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let listed = dead(&["--revive"]);
+    assert!(
+        listed.starts_with('{') && listed.contains(r#""kind":"welcome""#) && listed.contains("552"),
+        "{listed}"
+    );
+    assert_eq!(dead(&[]), "", "it is due again");
+}
+
 #[test]
 fn what_cannot_work_is_refused_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
@@ -164,6 +278,16 @@ fn what_cannot_work_is_refused_with_a_reason() {
     let words =
         failed(program(&url, &["serve", "--listen", "127.0.0.1:0"]).env("WEIR_IDENTITY_SECRET", "short"));
     assert!(words.contains("32"), "{words}");
+    for (flags, reason) in [
+        (["--smtp-url", "mail.example.org"], "SMTP URL"),
+        (["--smtp-url", "smtp://a:secret@mail.example.org"], "tls=required"),
+        (["--mail-from", "nobody"], "Name <address@example.org>"),
+        (["--site-url", "example.org"], "neither with http:// nor with https://"),
+    ] {
+        let words =
+            failed(&mut program(&url, &[&["worker", "--listen", "127.0.0.1:0"], &flags[..]].concat()));
+        assert!(words.contains(reason) && !words.contains("secret@"), "{words}");
+    }
     let words = failed(&mut program("mysql://x/y", &["migrate"]));
     assert!(words.contains("neither with sqlite: nor with postgres:"), "{words}");
     let words = failed(&mut program("sqlite:///no/such/folder/x.db", &["migrate"]));

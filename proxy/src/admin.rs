@@ -177,7 +177,11 @@ async fn health(state: &State) -> (bool, serde_json::Value) {
     let sessions = running.session_sources(redis);
     let upstreams = running.peers_up();
     let is_down = !upstreams.is_empty() && upstreams.iter().all(|(_, up, _)| *up == 0);
+    let disks: Vec<_> = (running.plan.caches.iter().zip(&running.caches))
+        .filter_map(|(plan, cache)| Some((plan.name.to_string(), cache.disk_stats()?.works)))
+        .collect();
     let is_whole = redis != Some(false)
+        && disks.iter().all(|(_, works)| *works)
         && sessions.iter().all(|(_, answers)| *answers)
         && upstreams.iter().all(|(_, up, _)| *up > 0);
     let upstream = |(name, up, of): &(Arc<str>, usize, usize)| {
@@ -186,10 +190,12 @@ async fn health(state: &State) -> (bool, serde_json::Value) {
     let session = |(name, answers): &(Arc<str>, bool)| {
         (name.to_string(), serde_json::json!({ "status": word(*answers) }))
     };
+    let disk = |(name, works): (String, bool)| (name, serde_json::json!({ "status": word(works) }));
     let report = serde_json::json!({
         "status": if is_down { "down" } else if is_whole { "ok" } else { "degraded" },
         "checks": {
             "redis": { "status": redis.map_or("off", word) },
+            "disks": serde_json::Map::from_iter(disks.into_iter().map(disk)),
             "sessions": serde_json::Map::from_iter(sessions.iter().map(session)),
             "upstreams": serde_json::Map::from_iter(upstreams.iter().map(upstream)),
         },

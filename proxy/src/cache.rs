@@ -1,7 +1,8 @@
 //! The cache: asked when the caller is known, before a peer is picked.
 //!
 //! 1. [`Key`]: what tells answers apart.
-//! 2. [`Cache::lookup`]: hit, stale, miss, bypass, or 504, decided at once from memory.
+//! 2. [`Cache::lookup`]: hit, stale, miss, bypass, or 504, decided at once from memory; and [`Cache::deepen`], where there
+//!    is a disk below.
 //! 3. [`Cache::begin`]: one request per key goes to the origin with a [`FillGuard`], the others wait.
 //! 4. [`FillGuard::head`] / [`FillGuard::not_modified`]: what the origin said is kept, or not and why.
 //! 5. [`answer()`], [`first_answer`]: status, fields and bytes for one client, its conditions and ranges included.
@@ -16,8 +17,10 @@ mod coded;
 mod conditional;
 mod curve;
 mod date;
+mod deepen;
 mod desk;
 mod directives;
+mod disk;
 mod entry;
 mod filling;
 mod freshness;
@@ -53,6 +56,7 @@ use weir_config::plan::Coding;
 pub use answer::{Answer, Extent, Piece, Plan, aged, answer, answer_of_whole, first_answer};
 pub use coded::{Coded, CodedReader, Maker};
 pub use desk::{Ask, Begin};
+pub use disk::{Disk, DiskStats, Pieces, Stored, can_keep};
 pub use entry::{Body, Entry, Head};
 pub use filling::{Confirmed, Decision, FillGuard};
 pub use freshness::{Expired, Freshness, Staleness};
@@ -113,6 +117,7 @@ impl Cache {
     pub fn new(budget: usize, entry: usize, tags: Arc<Tags>) -> Self {
         let shelf = Arc::new(shelf::Shelf {
             store: Arc::new(memory::Store::new(budget)),
+            disk: arc_swap::ArcSwapOption::empty(),
             tags,
             floor: tags::Floor::default(),
             entry_limit: AtomicUsize::new(entry),
@@ -196,12 +201,18 @@ impl Cache {
         self.shelf.tags.purge(Tag::key(key), purge);
         if purge == Purge::Hard {
             self.shelf.store.remove_key(key);
+            if let Some(disk) = &*self.shelf.disk.load() {
+                disk.remove_key(key);
+            }
         }
     }
 
     /// Purges everything in this cache, fills under way included.
     pub fn purge_all(&self, purge: Purge) {
-        self.shelf.floor.raise(&self.shelf.tags, purge);
+        let at = self.shelf.floor.raise(&self.shelf.tags, purge);
+        if let Some(disk) = &*self.shelf.disk.load() {
+            disk.purged(purge, at);
+        }
         if purge == Purge::Hard {
             self.shelf.store.clear();
         }

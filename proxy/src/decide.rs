@@ -4,6 +4,7 @@
 //! [`Passed`] can only be made here. What lies behind (the route's action, its cache rule, its upstream) is reached
 //! through it, so that a step that was left out would have nothing to forward.
 
+mod charged;
 mod doubts;
 mod dressed;
 mod keyed;
@@ -11,24 +12,22 @@ mod looked;
 mod purging;
 mod rehearsal;
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use http::Method;
-use weir_config::{
-    plan::{Action, LimitId, Route, RouteId, SessionRule},
-    template::{Values, Variable},
-};
+use weir_config::plan::{Action, Route, RouteId};
 
+use self::charged::{Charged, charge, settle};
 pub use self::{
     dressed::{CACHE_STATUS, frame_by_length},
-    looked::{Looked, look_up},
+    looked::{Looked, look_deeper, look_up},
     rehearsal::{Rehearsal, Seen},
 };
 use crate::{
     accept::BadRequest,
     auth::{Caller, Denied, Session, Token},
     cache::Now,
-    limit,
+    limit::{Admitted, Tally},
     refusal::Refusal,
     request::{Facts, RequestView},
     route::{Found, Matched, Params},
@@ -42,6 +41,8 @@ pub struct Decision {
     pub route: Option<RouteId>,
     /// Who asks, also when that was not enough.
     pub caller: Option<Arc<Session>>,
+    /// What it was charged; of a request that a limit refused, where it stands.
+    pub admitted: Admitted,
     /// Go on, or say no.
     pub verdict: Result<Passed, Refusal>,
 }
@@ -102,15 +103,27 @@ impl Passed {
 pub enum Decided {
     /// To the end.
     Now(Decision),
-    /// To the question whose token it has: routed and admitted.
+    /// To a question that somebody else answers, or until its turn comes.
     Wait(Waiting),
 }
 
-/// A request that was routed and admitted, and whose session is not in memory.
+/// A request that was routed, and what it was charged so far.
 #[derive(Debug)]
 pub struct Waiting {
     matched: Matched,
-    token: Token,
+    admitted: Admitted,
+    wants: Wants,
+}
+
+/// What a request waits for.
+#[derive(Debug)]
+enum Wants {
+    /// That its limits have room for it.
+    Room(Tally),
+    /// Whose token this is.
+    Session(Token),
+    /// That the limits on its caller have room.
+    CallersRoom(Tally, Caller),
 }
 
 /// Routes, admits and authenticates one request, as far as that goes without waiting.
@@ -127,97 +140,135 @@ pub fn decide(running: &Running, request: &RequestView, now: Now) -> Decided {
         }
         Found::NotFound => return Decided::refused(Refusal::NoRoute),
     };
-    let (id, rule) = (matched.route, &running.plan.routes[matched.route.index()].session);
-    let decision = |caller, verdict| Decided::Now(Decision { route: Some(id), caller, verdict });
-    if let Err(refusal) = admit(running, request, &matched, now) {
-        return decision(None, Err(refusal));
+    if running.access(matched.route).is_some_and(|access| access.check(request.client).is_err()) {
+        return Decided::Now(Decision::no(&matched, None, Admitted::default(), Refusal::Address));
     }
-    let Some(rule) = rule else {
-        let passed = Passed { route: id, params: matched.params, caller: Caller::Anonymous };
-        return decision(None, Ok(passed));
+    // Before anybody is authenticated: the abuser's cost stays one look-up in a table.
+    let facts = Facts { request, params: &matched.params, caller: None, cache: "" };
+    match charge(running, matched.route, false, facts, now.mono) {
+        Charged::Admitted(admitted) => authenticate(running, request, matched, admitted, now),
+        Charged::Waits(tally) => {
+            Decided::Wait(Waiting { matched, admitted: Admitted::default(), wants: Wants::Room(tally) })
+        }
+        Charged::Refused(refusal, admitted) => Decided::Now(Decision::no(&matched, None, admitted, refusal)),
+    }
+}
+
+/// Finds out who asks, where the route wants to know.
+fn authenticate(
+    running: &Running,
+    request: &RequestView,
+    matched: Matched,
+    admitted: Admitted,
+    now: Now,
+) -> Decided {
+    let Some(rule) = &running.plan.routes[matched.route.index()].session else {
+        return Decided::Now(Decision::go(matched, Caller::Anonymous, admitted));
     };
     match running.validate_from_memory(rule, &request.headers, now.wall) {
-        Ok(session) => Decided::Now(ask_for(matched, session, rule)),
-        Err(token) => Decided::Wait(Waiting { matched, token }),
+        Ok(session) => ask_for(running, request, matched, admitted, session, now),
+        Err(token) => Decided::Wait(Waiting { matched, admitted, wants: Wants::Session(token) }),
+    }
+}
+
+/// Whether the route takes a caller with this session, or with none, and the limits on callers do.
+fn ask_for(
+    running: &Running,
+    request: &RequestView,
+    matched: Matched,
+    admitted: Admitted,
+    session: Option<Arc<Session>>,
+    now: Now,
+) -> Decided {
+    let Some(rule) = &running.plan.routes[matched.route.index()].session else {
+        return Decided::refused(Refusal::Internal);
+    };
+    let caller = match Caller::admit(session.clone(), rule) {
+        Ok(caller) => caller,
+        Err(denied) => {
+            return Decided::Now(Decision::no(&matched, session, admitted, refusal_of(denied)));
+        }
+    };
+    let facts = Facts {
+        request,
+        params: &matched.params,
+        caller: caller.session().map(|session| &**session),
+        cache: "",
+    };
+    match charge(running, matched.route, true, facts, now.mono) {
+        Charged::Admitted(more) => Decided::Now(Decision::go(matched, caller, admitted.and(more))),
+        Charged::Waits(tally) => {
+            Decided::Wait(Waiting { matched, admitted, wants: Wants::CallersRoom(tally, caller) })
+        }
+        Charged::Refused(refusal, more) => {
+            Decided::Now(Decision::no(&matched, session, admitted.and(more), refusal))
+        }
     }
 }
 
 impl Decided {
-    /// The decision, when whoever knows the session has said so.
-    pub async fn end(self, running: &Running, now: Now) -> Decision {
-        let Waiting { matched, token } = match self {
-            Self::Now(decision) => return decision,
-            Self::Wait(waiting) => waiting,
-        };
-        let route = matched.route;
-        let no = |refusal| Decision { route: Some(route), caller: None, verdict: Err(refusal) };
-        let Some(rule) = &running.plan.routes[route.index()].session else { return no(Refusal::Internal) };
-        match running.validate(rule, &token, now.wall).await {
-            Ok(session) => ask_for(matched, session, rule),
-            Err(_) => no(Refusal::SessionsDown),
+    /// The route, where one was found.
+    #[must_use]
+    pub fn route(&self) -> Option<RouteId> {
+        match self {
+            Self::Now(decision) => decision.route,
+            Self::Wait(waiting) => Some(waiting.matched.route),
+        }
+    }
+
+    /// The decision, when whoever knows the session has said so and the limits have room. May be dropped when the client has left.
+    pub async fn end(mut self, running: &Running, request: &RequestView) -> Decision {
+        loop {
+            let Waiting { matched, admitted, wants } = match self {
+                Self::Now(decision) => return decision,
+                Self::Wait(waiting) => waiting,
+            };
+            self = match wants {
+                Wants::Room(tally) => match Box::pin(settle(running, tally)).await {
+                    Ok(more) => authenticate(running, request, matched, admitted.and(more), Now::read()),
+                    Err((refusal, more)) => return Decision::no(&matched, None, admitted.and(more), refusal),
+                },
+                Wants::Session(token) => {
+                    let Some(rule) = &running.plan.routes[matched.route.index()].session else {
+                        return Decision::no(&matched, None, admitted, Refusal::Internal);
+                    };
+                    match running.validate(rule, &token, Now::read().wall).await {
+                        Ok(session) => ask_for(running, request, matched, admitted, session, Now::read()),
+                        Err(_) => return Decision::no(&matched, None, admitted, Refusal::SessionsDown),
+                    }
+                }
+                Wants::CallersRoom(tally, caller) => match Box::pin(settle(running, tally)).await {
+                    Ok(more) => return Decision::go(matched, caller, admitted.and(more)),
+                    Err((refusal, more)) => {
+                        let session = caller.session().cloned();
+                        return Decision::no(&matched, session, admitted.and(more), refusal);
+                    }
+                },
+            };
         }
     }
 
     fn refused(refusal: Refusal) -> Self {
-        Self::Now(Decision { route: None, caller: None, verdict: Err(refusal) })
+        let admitted = Admitted::default();
+        Self::Now(Decision { route: None, caller: None, admitted, verdict: Err(refusal) })
     }
 }
 
-/// Whether the route takes a caller with this session, or with none.
-fn ask_for(matched: Matched, session: Option<Arc<Session>>, rule: &SessionRule) -> Decision {
-    let caller = Caller::admit(session.clone(), rule);
-    let verdict = caller.map(|caller| Passed { route: matched.route, params: matched.params, caller });
-    Decision { route: Some(matched.route), caller: session, verdict: verdict.map_err(refusal_of) }
-}
-
-/// Whether a request may ask at all. Before anybody is authenticated: the abuser's cost stays one look-up in a table.
-fn admit(running: &Running, request: &RequestView, matched: &Matched, now: Now) -> Result<(), Refusal> {
-    if let Some(access) = running.access(matched.route) {
-        access.check(request.client).map_err(|_| Refusal::Address)?;
+impl Decision {
+    fn go(matched: Matched, caller: Caller, admitted: Admitted) -> Self {
+        let session = caller.session().cloned();
+        let passed = Passed { route: matched.route, params: matched.params, caller };
+        Self { route: Some(passed.route), caller: session, admitted, verdict: Ok(passed) }
     }
-    let limits = &running.plan.routes[matched.route.index()].limits;
-    charge(running, limits, Facts { request, params: &matched.params, caller: None, cache: "" }, now)
+
+    fn no(matched: &Matched, caller: Option<Arc<Session>>, admitted: Admitted, refusal: Refusal) -> Self {
+        Self { route: Some(matched.route), caller, admitted, verdict: Err(refusal) }
+    }
 }
 
 fn refusal_of(denied: Denied) -> Refusal {
     match denied {
         Denied::Unauthenticated => Refusal::NoSession,
         Denied::Forbidden => Refusal::Role,
-    }
-}
-
-/// Charges some of a route's limits, all or none of them.
-fn charge(running: &Running, limits: &[LimitId], facts: Facts<'_>, now: Now) -> Result<(), Refusal> {
-    if limits.is_empty() {
-        return Ok(());
-    }
-    let keys: Vec<_> = limits
-        .iter()
-        .map(|&id| {
-            let mut key = String::with_capacity(48);
-            running.plan.limits[id.index()].key.render_key(&Counted(facts), &mut key);
-            (id, key)
-        })
-        .collect();
-    let verdict = running.limits.admit(keys.iter().map(|(id, key)| (*id, key.as_str())), now.mono);
-    let refused = verdict.as_ref().err().map(|over| over.limit);
-    for &id in limits {
-        running.count_limit(id, refused != Some(id));
-        if refused == Some(id) {
-            break;
-        }
-    }
-    verdict.map(drop).map_err(|over| Refusal::Limited { retry_after: over.retry_after })
-}
-
-/// A request's facts for counting: a client with an IPv6 network of its own is one client.
-struct Counted<'a>(Facts<'a>);
-
-impl Values for Counted<'_> {
-    fn value(&self, variable: &Variable) -> Option<Cow<'_, str>> {
-        match variable {
-            Variable::ClientIp => Some(limit::key::client(self.0.request.client).to_string().into()),
-            other => self.0.value(other),
-        }
     }
 }

@@ -146,8 +146,16 @@ impl Edge {
         let passed = match decided {
             Ok(passed) => passed,
             Err(decided) => {
-                let Decision { route, caller, verdict } = decided.end(running, Now::read()).await;
-                (journey.route, journey.caller) = (route, caller);
+                journey.route = decided.route();
+                let request = Arc::clone(journey.request.as_ref().ok_or(Refusal::Internal)?);
+                let decision = tokio::select! {
+                    biased;
+                    decision = decided.end(running, &request) => decision,
+                    // Its turn in a limit is of no use to it any more. With a body to come, nobody can tell.
+                    () = client.left(), if !client.has_body() => return Err(Refusal::ClientLeft.into()),
+                };
+                let Decision { route, caller, admitted, verdict } = decision;
+                (journey.route, journey.caller, journey.admitted) = (route, caller, admitted);
                 verdict?
             }
         };

@@ -13,7 +13,7 @@ use std::{net::IpAddr, str::FromStr, time::SystemTime};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use serde::{Deserialize, Serialize};
 use weir_config::{
-    plan::{Action, CacheRule, Route},
+    plan::{Action, CacheRule, LimitUse, Route},
     span::Place,
 };
 
@@ -72,7 +72,8 @@ pub async fn explain(running: &Running, file: &str, question: &Question, now: No
         return Ok(report);
     };
     report.route = Some(Written { name: route.name.to_string(), at: place(route.place) });
-    report.limits = route.limits.iter().map(|id| running.plan.limits[id.index()].name.to_string()).collect();
+    let name = |used: &LimitUse| running.plan.limits[used.limit.index()].name.to_string();
+    report.limits = route.limits.iter().map(name).collect();
     let passed = match &found.verdict {
         Ok(passed) => passed,
         Err(refusal) => {
@@ -83,7 +84,7 @@ pub async fn explain(running: &Running, file: &str, question: &Question, now: No
     report.outcome = outcome(running, route, passed, &request);
     if let (Some(rule), Action::Forward(_)) = (&route.cache, &route.action) {
         let case = Case { running, route, rule, passed, request: &request, seen: &found.seen };
-        let mut cache = case.report(now);
+        let mut cache = case.report(now).await;
         cache.at = place(rule.place);
         report.outcome = cache.served.clone();
         report.cache = Some(cache);
@@ -152,7 +153,7 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    fn report(&self, now: Now) -> CacheReport {
+    async fn report(&self, now: Now) -> CacheReport {
         let facts = Masked(self.passed.facts(self.request));
         let shown = |template: &weir_config::template::Template| {
             let mut text = String::new();
@@ -190,7 +191,11 @@ impl Case<'_> {
         };
         let cache = &self.running.caches[self.rule.cache.index()];
         let policy = self.passed.policy(self.running, self.request, self.rule);
-        let found = cache.peek(&key, &request, &policy, now);
+        let mut found = cache.peek(&key, &request, &policy, now);
+        let is_open = cache.may_deepen(&found, &key, &policy, now);
+        if is_open {
+            found = cache.peek_deeper(found, &key, &request, &policy, now).await;
+        }
         let under = cache.under(&key);
         report.key = Some(self.rule.key.as_ref().map_or_else(|| key.shown(), shown));
         report.under_key = under.len();
@@ -201,7 +206,12 @@ impl Case<'_> {
             let is_soft = under
                 .iter()
                 .any(|(one, standing)| std::ptr::eq(&**one, &**entry) && *standing == Standing::Soft);
-            report.entry = Some(self.entry(entry, is_soft, now));
+            let kept = match (is_open, entry.body().stored()) {
+                (true, _) => "on disk",
+                (false, Some(_)) => "on disk, its head in memory",
+                (false, None) => "in memory",
+            };
+            report.entry = Some(self.entry(entry, kept, is_soft, now));
         }
         report.last_refusal = cache.last_refusal(&key).map(|(reason, at)| Refused {
             reason: reason.word().to_owned(),
@@ -227,7 +237,7 @@ impl Case<'_> {
         }
     }
 
-    fn entry(&self, entry: &Entry, softly_purged: bool, now: Now) -> EntryReport {
+    fn entry(&self, entry: &Entry, kept: &str, softly_purged: bool, now: Now) -> EntryReport {
         let head = entry.head();
         let field = |name: HeaderName| {
             head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
@@ -240,6 +250,7 @@ impl Case<'_> {
             ttl_s: head.freshness.ttl(now),
             stored: stamp(now.wall.checked_sub(received)),
             bytes: entry.body().length(),
+            kept: kept.to_owned(),
             etag: field(header::ETAG),
             last_modified: field(header::LAST_MODIFIED),
             cache_control: field(header::CACHE_CONTROL),

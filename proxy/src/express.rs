@@ -18,6 +18,7 @@ use crate::{
     decide::{self, CACHE_STATUS, Decided, Looked, Passed, frame_by_length},
     forward::trace::X_REQUEST_ID,
     journey::Journey,
+    limit::Admitted,
     refusal::Refusal,
     request::RequestView,
     running::{Lane, Running},
@@ -94,6 +95,10 @@ impl Begun {
         hit.put_head(&prepared, !closes, copied.len(), out);
         out.extend_from_slice(&copied);
         let hit = hit.noted(body.len() + copied.len());
+        // What is in `out` as a whole leaves with its neighbours: it is not under way any more when the next is looked at.
+        if body.is_empty() {
+            self.journey.admitted = Admitted::default();
+        }
         Ok(Rest { body, closes, answered: self.answered(hit) })
     }
 
@@ -158,6 +163,7 @@ fn begin(running: &Running, head: Head, journey: &mut Journey, now: Now) -> Stag
         waits @ Decided::Wait(_) => return Stage::Waits(waits),
     };
     (journey.route, journey.caller) = (decision.route, decision.caller);
+    journey.admitted = decision.admitted;
     match decision.verdict {
         Err(refusal) => Stage::Refused(refusal),
         Ok(passed) => match look_up(running, request, &passed, now) {
@@ -221,6 +227,7 @@ impl<'a> Hit<'a> {
         let is_plain = is_shown
             && status != StatusCode::NO_CONTENT
             && entry.body().chunks().len() <= 1
+            && entry.body().stored().is_none()
             && !OTHERWISE.iter().any(|name| request.headers.contains_key(name));
         let lane = running.express(passed.route_id()).filter(|_| is_plain)?;
         let cache = passed.route(running).cache.as_ref()?.cache;

@@ -10,7 +10,10 @@ use std::{
 
 use weir_config::plan::RouteId;
 
-use crate::{accept::Arrival, auth::Session, cache::CacheStatus, refusal::Refusal, request::RequestView};
+use crate::{
+    accept::Arrival, auth::Session, cache::CacheStatus, limit::Admitted, refusal::Refusal,
+    request::RequestView,
+};
 
 /// One request's memory.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub struct Journey {
     pub request: Option<Arc<RequestView>>,
     /// route: what serves it.
     pub route: Option<RouteId>,
+    /// limit: what it was charged; places among the requests under way are held by it.
+    pub admitted: Admitted,
     /// auth: who asks.
     pub caller: Option<Arc<Session>>,
     /// cache: what came of the look-up, when a cache rule applied.
@@ -74,6 +79,7 @@ impl Journey {
             line: None,
             request: None,
             route: None,
+            admitted: Admitted::default(),
             caller: None,
             cache: None,
             attempts: Vec::new(),

@@ -1,132 +1,313 @@
-//! How many requests a client may make: named limits, each a rate with a burst, counted by key.
+//! How many requests a client may make: named limits, counted by key, in time or at once.
 //!
-//! The algorithm is governor's GCRA: a key's state is the one moment at which it will be fully rested again
-//! (`table`), every admitted request moves it by `per / count`, and a request is refused while it lies further ahead
-//! than the burst allows. So `100/15m` with burst 100 lets 100 through at once and then one every nine seconds;
-//! there is no window whose end a client could wait for to get twice its share.
+//! - `steady`: a rate with a burst, of which some may have to wait in order (nginx's `limit_req`);
+//! - `sliding`: never more than the rate counts in whichever span of its length;
+//! - `concurrent`: requests under way at once (nginx's `limit_conn`);
+//! - `leased`: one of the first two for all edges together, counted in Redis (`store`).
 //!
 //! A route's limits are charged in its order and all or nothing, as nginx does: when one refuses, those charged before
 //! it are given back. A refused request costs its key nothing, so a client that keeps knocking is not locked out for
-//! ever.
+//! ever. What needs no answer of Redis needs no waiting either: [`Limits::charge`] goes as far as that, and says where
+//! [`Limits::ask`] has to be awaited.
 //!
-//! Memory is allocated once, at the start: 16 bytes a key. A flood of addresses neither grows it nor frees
-//! those who are over their limit (`table` says why).
+//! Memory is allocated once, at the start, a slot for each key. A flood of addresses neither grows it nor frees those
+//! who are over their limit (`table` says why). Those who wait are bounded by each key's burst, and hold nothing but themselves.
 
+mod concurrent;
 pub mod key;
+mod leased;
+mod sliding;
+mod steady;
+mod store;
 mod table;
+mod told;
 
 use std::{
     num::NonZeroU32,
     sync::Arc,
-    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-use governor::{Quota, RateLimiter, clock::Clock, middleware::StateInformationMiddleware};
-use weir_config::plan::{self, LimitId};
+use http::StatusCode;
+use weir_config::plan::{self, Counting, LimitHeaders, LimitId, LimitOnRedisDown, Shared};
 
-use self::table::Table;
+use self::{
+    concurrent::Concurrent,
+    leased::{Fleet, Leased},
+    sliding::Sliding,
+    steady::Steady,
+};
+pub use self::{concurrent::Place, store::Store, told::Standing};
 
 /// All limits of a plan, with their counts.
-#[derive(Debug)]
-pub struct Limits(Vec<Arc<Zone>>);
+#[derive(Debug, Default)]
+pub struct Limits(Vec<Limit>);
 
-/// Proof that a request was charged to every limit of its route.
+/// What a request is to be charged to one limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Charge {
+    /// Which.
+    pub limit: LimitId,
+    /// Whose requests are counted together, of any length.
+    pub key: String,
+    /// As how many requests this one counts.
+    pub cost: NonZeroU32,
+}
+
+/// A request's charges, and how far they came.
+#[derive(Debug)]
+pub struct Tally {
+    charges: Vec<Charge>,
+    /// What the first of them came to.
+    verdicts: Vec<Verdict>,
+    /// What they were charged to.
+    held: Vec<Held>,
+    standings: Vec<Standing>,
+    waits_until: Option<Instant>,
+}
+
+/// What a limit said to a charge; the name is the metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It passes.
+    Admitted,
+    /// It passes, but not yet.
+    Delayed,
+    /// It does not.
+    Refused,
+    /// It would not have passed, if the limit were in force.
+    DryRun,
+    /// Nobody could say, and the plan says to refuse then.
+    Unavailable,
+}
+
+impl Verdict {
+    /// All of them, as labels, in the order of the variants.
+    pub const WORDS: [&'static str; 5] = ["admitted", "delayed", "refused", "dry_run", "unavailable"];
+}
+
+/// Proof that a request was charged to limits of its route. Places of limits on requests at once are held until it is dropped.
+#[derive(Debug, Default)]
 #[must_use]
 pub struct Admitted {
-    tightest: Option<Remaining>,
+    places: Vec<Place>,
+    standings: Vec<Standing>,
 }
 
 impl Admitted {
-    /// The limit with the fewest requests left, for those who want to tell the client; `None` without limits.
+    /// Both of them.
+    pub fn and(mut self, other: Self) -> Self {
+        self.places.extend(other.places);
+        self.standings.extend(other.standings);
+        self
+    }
+
+    /// Where the request's key stands, in those limits that tell.
     #[must_use]
-    pub fn tightest(&self) -> Option<Remaining> {
-        self.tightest
+    pub fn standings(&self) -> &[Standing] {
+        &self.standings
     }
 }
 
-/// What a key has left of a limit.
+/// How far charges came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Remaining {
-    /// Of which limit.
-    pub limit: LimitId,
-    /// Requests that would pass right now.
-    pub requests: u32,
+pub enum Progress {
+    /// To the end.
+    Done,
+    /// To a limit for which Redis has to be asked.
+    Asks,
 }
 
-/// A request that must wait: 429 with `Retry-After` (RFC 6585 §4).
+/// A request that may not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Over {
     /// Which limit refused.
     pub limit: LimitId,
-    /// When a request of this key would pass.
-    pub retry_after: Duration,
-    /// What the limit would let through at once.
-    pub burst: u32,
+    /// Why.
+    pub cause: Cause,
 }
 
-impl Over {
-    /// `Retry-After` in whole seconds, rounded up: who comes back then is let in (RFC 9110 §10.2.3).
+/// Why a request may not pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Its key has used up what it may.
+    Full {
+        /// When a request of this key and cost would pass; `None` is never.
+        retry_after: Option<Duration>,
+        /// What the plan says then.
+        status: StatusCode,
+    },
+    /// Redis does not answer, and the plan says to refuse then.
+    Unavailable,
+}
+
+/// What a limit gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Taken {
+    /// Requests that would pass right now.
+    remaining: u32,
+    /// When all of it is there again.
+    reset: Duration,
+    /// When the request may go on.
+    wait: Duration,
+}
+
+impl Tally {
+    /// Nothing is charged yet.
     #[must_use]
-    pub fn retry_after_seconds(&self) -> u64 {
-        let part = u64::from(self.retry_after.subsec_nanos() > 0);
-        (self.retry_after.as_secs() + part).max(1)
+    pub fn new(charges: Vec<Charge>) -> Self {
+        let (verdicts, held, standings) = (Vec::new(), Vec::new(), Vec::new());
+        Self { charges, verdicts, held, standings, waits_until: None }
+    }
+
+    /// What the limits said so far, in their order.
+    pub fn verdicts(&self) -> impl Iterator<Item = (LimitId, Verdict)> {
+        self.charges.iter().zip(&self.verdicts).map(|(charge, verdict)| (charge.limit, *verdict))
+    }
+
+    /// When the request may go on, if not at once.
+    #[must_use]
+    pub fn waits_until(&self) -> Option<Instant> {
+        self.waits_until
+    }
+
+    /// What it came to.
+    pub fn into_admitted(self) -> Admitted {
+        let places = self.held.into_iter().filter_map(|held| match held {
+            Held::Place(place) => Some(place),
+            Held::Counted | Held::Leased | Held::Nothing => None,
+        });
+        Admitted { places: places.collect(), standings: self.standings }
+    }
+
+    fn next(&self) -> Option<&Charge> {
+        self.charges.get(self.verdicts.len())
     }
 }
 
 impl Limits {
-    /// Fresh counts for the limits of a plan.
-    #[must_use]
-    pub fn new(limits: &[plan::Limit], now: Instant) -> Self {
-        Self::carry_over(&Self(Vec::new()), limits, now)
-    }
-
-    /// The limits of a new plan; one with the same name, rate, burst and keys keeps its counts.
-    #[must_use]
-    pub fn carry_over(old: &Self, limits: &[plan::Limit], now: Instant) -> Self {
-        let terms = limits.iter().map(|limit| Terms {
-            name: Arc::clone(&limit.name),
-            count: limit.rate.count,
-            per: limit.rate.per,
-            burst: limit.burst,
-            keys: limit.keys,
-        });
-        Self::from_terms(old, terms, now)
-    }
-
-    fn from_terms(old: &Self, terms: impl Iterator<Item = Terms>, now: Instant) -> Self {
-        let same = |terms: &Terms| old.0.iter().find(|zone| zone.terms == *terms).cloned();
-        Self(terms.map(|terms| same(&terms).unwrap_or_else(|| Arc::new(Zone::new(terms, now)))).collect())
-    }
-
-    /// Charges one request to each limit under its key, all or nothing.
+    /// The limits of a plan; one that counts the same in the same place as one of `old` keeps its counts.
     ///
-    /// Shape:  pairs of limit and rendered key, in the order of the route; keys of any length, only a hash is kept.
+    /// Shape:  `store` is the plan's Redis, for those that are counted there.
+    #[must_use]
+    pub fn new(
+        old: Option<&Self>,
+        limits: &[plan::Limit],
+        store: Option<(&plan::Redis, &Store)>,
+        now: Instant,
+    ) -> Self {
+        let limit = |limit: &plan::Limit| {
+            let terms = Terms {
+                name: Arc::clone(&limit.name),
+                counting: limit.counting,
+                keys: limit.keys,
+                shared: limit.shared.zip(store.map(|(redis, _)| redis.clone())),
+                is_plain: told::is_plain(&limit.key),
+            };
+            let same = old.and_then(|old| old.0.iter().find(|old| old.zone.terms == terms));
+            let zone = match same {
+                Some(same) => Arc::clone(&same.zone),
+                None => Arc::new(Zone::new(terms, store.map(|(_, store)| store), now)),
+            };
+            Limit { zone, dry_run: limit.dry_run, status: limit.status, headers: limit.headers }
+        };
+        Self(limits.iter().map(limit).collect())
+    }
+
+    /// Charges a request to its limits, as far as nobody has to be asked.
+    ///
     /// Errors: [`Over`] from the first limit that refuses; nothing is charged then.
-    /// Source: GCRA (governor); all-or-nothing as nginx `limit_req`.
-    pub fn admit<'k, C>(&self, charges: C, now: Instant) -> Result<Admitted, Over>
-    where
-        C: IntoIterator<Item = (LimitId, &'k str)>,
-        C::IntoIter: Clone,
-    {
-        let charges = charges.into_iter();
-        let mut tightest: Option<Remaining> = None;
-        for (position, (limit, key)) in charges.clone().enumerate() {
-            match self.0[limit.index()].charge(key, now) {
-                Ok(requests) if tightest.is_none_or(|tightest| requests < tightest.requests) => {
-                    tightest = Some(Remaining { limit, requests });
-                }
-                Ok(_) => {}
-                Err(retry_after) => {
-                    for (charged, key) in charges.take(position) {
-                        self.0[charged.index()].give_back(key);
-                    }
-                    return Err(Over { limit, retry_after, burst: self.0[limit.index()].terms.burst });
+    /// Source: GCRA (governor); all-or-nothing and delays as nginx `limit_req`.
+    pub fn charge(&self, tally: &mut Tally, now: Instant) -> Result<Progress, Over> {
+        while let Some(charge) = tally.next() {
+            let limit = &self.0[charge.limit.index()];
+            let Some(outcome) = limit.zone.take(charge, now) else { return Ok(Progress::Asks) };
+            self.note(tally, outcome, now)?;
+        }
+        Ok(Progress::Done)
+    }
+
+    /// Asks Redis for the next charge, for at most its deadline.
+    ///
+    /// Errors: as [`Self::charge`].
+    pub async fn ask(&self, tally: &mut Tally, now: Instant) -> Result<(), Over> {
+        let Some(charge) = tally.next() else { return Ok(()) };
+        let outcome = self.0[charge.limit.index()].zone.ask(charge, now).await;
+        self.note(tally, outcome, now)
+    }
+
+    /// Takes down what a limit said to the next charge.
+    fn note(&self, tally: &mut Tally, outcome: Outcome, now: Instant) -> Result<(), Over> {
+        let Some(Charge { limit: id, .. }) = tally.next() else { return Ok(()) };
+        let (id, limit) = (*id, &self.0[id.index()]);
+        let (verdict, held, refused) = match outcome {
+            Ok((taken, held)) => {
+                limit.tell(&mut tally.standings, taken.remaining, taken.reset);
+                if taken.wait.is_zero() || limit.dry_run {
+                    (Verdict::Admitted, held, None)
+                } else {
+                    tally.waits_until = tally.waits_until.max(Some(now + taken.wait));
+                    (Verdict::Delayed, held, None)
                 }
             }
+            Err(_) if limit.dry_run => (Verdict::DryRun, Held::Nothing, None),
+            Err(No::Full(retry_after)) => {
+                limit.tell(&mut tally.standings, 0, retry_after.unwrap_or_default());
+                let cause = Cause::Full { retry_after, status: limit.status };
+                (Verdict::Refused, Held::Nothing, Some(cause))
+            }
+            Err(No::Unavailable) => (Verdict::Unavailable, Held::Nothing, Some(Cause::Unavailable)),
+        };
+        tally.verdicts.push(verdict);
+        tally.held.push(held);
+        let Some(cause) = refused else { return Ok(()) };
+        for (charge, held) in tally.charges.iter().zip(tally.held.drain(..)) {
+            self.0[charge.limit.index()].zone.give_back(charge, &held);
         }
-        Ok(Admitted { tightest })
+        Err(Over { limit: id, cause })
+    }
+}
+
+/// What a zone says to a charge.
+type Outcome = Result<(Taken, Held), No>;
+
+/// What a charge was taken from, so that it can be given back.
+#[derive(Debug)]
+enum Held {
+    /// This edge's counter.
+    Counted,
+    /// A lease of the fleet's.
+    Leased,
+    /// Among the requests under way; dropped, it is given back.
+    Place(Place),
+    /// It was not counted.
+    Nothing,
+}
+
+/// Why a zone lets nothing pass.
+#[derive(Debug)]
+enum No {
+    /// Until then, if ever.
+    Full(Option<Duration>),
+    /// Nobody can say.
+    Unavailable,
+}
+
+/// One limit of a plan.
+#[derive(Debug)]
+struct Limit {
+    zone: Arc<Zone>,
+    dry_run: bool,
+    status: StatusCode,
+    headers: LimitHeaders,
+}
+
+impl Limit {
+    fn tell(&self, standings: &mut Vec<Standing>, remaining: u32, reset: Duration) {
+        if self.headers != LimitHeaders::Off {
+            let Terms { name, counting, .. } = &self.zone.terms;
+            standings.push(Standing::new(self.headers, name, counting, remaining, reset));
+        }
     }
 }
 
@@ -134,169 +315,120 @@ impl Limits {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Terms {
     name: Arc<str>,
-    count: NonZeroU32,
-    per: Duration,
-    burst: u32,
+    counting: Counting,
     keys: usize,
+    shared: Option<(Shared, plan::Redis)>,
+    is_plain: bool,
 }
 
-/// One limit and its counts.
+/// The counts of one limit.
 #[derive(Debug)]
 struct Zone {
     terms: Terms,
-    interval: Duration,
     start: Instant,
-    clock: Told,
     keys: table::Hashes,
-    table: Table,
-    limiter: RateLimiter<u64, Table, Told, StateInformationMiddleware>,
+    /// Of this edge; of a limit of the fleet, while Redis is down.
+    counter: Counter,
+    fleet: Option<(Fleet, LimitOnRedisDown)>,
+}
+
+/// What counts.
+#[derive(Debug)]
+enum Counter {
+    Steady(Steady),
+    Sliding(Sliding),
+    Concurrent(Concurrent),
 }
 
 impl Zone {
-    fn new(terms: Terms, now: Instant) -> Self {
-        let interval = (terms.per / terms.count.get()).max(Duration::from_nanos(1));
-        // governor counts 64-bit nanoseconds; a burst that takes a century to rest is bounded there.
-        let longest = Duration::from_secs(100 * 365 * 86_400).as_nanos() / interval.as_nanos();
-        let burst = u32::try_from(longest).unwrap_or(u32::MAX).min(terms.burst);
-        let quota = Quota::with_period(interval)
-            .expect("the interval is at least a nanosecond")
-            .allow_burst(NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN));
-        let (table, clock) = (Table::new(terms.keys), Told::default());
-        let limiter = RateLimiter::new(quota, table.clone(), clock.clone());
-        Self { terms, interval, start: now, clock, keys: table::Hashes::default(), table, limiter }
+    fn new(terms: Terms, store: Option<&Store>, now: Instant) -> Self {
+        let counter = match terms.counting {
+            Counting::Steady { rate, burst, at_once } => {
+                Counter::Steady(Steady::new(rate, burst, at_once, terms.keys))
+            }
+            Counting::Sliding { rate } => Counter::Sliding(Sliding::new(rate, terms.keys)),
+            Counting::Concurrent { most } => Counter::Concurrent(Concurrent::new(most)),
+        };
+        let fleet = terms.shared.as_ref().zip(store).and_then(|((shared, _), store)| {
+            let fleet = Fleet::new(&terms.counting, shared.lease, terms.keys, store.clone())?;
+            Some((fleet, shared.on_redis_down))
+        });
+        Self { terms, start: now, keys: table::Hashes::default(), counter, fleet }
     }
 
-    /// What is left, or how long to wait.
-    fn charge(&self, key: &str, now: Instant) -> Result<u32, Duration> {
-        let now = self.clock.tell(now.saturating_duration_since(self.start));
-        match self.limiter.check_key(&self.keys.of(key)) {
-            Ok(state) => Ok(state.remaining_burst_capacity()),
-            Err(until) => Err(until.wait_time_from(now)),
+    /// What the limit says, unless Redis has to be asked.
+    fn take(&self, charge: &Charge, now: Instant) -> Option<Outcome> {
+        let (key, since) = (self.keys.of(&charge.key), now.saturating_duration_since(self.start));
+        let Some((fleet, on_redis_down)) = &self.fleet else {
+            return Some(self.take_here(key, charge.cost, since));
+        };
+        match fleet.take(key, charge.cost, since, || self.name(&charge.key)) {
+            Leased::Took(taken) => Some(Ok((taken, Held::Leased))),
+            Leased::Refused(wait) => Some(Err(No::Full(Some(wait)))),
+            Leased::Asks if fleet.rests() => {
+                Some(self.without_redis(*on_redis_down, key, charge.cost, since))
+            }
+            Leased::Asks => None,
         }
     }
 
-    fn give_back(&self, key: &str) {
-        self.table.give_back(self.keys.of(key), self.interval);
+    async fn ask(&self, charge: &Charge, now: Instant) -> Outcome {
+        let (key, since) = (self.keys.of(&charge.key), now.saturating_duration_since(self.start));
+        let Some((fleet, on_redis_down)) = &self.fleet else {
+            return self.take_here(key, charge.cost, since);
+        };
+        match fleet.ask(key, &self.name(&charge.key), charge.cost, since).await {
+            Ok(Ok(taken)) => Ok((taken, Held::Leased)),
+            Ok(Err(wait)) => Err(No::Full(wait)),
+            Err(_) => self.without_redis(*on_redis_down, key, charge.cost, since),
+        }
     }
-}
 
-/// governor's clock, set by whoever asks: time is an argument here, so that tests need not wait.
-#[derive(Debug, Clone, Default)]
-struct Told(Arc<AtomicU64>);
-
-impl Told {
-    /// Moves on to `now`, never back: threads read their clocks in no order.
-    fn tell(&self, now: Duration) -> Duration {
-        let nanos = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        Duration::from_nanos(self.0.fetch_max(nanos, Ordering::Relaxed).max(nanos))
+    fn take_here(&self, key: u64, cost: NonZeroU32, now: Duration) -> Outcome {
+        let taken = match &self.counter {
+            Counter::Steady(steady) => steady.take(key, cost, now),
+            Counter::Sliding(sliding) => sliding.take(key, cost, now),
+            Counter::Concurrent(concurrent) => {
+                let (place, remaining) = concurrent.enter(key).ok_or(No::Full(Some(Duration::ZERO)))?;
+                let taken = Taken { remaining, reset: Duration::ZERO, wait: Duration::ZERO };
+                return Ok((taken, Held::Place(place)));
+            }
+        };
+        taken.map(|taken| (taken, Held::Counted)).map_err(No::Full)
     }
-}
 
-impl Clock for Told {
-    type Instant = Duration;
+    fn without_redis(
+        &self,
+        on_redis_down: LimitOnRedisDown,
+        key: u64,
+        cost: NonZeroU32,
+        now: Duration,
+    ) -> Outcome {
+        match on_redis_down {
+            LimitOnRedisDown::Local => self.take_here(key, cost, now),
+            LimitOnRedisDown::Allow => {
+                let most = self.terms.counting.most().get();
+                Ok((Taken { remaining: most, reset: Duration::ZERO, wait: Duration::ZERO }, Held::Nothing))
+            }
+            LimitOnRedisDown::Refuse => Err(No::Unavailable),
+        }
+    }
 
-    fn now(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    fn give_back(&self, charge: &Charge, held: &Held) {
+        let key = self.keys.of(&charge.key);
+        match (held, &self.counter, &self.fleet) {
+            (Held::Counted, Counter::Steady(steady), _) => steady.give_back(key, charge.cost),
+            (Held::Counted, Counter::Sliding(sliding), _) => sliding.give_back(key, charge.cost),
+            (Held::Leased, _, Some((fleet, _))) => fleet.give_back(key, charge.cost),
+            _ => {}
+        }
+    }
+
+    /// The key in Redis.
+    fn name(&self, key: &str) -> String {
+        told::in_redis(key, self.terms.is_plain, &self.terms.name)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
-    use super::*;
-
-    fn terms(name: &str, count: u32, per_secs: u64, burst: u32) -> Terms {
-        let count = NonZeroU32::new(count).unwrap();
-        Terms { name: name.into(), count, per: Duration::from_secs(per_secs), burst, keys: 1000 }
-    }
-
-    fn limits(terms: &[Terms], now: Instant) -> Limits {
-        Limits::from_terms(&Limits(vec![]), terms.iter().cloned(), now)
-    }
-
-    fn admit(limits: &Limits, keys: &[&str], now: Instant) -> Result<Admitted, Over> {
-        let charges: Vec<_> = keys.iter().enumerate().map(|(at, key)| (LimitId::at(at), *key)).collect();
-        limits.admit(charges.iter().copied(), now)
-    }
-
-    fn admitted(limits: &Limits, keys: &[&str], tries: usize, now: Instant) -> usize {
-        (0..tries).filter(|_| admit(limits, keys, now).is_ok()).count()
-    }
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn a_burst_passes_and_then_one_each_interval() {
-        let now = Instant::now();
-        let limits = limits(&[terms("api", 100, 900, 100)], now);
-        assert_eq!(admitted(&limits, &["a"], 200, now), 100);
-        let over = admit(&limits, &["a"], now + SECOND / 2).unwrap_err();
-        assert_eq!((over.retry_after, over.retry_after_seconds(), over.burst), (SECOND * 17 / 2, 9, 100));
-        assert_eq!(admitted(&limits, &["a"], 5, now + SECOND * 9), 1);
-        assert_eq!(admitted(&limits, &["a"], 200, now + SECOND * 2000), 100);
-    }
-
-    #[test]
-    fn who_returns_after_retry_after_is_let_in() {
-        let now = Instant::now();
-        let limits = limits(&[terms("api", 7, 1, 1)], now);
-        let _ = admit(&limits, &["a"], now).unwrap();
-        let over = admit(&limits, &["a"], now).unwrap_err();
-        assert_eq!(over.retry_after_seconds(), 1, "never 0");
-        assert!(admit(&limits, &["a"], now + over.retry_after).is_ok());
-    }
-
-    #[test]
-    fn keys_are_counted_apart_and_the_rest_is_told() {
-        let now = Instant::now();
-        let limits = limits(&[terms("api", 2, 60, 2)], now);
-        assert_eq!(admit(&limits, &["a"], now).unwrap().tightest().unwrap().requests, 1);
-        assert_eq!(admit(&limits, &["a"], now).unwrap().tightest().unwrap().requests, 0);
-        assert!(admit(&limits, &["a"], now).is_err());
-        assert!(admit(&limits, &["b"], now).is_ok());
-        assert_eq!(limits.admit([], now).unwrap().tightest(), None);
-    }
-
-    #[test]
-    fn refused_requests_are_not_charged_to_any_limit() {
-        let now = Instant::now();
-        let limits = limits(&[terms("wide", 10, 60, 10), terms("narrow", 1, 60, 1)], now);
-        assert_eq!(admitted(&limits, &["a", "a"], 50, now), 1);
-        assert_eq!(admit(&limits, &["a", "a"], now).unwrap_err().limit, LimitId::at(1));
-        assert_eq!(admitted(&limits, &["a", "b"], 1, now), 1);
-        assert_eq!(admitted(&limits, &["a"], 50, now), 8, "10 less the two that passed");
-    }
-
-    #[test]
-    fn a_flood_of_addresses_does_not_free_those_who_are_over() {
-        let now = Instant::now();
-        let limits = limits(&[terms("api", 100, 900, 100)], now);
-        assert_eq!(admitted(&limits, &["abuser"], 150, now), 100);
-        for address in 0..100_000 {
-            assert!(admit(&limits, &[&address.to_string()], now + SECOND).is_ok());
-        }
-        assert_eq!(admitted(&limits, &["abuser"], 100, now + SECOND), 0);
-    }
-
-    #[test]
-    fn a_reload_keeps_the_counts_of_what_did_not_change() {
-        let now = Instant::now();
-        let old = limits(&[terms("same", 1, 60, 1), terms("changed", 1, 60, 1)], now);
-        assert_eq!(admitted(&old, &["a", "a"], 1, now), 1);
-        let new = [terms("changed", 2, 60, 2), terms("same", 1, 60, 1)];
-        let new = Limits::from_terms(&old, new.into_iter(), now + SECOND);
-        assert_eq!(admitted(&new, &["a"], 9, now + SECOND), 2);
-        assert_eq!(new.admit([(LimitId::at(1), "a")], now + SECOND).unwrap_err().limit, LimitId::at(1));
-    }
-
-    #[test]
-    fn extreme_rates_neither_panic_nor_wrap() {
-        let now = Instant::now();
-        let slow = terms("slow", 1, 100 * 365 * 86_400, u32::MAX);
-        let fast = terms("fast", u32::MAX, 1, u32::MAX);
-        let none = terms("none", 1, 1, 0);
-        let limits = limits(&[slow, fast, none], now);
-        assert!(admit(&limits, &["a", "a", "a"], now).is_ok());
-        assert!(admit(&limits, &["a", "a", "a"], now).is_err());
-    }
-}
+mod tests;

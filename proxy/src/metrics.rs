@@ -95,6 +95,16 @@ families! {
     cache_collapsed: counter "weir_cache_collapsed_total" ["cache"] "requests that waited for another's fetch, whatever came of it";
     /// Answers that were not kept.
     cache_refused: counter "weir_cache_not_stored_total" ["cache", "reason"] "answers that were not kept, by reason";
+    /// What a cache holds on disk.
+    cache_disk_bytes: gauge "weir_cache_disk_bytes" ["cache"] "bytes of a cache's files";
+    /// What a cache may hold there.
+    cache_disk_budget: gauge "weir_cache_disk_budget_bytes" ["cache"] "bytes that a cache's files may take";
+    /// Entries on disk.
+    cache_disk_entries: gauge "weir_cache_disk_entries" ["cache"] "entries held on disk";
+    /// Whether the disk works.
+    cache_disk_up: gauge "weir_cache_disk_up" ["cache"] "1 while a cache's disk can be read and written, 0 while it fails and memory goes on alone";
+    /// What happened on disk.
+    cache_disk: counter "weir_cache_disk_total" ["cache", "event"] "what happened on a cache's disk: hit (a look-up that memory could not answer), written, skipped (no room or time to write), evicted, damaged (a file was dropped), error";
     /// Purges by tag.
     invalidations: counter "weir_cache_invalidations_total" [] "tags invalidated by writes";
     /// Purges that somebody ordered.

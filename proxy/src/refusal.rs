@@ -26,9 +26,13 @@ pub enum Refusal {
     Address,
     /// Over a limit; when to come back.
     Limited {
-        /// When one more would be admitted.
-        retry_after: Duration,
+        /// When one more would be admitted; `None` is never.
+        retry_after: Option<Duration>,
+        /// As the limit says.
+        status: StatusCode,
     },
+    /// Limits cannot be counted now.
+    LimitsDown,
     /// A session is required, and there is none.
     NoSession,
     /// The caller lacks the role.
@@ -103,7 +107,11 @@ impl Refusal {
             Self::NoRoute => said(404, "no_route", "nothing is served here"),
             Self::Method(_) => said(405, "method", "this method is not served here"),
             Self::Address => said(403, "address", "this address may not pass"),
-            Self::Limited { .. } => said(429, "limited", "too many requests; try again later"),
+            Self::Limited { status, .. } => {
+                said(status.as_u16(), "limited", "too many requests; try again later")
+            }
+            // The limit's own word for it: otherwise it counts on each edge, or lets everybody pass.
+            Self::LimitsDown => said(503, "limits_down", "requests cannot be counted at the moment"),
             Self::NoSession => said(401, "no_session", "a valid session is needed"),
             Self::Role => said(403, "role", "this session may not do that"),
             // 503, not 401: the caller may be right, we cannot tell; failing open would let anyone pass.
@@ -131,10 +139,11 @@ impl Refusal {
     #[must_use]
     pub fn fields(&self) -> Vec<(http::HeaderName, String)> {
         match self {
-            Self::Limited { retry_after } | Self::CircuitOpen { retry_after } => {
+            Self::Limited { retry_after: None, .. } => Vec::new(),
+            Self::Limited { retry_after: Some(retry_after), .. } | Self::CircuitOpen { retry_after } => {
                 vec![(http::header::RETRY_AFTER, whole_seconds(*retry_after).to_string())]
             }
-            Self::SessionsDown | Self::PeersFull | Self::NoSocket => {
+            Self::SessionsDown | Self::LimitsDown | Self::PeersFull | Self::NoSocket => {
                 vec![(http::header::RETRY_AFTER, "1".to_owned())]
             }
             Self::Method(allow) => vec![(http::header::ALLOW, allow.clone())],

@@ -5,6 +5,7 @@
 
 mod ask;
 mod counts;
+mod disks;
 mod error_pages;
 mod lane;
 mod mirrors;
@@ -48,7 +49,7 @@ use crate::{
     balance::names::Names,
     cache::{Cache, Rule, Tags},
     coding::Compressors,
-    limit::Limits,
+    limit::{Limits, Store},
     metrics::Metrics,
     request::Facts,
     route::{Router, files::Files},
@@ -77,6 +78,8 @@ pub struct Running {
     pub upstreams: Vec<Arc<Upstream>>,
     routes: Vec<RouteParts>,
     redis: Option<ConnectionManager>,
+    /// For the caches, until this generation is in force.
+    disks: disks::Waiting,
     counts: Counts,
     /// Ends the active checks and look-ups of this generation.
     watching: DropGuard,
@@ -165,28 +168,35 @@ impl Running {
             })
             .collect::<Result<_, Vec<CannotRun>>>()?;
         let tags = old.map_or_else(|| Arc::new(Tags::new()), |old| Arc::clone(&old.tags));
+        let disks = disks::open(&plan, old, &tags).await?;
         let caches = plan.caches.iter().map(|cache| {
             old.and_then(|old| old.same_cache(cache))
                 .unwrap_or_else(|| Cache::new(cache.memory.len(), cache.entry_bytes.len(), Arc::clone(&tags)))
         });
-        Ok(Self {
+        let store = plan.redis.as_ref().zip(redis.as_ref());
+        let store = store.map(|(plan, redis)| (plan, Store::new(redis.clone(), plan.timeout)));
+        let store = store.as_ref().map(|(plan, store)| (*plan, store));
+        let routes = all(plan.routes.iter().map(|route| RouteParts::build(route, &plan)))?;
+        let running = Self {
             router: Router::new(&plan.routes),
-            limits: match old {
-                Some(old) => Limits::carry_over(&old.limits, &plan.limits, now),
-                None => Limits::new(&plan.limits, now),
-            },
+            limits: Limits::new(old.map(|old| &old.limits), &plan.limits, store, now),
             sessions,
             identity: plan.identity.as_ref().map(Signer::new),
             caches: caches.collect(),
             tags,
             compressors: old.map_or_else(|| counts::compressors(metrics), |old| old.compressors.clone()),
             upstreams,
-            routes: all(plan.routes.iter().map(|route| RouteParts::build(route, &plan)))?,
+            routes,
             redis,
+            disks,
             counts: Counts::new(&plan, metrics),
             watching,
             plan,
-        })
+        };
+        if old.is_none() {
+            running.take_disks();
+        }
+        Ok(running)
     }
 
     fn same_sessions(&self, plan: &Plan, session: &plan::Session) -> Option<Sessions> {
@@ -213,6 +223,7 @@ impl Running {
     /// This generation is in force no more: nobody is watched for it, and what its requests learn of peers is `next`'s.
     pub fn succeeded_by(&self, next: &Self) {
         self.watching.token().cancel();
+        next.take_disks();
         for old in &self.upstreams {
             if let Some(new) = next.upstreams.iter().find(|new| new.plan.name == old.plan.name) {
                 old.roster.succeeded_by(&new.roster);

@@ -32,6 +32,7 @@ use crate::{
         tls::{Certificates, Tls},
     },
     admin,
+    cache::Cache,
     causes::Causes,
     edge::Edge,
     metrics::Metrics,
@@ -179,6 +180,10 @@ async fn drain(state: &Arc<State>, fronts: Fronts, signals: &mut Signals) -> End
     }
     if let Some(access) = state.snapshot().recorder.access().cloned() {
         let _ = tokio::task::spawn_blocking(move || access.flush(LAST_LINES)).await;
+    }
+    let disks = state.snapshot().running.caches.iter().filter_map(Cache::disk).collect::<Vec<_>>();
+    for disk in disks {
+        let _ = tokio::task::spawn_blocking(move || disk.finish()).await;
     }
     end
 }

@@ -22,6 +22,7 @@ use weir_config::{
 use crate::{
     accept::{listener, tls::Certificates},
     balance::{names::Names, resolve::resolve},
+    cache,
     causes::Causes,
     pem::Expiry,
     record::access,
@@ -58,6 +59,7 @@ pub fn load(source: &Source, now: SystemTime) -> Result<Tried, Report> {
     plan.listeners.iter().for_each(|listener| trial.listener(listener, now));
     plan.upstreams.iter().for_each(|upstream| trial.upstream(upstream, now));
     plan.routes.iter().for_each(|route| trial.route(route));
+    plan.caches.iter().for_each(|cache| trial.cache(cache));
     trial.redis(plan.redis.as_ref());
     trial.log(plan.log.access.as_ref());
     let mut certificates = trial.certificates;
@@ -173,6 +175,17 @@ impl Trial<'_> {
                 );
                 self.report.warning(file.place, said).help("our own text is shown instead");
             }
+        }
+    }
+
+    fn cache(&mut self, cache: &plan::Cache) {
+        let Some(disk) = &cache.disk else { return };
+        if let Err(problem) = cache::can_keep(&disk.path) {
+            let said =
+                format!("cache {}: the folder {} cannot be used: {problem}", cache.name, disk.path.display());
+            self.report
+                .error(disk.path.place, said)
+                .help("it must be writable, or its parent exist, so that it can be made");
         }
     }
 

@@ -31,14 +31,20 @@ pub fn put_fields(out: &mut BytesMut, fields: &HeaderMap) {
 /// Writes one field: `content-length` as `Content-Length`, for names have no case, and some old peers believe they do.
 pub fn put_field(out: &mut BytesMut, name: &str, value: &[u8]) {
     out.reserve(name.len() + value.len() + AROUND);
-    let from = out.len();
-    out.put_slice(name.as_bytes());
-    let mut begins = true;
-    for byte in &mut out[from..] {
-        if begins {
-            byte.make_ascii_uppercase();
+    match name {
+        // As RFC 9110 spells it, and everybody else.
+        "etag" => out.put_slice(b"ETag"),
+        name => {
+            let from = out.len();
+            out.put_slice(name.as_bytes());
+            let mut begins = true;
+            for byte in &mut out[from..] {
+                if begins {
+                    byte.make_ascii_uppercase();
+                }
+                begins = *byte == b'-';
+            }
         }
-        begins = *byte == b'-';
     }
     out.put_slice(b": ");
     out.put_slice(value);
@@ -124,12 +130,13 @@ mod tests {
     fn fields_are_lines_with_the_names_that_old_peers_know() {
         let mut fields = HeaderMap::new();
         fields.append(header::CONTENT_LENGTH, HeaderValue::from(5));
+        fields.append(header::ETAG, HeaderValue::from_static("\"1\""));
         fields.append("x-a", HeaderValue::from_static("1"));
         fields.append("x-a", HeaderValue::from_static(""));
         fields.append("x", HeaderValue::from_bytes(b"\xe9").expect("obs-text"));
         let mut out = BytesMut::new();
         put_fields(&mut out, &fields);
-        assert_eq!(&out[..], b"Content-Length: 5\r\nX-A: 1\r\nX-A: \r\nX: \xe9\r\n");
+        assert_eq!(&out[..], b"Content-Length: 5\r\nETag: \"1\"\r\nX-A: 1\r\nX-A: \r\nX: \xe9\r\n");
         assert_eq!(fields_len(&fields), out.len());
     }
 

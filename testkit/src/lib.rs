@@ -1,7 +1,7 @@
 //! Real servers for tests: started on free ports in temporary folders, and always stopped.
 //!
-//! A guard ([`Child`], [`Nginx`], [`Redis`], [`Postgres`], [`PgBouncer`]) stops its server when it is dropped, also while a panic unwinds. A test
-//! process that ends without dropping (a `static`, `abort`, SIGKILL) is covered too: see [`Child`].
+//! A guard ([`Child`], [`Nginx`], [`Redis`], [`Postgres`], [`PgBouncer`], [`Smtp`]) stops its server when it is dropped, also while a panic
+//! unwinds. A test process that ends without dropping (a `static`, `abort`, SIGKILL) is covered too: see [`Child`].
 //! A missing program is an error that names the Debian package, never a skipped test. Everything here blocks and
 //! panics with the reason, because only tests call it.
 
@@ -10,6 +10,7 @@ mod nginx;
 mod pgbouncer;
 mod postgres;
 mod redis;
+mod smtp;
 
 use std::{
     net::{Ipv4Addr, TcpListener},
@@ -17,7 +18,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::{child::Child, nginx::Nginx, pgbouncer::PgBouncer, postgres::Postgres, redis::Redis};
+pub use self::{
+    child::Child, nginx::Nginx, pgbouncer::PgBouncer, postgres::Postgres, redis::Redis, smtp::Smtp,
+};
 
 /// How long a server may take to become ready; generous, because the machine may be busy with other tests.
 pub const READY_WITHIN: Duration = Duration::from_secs(30);

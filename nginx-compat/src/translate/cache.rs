@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use weir_config::{
     plan::{Ignored, RetryOn, TtlApplies},
-    raw::{Cache, CacheRule, Route, Word},
+    raw::{Cache, CacheDisk, CacheRule, Route, Word},
     template::Template,
     units::{Bytes, Span},
 };
@@ -29,9 +29,11 @@ const UNNAMED: [&str; 3] = ["200", "301", "302"];
 const FOR_GOOD: Span = Span::new(Duration::from_secs(30 * 24 * 60 * 60));
 /// The memory of a cache in config.yaml without a word, and the least.
 const MEMORY: [u64; 2] = [128 << 20, 1 << 20];
+/// The least of its disk.
+const DISK: u64 = 16 << 20;
 
-const KEPT: &str = "answers to requests with Authorization are kept only where they say that they are for everybody, and \
-                    requests for the same wait for one of them as with proxy_cache_lock";
+const KEPT: &str =
+    "answers to requests with Authorization are kept only where they say that they are for everybody";
 
 /// Why a route keeps nothing although it has a `proxy_cache`.
 struct KeepsNothing;
@@ -81,14 +83,29 @@ impl<'a> Translator<'a, '_> {
         };
         let [default, least] = MEMORY;
         let memory = most.map(|most| most.get().max(least)).filter(|most| *most < default);
+        let path = directive.arg(0);
+        // Whose bounds are not written cannot share a disk with others.
+        let disk = most.filter(|most| path.starts_with('/') && most.get() >= DISK).map(|size| CacheDisk {
+            path: Word::new(path.to_owned()),
+            size: Word::new(size),
+            entry_max: Word::new(size),
+        });
+        let below = match &disk {
+            Some(disk) => format!(
+                "below that in {} of files (`caches.{name}.disk`); what was not asked for leaves for want of room, and not for being `inactive`",
+                disk.size.or(Bytes::new(0))
+            ),
+            None => "and nothing on the disk, for want of a `max_size` of 16m or more and an absolute path"
+                .to_owned(),
+        };
         self.ledger.approximated(
             directive,
             format!(
-                "kept in {} of memory (`caches.{name}.memory`), in it bodies of up to 8MiB, and nothing on the disk",
-                Bytes::new(memory.unwrap_or(default))
+                "kept in {} of memory (`caches.{name}.memory`), in it bodies of up to 8MiB, {below}",
+                Bytes::new(memory.unwrap_or(default)),
             ),
         );
-        Some((name, Cache { memory: maybe(memory.map(Bytes::new)), ..Cache::default() }))
+        Some((name, Cache { memory: maybe(memory.map(Bytes::new)), disk: maybe(disk), ..Cache::default() }))
     }
 
     /// What a location that passes requests on keeps.
@@ -276,16 +293,14 @@ impl<'a> Translator<'a, '_> {
     }
 
     fn lock(&mut self, scope: &Scope<'a>, rule: &mut CacheRule) {
-        let lock = scope.one("proxy_cache_lock");
-        lock.into_iter().for_each(|lock| self.ledger.exact(lock));
-        if lock.is_some_and(|lock| lock.arg(0) == "off") {
-            rule.lock_age = Word::new(Span::new(Duration::ZERO));
-        }
+        scope.one("proxy_cache_lock").into_iter().for_each(|lock| self.ledger.exact(lock));
         let (timeout, age) = ("proxy_cache_lock_timeout", "proxy_cache_lock_age");
         if scope.is_on("proxy_cache_lock") {
             rule.lock_timeout = maybe(self.said(scope, timeout, span));
             rule.lock_age = maybe(self.said(scope, age, span));
         } else {
+            // Each request for what is not kept asks the origin.
+            rule.lock_age = Word::new(Span::new(Duration::ZERO));
             for directive in [timeout, age].into_iter().filter_map(|name| scope.one(name)) {
                 self.ledger.ignored(directive, "it only tunes proxy_cache_lock, which is off");
             }

@@ -7,7 +7,7 @@ use weir_config::{
 };
 
 use super::{
-    Translator, forward, list, maybe, named,
+    Translator, forward, maybe, named,
     server::{Kind, Location},
 };
 use crate::{
@@ -83,7 +83,7 @@ impl<'a> Translator<'a, '_> {
         self.response_headers(scope, known, &mut route);
         if !answers(scope) {
             route.access = self.access(scope);
-            route.limit = list(self.limits(scope));
+            route.limit = self.limits(scope);
             route.body_bytes = maybe(self.said(scope, "client_max_body_size", bytes));
             self.bandwidth(scope, &mut route);
             self.error_pages(scope, known, &mut route);
@@ -259,13 +259,18 @@ impl<'a> Translator<'a, '_> {
         if uri.contains('?') {
             return Err("write the query with variables: `$uri?…`".to_owned());
         }
+        // nginx appends the query to a path without variables.
         if location.moves() {
-            return format!("{uri}${{path.rest}}")
+            return format!("{uri}${{path.rest}}?${{request.query}}")
                 .parse()
                 .map(Some)
                 .map_err(|cause| format!("write it by hand: {cause}"));
         }
-        if uri == location.path { Ok(None) } else { variable::template(uri, known).map(Some) }
+        if uri == location.path {
+            Ok(None)
+        } else {
+            variable::template(&format!("{uri}?$args"), known).map(Some)
+        }
     }
 
     /// `add_header`, `expires`, `proxy_hide_header`: fields for the client.

@@ -4,7 +4,10 @@ use sqlx::Result;
 use uuid::Uuid;
 
 use super::{Account, Profile};
-use crate::database::{Database, Moment, Words, on};
+use crate::{
+    database::{Database, Moment, Words, on},
+    jobs::{Job, sql::queue},
+};
 
 /// What login compares.
 #[derive(Debug, sqlx::FromRow)]
@@ -17,16 +20,22 @@ pub struct Credentials {
     pub roles: Words,
 }
 
-/// Adds an account with its profile.
+/// Adds an account with its profile, and queues its welcome.
 ///
 /// # Errors
 /// A unique violation when the e-mail is taken.
-pub async fn insert(database: &Database, account: &Account, password_hash: &str) -> Result<()> {
-    // Two tables, one transaction: an account always has the profile it was registered with.
+pub async fn insert(
+    database: &Database,
+    account: &Account,
+    password_hash: &str,
+    welcome: &Job,
+) -> Result<()> {
+    // One transaction: an account always has the profile it was registered with, and its mail is never lost.
     on!(database, |pool| {
         let mut transaction = pool.begin().await?;
         sqlx::query(
-            "INSERT INTO users (id, email, password_hash, roles, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $5)",
+            "INSERT INTO users (id, email, password_hash, roles, created_at, updated_at, verification_asked_at)
+             VALUES ($1, $2, $3, $4, $5, $5, $5)",
         )
         .bind(account.id)
         .bind(&account.email)
@@ -43,6 +52,7 @@ pub async fn insert(database: &Database, account: &Account, password_hash: &str)
             .bind(account.created_at)
             .execute(&mut *transaction)
             .await?;
+        queue!(transaction, welcome)?;
         transaction.commit().await
     })
 }

@@ -1,6 +1,6 @@
 //! An instant as both stores keep it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use jiff::Timestamp;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -50,6 +50,12 @@ impl Moment {
     #[must_use]
     pub fn from_microseconds(since_1970: i64) -> Option<Self> {
         Timestamp::from_microsecond(since_1970).map(Self).ok()
+    }
+
+    /// So much later; the end of all years at most.
+    #[must_use]
+    pub fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span).unwrap_or(Timestamp::MAX))
     }
 
     /// The instant itself.

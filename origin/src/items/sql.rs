@@ -10,7 +10,7 @@ use crate::database::{Database, Moment, on};
 macro_rules! columns {
     () => {
         "id, version, type, title, content, emotion_category, importance_score, keywords, scheduled_delivery, \
-         media_url, thumbnail_url, created_at, updated_at"
+         media_url, thumbnail_url, delivered_at, created_at, updated_at"
     };
 }
 
@@ -83,7 +83,7 @@ pub async fn insert(database: &Database, owner: Uuid, items: &[Item]) -> Result<
     on!(database, |pool| {
         QueryBuilder::new(concat!("INSERT INTO items (user_id, ", columns!(), ") "))
             .push_values(items, |mut row, item| {
-                let Item { id, version, draft, created_at, updated_at } = item;
+                let Item { id, version, draft, delivered_at, created_at, updated_at } = item;
                 row.push_bind(owner).push_bind(id).push_bind(version);
                 row.push_bind(&draft.kind).push_bind(&draft.title).push_bind(&draft.content);
                 row.push_bind(&draft.emotion_category)
@@ -92,7 +92,7 @@ pub async fn insert(database: &Database, owner: Uuid, items: &[Item]) -> Result<
                 row.push_bind(draft.scheduled_delivery)
                     .push_bind(&draft.media_url)
                     .push_bind(&draft.thumbnail_url);
-                row.push_bind(created_at).push_bind(updated_at);
+                row.push_bind(delivered_at).push_bind(created_at).push_bind(updated_at);
             })
             .push(" ON CONFLICT DO NOTHING")
             .build()
@@ -118,6 +118,7 @@ pub async fn update(
         sqlx::query_as(concat!(
         "UPDATE items SET version = version + 1, type = $4, title = $5, content = $6, emotion_category = $7, \
          importance_score = $8, keywords = $9, scheduled_delivery = $10, media_url = $11, thumbnail_url = $12, \
+         delivered_at = CASE WHEN scheduled_delivery IS NOT DISTINCT FROM $10 THEN delivered_at END, \
          updated_at = $13 WHERE id = $1 AND user_id = $2 AND version = COALESCE($3, version) RETURNING ",
         columns!()
     ))

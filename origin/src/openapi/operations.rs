@@ -98,6 +98,14 @@ pub const OPERATIONS: &[Operation] = {
             "prove an address by what was mailed there",
         ),
         row(
+            "post",
+            "/auth/verification",
+            Either,
+            Body::None,
+            (202, Answer::None),
+            "have another link mailed to prove one's address with",
+        ),
+        row(
             "put",
             "/users/profile",
             Caller,

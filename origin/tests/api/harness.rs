@@ -91,6 +91,8 @@ struct Cli {
 pub(crate) fn config(further: &[&str]) -> ServeConfig {
     let mut args = vec!["test", "--identity-secret", SECRET, "--argon2-memory", "8", "--argon2-passes", "1"];
     args.extend(["--pool-min", "0", "--pool-acquire", "2"]);
+    // Jobs wait until a test has them done.
+    args.extend(["--work", "false"]);
     args.extend(further);
     Cli::parse_from(args).config
 }
@@ -179,6 +181,11 @@ impl Origin {
     /// Makes an item and gives its id.
     pub(crate) async fn item(&self, owner: &Person, item: Value) -> String {
         self.post("/api/vault/items").by(owner).json(item).send().await.is(StatusCode::CREATED).text("/id")
+    }
+
+    /// For programs that share the store.
+    pub(crate) fn database_url(&self) -> &str {
+        &self.database_url
     }
 
     /// Takes the store away.

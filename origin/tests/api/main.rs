@@ -7,6 +7,7 @@ mod accounts;
 mod admin;
 mod cache;
 mod items;
+mod jobs;
 mod metrics;
 mod notes;
 mod openapi;

@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, PgPool};
 use weir_origin::{
     config::{DatabaseConfig, PasswordConfig},
     database::{Database, Moment},
+    jobs::{self, sql::Ended},
     seed::{self, Volume},
 };
 use weir_testkit::{READY_WITHIN, wait_until};
@@ -124,6 +125,7 @@ async fn every_statement_uses_its_index_and_reads_little_more_than_it_returns() 
     run(&ours, "VACUUM (ANALYZE)").await;
     let origin = Origin::start_on(url.clone(), None, tempfile::tempdir().unwrap(), &[]).await;
     let caller = caller(&origin).await;
+    wrong.extend(judge_work(&origin, &ours, &name).await);
     for case in cases() {
         let problems = judge(&origin, &postgres, &name, &caller, &case).await;
         wrong.extend(problems.into_iter().map(|p| format!("{} {}: {p}", case.method, case.path)));
@@ -203,7 +205,7 @@ async fn judge(origin: &Origin, postgres: &PgPool, name: &str, caller: &Person, 
     let count = format!(
         "SELECT COALESCE(sum(calls), 0)::int8 FROM pg_stat_statements
          WHERE {of_database} AND query NOT LIKE 'DELETE FROM sessions WHERE expires_at%'
-         AND query NOT LIKE 'DELETE FROM idempotency_keys%'"
+         AND query NOT LIKE 'DELETE FROM idempotency_keys%' AND query NOT LIKE 'DELETE FROM jobs WHERE dead_at%'"
     );
     let statements: i64 = sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(postgres).await.unwrap();
     if statements != case.statements {
@@ -251,6 +253,50 @@ async fn judge(origin: &Origin, postgres: &PgPool, name: &str, caller: &Person, 
     wrong
 }
 
+/// Has a worker's statements run beside many jobs and items that are not due, and says what is wrong with what Postgres did.
+async fn judge_work(origin: &Origin, ours: &PgPool, name: &str) -> Vec<String> {
+    for statement in [
+        "INSERT INTO jobs (id, kind, user_id, created_at, due_at, tries, dead_at)
+         SELECT gen_random_uuid(), 'welcome', id, now(), now() + '1 day', 0, CASE WHEN random() < 0.5 THEN now() END FROM users",
+        "UPDATE items SET scheduled_delivery = now() WHERE id IN
+         (SELECT id FROM items WHERE scheduled_delivery IS NOT NULL LIMIT 10)",
+        "ANALYZE jobs, items",
+    ] {
+        run(ours, statement).await;
+    }
+    let before = POSTGRES.child().output().len();
+    let (database, now) = (&origin.app.database, Moment::now());
+    assert_eq!(jobs::sql::deliver(database, now, 32).await.unwrap(), 10);
+    let taken = jobs::sql::take(database, now, now, 32).await.unwrap();
+    assert_eq!(taken.len(), 10, "their mails");
+    assert!(jobs::sql::begin(database, &taken[0], now).await.unwrap());
+    let to = jobs::sql::recipient(database, taken[0].user_id, taken[0].item_id).await.unwrap();
+    assert!(to.is_some());
+    assert!(jobs::sql::end(database, taken[0].id, 1, &Ended::Done).await.unwrap());
+    jobs::sql::dead(database, 10).await.unwrap();
+
+    let mut plans = Vec::new();
+    wait_until(READY_WITHIN, || {
+        plans = plans_of(&POSTGRES.child().output()[before..], name);
+        plans.len() >= 7
+    });
+    let (mut wrong, mut indexes) = (Vec::new(), Vec::new());
+    for plan in &plans {
+        look(&plan["Plan"], &mut |node| {
+            if node["Node Type"] == "Seq Scan" {
+                wrong.push(format!("reads {} whole: {}", node["Relation Name"], plan["Query Text"]));
+            }
+            indexes.extend(node["Index Name"].as_str().map(str::to_owned));
+        });
+    }
+    for index in ["items_to_deliver", "jobs_due", "jobs_pkey", "users_pkey", "items_pkey", "jobs_dead"] {
+        if !indexes.iter().any(|used| used == index) {
+            wrong.push(format!("does not use {index} but {indexes:?}"));
+        }
+    }
+    wrong
+}
+
 fn look(node: &Value, see: &mut impl FnMut(&Value)) {
     see(node);
     for below in node["Plans"].as_array().into_iter().flatten() {
@@ -278,6 +324,7 @@ fn plans_of(log: &str, database: &str) -> Vec<Value> {
         plan["Query Text"].as_str().is_some_and(|text| {
             text.starts_with("DELETE FROM sessions WHERE expires_at")
                 || text.starts_with("DELETE FROM idempotency_keys")
+                || text.starts_with("DELETE FROM jobs WHERE dead_at")
         })
     };
     plans.retain(|plan| !sweep(plan));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::{
     plan::{Balance, Coding, Protocol, RetryOn, TlsVersion, TtlApplies, WhenAllDown},
+    raw::{LimitHeaders, LimitOnRedisDown, LimitWindow},
     units::{Bytes, Share},
 };
 
@@ -183,13 +184,27 @@ pub const SESSION_MEMORY_ENTRIES: u32 = 100_000;
 
 /// Each address for itself.
 pub const LIMIT_KEY: &str = "${client.ip}";
-/// About 10 MiB; the key that was not seen for longest is forgotten first.
+/// About 2 MiB, or 8 where the window slides, and 6 more with `in: redis`; the key with the least to hide is forgotten first.
 pub const LIMIT_KEYS: u32 = 100_000;
+/// What one subscriber gets (RFC 6177 §2, RFC 7934 §6): counted by address, each would have 2^64 budgets.
+pub const LIMIT_IPV6_PREFIX: u32 = 64;
+/// As nginx; and who was away for a while may ask for a page with all its parts.
+pub const LIMIT_WINDOW: LimitWindow = LimitWindow::Steady;
+/// RFC 6585 §4. nginx answers 503, which says that the server is at fault.
+pub const LIMIT_STATUS: u16 = 429;
+/// Who is told how much is left can use up exactly that much; and answers that differ by it cannot be prepared.
+pub const LIMIT_HEADERS: LimitHeaders = LimitHeaders::Off;
+/// Ten edges that each hold as much as they may hold one more limit together.
+pub const LIMIT_LEASE_PART: u32 = 10;
+/// An outage of Redis is then neither one of the service nor an invitation: each edge holds to the limit for itself.
+pub const LIMIT_ON_REDIS_DOWN: LimitOnRedisDown = LimitOnRedisDown::Local;
 
 /// A quarter of the 512 MiB that one instance should need in all.
 pub const CACHE_MEMORY: Bytes = Bytes::new(128 << 20);
 /// One large body must not push out a thousand small ones.
 pub const CACHE_ENTRY_MAX: Bytes = Bytes::new(8 << 20);
+/// A film; what is written while it arrives costs no memory, so that only the room for others speaks against more.
+pub const CACHE_DISK_ENTRY_MAX: Bytes = Bytes::new(1 << 30);
 /// As nginx's `proxy_cache_lock_timeout`.
 pub const CACHE_LOCK_TIMEOUT: Duration = seconds(5);
 /// As nginx's `proxy_cache_lock_age`: who waits has given up by then, and an origin that hangs is asked once in so long.

@@ -8,6 +8,7 @@ mod action;
 mod balance;
 mod compress;
 mod keeping;
+mod limit;
 mod listener;
 pub mod protect;
 mod route;
@@ -17,14 +18,15 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
+pub(crate) use self::limit::names_session;
 pub use self::{
-    action::*, balance::*, compress::*, keeping::*, listener::*, protect::*, route::*, upstream::*,
+    action::*, balance::*, compress::*, keeping::*, limit::*, listener::*, protect::*, route::*, upstream::*,
 };
 use crate::{
     secret::Secret,
     span::{Place, Placed},
     template::Template,
-    units::{Bytes, Quota},
+    units::Bytes,
 };
 
 /// Everything the edge needs to know, in the order a request meets it.
@@ -195,24 +197,6 @@ pub struct AskOrigin {
     pub path: String,
 }
 
-/// A named limit.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Limit {
-    /// As routes call it, and as metrics label it.
-    pub name: Arc<str>,
-    /// Whose requests are counted together.
-    pub key: Template,
-    /// How many in how long.
-    pub rate: Quota,
-    /// How many at once, after a pause.
-    pub burst: u32,
-    /// Keys remembered at most.
-    pub keys: usize,
-    /// Where it was written.
-    pub place: Place,
-}
-
 /// A named cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -222,6 +206,22 @@ pub struct Cache {
     /// Everything it may hold: heads, bodies, index and fills.
     pub memory: Bytes,
     /// The largest body kept.
+    pub entry_bytes: Bytes,
+    /// A second tier, in files.
+    pub disk: Option<CacheDisk>,
+    /// Where it was written.
+    pub place: Place,
+}
+
+/// The tier of a cache that is kept in files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheDisk {
+    /// A folder of its own.
+    pub path: Placed<PathBuf>,
+    /// What its files may take.
+    pub size: Bytes,
+    /// The largest body kept there.
     pub entry_bytes: Bytes,
     /// Where it was written.
     pub place: Place,

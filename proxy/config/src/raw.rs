@@ -7,6 +7,7 @@
 pub mod balance;
 pub mod compress;
 pub mod edge;
+pub mod limit;
 pub mod protect;
 pub mod route;
 pub mod upstream;
@@ -15,6 +16,7 @@ pub mod word;
 pub use balance::*;
 pub use compress::*;
 pub use edge::*;
+pub use limit::*;
 pub use protect::*;
 pub use route::*;
 pub use upstream::*;

@@ -11,6 +11,7 @@ mod compress;
 mod edge;
 mod error_page;
 mod keeping;
+mod limit;
 mod named;
 mod path;
 mod protect;
@@ -61,6 +62,7 @@ pub(crate) fn resolve(raw: &Raw, outside: &dyn Outside, report: &mut Report) -> 
     let connect = plan.routes.iter().any(|route| matches!(route.action, Action::Tunnel(_)));
     plan.listeners.iter_mut().for_each(|listener| listener.bounds.connect = connect);
     resolver.sessions_can_be_looked_up(&plan);
+    resolver.limits_can_be_shared(&plan);
     resolver.addresses_are_free(&plan);
     // What follows compares parts of the plan, and would be misled by those that are missing for another reason.
     if !resolver.report.has_errors() {
@@ -250,7 +252,7 @@ impl<'a> Resolver<'a> {
         self.unused("upstream", &plan.upstreams, |it| (&it.name, it.place), upstreams);
         let sessions = plan.routes.iter().filter_map(|route| Some(route.session.as_ref()?.session.index()));
         self.unused("session", &plan.sessions, |it| (&it.name, it.place), sessions);
-        let limits = plan.routes.iter().flat_map(|route| route.limits.iter().map(|limit| limit.index()));
+        let limits = plan.routes.iter().flat_map(|route| route.limits.iter().map(|used| used.limit.index()));
         self.unused("limit", &plan.limits, |it| (&it.name, it.place), limits);
         let caches = plan.routes.iter().filter_map(|route| Some(route.cache.as_ref()?.cache.index()));
         self.unused("cache", &plan.caches, |it| (&it.name, it.place), caches);

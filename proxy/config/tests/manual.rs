@@ -32,7 +32,7 @@ fn the_environment_reaches_the_manual() {
     let plan = load("config.yaml", MANUAL, &set).unwrap_or_else(|report| panic!("{report}")).plan;
     assert!(plan.redis.is_some());
     assert_eq!(plan.listeners[0].address.port(), 18080);
-    assert_eq!(plan.limits[0].rate.to_string(), "9/s");
+    assert_eq!(plan.limits[0].counting.most().get(), 9);
 }
 
 /// The manual with every key in force: a `#` that is followed by no space hides one.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use weir_config::units::Bytes;
 
-use crate::running::Running;
+use crate::{cache::DiskStats, running::Running};
 
 /// The memory asked about, as shares of what the cache has: an eighth to eight times as much.
 const SIZES: [(u64, u64); 7] = [(1, 8), (1, 4), (1, 2), (1, 1), (2, 1), (4, 1), (8, 1)];
@@ -26,8 +26,45 @@ pub struct CacheSight {
     pub lookups: u64,
     /// The share of them that found a good entry, 0 to 1; `None` before the first.
     pub hit_rate: Option<f64>,
+    /// Its second tier, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskSight>,
     /// What other sizes would do, by the look-ups of late.
     pub with_memory: Vec<WithMemory>,
+}
+
+/// What a cache has on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskSight {
+    /// What its files may take.
+    pub budget_bytes: u64,
+    /// What they take.
+    pub bytes: u64,
+    /// How many entries that is.
+    pub entries: u64,
+    /// Look-ups that memory could not answer, and the disk could.
+    pub hits: u64,
+    /// Files that were damaged, and dropped.
+    pub damaged: u64,
+    /// Whether it can be read and written.
+    pub works: bool,
+    /// Whether all is known that lay there at the start.
+    pub scanned: bool,
+}
+
+impl DiskSight {
+    fn of(stats: DiskStats) -> Self {
+        Self {
+            budget_bytes: stats.budget,
+            bytes: stats.bytes,
+            entries: stats.entries as u64,
+            hits: stats.hits,
+            damaged: stats.damaged,
+            works: stats.works,
+            scanned: stats.is_scanned,
+        }
+    }
 }
 
 /// What a size would do.
@@ -59,6 +96,7 @@ pub fn sights(running: &Running) -> Vec<CacheSight> {
             entries: stats.entries as u64,
             lookups,
             hit_rate: (lookups > 0).then(|| thousandths(stats.hits as f64 / lookups as f64)),
+            disk: cache.disk_stats().map(DiskSight::of),
             with_memory: SIZES.map(with).to_vec(),
         }
     };
@@ -74,6 +112,16 @@ impl fmt::Display for CacheSight {
         let (held, budget) = (megabytes(self.bytes), Bytes::new(self.budget_bytes));
         writeln!(f, "{}: {held} of {budget} in {} entries", self.name, self.entries)?;
         writeln!(f, "  {:>10}  {} of {} look-ups", "so far", percent(self.hit_rate), self.lookups)?;
+        if let Some(disk) = &self.disk {
+            let (held, budget) = (megabytes(disk.bytes), Bytes::new(disk.budget_bytes));
+            let state = match (disk.works, disk.scanned) {
+                (false, _) => ", which fails: memory goes on alone",
+                (true, false) => ", as far as it is known yet",
+                (true, true) => "",
+            };
+            let (entries, hits) = (disk.entries, disk.hits);
+            writeln!(f, "  {:>10}  {held} of {budget} in {entries} entries, {hits} hits{state}", "on disk")?;
+        }
         for size in &self.with_memory {
             let now = if size.bytes == self.budget_bytes { "  (now)" } else { "" };
             writeln!(f, "  {:>10}  {}{now}", Bytes::new(size.bytes).to_string(), percent(size.hit_rate))?;

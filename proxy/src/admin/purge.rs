@@ -12,7 +12,7 @@
 //! and for fills under way, at once, however many entries it ends; how many that are is said for keys, and for others
 //! with `"count": true`, which looks at every entry. Every purge is logged with who asked for it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -121,6 +121,7 @@ where
         Err(problem) => return refused(StatusCode::UNPROCESSABLE_ENTITY, &problem),
     };
     let (mode, word) = if wish.soft { (Purge::Soft, "soft") } else { (Purge::Hard, "hard") };
+    let tags = Arc::clone(&snapshot.running.tags);
     let purge = move || {
         let done = |order: &Order| {
             // Counted before: afterwards they are gone.
@@ -133,7 +134,9 @@ where
         json!({ "purged": orders.iter().map(done).collect::<Vec<_>>(), "mode": word })
     };
     // Counting takes a while when there are many, and requests must not wait for it.
-    match tokio::task::spawn_blocking(purge).await {
+    let purged = tokio::task::spawn_blocking(purge).await;
+    tags.recorded().await;
+    match purged {
         Ok(report) => json(StatusCode::OK, &report),
         Err(_) => refused(StatusCode::INTERNAL_SERVER_ERROR, "the purge broke off"),
     }

@@ -88,8 +88,9 @@ impl Directives {
         TARGETED.iter().find_map(|name| Self::of_targeted(headers, name)).unwrap_or_else(|| Self::of(headers))
     }
 
-    /// Of a response in nginx's words, which replace all others as a targeted field does: 0 forbids keeping it. What cannot be
-    /// read is as if it were not there. Unlike in nginx, a received `Age` counts.
+    /// Of a response in nginx's words, which replace all others as a targeted field does: 0 forbids keeping it. Only what
+    /// `Cache-Control` says of stale answers still counts. What cannot be read is as if it were not there. Unlike in nginx, a
+    /// received `Age` counts.
     ///
     /// Source: nginx's `ngx_http_upstream_process_accel_expires`.
     #[must_use]
@@ -102,7 +103,9 @@ impl Directives {
             }
             None => capped(digits(value)?),
         };
-        Some(Self { targeted: true, no_store: value == b"0", max_age: Some(span), ..Self::default() })
+        let Self { stale_while_revalidate, stale_if_error, .. } = Self::of(headers);
+        let said = Self { stale_while_revalidate, stale_if_error, ..Self::default() };
+        Some(Self { targeted: true, no_store: value == b"0", max_age: Some(span), ..said })
     }
 
     fn of(headers: &HeaderMap) -> Self {

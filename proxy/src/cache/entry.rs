@@ -13,6 +13,7 @@ use weir_config::plan::Coding;
 
 use super::{
     coded::Codings,
+    disk::Stored,
     freshness::Freshness,
     tags::{Moment, Tag},
     url::Url,
@@ -90,6 +91,8 @@ pub struct Body {
     length: u64,
     /// The same in other codings; most bodies are never asked for in one.
     codings: OnceLock<Arc<Codings>>,
+    /// Where it lies, if that is not memory; then there are no chunks.
+    stored: Option<Arc<Stored>>,
 }
 
 impl Body {
@@ -104,7 +107,19 @@ impl Body {
         } else {
             chunks
         };
-        Self { chunks: chunks.into_boxed_slice(), length, codings: OnceLock::new() }
+        Self { chunks: chunks.into_boxed_slice(), length, codings: OnceLock::new(), stored: None }
+    }
+
+    /// A body that is not in memory.
+    #[must_use]
+    pub(super) fn on_disk(stored: Arc<Stored>) -> Self {
+        Self { length: stored.length(), stored: Some(stored), ..Self::default() }
+    }
+
+    /// Where it lies, if that is not memory: [`super::Pieces`] reads it.
+    #[must_use]
+    pub fn stored(&self) -> Option<&Arc<Stored>> {
+        self.stored.as_ref()
     }
 
     /// The same with the codings that were begun while it arrived.
@@ -135,7 +150,7 @@ impl Body {
         self.length
     }
 
-    /// Its pieces in order.
+    /// Its pieces in order; none, if it is not in memory.
     #[must_use]
     pub fn chunks(&self) -> &[Bytes] {
         &self.chunks
@@ -154,7 +169,11 @@ impl Body {
 
     pub(super) fn bytes(&self) -> usize {
         let codings = self.codings.get().map_or(0, |codings| codings.bytes());
-        self.length as usize + self.chunks.len() * CHUNK + codings
+        let own = match &self.stored {
+            Some(stored) => stored.bytes(),
+            None => self.length as usize + self.chunks.len() * CHUNK,
+        };
+        own + codings
     }
 }
 

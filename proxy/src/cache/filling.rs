@@ -8,6 +8,9 @@
 //! Memory: a shared fill reserves its declared length at once, so a reader that joined never loses the body to the
 //! budget; slow readers read from memory and hold nobody up. A body of unknown length is not streamed to waiters,
 //! because one that never ends would have to be kept whole for them; if it outgrows an entry, waiters go on their own.
+//!
+//! A body too large for memory goes to the disk as it comes, where there is one, and its readers read it from there. Whoever
+//! brings it waits for the disk: [`FillGuard::ready`] before a piece, [`FillGuard::settle`] before the end.
 
 use std::{
     borrow::Cow,
@@ -24,6 +27,7 @@ use super::{
     coded::Codings,
     conditional,
     desk::{Ask, Fills},
+    disk::{SPOOL_MEMORY, Spool},
     entry::{Body, CHUNK, Entry, Head},
     guard,
     key::Key,
@@ -71,6 +75,8 @@ pub(super) struct Fill {
     pub(super) chunks: Mutex<Vec<Bytes>>,
     /// The body in other codings, as far as readers have asked for them.
     pub(super) codings: OnceLock<Arc<Codings>>,
+    /// Where the body goes that memory does not hold.
+    pub(super) spool: OnceLock<Arc<Spool>>,
 }
 
 /// How far a fill is.
@@ -101,6 +107,7 @@ impl Fill {
             progress: watch::Sender::new(Progress::Asked),
             chunks: Mutex::default(),
             codings: OnceLock::new(),
+            spool: OnceLock::new(),
         }
     }
 
@@ -184,7 +191,7 @@ impl FillGuard {
                 Some(part) => Some(part.length()),
                 None => declared,
             };
-            self.reserve(&head, declared)?;
+            self.reserve(&head, declared, now)?;
             Ok((Arc::new(head), declared))
         });
         match judged {
@@ -225,16 +232,59 @@ impl FillGuard {
     pub fn write(&mut self, piece: &Bytes) {
         let Phase::Storing { declared, received, .. } = &mut self.phase else { return };
         *received += piece.len() as u64;
-        let limit = self.fills.shelf.entry_limit.load(Ordering::Relaxed) as u64;
-        if *received > declared.unwrap_or(limit) {
-            let reason = if declared.is_some() { NotStored::Length } else { NotStored::TooLarge };
-            self.refuse(reason, self.fill.sent);
+        let (limit, declared, received) =
+            (self.fills.shelf.entry_limit.load(Ordering::Relaxed) as u64, *declared, *received);
+        if declared.is_some_and(|declared| received > declared) {
+            return self.refuse(NotStored::Length, self.fill.sent);
+        }
+        if declared.is_none() && received > limit && self.fill.spool.get().is_none() && !self.spill() {
+            return self.refuse(NotStored::TooLarge, self.fill.sent);
+        }
+        if let Some(spool) = self.fill.spool.get() {
+            if !spool.write(piece) {
+                return self.refuse(NotStored::Disk, self.fill.sent);
+            }
+            self.fill.progress.send_modify(|_| ());
             return;
         }
         self.pending.extend_from_slice(piece);
         if self.pending.len() >= PIECE || self.fill.chunks.lock().len() < LOOSE_PIECES {
             self.flush();
         }
+    }
+
+    /// Waits until there is room for more, where the disk is slower than the origin.
+    pub async fn ready(&self) {
+        if let Some(spool) = self.fill.spool.get() {
+            spool.room().await;
+        }
+    }
+
+    /// Waits until all that came is kept, before [`FillGuard::finish`].
+    pub async fn settle(&self) {
+        let is_whole = matches!(&self.phase, Phase::Storing { declared, received, .. }
+            if declared.is_none_or(|declared| declared == *received));
+        if let Some(spool) = self.fill.spool.get().filter(|_| is_whole) {
+            spool.close().await;
+        }
+    }
+
+    /// Moves a body of unknown length to the disk that has outgrown memory; false if that does not take it.
+    fn spill(&mut self) -> bool {
+        let Phase::Storing { head, .. } = &self.phase else { return false };
+        let Some(spool) = self.fills.shelf.spool(&self.fill.ask.key, head, None, self.fill.sent) else {
+            return false;
+        };
+        let kept = std::mem::take(&mut *self.fill.chunks.lock());
+        let is_written = kept.iter().all(|chunk| spool.write(chunk)) && spool.write(&self.pending);
+        self.pending.clear();
+        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store), &self.fill.ask.key);
+        let fits = self.reserved.grow(head.bytes() + SPOOL_MEMORY);
+        if !is_written || !fits {
+            spool.abandon();
+            return false;
+        }
+        self.fill.spool.set(spool).is_ok()
     }
 
     /// Hands the pending bytes to the readers.
@@ -280,7 +330,14 @@ impl FillGuard {
             self.refuse(NotStored::Length, self.fill.sent);
             return Err(NotStored::Length);
         }
-        let body = Body::new(self.fill.chunks.lock().clone()).with(self.fill.codings.clone());
+        let body = match self.fill.spool.get().map(|spool| spool.stored()) {
+            None => Body::new(self.fill.chunks.lock().clone()).with(self.fill.codings.clone()),
+            Some(Some(stored)) => Body::on_disk(stored),
+            Some(None) => {
+                self.refuse(NotStored::Disk, self.fill.sent);
+                return Err(NotStored::Disk);
+            }
+        };
         let fill = Arc::clone(&self.fill);
         let (mut key, mut entry) =
             (Cow::Borrowed(&fill.ask.key), Entry::new(fill.ask.key.text(), head, Arc::new(body)));
@@ -289,14 +346,14 @@ impl FillGuard {
             let held = self.stale.as_deref().filter(|held| shelf.standing(held.head()) != Standing::Gone);
             entry = partial::joined(entry, held, shelf.entry_limit.load(Ordering::Relaxed));
             if let Some(all) = partial::whole(&entry, &whole) {
-                shelf.store.remove_key(&key);
+                shelf.remove_key(&key);
                 (key, entry) = (Cow::Owned(whole), all);
             }
         }
         let entry = Arc::new(entry);
         // The entry is counted from here on, the fill no longer.
         self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store), &fill.ask.key);
-        self.complete(&key, &entry)?;
+        self.complete(&key, &entry, self.fill.sent)?;
         Ok(entry)
     }
 
@@ -314,7 +371,7 @@ impl FillGuard {
         let key = &self.fill.ask.key;
         let Some(stale) = self.stale.take() else { return Err(NotStored::Mismatch) };
         if !conditional::confirms(stale.head(), headers) {
-            self.fills.shelf.store.remove(key, &stale);
+            self.fills.shelf.remove(key, &stale);
             return Err(NotStored::Mismatch);
         }
         let merged = conditional::merged(&stale.head().headers, headers, &self.fill.ask.rule);
@@ -325,13 +382,19 @@ impl FillGuard {
                     self.fills.pass(&self.fill.ask, now.mono);
                 }
                 let fill = Arc::clone(&self.fill);
-                let refused = self.complete(&fill.ask.key, &entry).err();
+                let refused = self.complete(&fill.ask.key, &entry, now).err();
+                if let Some(disk) = &*self.fills.shelf.disk.load()
+                    && refused.is_none()
+                    && entry.body().stored().is_some()
+                {
+                    disk.keep_head(&entry);
+                }
                 Ok(Confirmed { entry, refused })
             }
             Err(reason) => {
                 // What was about this request's own form says nothing about the entry.
                 if !matches!(reason, NotStored::Authorization | NotStored::Cookie) {
-                    self.fills.shelf.store.remove(key, &stale);
+                    self.fills.shelf.remove(key, &stale);
                 }
                 self.refuse(reason, now);
                 Ok(Confirmed { entry: stale, refused: Some(reason) })
@@ -353,7 +416,7 @@ impl FillGuard {
         let updated = if status != StatusCode::OK {
             Err(NotStored::Mismatch)
         } else if let Some(stale) = self.stale.take_if(other) {
-            self.fills.shelf.store.remove(&self.fill.ask.key, &stale);
+            self.fills.shelf.remove(&self.fill.ask.key, &stale);
             Err(NotStored::Mismatch)
         } else {
             self.not_modified(headers, tags, now)
@@ -435,11 +498,17 @@ impl FillGuard {
         };
     }
 
-    fn reserve(&mut self, head: &Head, declared: Option<u64>) -> Result<(), NotStored> {
+    fn reserve(&mut self, head: &Head, declared: Option<u64>, now: Now) -> Result<(), NotStored> {
         let limit = self.fills.shelf.entry_limit.load(Ordering::Relaxed);
-        let length = usize::try_from(declared.unwrap_or(0)).unwrap_or(usize::MAX);
-        if length > limit || head.bytes() > limit {
+        let mut length = usize::try_from(declared.unwrap_or(0)).unwrap_or(usize::MAX);
+        if head.bytes() > limit {
             return Err(NotStored::TooLarge);
+        }
+        if length > limit {
+            let spool = self.fills.shelf.spool(&self.fill.ask.key, head, declared, now);
+            // Given up with the fill, also where what follows fails.
+            let _ = self.fill.spool.set(spool.ok_or(NotStored::TooLarge)?);
+            length = SPOOL_MEMORY;
         }
         if !self.reserved.grow(head.bytes() + length) {
             return Err(NotStored::Memory);
@@ -465,9 +534,9 @@ impl FillGuard {
     }
 
     /// Keeps the entry and hands it to the waiters.
-    fn complete(&mut self, key: &Key, entry: &Arc<Entry>) -> Result<(), NotStored> {
+    fn complete(&mut self, key: &Key, entry: &Arc<Entry>, now: Now) -> Result<(), NotStored> {
         let shelf = &self.fills.shelf;
-        let standing = shelf.keep(key, entry);
+        let standing = shelf.keep(key, entry, now);
         // In the store before it leaves the desk, so that no request falls between.
         self.end(Progress::Done(Arc::clone(entry)));
         if standing == Standing::Gone {
@@ -498,6 +567,9 @@ impl FillGuard {
             count(&self.fills.shelf.counts.broken);
         }
         self.phase = Phase::Over;
+        if let Some(spool) = self.fill.spool.get() {
+            spool.abandon();
+        }
         self.fills.retire(&self.fill);
         self.fill.progress.send_replace(progress);
     }

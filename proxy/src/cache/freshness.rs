@@ -22,17 +22,17 @@ const HEURISTIC_MOST_OF_ERRORS: Duration = Duration::from_secs(60);
 /// When an entry was made and how long it lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Freshness {
-    lifetime: Duration,
-    initial_age: Duration,
-    received: Instant,
+    pub(super) lifetime: Duration,
+    pub(super) initial_age: Duration,
+    pub(super) received: Instant,
     /// `no-cache`: never without asking.
-    always_ask: bool,
+    pub(super) always_ask: bool,
     /// `must-revalidate`, `proxy-revalidate`: never stale, whatever anybody wishes.
-    strict: bool,
+    pub(super) strict: bool,
     /// `s-maxage` forbids stale answers (RFC 9111 §5.2.2.10) where no span for them is written, see [`window`].
-    shared: bool,
-    while_revalidate: Option<Duration>,
-    if_error: Option<Duration>,
+    pub(super) shared: bool,
+    pub(super) while_revalidate: Option<Duration>,
+    pub(super) if_error: Option<Duration>,
 }
 
 /// Why an entry must be asked for anew.

@@ -132,6 +132,11 @@ impl Key {
         self.text
     }
 
+    /// The key with this full text.
+    pub(super) fn again(text: &str) -> Self {
+        Self::hashed(text.to_owned())
+    }
+
     fn hashed(text: String) -> Self {
         let hash = hash(text.as_bytes());
         Self { text, hash, whole: None, slice: None }

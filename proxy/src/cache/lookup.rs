@@ -155,6 +155,18 @@ impl Shelf {
 
     /// The same, uncounted.
     pub(super) fn look(&self, key: &Key, request: &RequestHead<'_>, rule: &Rule, now: Now) -> Lookup {
+        self.look_at(key, || self.store.find(key, request.headers), request, rule, now)
+    }
+
+    /// What is to be made of what is found.
+    pub(super) fn look_at(
+        &self,
+        key: &Key,
+        find: impl FnOnce() -> Found,
+        request: &RequestHead<'_>,
+        rule: &Rule,
+        now: Now,
+    ) -> Lookup {
         if request.method != Method::GET && request.method != Method::HEAD {
             return Lookup::Bypass(Bypass::Method);
         }
@@ -190,7 +202,7 @@ impl Shelf {
                 other => other,
             };
         }
-        let entry = match self.store.find(key, request.headers) {
+        let entry = match find() {
             Found::Entry(entry) => entry,
             Found::OtherVariants => return otherwise(Miss::Vary),
             Found::Nothing => return otherwise(Miss::Uri),

@@ -34,7 +34,8 @@ fn join(new: &Entry, held: &Entry, most: usize) -> Option<Entry> {
     let touch = come_at.start <= had_at.end && had_at.start <= come_at.end;
     let all = come_at.start.min(had_at.start)..come_at.end.max(had_at.end);
     let same = come.is_strong() && come.is_beside(&had) && new.head().variant == held.head().variant;
-    if !touch || !same || all.end - all.start > most as u64 {
+    let in_memory = held.body().stored().or(new.body().stored()).is_none();
+    if !touch || !same || !in_memory || all.end - all.start > most as u64 {
         return None;
     }
     let of_held = |wanted: Range<u64>| {
@@ -52,10 +53,10 @@ fn join(new: &Entry, held: &Entry, most: usize) -> Option<Entry> {
     Some(Entry::new(new.key(), Arc::new(head), Arc::new(Body::new(chunks))))
 }
 
-/// The whole's entry, if this run is all of it.
+/// The whole's entry, if this run is all of it, and in memory: a file on disk is a part's for good.
 pub(super) fn whole(run: &Entry, key: &Key) -> Option<Entry> {
     let part = Part::of(&run.head().headers)?;
-    if part.range != (0..part.total) {
+    if part.range != (0..part.total) || run.body().stored().is_some() {
         return None;
     }
     let mut head = Head { status: StatusCode::OK, ..Head::clone(run.head()) };

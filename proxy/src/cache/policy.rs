@@ -101,6 +101,8 @@ pub enum NotStored {
     Leak(Mark),
     /// It may show something of the caller's own, in a coding that is not read here.
     Unreadable,
+    /// Memory does not hold it, and the disk failed while it was written.
+    Disk,
 }
 
 impl NotStored {
@@ -132,6 +134,7 @@ impl NotStored {
             Self::VaryEdge => "vary-edge",
             Self::Leak(mark) => mark.leak(),
             Self::Unreadable => "unreadable",
+            Self::Disk => "disk",
         }
     }
 
@@ -145,6 +148,7 @@ impl NotStored {
                 | Self::Purged
                 | Self::Mismatch
                 | Self::TooFewUses
+                | Self::Disk
         )
     }
 }

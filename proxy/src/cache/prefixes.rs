@@ -15,7 +15,7 @@ use super::{
 };
 
 /// An entry older than all of them is compared with each.
-const MOST: usize = 128;
+pub(super) const MOST: usize = 128;
 
 /// The purges by prefix.
 #[derive(Debug, Default)]
@@ -41,8 +41,8 @@ struct Line {
 }
 
 impl Prefixes {
-    /// Ends everything asked for before `tick` whose URL begins with `prefix`.
-    pub(super) fn purge(&self, prefix: &Url, purge: Purge, tick: impl FnOnce() -> u64) {
+    /// Ends everything asked for before `tick` whose URL begins with `prefix`; says when that was.
+    pub(super) fn purge(&self, prefix: &Url, purge: Purge, tick: impl FnOnce() -> u64) -> u64 {
         let _alone = self.changing.lock();
         let (at, prefix) = (tick(), prefix.as_str());
         let mut list = List::clone(&self.list.load());
@@ -59,6 +59,33 @@ impl Prefixes {
         list.lines.push(Line { prefix: prefix.into(), at, purge });
         self.list.store(list.into());
         self.newest.store(at, Ordering::Release);
+        at
+    }
+
+    /// The list, for who remembers it: each line's prefix, and when; and what was hard and softly purged before, whatever
+    /// its URL.
+    pub(super) fn list(&self) -> (Vec<(Box<str>, Purge, u64)>, [u64; 2]) {
+        let list = self.list.load();
+        let lines = list.lines.iter().map(|line| (line.prefix.clone(), line.purge, line.at)).collect();
+        (lines, [list.hard_before, list.soft_before])
+    }
+
+    /// What [`Prefixes::list`] gave to somebody before this process began, besides what is known already.
+    pub(super) fn restore(&self, lines: Vec<(Box<str>, Purge, u64)>, [hard, soft]: [u64; 2]) {
+        let _alone = self.changing.lock();
+        let mut list = List::clone(&self.list.load());
+        list.lines.extend(lines.into_iter().map(|(prefix, purge, at)| Line { prefix, at, purge }));
+        list.lines.sort_by_key(|line| line.at);
+        (list.hard_before, list.soft_before) = (list.hard_before.max(hard), list.soft_before.max(soft));
+        for oldest in list.lines.drain(..list.lines.len().saturating_sub(MOST)) {
+            match oldest.purge {
+                Purge::Hard => list.hard_before = list.hard_before.max(oldest.at),
+                Purge::Soft => list.soft_before = list.soft_before.max(oldest.at),
+            }
+        }
+        let newest = list.lines.last().map_or(0, |line| line.at).max(list.hard_before).max(list.soft_before);
+        self.list.store(list.into());
+        self.newest.fetch_max(newest, Ordering::AcqRel);
     }
 
     /// What is left of an entry of this URL, asked for at `since`.

@@ -8,10 +8,12 @@ use std::{
     },
 };
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 use super::{
     curve::{Curve, Found},
+    disk::{Disk, Spool},
     entry::{Entry, Head},
     key::Key,
     lookup::{Lookup, Miss},
@@ -27,6 +29,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Shelf {
     pub(super) store: Arc<Store>,
+    /// The tier below, if there is one.
+    pub(super) disk: ArcSwapOption<Disk>,
     pub(super) tags: Arc<Tags>,
     pub(super) floor: Floor,
     /// The largest entry kept, in bytes of body.
@@ -85,13 +89,46 @@ impl Shelf {
     }
 
     /// Keeps an entry, unless it was purged while it was fetched.
-    pub(super) fn keep(&self, key: &Key, entry: &Arc<Entry>) -> Standing {
+    pub(super) fn keep(&self, key: &Key, entry: &Arc<Entry>, now: Now) -> Standing {
         let standing = self.standing(entry.head());
+        let disk = self.disk.load();
         if standing != Standing::Gone {
             self.store.insert(key, Arc::clone(entry));
             self.curve.kept(key.hash(), entry.bytes(), entry.head().freshness.good_until());
+            if let Some(disk) = disk.as_ref().filter(|_| entry.body().stored().is_none()) {
+                disk.keep(entry, now);
+            }
+        } else if let Some(disk) = disk.as_ref() {
+            disk.remove(key.text(), &entry.head().variant);
         }
         standing
+    }
+
+    /// Where a body goes that memory does not hold, if there is such a place.
+    pub(super) fn spool(
+        &self,
+        key: &Key,
+        head: &Head,
+        declared: Option<u64>,
+        now: Now,
+    ) -> Option<Arc<Spool>> {
+        self.disk.load().as_ref()?.spool(key, head, declared, now)
+    }
+
+    /// Gives up every answer under a key, wherever they are kept.
+    pub(super) fn remove_key(&self, key: &Key) {
+        self.store.remove_key(key);
+        if let Some(disk) = &*self.disk.load() {
+            disk.remove_key(key);
+        }
+    }
+
+    /// Gives an entry up, wherever it is kept.
+    pub(super) fn remove(&self, key: &Key, entry: &Arc<Entry>) {
+        self.store.remove(key, entry);
+        if let Some(disk) = &*self.disk.load() {
+            disk.remove(key.text(), &entry.head().variant);
+        }
     }
 }
 

@@ -8,27 +8,48 @@
 //! never serves what was purged; in exchange memory is bounded by construction. With [`SLOTS`] slots and 100 purges a
 //! second of distinct tags, an entry of one tag loses 3 % of a five-minute life to its neighbours.
 //!
-//! One table serves every cache of the process, as a purge by tag concerns them all.
+//! One table serves every cache of the process, as a purge by tag concerns them all. What outlives the process (a cache's
+//! folder) brings its own copy along, and is told of each purge (`disk/ledger.rs`); a tag's place in the table is secret, so
+//! that nobody can aim at another's, and lies in that folder, too.
 
 use std::sync::{
-    OnceLock,
+    Arc, OnceLock, Weak,
     atomic::{AtomicU64, Ordering},
 };
 
-use super::{key, prefixes::Prefixes, url::Url};
+use parking_lot::RwLock;
+
+use super::{
+    disk::{Cell, Ledger},
+    key,
+    prefixes::Prefixes,
+    url::Url,
+};
 
 /// Slots for hard purges: 8 MiB.
-const SLOTS: usize = 1 << 20;
+pub(super) const SLOTS: usize = 1 << 20;
 /// Slots for soft purges, which operators order by hand: 512 KiB.
-const SOFT_SLOTS: usize = 1 << 16;
+pub(super) const SOFT_SLOTS: usize = 1 << 16;
+
+static SECRET: OnceLock<[u8; 32]> = OnceLock::new();
+
+/// What tags are hashed with.
+pub(super) fn secret() -> &'static [u8; 32] {
+    SECRET.get_or_init(rand::random)
+}
+
+/// Hashes tags with this from now on; false if another secret is in use already.
+pub(super) fn adopt(secret: [u8; 32]) -> bool {
+    *SECRET.get_or_init(|| secret) == secret
+}
 
 /// A tag as the table knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tag(u32);
+pub struct Tag(pub(super) u32);
 
 /// A reading of the clock of purges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(u64);
+pub struct Moment(pub(super) u64);
 
 /// How far a purge goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,20 +113,16 @@ impl Tag {
     /// The tag every entry carries for its own key.
     #[must_use]
     pub fn key(key: &key::Key) -> Self {
-        Self::from_hash(key.hash())
+        Self::hashed(b"k", &[key.text().as_bytes()])
     }
 
     fn hashed(kind: &[u8], parts: &[&[u8]]) -> Self {
-        let mut text = kind.to_vec();
-        for part in parts {
-            text.extend_from_slice(part);
-        }
-        Self::from_hash(key::hash(&text))
-    }
-
-    fn from_hash(hash: u128) -> Self {
-        // The high bits choose shards; these are others.
-        Self((hash as u32) & (SLOTS as u32 - 1))
+        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+        digest.update(secret());
+        digest.update(kind);
+        parts.iter().for_each(|part| digest.update(part));
+        let start = digest.finish().as_ref().first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        Self(start & (SLOTS as u32 - 1))
     }
 }
 
@@ -115,7 +132,9 @@ pub struct Tags {
     clock: AtomicU64,
     hard: Slots<SLOTS>,
     soft: Slots<SOFT_SLOTS>,
-    prefixes: Prefixes,
+    pub(super) prefixes: Prefixes,
+    /// Who is told of purges, to remember them.
+    ledgers: RwLock<Vec<Weak<Ledger>>>,
 }
 
 /// When the tags that share a slot were purged last; made with the first purge.
@@ -161,11 +180,56 @@ impl Tags {
             Purge::Hard => self.hard.purge(tag, at),
             Purge::Soft => self.soft.purge(tag, at),
         }
+        let slots = if purge == Purge::Hard { SLOTS } else { SOFT_SLOTS };
+        self.tell(Cell::Tag(purge, tag.0 as usize % slots), at);
     }
 
     /// Ends everything asked for before now whose URL begins with `prefix`.
     pub fn purge_prefix(&self, prefix: &Url, purge: Purge) {
-        self.prefixes.purge(prefix, purge, || self.tick());
+        let at = self.prefixes.purge(prefix, purge, || self.tick());
+        self.tell(Cell::Prefixes, at);
+    }
+
+    fn tell(&self, cell: Cell, at: u64) {
+        self.ledgers.read().iter().filter_map(Weak::upgrade).for_each(|ledger| ledger.note(cell, at));
+    }
+
+    /// Waits until what was purged so far will still be after a start, whatever becomes of this process; not for long.
+    pub async fn recorded(&self) {
+        let ledgers: Vec<_> = self.ledgers.read().iter().filter_map(Weak::upgrade).collect();
+        for ledger in ledgers {
+            ledger.recorded().await;
+        }
+    }
+
+    /// Tells `ledger` of every purge from now on.
+    pub(super) fn remember_in(&self, ledger: &Arc<Ledger>) {
+        let mut ledgers = self.ledgers.write();
+        ledgers.retain(|known| known.strong_count() > 0);
+        ledgers.push(Arc::downgrade(ledger));
+    }
+
+    /// What was purged before this process began: `tag` at `at`.
+    pub(super) fn restore(&self, purge: Purge, slot: usize, at: u64) {
+        let tag = Tag(slot as u32);
+        match purge {
+            Purge::Hard => self.hard.purge(tag, at),
+            Purge::Soft => self.soft.purge(tag, at),
+        }
+    }
+
+    /// The clock is at least at `at`.
+    pub(super) fn not_before(&self, at: u64) {
+        self.clock.fetch_max(at, Ordering::AcqRel);
+    }
+
+    /// The table, as far as there is one.
+    pub(super) fn slots(&self, purge: Purge) -> &[AtomicU64] {
+        let slots = match purge {
+            Purge::Hard => self.hard.0.get(),
+            Purge::Soft => self.soft.0.get(),
+        };
+        slots.map_or(&[], |slots| slots)
     }
 
     fn tick(&self) -> u64 {
@@ -215,13 +279,20 @@ pub(super) struct Floor {
 }
 
 impl Floor {
-    /// Ends everything asked for before now.
-    pub(super) fn raise(&self, tags: &Tags, purge: Purge) {
+    /// Ends everything asked for before now, and says when that was.
+    pub(super) fn raise(&self, tags: &Tags, purge: Purge) -> u64 {
+        let at = tags.tick();
+        self.restore(purge, at);
+        at
+    }
+
+    /// It was raised to `at`.
+    pub(super) fn restore(&self, purge: Purge, at: u64) {
         let floor = match purge {
             Purge::Hard => &self.hard,
             Purge::Soft => &self.soft,
         };
-        floor.fetch_max(tags.tick(), Ordering::AcqRel);
+        floor.fetch_max(at, Ordering::AcqRel);
     }
 
     /// What is left of an entry asked for at `since`.

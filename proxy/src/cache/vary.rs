@@ -16,18 +16,18 @@ const MOST_FIELDS: usize = 16;
 
 /// The request fields an answer depends on, with the values it was made for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Variant(Box<[Field]>);
+pub struct Variant(pub(super) Box<[Field]>);
 
 #[derive(Debug, Clone)]
-struct Field {
-    name: HeaderName,
+pub(super) struct Field {
+    pub(super) name: HeaderName,
     /// In the form that is compared; `None` is an absent field.
-    value: Option<Box<[u8]>>,
+    pub(super) value: Option<Box<[u8]>>,
     /// As the first request wrote it, where that was one line: most others write the same, and are compared without
     /// bringing theirs into form.
-    written: Option<Box<[u8]>>,
+    pub(super) written: Option<Box<[u8]>>,
     /// Of `Accept-Language`: the language that the answer is in.
-    language: Option<Box<[u8]>>,
+    pub(super) language: Option<Box<[u8]>>,
 }
 
 impl PartialEq for Field {

@@ -122,6 +122,8 @@ pub struct Reader {
     head: Arc<Head>,
     length: u64,
     at: usize,
+    /// Bytes read so far, of a body that is not in memory.
+    offset: u64,
     source: Source,
 }
 
@@ -136,7 +138,7 @@ impl Reader {
     #[must_use]
     pub fn whole(entry: Arc<Entry>) -> Self {
         let (head, length) = (Arc::clone(entry.head()), entry.body().length());
-        Self { head, length, at: 0, source: Source::Whole(entry) }
+        Self { head, length, at: 0, offset: 0, source: Source::Whole(entry) }
     }
 
     pub(super) fn arriving(
@@ -145,7 +147,7 @@ impl Reader {
         fill: Arc<Fill>,
         progress: watch::Receiver<Progress>,
     ) -> Self {
-        Self { head, length, at: 0, source: Source::Arriving { fill, progress } }
+        Self { head, length, at: 0, offset: 0, source: Source::Arriving { fill, progress } }
     }
 
     /// The head of the answer.
@@ -169,6 +171,15 @@ impl Reader {
         match &self.source {
             Source::Whole(entry) => Some(entry),
             Source::Arriving { .. } => None,
+        }
+    }
+
+    /// Whether the body is, or will be, on disk alone.
+    #[must_use]
+    pub fn is_on_disk(&self) -> bool {
+        match &self.source {
+            Source::Whole(entry) => entry.body().stored().is_some(),
+            Source::Arriving { fill, .. } => fill.spool.get().is_some(),
         }
     }
 
@@ -196,7 +207,7 @@ impl Reader {
                 Source::Arriving { fill: Arc::clone(fill), progress: progress.clone() }
             }
         };
-        Self { head: Arc::clone(&self.head), length: self.length, at: 0, source }
+        Self { head: Arc::clone(&self.head), length: self.length, at: 0, offset: 0, source }
     }
 
     /// The body in other codings, and the hash of the key under which it is, or will be, kept.
@@ -213,6 +224,8 @@ impl Reader {
     /// [`Broken`] when the fill ended early: close the connection, so that the client sees a truncated answer.
     pub async fn next(&mut self) -> Option<Result<Bytes, Broken>> {
         match &mut self.source {
+            // `Pieces` reads those.
+            Source::Whole(entry) if entry.body().stored().is_some() => Some(Err(Broken)),
             Source::Whole(entry) => {
                 let chunk = entry.body().chunks().get(self.at)?.clone();
                 self.at += 1;
@@ -225,6 +238,16 @@ impl Reader {
                     Progress::Shared { .. } => None,
                     _ => Some(Some(Err(Broken))),
                 };
+                if let Some(spool) = fill.spool.get() {
+                    match spool.read(self.offset).await {
+                        Some(Ok(bytes)) => {
+                            self.offset += bytes.len() as u64;
+                            return Some(Ok(bytes));
+                        }
+                        Some(Err(broken)) => return Some(Err(broken)),
+                        None => {}
+                    }
+                }
                 let chunk = fill.chunks.lock().get(self.at).cloned();
                 if let Some(chunk) = chunk {
                     self.at += 1;

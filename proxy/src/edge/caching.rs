@@ -67,7 +67,7 @@ impl Edge {
         if let Some(size) = case.slice_size() {
             return Box::pin(self.answer_in_slices(&case, size, client, journey)).await;
         }
-        let Looked { key, lookup } = match looked {
+        let mut looked = match looked {
             Some(looked) => looked,
             None => {
                 let Some(key) = case.key(client).await? else {
@@ -81,6 +81,12 @@ impl Edge {
                 decide::look_up(trip.running(), rule.cache, key, &case.request(), &case.policy, Now::read())
             }
         };
+        if looked.is_open {
+            let (request, now) = (case.request(), Now::read());
+            let deeper = decide::look_deeper(trip.running(), rule.cache, looked, &request, &case.policy, now);
+            looked = Box::pin(deeper).await;
+        }
+        let Looked { key, lookup, .. } = looked;
         match lookup {
             Lookup::Hit { entry, ttl } => {
                 journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });

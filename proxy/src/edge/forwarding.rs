@@ -167,6 +167,9 @@ impl Edge {
             return shown;
         }
         self.invalidate(trip, forward, status, &open.head.headers);
+        if !trip.request.method.is_safe() {
+            trip.running().tags.recorded().await;
+        }
         let ahead = accel::read_ahead(&open.head.headers, forward.response_buffer.len());
         let (mut fields, length) = answer_fields(trip, std::mem::take(&mut open.head.headers), &open);
         stick(trip, forward, &open, &mut fields);

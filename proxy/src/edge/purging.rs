@@ -44,6 +44,7 @@ impl Edge {
         let request = Arc::new(RequestView { method: Method::GET, ..RequestView::clone(request) });
         let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(passed) };
         let (status, body) = purged(&trip);
+        trip.running().tags.recorded().await;
         let mut fields = HeaderMap::new();
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -8,6 +8,7 @@ use crate::{
     decide::{CACHE_STATUS, frame_by_length},
     forward::{grpc, trace::X_REQUEST_ID},
     journey::Journey,
+    limit::Standing,
     refusal::{PROXY_STATUS, Refusal},
     running::Running,
 };
@@ -34,6 +35,7 @@ pub(super) fn head(
 ) -> (StatusCode, HeaderMap) {
     accel::obey(trip, &mut fields, client);
     trip.passed.dress(trip.running(), &trip.request, journey.cache.as_ref(), &mut fields);
+    Standing::tell(journey.admitted.standings(), &mut fields);
     close_if_last(client, journey);
     let length = compressing::answer(trip, client, status, &mut fields, length);
     frame(&mut fields, client, &trip.request.method, trip.request.version, status, length);
@@ -151,6 +153,7 @@ impl Edge {
             journey.answer.status = status.as_u16();
         }
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        Standing::tell(journey.admitted.standings(), &mut fields);
         if let Some(request) = &journey.request {
             fields.insert(X_REQUEST_ID, request.id.clone());
         }

@@ -85,6 +85,9 @@ pub struct EntryReport {
     pub stored: String,
     /// Of its body.
     pub bytes: u64,
+    /// `in memory`, `on disk`, or `on disk, its head in memory`.
+    #[serde(default)]
+    pub kept: String,
     /// Its validator.
     pub etag: Option<String>,
     /// Its other one.
@@ -130,6 +133,7 @@ impl fmt::Display for Report {
         let Some(entry) = &cache.entry else { return Ok(()) };
         line("entry", &format_args!("{} of {} bytes, fetched for {}", entry.status, entry.bytes, entry.url))?;
         line("  age", &format_args!("{} s, {} s left, stored {}", entry.age_s, entry.ttl_s, entry.stored))?;
+        line("  kept", &entry.kept)?;
         let fields =
             [("  etag", &entry.etag), ("  modified", &entry.last_modified), ("  said", &entry.cache_control)];
         for (name, value) in fields {

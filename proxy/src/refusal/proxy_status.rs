@@ -26,7 +26,7 @@ impl Refusal {
             }
             Self::PeersFull | Self::NoSocket => "weir; error=connection_limit_reached",
             Self::PeerFailed(failure) | Self::PeerTimeout(failure) => of(*failure),
-            Self::SessionsDown | Self::Internal => "weir; error=proxy_internal_error",
+            Self::SessionsDown | Self::LimitsDown | Self::Internal => "weir; error=proxy_internal_error",
             // Not an error of the way to the origin: nobody was to be asked.
             Self::NoRoute | Self::Method(_) | Self::NotCached | Self::NoFile | Self::ClientLeft => {
                 "weir; error=proxy_internal_response"

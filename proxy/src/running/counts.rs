@@ -16,13 +16,14 @@ use crate::{
     auth::Unavailable,
     cache::{Lookup, Purge},
     coding::Compressors,
+    limit::Verdict,
     metrics::Metrics,
 };
 
 /// Counters of the stages, resolved once.
 #[derive(Debug)]
 pub(super) struct Counts {
-    limits: Vec<[IntCounter; 2]>,
+    limits: Vec<[IntCounter; Verdict::WORDS.len()]>,
     sessions: Vec<[IntCounter; 3]>,
     caches: Vec<[IntCounter; 4]>,
     express: Vec<IntCounter>,
@@ -54,7 +55,7 @@ impl Counts {
     pub(super) fn new(plan: &Plan, metrics: &Metrics) -> Self {
         let families = metrics.families();
         let verdicts = |limit: &plan::Limit| {
-            ["admitted", "refused"].map(|verdict| families.limits.with_label_values(&[&*limit.name, verdict]))
+            Verdict::WORDS.map(|verdict| families.limits.with_label_values(&[&*limit.name, verdict]))
         };
         let results = |session: &plan::Session| {
             ["valid", "unknown", "unavailable"]
@@ -101,8 +102,8 @@ pub(super) fn compressors(metrics: &Metrics) -> Compressors {
 
 impl Running {
     /// Counts a charge.
-    pub fn count_limit(&self, limit: LimitId, admitted: bool) {
-        self.counts.limits[limit.index()][usize::from(!admitted)].inc();
+    pub fn count_limit(&self, limit: LimitId, verdict: Verdict) {
+        self.counts.limits[limit.index()][verdict as usize].inc();
     }
 
     /// Counts a validation.

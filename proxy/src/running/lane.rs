@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use weir_config::{
     Plan,
-    plan::{Action, Route},
+    plan::{Action, LimitHeaders, Route},
     template::Variable,
 };
 
@@ -20,6 +20,7 @@ impl Lane {
         let is_plain = route.cache.as_ref().is_some_and(|rule| rule.slice.is_none())
             && forward.mirror.is_none()
             && route.limit_rate.is_none()
+            && route.limits.iter().all(|used| plan.limits[used.limit.index()].headers == LimitHeaders::Off)
             // The client's codings would have to be weighed.
             && route.compress.is_none()
             && !route.gunzip

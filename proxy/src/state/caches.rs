@@ -15,6 +15,11 @@ impl Told {
     /// Tells what is held now, and what was counted since the last time.
     pub(super) fn tell(&self, running: &Running, families: &Families) {
         let mut told = self.0.lock();
+        for family in [&families.cache_disk_bytes, &families.cache_disk_budget, &families.cache_disk_entries]
+        {
+            family.reset();
+        }
+        families.cache_disk_up.reset();
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         for (plan, cache) in running.plan.caches.iter().zip(&running.caches) {
             let (stats, name) = (cache.stats(), &*plan.name);
@@ -33,6 +38,23 @@ impl Told {
             let fills = [("stored", stats.stored), ("refused", stats.refused), ("broken", stats.broken)];
             for (outcome, count) in fills {
                 add(&families.cache_fills, &[name, outcome], outcome, count);
+            }
+            if let Some(disk) = cache.disk_stats() {
+                let big = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+                families.cache_disk_bytes.with_label_values(&[name]).set(big(disk.bytes));
+                families.cache_disk_budget.with_label_values(&[name]).set(big(disk.budget));
+                families.cache_disk_entries.with_label_values(&[name]).set(number(disk.entries));
+                families.cache_disk_up.with_label_values(&[name]).set(i64::from(disk.works));
+                for (event, count) in [
+                    ("hit", disk.hits),
+                    ("written", disk.written),
+                    ("skipped", disk.skipped),
+                    ("evicted", disk.evictions),
+                    ("damaged", disk.damaged),
+                    ("error", disk.errors),
+                ] {
+                    add(&families.cache_disk, &[name, event], event, count);
+                }
             }
             for (reason, count) in cache.reasons() {
                 add(&families.cache_refused, &[name, reason], reason, count);

@@ -76,16 +76,16 @@ listeners: [{{ address: "127.0.0.1:0", bounds: {{ requests_per_connection: 9 }} 
 clients: {{ trusted: [127.0.0.1] }}
 identity: {{ secret: "a test's secret of more than thirty-two bytes" }}
 sessions: {{ app: {{ from: [bearer, {{ cookie: sid }}], ask: {{ upstream: api, path: /who }}, memory_ttl: 1h }} }}
-limits: {{ few: {{ rate: 40/24h, burst: 40 }}, half: {{ rate: 300/24h, burst: 300 }} }}
+limits: {{ few: {{ rate: 40/24h, burst: 40 }}, half: {{ rate: 300/24h, burst: 300 }}, alone: {{ concurrent: 1 }}, month: {{ rate: 250/30d, window: sliding }} }}
 upstreams: {{ api: {{ servers: [{address}] }} }}
 caches: {{ one: {{ memory: 64MiB }}, two: {{ memory: 64MiB }} }}
 routes:
   - {{ match: "/*", to: api, cache: {{ in: one, purge: {{ allow: [127.0.0.1] }} }} }}
   - {{ match: "/set/*", to: api, cache: {{ in: one, ttl: 1h }}, response_headers: {{ x-own: "1", age: "555", cache-status: "", etag: "" }} }}
   - {{ match: "/told/*", to: api, cache: {{ in: one }}, response_headers: {{ x-path: "${{request.path}}" }} }}
-  - {{ match: "/limited/*", to: api, limit: [half, few], cache: {{ in: one }} }}
+  - {{ match: "/limited/*", to: api, limit: [half, few, alone], cache: {{ in: one }} }}
   - {{ match: "/mine/*", to: api, session: {{ use: app, required: true }}, cache: {{ in: two, key: "${{session.user_id}}:${{request.path}}" }} }}
-  - {{ match: "/maybe/*", to: api, session: {{ use: app }}, limit: [half], cache: {{ in: two, key: "${{query.k}}:${{request.path}}" }} }}
+  - {{ match: "/maybe/*", to: api, session: {{ use: app }}, limit: [{{ use: half, cost: 2 }}, month], cache: {{ in: two, key: "${{query.k}}:${{request.path}}" }} }}
   - {{ match: "/skip/*", to: api, cache: {{ in: two, bypass: ["${{cookie.a}}"], ignore: [request-cache-control] }} }}
   - {{ match: "/slow/*", to: api, limit_rate: 1GiB, cache: {{ in: two }} }}
   - {{ match: "/page/*", to: api, intercept_errors: true, error_pages: [{{ status: [404], body: "ours" }}], cache: {{ in: two }} }}

@@ -7,7 +7,7 @@ use std::{
 
 use weir_testkit::Nginx;
 
-use crate::support::{Answer, Client, Edge, Origin};
+use crate::support::{Answer, Client, Edge, Origin, until};
 
 const HTTP: &str = "proxy_cache_path cache keys_zone=kept:1m;";
 
@@ -36,10 +36,14 @@ location /asked/ {
     proxy_cache_revalidate on;
     proxy_pass http://ORIGIN;
 }
+location /behind/ { proxy_cache_background_update on; proxy_pass http://ORIGIN; }
+location /moved/ { proxy_cache_key $uri; proxy_pass http://ORIGIN/there/; }
+location = /moved { proxy_pass http://ORIGIN/here; }
 location /off/ { proxy_cache off; proxy_pass http://ORIGIN; }
 ";
 
-/// Numbers its answers; a request says what the answer is: `x-status`, `x-say` for a field.
+/// Numbers its answers, and says what it was asked for; a request says what the answer is: `x-status`, and fields in `x-say`
+/// and `x-more`.
 fn origin() -> Origin {
     let count = AtomicUsize::new(0);
     Origin::start(move |request, wire| {
@@ -50,8 +54,10 @@ fn origin() -> Origin {
             return;
         }
         let status = if status.is_empty() { "200".to_owned() } else { status };
-        let body = format!("answer {number}");
-        let fields = if say.is_empty() { String::new() } else { format!("{say}\r\n") };
+        let body = format!("answer {number} to {}", request.target());
+        let said = [say, request.field("x-more")];
+        let fields: String =
+            said.iter().filter(|say| !say.is_empty()).map(|say| format!("{say}\r\n")).collect();
         let head = format!("HTTP/1.1 {status} Said\r\ncontent-length: {}\r\n{fields}\r\n", body.len());
         wire.send(if request.method() == "HEAD" { head } else { head + &body });
     })
@@ -176,6 +182,22 @@ fn a_history_of_requests_gets_from_a_translated_file_what_nginx_gives() {
             ("GET", "/asked/a", ""),
             ("GET", "/asked/a", ""),
         ],
+        // Where it is passed on to.
+        &[
+            ("GET", "/moved/a?q=1&r=%20", ""),
+            ("GET", "/moved/a?q=2", ""),
+            ("GET", "/moved/b", ""),
+            ("GET", "/moved?q=1", ""),
+        ],
+        // The last, because what is fetched behind it counts at its own time.
+        &[
+            (
+                "GET",
+                "/behind/a",
+                "x-say: cache-control: stale-while-revalidate=2145902155\r\nx-more: x-accel-expires: @1\r\n",
+            ),
+            ("GET", "/behind/a", ""),
+        ],
     ];
     let (theirs, ours) = (origin(), origin());
     let nginx = Nginx::start(HTTP, &LOCATIONS.replace("ORIGIN", &theirs.address.to_string()));
@@ -207,5 +229,5 @@ fn a_history_of_requests_gets_from_a_translated_file_what_nginx_gives() {
         }
     }
     assert!(differ.is_empty(), "{}", differ.join("\n"));
-    assert_eq!(theirs.count(), ours.count());
+    until("both have asked as often", || theirs.count() == ours.count());
 }

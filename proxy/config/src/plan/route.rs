@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Action, CacheRule, Compress, ErrorPage, LimitId, LimitRate, SessionId};
+use super::{Action, CacheRule, Compress, ErrorPage, LimitRate, LimitUse, SessionId};
 use crate::{span::Place, template::Template, units::Bytes};
 
 /// One route: what it matches, what it asks of the request, and what it does.
@@ -18,7 +18,7 @@ pub struct Route {
     /// Who may pass by address; `None` asks nothing.
     pub access: Option<Access>,
     /// Limits charged in this order.
-    pub limits: Vec<LimitId>,
+    pub limits: Vec<LimitUse>,
     /// Who the caller must be.
     pub session: Option<SessionRule>,
     /// Whether and how answers are kept.

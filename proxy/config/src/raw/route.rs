@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     compress::Compress,
+    limit::LimitUse,
     word::{FromShort, List, Named, Short, Switch, Word},
 };
 use crate::{
@@ -24,8 +25,8 @@ pub struct Route {
     pub when: Word<Short<Match>>,
     /// Who may pass by address.
     pub access: Word<Access>,
-    /// Limits charged, in this order.
-    pub limit: Word<List<String>>,
+    /// Limits charged, in this order; a single word is a limit.
+    pub limit: Word<List<Short<LimitUse>>>,
     /// Who the caller must be.
     pub session: Word<SessionRule>,
     /// Whether and how answers are kept.

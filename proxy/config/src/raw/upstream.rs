@@ -1,4 +1,4 @@
-//! The words about what routes refer to by name: upstreams, sessions, limits, caches.
+//! The words about what routes refer to by name: upstreams, sessions, caches.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     template::Template,
-    units::{Bytes, Quota, Span},
+    units::{Bytes, Span},
 };
 
 /// A group of servers.
@@ -236,20 +236,6 @@ pub struct Ask {
     pub path: Word<String>,
 }
 
-/// How many requests whose key is equal may pass.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limit {
-    /// Whose requests are counted together. Default: `${client.ip}`.
-    pub key: Word<Template>,
-    /// How many in how long: `10/s`, `100/15m`.
-    pub rate: Word<Quota>,
-    /// How many at once, after a pause. Default: as many as `rate` counts.
-    pub burst: Word<u32>,
-    /// Keys remembered at most.
-    pub keys: Word<u32>,
-}
-
 /// A cache.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -257,5 +243,19 @@ pub struct Cache {
     /// Everything it may hold: heads, bodies, index and fills.
     pub memory: Word<Bytes>,
     /// The largest body kept.
+    pub entry_max: Word<Bytes>,
+    /// A second tier, in files.
+    pub disk: Word<CacheDisk>,
+}
+
+/// The tier of a cache that is kept in files, and outlives the process.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheDisk {
+    /// A folder of its own.
+    pub path: Word<String>,
+    /// What its files may take.
+    pub size: Word<Bytes>,
+    /// The largest body kept there.
     pub entry_max: Word<Bytes>,
 }

@@ -1,6 +1,6 @@
-//! What routes refer to by name: upstreams, sessions, limits, caches.
+//! What routes refer to by name: upstreams, sessions, caches.
 
-use super::Resolver;
+use super::{Resolver, placed_path};
 use crate::{
     defaults as d,
     plan::{self, Balance, UpstreamId, WhenAllDown},
@@ -223,38 +223,6 @@ impl Resolver<'_> {
         Some(plan::AskOrigin { upstream, path })
     }
 
-    pub(super) fn limits(&mut self) -> Vec<plan::Limit> {
-        let raw = self.raw;
-        raw.limits.entries().filter_map(|(name, limit, place)| self.limit(name, limit, place)).collect()
-    }
-
-    fn limit(&mut self, name: &str, raw: &raw::Limit, place: Place) -> Option<plan::Limit> {
-        let key = raw.key.or(d::LIMIT_KEY.parse().expect("the default is a template"));
-        if let Some(at) = raw.key.place() {
-            self.key_is_certain(&key, at);
-            match key.variables().find(|it| {
-                let later = matches!(it, Variable::Token | Variable::Session(_) | Variable::CacheStatus);
-                later || **it == Variable::RequestId
-            }) {
-                Some(Variable::RequestId) => {
-                    self.report.error(at, "no two requests share their `${request.id}`: this limits nobody");
-                }
-                Some(variable) => {
-                    let problem = self
-                        .report
-                        .error(at, format!("`${{{variable}}}` is not known yet when limits are charged"));
-                    problem.help("limits come before sessions, so that guessing tokens is limited too; use `${client.ip}` or a header");
-                }
-                None => {}
-            }
-        }
-        let keys = self.count(&raw.keys, d::LIMIT_KEYS) as usize;
-        let burst = self.count(&raw.burst, 1);
-        let (rate, _) = self.required(&raw.rate, "rate", place)?;
-        let burst = if raw.burst.is_absent() { rate.count.get() } else { burst };
-        Some(plan::Limit { name: name.into(), key, rate: *rate, burst, keys, place })
-    }
-
     /// A key in which two values stand side by side can be equal for two different requests.
     pub(super) fn key_is_certain(&mut self, key: &Template, place: Place) {
         if let Some((a, b)) = key.ambiguous() {
@@ -267,7 +235,10 @@ impl Resolver<'_> {
 
     pub(super) fn caches(&mut self) -> Vec<plan::Cache> {
         let raw = self.raw;
-        raw.caches.entries().map(|(name, cache, place)| self.cache(name, cache, place)).collect()
+        let caches: Vec<_> =
+            raw.caches.entries().map(|(name, cache, place)| self.cache(name, cache, place)).collect();
+        self.disks_are_apart(&caches);
+        caches
     }
 
     fn cache(&mut self, name: &str, raw: &raw::Cache, place: Place) -> plan::Cache {
@@ -282,6 +253,39 @@ impl Resolver<'_> {
         if let Some(at) = raw.entry_max.place().filter(|_| comparable && entry_bytes > memory) {
             self.report.error(at, format!("`entry_max` ({entry_bytes}) is more than `memory` ({memory})"));
         }
-        plan::Cache { name: name.into(), memory, entry_bytes, place }
+        let disk = raw.disk.placed().and_then(|(disk, place)| self.cache_disk(disk, place));
+        plan::Cache { name: name.into(), memory, entry_bytes, disk, place }
+    }
+
+    fn cache_disk(&mut self, raw: &raw::CacheDisk, place: Place) -> Option<plan::CacheDisk> {
+        let path = self.required(&raw.path, "path", place);
+        let size = self.required(&raw.size, "size", place);
+        let ((path, path_at), (size, size_at)) = (path?, size?);
+        if path.is_empty() {
+            self.report.error(path_at, "an empty path is no folder");
+        }
+        let entry_bytes = raw.entry_max.or(d::CACHE_DISK_ENTRY_MAX.min(*size));
+        if size.get() < 16 << 20 {
+            self.report.error(size_at, format!("{size} is too little for a disk")).help("at least 16MiB");
+        } else if let Some(at) = raw.entry_max.place().filter(|_| entry_bytes > *size) {
+            self.report.error(at, format!("`entry_max` ({entry_bytes}) is more than `size` ({size})"));
+        }
+        let path = placed_path((path.as_str(), path_at));
+        Some(plan::CacheDisk { path, size: *size, entry_bytes, place })
+    }
+
+    /// Each would take the other's files for its own.
+    pub(super) fn disks_are_apart(&mut self, caches: &[plan::Cache]) {
+        let mut seen: Vec<(&plan::Cache, &plan::CacheDisk)> = Vec::new();
+        for (cache, disk) in caches.iter().filter_map(|cache| Some((cache, cache.disk.as_ref()?))) {
+            // By components: `/a/b/` is `/a//b`.
+            if let Some((other, _)) = seen.iter().find(|(_, other)| *other.path == *disk.path) {
+                let said = format!("the caches `{}` and `{}` cannot share a folder", other.name, cache.name);
+                self.report
+                    .error(disk.path.place, said)
+                    .help("give each one of its own, below this one if you like");
+            }
+            seen.push((cache, disk));
+        }
     }
 }

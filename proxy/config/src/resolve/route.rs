@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     defaults as d,
-    plan::{self, CacheId, HostPattern, LimitId, Match, SessionId},
+    plan::{self, CacheId, HostPattern, Match, SessionId},
     raw::{self, List, Named, Short, Word},
     span::Place,
     template::{Template, Variable},
@@ -17,7 +17,7 @@ use crate::{
 /// What templates of a route can ask for.
 pub(super) struct Scope {
     parameters: Vec<String>,
-    session: bool,
+    pub(super) session: bool,
 }
 
 /// Fields that belong to the framing of a message or to one connection: setting them by hand breaks either.
@@ -94,7 +94,7 @@ impl Resolver<'_> {
             allow: self.networks(&access.allow),
             deny: self.networks(&access.deny),
         });
-        let limits = self.limit_ids(&raw.limit, &scope);
+        let limits = self.limit_uses(&raw.limit, &scope);
         let invalidate = self.tags(&raw.invalidate, &scope);
         if let Some(at) = raw.invalidate.place().filter(|_| only_safe(&when)) {
             let problem =
@@ -126,31 +126,6 @@ impl Resolver<'_> {
             gunzip: raw.gunzip.or(false),
             place,
         })
-    }
-
-    fn limit_ids(&mut self, word: &Word<List<String>>, scope: &Scope) -> Vec<LimitId> {
-        let (raw, known) = (self.raw, self.names.limits.clone());
-        let mut ids = Vec::new();
-        for (name, place) in word.items() {
-            let Some(id) = self.look_up("limit", name, place, &known) else { continue };
-            if ids.contains(&LimitId(id)) {
-                self.report.error(place, format!("limit `{name}` would be charged twice"));
-            }
-            ids.push(LimitId(id));
-            // The limit is checked for itself; here only what depends on the route.
-            let limit = raw.limits.entries().find(|(known, ..)| known == name);
-            if let Some(key) = limit.and_then(|(_, limit, _)| limit.key.get()) {
-                let missing =
-                    key.variables().find(|it| matches!(it, Variable::PathParam(name) if !scope.has(name)));
-                if let Some(missing) = missing {
-                    let message = format!(
-                        "limit `{name}` counts by `${{{missing}}}`, which this route's path does not have"
-                    );
-                    self.report.error(place, message);
-                }
-            }
-        }
-        ids
     }
 
     fn session_rule(&mut self, raw: &raw::SessionRule, place: Place) -> Option<plan::SessionRule> {
@@ -387,7 +362,7 @@ impl Scope {
         Self { parameters: Vec::new(), session: self.session }
     }
 
-    fn has(&self, parameter: &str) -> bool {
+    pub(super) fn has(&self, parameter: &str) -> bool {
         self.parameters.iter().any(|known| known == parameter)
     }
 }

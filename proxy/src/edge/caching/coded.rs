@@ -65,6 +65,10 @@ impl Edge {
         let length = declared_length(&answer.headers);
         let offer = coding::offer(rule, &case.trip.asked(), answer.status, &answer.headers, length);
         let Offer::In(coding) = offer else { return Choice::AsItIs(answer) };
+        // What memory does not hold, it does not hold compressed, either.
+        if reader.is_on_disk() {
+            return Choice::AsItIs(answer);
+        }
         let body = if case.trip.request.method == Method::HEAD {
             CodedBody::Nothing(reader.kept(coding).map(|body| body.length()))
         } else {

@@ -200,6 +200,7 @@ impl Edge {
             };
             match next {
                 Ok(Some(chunk)) => {
+                    guard.ready().await;
                     guard.write(&chunk);
                     if !bodiless && client.body(chunk).await.is_err() {
                         self.keep_on(case, open, guard);
@@ -208,6 +209,7 @@ impl Edge {
                 }
                 Ok(None) => {
                     // Whether it could be kept in the end changes nothing for this client.
+                    guard.settle().await;
                     let _ = guard.finish();
                     open.done(&self.connectors).await;
                     return Ok(());
@@ -232,6 +234,7 @@ impl Edge {
     async fn keep(&self, mut open: Box<Open>, mut guard: FillGuard, alone: Duration) {
         let mut unattended: Option<(Instant, OwnedSemaphorePermit)> = None;
         while guard.is_keeping() {
+            guard.ready().await;
             unattended = match unattended {
                 _ if guard.has_readers() => None,
                 Some((until, _)) if until <= Instant::now() => break,
@@ -252,6 +255,7 @@ impl Edge {
             match chunk {
                 Ok(Some(chunk)) => guard.write(&chunk),
                 Ok(None) => {
+                    guard.settle().await;
                     let _ = guard.finish();
                     return open.done(&self.connectors).await;
                 }

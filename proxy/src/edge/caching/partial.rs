@@ -31,7 +31,12 @@ impl Edge {
         journey: &mut Journey,
     ) -> Result<(), Ended> {
         let (key, now) = (whole.part(), Now::read());
-        let held = match case.cache.peek(&key, &case.request(), &case.policy, now) {
+        let (cache, policy) = (case.cache, &case.policy);
+        let mut found = cache.peek(&key, &case.request(), policy, now);
+        if cache.may_deepen(&found, &key, policy, now) {
+            found = cache.deepen(found, &key, &case.request(), policy, now).await;
+        }
+        let held = match found {
             Lookup::Hit { entry, ttl } => {
                 if let Some(answer) = cache::answer_from_part(&entry, &case.request(), now) {
                     journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Case, coded::Choice};
 use crate::{
-    cache::{self, Answer, CacheStatus, Entry, Now, Reader},
+    cache::{self, Answer, CacheStatus, Entry, Forwarded, Now, Pieces, Reader},
     edge::{
         Edge, Ended,
         client::Client,
@@ -58,6 +58,23 @@ impl Edge {
             Choice::AsItIs(answer) => answer,
             Choice::Coded(coded) => return coded.serve(case.trip, client, journey).await,
         };
+        let on_disk = reader.entry().filter(|entry| entry.body().stored().is_some());
+        let mut pieces = match on_disk.filter(|_| answer.body != cache::Plan::Nothing) {
+            None => None,
+            Some(entry) => match Pieces::begin(entry, &answer.body).await {
+                Ok(pieces) => Some(pieces),
+                Err(_) => {
+                    // Nothing of it was sent: the origin knows it as well.
+                    case.cache.forget(entry);
+                    journey.cache = Some(CacheStatus {
+                        forwarded: Some(Forwarded::Miss),
+                        detail: Some("disk"),
+                        ..CacheStatus::default()
+                    });
+                    return Box::pin(self.forward(case.trip, case.forward, client, journey)).await;
+                }
+            },
+        };
         let length = match declared_length(&answer.headers) {
             Some(length) => Length::Known(length),
             None => Length::None,
@@ -67,6 +84,17 @@ impl Edge {
         let bodiless = answer.body == cache::Plan::Nothing;
         client.head(head, bodiless).await?;
         if bodiless {
+            return Ok(());
+        }
+        if let Some(pieces) = &mut pieces {
+            while let Some(piece) = pieces.next().await {
+                // Nobody can say what should stand there: the client must see that something is missing.
+                let piece = piece.map_err(|_| {
+                    reader.entry().into_iter().for_each(|entry| case.cache.forget(entry));
+                    Ended::Cut
+                })?;
+                client.body(piece).await.map_err(|_| Ended::Cut)?;
+            }
             return Ok(());
         }
         if let Some(entry) = reader.entry() {

@@ -99,10 +99,14 @@ impl Edge {
         journey: &mut Journey,
     ) -> Result<Result<Fetched, Bypass>, Ended> {
         let running = case.trip.running();
-        let (cache, key) = (case.rule.cache, key.clone());
+        let cache = case.rule.cache;
         let kept = |entry, status| Ok(Ok(Fetched::Kept(Reader::whole(entry), None, status)));
-        let Looked { key, lookup } =
-            decide::look_up(running, cache, key, &case.request(), &case.policy, Now::read());
+        let (request, now) = (case.request(), Now::read());
+        let mut looked = decide::look_up(running, cache, key.clone(), &request, &case.policy, now);
+        if looked.is_open {
+            looked = decide::look_deeper(running, cache, looked, &request, &case.policy, now).await;
+        }
+        let Looked { key, lookup, .. } = looked;
         let mut begun = None;
         let (stale, mut status) = match lookup {
             Lookup::Hit { entry, ttl } => {
@@ -206,12 +210,12 @@ impl Edge {
                 None => self.following(case, sliced, &key, journey).await?,
             };
             let Some(Step::Slice(next, _)) = steps.peek() else {
-                self.pour(slice, within, client).await?;
+                self.pour(case, slice, within, client).await?;
                 continue;
             };
             let next = sliced.whole.slice(*next, sliced.size);
             let coming = pin!(self.following(case, sliced, &next, journey));
-            let came = self.pour_while(coming, slice, within, client).await?;
+            let came = self.pour_while(case, coming, slice, within, client).await?;
             held = Some((next.clone(), came));
         }
         Ok(())
@@ -220,13 +224,14 @@ impl Edge {
     /// Writes these bytes of a slice while the next one comes; ends with both, or when the client leaves.
     async fn pour_while(
         &self,
+        case: &Case<'_>,
         mut coming: Pin<&mut impl Future<Output = Result<Fetched, Ended>>>,
         slice: Fetched,
         within: Range<u64>,
         client: &mut Client,
     ) -> Result<Fetched, Ended> {
         let early = {
-            let mut pouring = pin!(self.pour(slice, within, client));
+            let mut pouring = pin!(self.pour(case, slice, within, client));
             tokio::select! {
                 poured = &mut pouring => {
                     poured?;
@@ -290,13 +295,24 @@ impl Edge {
     }
 
     /// Writes these bytes of a slice. What ends before them was no whole slice.
-    async fn pour(&self, slice: Fetched, within: Range<u64>, client: &mut Client) -> Result<(), Ended> {
+    async fn pour(
+        &self,
+        case: &Case<'_>,
+        slice: Fetched,
+        within: Range<u64>,
+        client: &mut Client,
+    ) -> Result<(), Ended> {
         let cut = |_| Ended::Cut;
         let mut at = 0;
         match slice {
             Fetched::None(_) => Err(Ended::Cut),
             Fetched::Kept(mut reader, ..) => {
                 if let Some(entry) = reader.entry() {
+                    if entry.body().stored().is_some() {
+                        // Slices fit into memory; what was kept under another bound is fetched anew.
+                        case.cache.forget(entry);
+                        return Err(Ended::Cut);
+                    }
                     for piece in entry.body().slice(within) {
                         client.body(piece).await.map_err(cut)?;
                     }
@@ -322,13 +338,17 @@ impl Edge {
                     match next {
                         Ok(Some(piece)) => {
                             if let Some(guard) = &mut guard {
+                                guard.ready().await;
                                 guard.write(&piece);
                             }
                             client.body(overlap(&piece, &mut at, &within)).await.map_err(cut)?;
                         }
                         Ok(None) => {
                             // Whether it could be kept in the end changes nothing for this client.
-                            let _ = guard.map(cache::FillGuard::finish);
+                            if let Some(guard) = guard {
+                                guard.settle().await;
+                                let _ = guard.finish();
+                            }
                             open.done(&self.connectors).await;
                             return if at < within.end { Err(Ended::Cut) } else { Ok(()) };
                         }

@@ -1,0 +1,154 @@
+//! What does a cache of small answers take that is full many times over? What `make bench-memory` runs.
+//!
+//! A million different answers of 1 KiB go through a cache of 256 MiB, each asked for once: the worst case for an index, heads and
+//! allocations. The most resident memory that the edge ever had is the result; beyond the promised 320 MiB the exit status is 1.
+//! Nothing here depends on how fast the machine is. The origin is this program.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Command, ExitCode},
+    thread,
+};
+
+use clap::Parser;
+use weir_benches::measure;
+use weir_testkit::{Child, READY_WITHIN, free_port};
+
+/// Fills a cache many times over and says how much memory that took.
+#[derive(Debug, Parser)]
+#[command(name = "memory")]
+struct Arguments {
+    /// Different answers, each asked for once.
+    #[arg(long, default_value_t = 1_000_000)]
+    answers: u64,
+    /// Bytes of each body.
+    #[arg(long, default_value_t = 1024)]
+    body: usize,
+    /// The cache's memory, in MiB.
+    #[arg(long, default_value_t = 256)]
+    memory: u64,
+    /// What the edge may take in all, in MiB.
+    #[arg(long, default_value_t = 320)]
+    most: u64,
+    /// Connections of the load.
+    #[arg(long, default_value_t = 8)]
+    connections: u64,
+    /// The edge; beside this program by default.
+    #[arg(long, value_name = "PATH")]
+    weir: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(peak) if peak >> 20 <= arguments.most => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(problem) => {
+            eprintln!("memory: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The most resident memory, in bytes.
+fn run(arguments: &Arguments) -> Result<u64, String> {
+    let weir = match &arguments.weir {
+        Some(path) => path.clone(),
+        None => std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("weir"),
+    };
+    let origin = origin(arguments.body).map_err(|error| format!("no origin: {error}"))?;
+    let (edge, child) = edge(&weir, origin, arguments.memory)?;
+    let idle = measure::group_peak(child.id());
+    let asked = thread::scope(|scope| {
+        let hands: Vec<_> = (0..arguments.connections)
+            .map(|hand| scope.spawn(move || ask(edge, hand, arguments.connections, arguments.answers)))
+            .collect();
+        hands.into_iter().map(|hand| hand.join().map_err(|_| "a connection broke".to_owned())?).collect()
+    });
+    let asked: Result<Vec<u64>, String> = asked;
+    let answers: u64 = asked?.iter().sum();
+    let peak = measure::group_peak(child.id());
+    println!(
+        "{answers} answers of {} bytes through {} MiB: {} MiB resident at the most, {} MiB before; {} MiB promised",
+        arguments.body,
+        arguments.memory,
+        peak >> 20,
+        idle >> 20,
+        arguments.most
+    );
+    Ok(peak)
+}
+
+/// Answers everything with the same body, a thread for each connection.
+fn origin(body: usize) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let mut answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {body}\r\n\r\n").into_bytes();
+    answer.resize(answer.len() + body, b'x');
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let answer = answer.clone();
+            thread::spawn(move || {
+                let mut lines = BufReader::new(&stream).lines();
+                // An empty line ends a head; nobody sends a body.
+                while let Some(Ok(line)) = lines.next() {
+                    if line.is_empty() && (&stream).write_all(&answer).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    Ok(address)
+}
+
+fn edge(weir: &PathBuf, origin: SocketAddr, memory: u64) -> Result<(SocketAddr, Child), String> {
+    let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let text = format!(
+        "listeners: [\"{address}\"]\nadmin: off\nlog: {{ access: off }}\ncaches: {{ all: {{ memory: {memory}MiB }} }}\n\
+         upstreams: {{ origin: {{ servers: [\"{origin}\"] }} }}\n\
+         routes: [{{ match: /*, to: origin, cache: {{ in: all, ttl: 1h }} }}]\n"
+    );
+    let config = folder.path().join("config.yaml");
+    fs::write(&config, text).map_err(|error| error.to_string())?;
+    let mut command = Command::new(weir);
+    command.arg("run").arg(&config);
+    let child = Child::start(command, folder, "KILL", "none: build it with cargo")?;
+    let child = child.ready(READY_WITHIN, |_| TcpStream::connect(address).is_ok())?;
+    Ok((address, child))
+}
+
+/// Asks for every so many-th answer; how many came whole.
+fn ask(edge: SocketAddr, first: u64, step: u64, answers: u64) -> Result<u64, String> {
+    let broke = |error: std::io::Error| error.to_string();
+    let stream = TcpStream::connect(edge).map_err(broke)?;
+    stream.set_nodelay(true).map_err(broke)?;
+    let mut reader = BufReader::new(&stream);
+    let mut whole = 0;
+    for number in (first..answers).step_by(usize::try_from(step).unwrap_or(1)) {
+        let request = format!("GET /{number} HTTP/1.1\r\nhost: memory.test\r\n\r\n");
+        (&stream).write_all(request.as_bytes()).map_err(broke)?;
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).map_err(broke)? == 0 {
+                return Err("the edge closed a connection".to_owned());
+            }
+            if line == "\r\n" {
+                break;
+            }
+            let field = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+            if let Some((_, value)) = field {
+                length = value.trim().parse().map_err(|_| format!("no length: {line}"))?;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).map_err(broke)?;
+        whole += 1;
+    }
+    Ok(whole)
+}

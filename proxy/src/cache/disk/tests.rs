@@ -1,0 +1,161 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot build its input has failed")]
+use http::Method;
+
+use super::{
+    super::{
+        Cache, Lookup, RequestHead, Rule, Standing, Tag, Url,
+        testing::{MIB, body, key, noon, secs},
+    },
+    *,
+};
+
+const FRESH: [(&str, &str); 1] = [("cache-control", "max-age=60")];
+
+fn open(root: &Path, tags: &Arc<Tags>) -> Arc<Disk> {
+    let disk = Disk::open(root, 64 << 20, 32 << 20, tags).unwrap();
+    until(|| disk.stats().is_scanned);
+    disk
+}
+
+/// Waits for the disk's own threads.
+fn until(ready: impl Fn() -> bool) {
+    while !ready() {
+        thread::yield_now();
+    }
+}
+
+fn cache_on(disk: &Arc<Disk>, tags: &Arc<Tags>) -> Cache {
+    let cache = Cache::new(64 * MIB, MIB, Arc::clone(tags));
+    cache.set_disk(Some(Arc::clone(disk)));
+    cache
+}
+
+async fn deep(cache: &Cache, target: &str, now: Now) -> Lookup {
+    let headers = HeaderMap::new();
+    let request = RequestHead { method: &Method::GET, headers: &headers, has_body: false };
+    let (key, rule) = (key(target), Rule::origin_alone());
+    let lookup = cache.lookup(&key, &request, &rule, now);
+    if cache.may_deepen(&lookup, &key, &rule, now) {
+        return cache.deepen(lookup, &key, &request, &rule, now).await;
+    }
+    lookup
+}
+
+#[tokio::test]
+async fn what_is_kept_is_found_in_the_next_life_older_by_the_time_between() {
+    let (root, tags, now) = (tempfile::tempdir().unwrap(), Arc::new(Tags::new()), Now::read());
+    let disk = open(root.path(), &tags);
+    cache_on(&disk, &tags).fill("/a", &FRESH, "body", now);
+    disk.finish();
+    drop(disk);
+    let tags = Arc::new(Tags::new());
+    let disk = open(root.path(), &tags);
+    let (cache, later) = (cache_on(&disk, &tags), now.after(secs(40)));
+    let entry = deep(&cache, "/a", later).await.hit();
+    assert_eq!(body(&entry), b"body");
+    // The two clocks run apart by a little.
+    assert!((20..=21).contains(&entry.head().freshness.ttl(later)));
+    assert!(matches!(deep(&cache, "/b", later).await, Lookup::Miss(_)));
+    assert!(matches!(deep(&cache, "/a", now.after(secs(61))).await, Lookup::Stale { .. }));
+    assert_eq!(disk.stats().hits, 1, "memory has it from then on");
+}
+
+#[tokio::test]
+async fn what_is_hardly_good_or_cannot_be_written_leaves_nothing_older_behind() {
+    let (root, tags, now) = (tempfile::tempdir().unwrap(), Arc::new(Tags::new()), Now::read());
+    let disk = open(root.path(), &tags);
+    let cache = cache_on(&disk, &tags);
+    let written = |entries: usize| until(|| disk.stats().entries == entries);
+    cache.fill("/a", &FRESH, "old", now);
+    written(1);
+    cache.fill("/a", &[("cache-control", "max-age=5")], "new", now);
+    written(0);
+    cache.fill("/a", &FRESH, "old", now);
+    written(1);
+    disk.core.failed(&io::ErrorKind::StorageFull.into());
+    cache.fill("/a", &FRESH, "new", now);
+    assert_eq!(disk.stats().entries, 0);
+}
+
+#[tokio::test]
+async fn a_full_disk_rests_makes_room_and_is_still_read() {
+    let (root, tags, now) = (tempfile::tempdir().unwrap(), Arc::new(Tags::new()), Now::read());
+    let disk = open(root.path(), &tags);
+    let cache = cache_on(&disk, &tags);
+    for at in 0..32 {
+        cache.fill(&format!("/{at}"), &FRESH, "body", now);
+    }
+    until(|| disk.stats().entries == 32);
+    disk.core.failed(&io::ErrorKind::StorageFull.into());
+    let stats = disk.stats();
+    assert_eq!((stats.entries, stats.evictions, stats.errors, stats.works), (30, 2, 1, false));
+    let other = cache_on(&disk, &tags);
+    assert_eq!(body(&deep(&other, "/31", now).await.hit()), b"body");
+    assert!(disk.spool(&key("/x"), deep(&other, "/31", now).await.hit().head(), None, now).is_none());
+}
+
+#[tokio::test]
+async fn purges_are_known_in_the_next_life() {
+    let (root, tags) = (tempfile::tempdir().unwrap(), Arc::new(Tags::new()));
+    let disk = open(root.path(), &tags);
+    let cache = cache_on(&disk, &tags);
+    let before = tags.moment();
+    let url = |text: &str| Url::parse(text).unwrap();
+    let long = format!("http://h/{}", "x".repeat(600));
+    tags.purge(Tag::named("hard"), Purge::Hard);
+    tags.purge(Tag::named("soft"), Purge::Soft);
+    tags.purge_prefix(&url("http://h/img/"), Purge::Hard);
+    tags.purge_prefix(&url(&long), Purge::Soft);
+    cache.purge_all(Purge::Soft);
+    tags.recorded().await;
+    // More than waits to be written one by one.
+    (0..10_000).for_each(|number| tags.purge(Tag::named(&number.to_string()), Purge::Hard));
+    tags.recorded().await;
+    let end = tags.moment();
+    drop((cache, disk));
+    for _ in 0..2 {
+        let tags = Arc::new(Tags::new());
+        let disk = open(root.path(), &tags);
+        let of = |name: &str, since| tags.standing(&[Tag::named(name)], since);
+        assert_eq!((of("hard", before), of("soft", before)), (Standing::Gone, Standing::Soft));
+        assert!((0..10_000).all(|number| of(&number.to_string(), before) == Standing::Gone));
+        assert_eq!(tags.standing_of(&url("http://h/img/a"), before), Standing::Gone);
+        assert_eq!(tags.standing_of(&url(&long), before), Standing::Soft);
+        assert_eq!(tags.standing_of(&url("http://h/other"), before), Standing::Good);
+        assert!(disk.floors()[1] > 0 && disk.floors()[0] == 0);
+        for since in [end, tags.moment()] {
+            assert_eq!((of("hard", since), of("soft", since)), (Standing::Good, Standing::Good));
+        }
+        assert!(tags.moment() > end, "a new purge ends what an earlier life kept");
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_read_while_it_is_written_and_is_whole_or_nothing() {
+    let (root, tags, now) = (tempfile::tempdir().unwrap(), Arc::new(Tags::new()), noon());
+    let disk = open(root.path(), &tags);
+    let head = Arc::clone(cache_on(&disk, &tags).fill("/a", &FRESH, "", now).head());
+    let bytes: Vec<u8> = (0..1_000_000u32).map(|at| (at % 251) as u8).collect();
+    let spool = disk.spool(&key("/x"), &head, Some(bytes.len() as u64), now).unwrap();
+    let mut at = 0;
+    for part in bytes.chunks(70_001) {
+        spool.room().await;
+        assert!(spool.write(part));
+        while let Some(read) = spool.read(at as u64).await {
+            let read = read.unwrap();
+            assert_eq!(read, bytes[at..at + read.len()]);
+            at += read.len();
+        }
+    }
+    assert_eq!(at, bytes.len());
+    assert!(spool.stored().is_none());
+    spool.close().await;
+    assert_eq!(spool.stored().unwrap().length(), bytes.len() as u64);
+    assert_eq!(spool.read(500_000).await.unwrap().unwrap()[..9], bytes[500_000..500_009], "from the file");
+    let used = disk.stats().bytes;
+    let broken = disk.spool(&key("/y"), &head, None, now).unwrap();
+    assert!(broken.write(&bytes));
+    broken.abandon();
+    assert!(!broken.write(&bytes) && broken.read(0).await.unwrap().is_err() && broken.stored().is_none());
+    assert_eq!(disk.stats().bytes, used);
+}
