@@ -1,4 +1,4 @@
-//! What only administrators may: see all accounts, and give roles.
+//! What only administrators may: see all accounts, give roles, and see which jobs were given up.
 //!
 //! Three times the role is asked for. The signed identity's may be a minute old and costs nothing; the kept one ends with the write that
 //! changes it; the table's, in the statement, decides what is done. Whoever loses it while they ask finds nothing.
@@ -23,6 +23,7 @@ use crate::{
     database::{Moment, Scope, Words, read},
     fields::{Fields, QueryFields, parse_id, rule},
     identity::Caller,
+    jobs::sql::Dead,
     refusal::Refusal,
     sessions::{self, Which},
 };
@@ -42,7 +43,10 @@ pub struct Filter {
 
 /// The routes of this resource.
 pub fn routes() -> Router<Arc<App>> {
-    Router::new().route("/admin/users", get(list)).route("/admin/users/{id}/roles", put(give_roles))
+    Router::new()
+        .route("/admin/users", get(list))
+        .route("/admin/users/{id}/roles", put(give_roles))
+        .route("/admin/jobs", get(dead_jobs))
 }
 
 async fn list(
@@ -84,6 +88,19 @@ async fn give_roles(
     }
     sessions::end_all(&app, id, Which::All).await?;
     Ok((PRIVATE, Json(json!({ "id": id, "roles": roles }))))
+}
+
+/// The jobs that were given up.
+async fn dead_jobs(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    QueryFields(mut query): QueryFields,
+) -> Result<impl IntoResponse, Refusal> {
+    administers(&app, &caller).await?;
+    let walk = Walk::take(&mut query, &app.cursors, "dead jobs".into());
+    let walk = query.finish(walk).map_err(Refusal::InvalidQuery)?;
+    let jobs = sql::dead_jobs(&app.database, caller.user_id, walk.after, walk.count()).await?;
+    Ok((PRIVATE, Json(walk.page("jobs", jobs, |job: &Dead| (job.dead_at, job.id)))))
 }
 
 async fn administers(app: &App, caller: &Caller) -> Result<(), Refusal> {

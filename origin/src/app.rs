@@ -1,6 +1,6 @@
 //! The running service: what its requests share, its routes, its start and its graceful stop.
 
-use std::{error::Error as StdError, future::Future, sync::Arc, time::Duration};
+use std::{error::Error as StdError, future::Future, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -76,6 +76,8 @@ pub struct App {
     pub throttle: Throttle,
     /// Life of a new session.
     pub session_ttl: Duration,
+    /// Sessions that an account may have.
+    pub sessions_most: NonZeroU32,
     /// Wakes whoever does jobs.
     pub bell: Arc<Bell>,
     /// Does jobs beside the requests, if this process shall.
@@ -123,6 +125,7 @@ impl App {
             tokens: Tokens::new(&config.identity_secret),
             verifications,
             session_ttl: config.session_ttl,
+            sessions_most: config.sessions_most,
             name: HeaderValue::from_str(name)?,
         }))
     }

@@ -102,6 +102,10 @@ pub struct ServeConfig {
     /// Life of a session in seconds; a day, so that people log in once a day at most.
     #[arg(long, env = "WEIR_SESSION_TTL", default_value = "86400", value_parser = seconds)]
     pub session_ttl: Duration,
+    /// Sessions that an account may have; a log-in beyond them ends the oldest. Fifty: more devices than a person has, and a program that
+    /// logs in for every request fills no table.
+    #[arg(long, env = "WEIR_SESSIONS_MOST", default_value = "50")]
+    pub sessions_most: NonZeroU32,
     /// Longest time in seconds that requests in flight get at a stop.
     #[arg(long, env = "WEIR_STOP_WITHIN", default_value = "10", value_parser = seconds)]
     pub stop_within: Duration,

@@ -6,7 +6,7 @@
 pub mod published;
 pub mod sql;
 
-use std::{sync::Arc, time::Instant};
+use std::{num::NonZeroU32, sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
@@ -87,6 +87,10 @@ async fn login(
     // Only while that password is the account's: one that is changed at the same moment lets nobody in any more.
     if !sql::insert(&app.database, owner.id, &owner.password_hash, &row).await? {
         return Err(Refusal::WrongCredentials);
+    }
+    // With Redis away they stay until the next log-in.
+    if let Err(error) = end_all(&app, owner.id, Which::AllButNewest(app.sessions_most)).await {
+        tracing::warn!(?error, "the oldest sessions are not ended");
     }
     if let Some(redis) = &app.redis {
         publish(&app, redis, &token, &row, now).await?;
@@ -191,7 +195,12 @@ pub async fn end_all(app: &App, user: Uuid, which: Which) -> Result<usize, Refus
         published::remove(redis, &tokens).await.map_err(|error| Refusal::Unavailable(error.into()))
     };
     // Before, so that nothing has changed if it fails; after, for logins that published in between (see `publish`).
-    take_back(&sql::seeds(&app.database, user, which).await?).await?;
+    let seeds = sql::seeds(&app.database, user, which).await?;
+    // Every log-in asks, and hardly ever there are too many.
+    if seeds.is_empty() && matches!(which, Which::AllButNewest(_)) {
+        return Ok(0);
+    }
+    take_back(&seeds).await?;
     let ended = sql::delete_of(&app.database, user, which).await?;
     take_back(&ended).await?;
     Ok(ended.len())
@@ -206,6 +215,8 @@ pub enum Which {
     Only(TokenHash),
     /// All the others.
     AllBut(TokenHash),
+    /// All but so many that began last.
+    AllButNewest(NonZeroU32),
 }
 
 /// A session as its owner sees it.

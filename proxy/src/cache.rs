@@ -7,10 +7,10 @@
 //! 4. [`FillGuard::head`] / [`FillGuard::not_modified`]: what the origin said is kept, or not and why.
 //! 5. [`answer()`], [`first_answer`]: status, fields and bytes for one client, its conditions and ranges included.
 //! 6. [`Tags::purge`], [`Cache::purge_key`], [`after_unsafe`], [`at_the_origin_s_word`]: invalidation by epoch, right for
-//!    fills under way too.
+//!    fills under way too. [`Tags::order`] tells the other edges of the fleet as well, by way of [`Sharing`].
 //!
 //! The rules are RFC 9111's; where this cache is stricter, `policy` and `freshness` say so and why. It knows nothing
-//! about sockets, routes or Pingora, and reads no clock: every call is told the time.
+//! about sockets, routes or Pingora, and reads no clock: every call is told the time. Only [`Sharing`] speaks to Redis.
 
 mod answer;
 mod coded;
@@ -29,6 +29,7 @@ mod invalidation;
 mod key;
 mod lookup;
 mod memory;
+mod outbox;
 mod partial;
 mod policy;
 mod prefixes;
@@ -36,10 +37,12 @@ mod range;
 mod refusals;
 mod request;
 mod shard;
+mod sharing;
 mod shelf;
 mod slice;
 mod status;
 mod structured;
+mod subject;
 mod tags;
 mod url;
 mod uses;
@@ -64,11 +67,14 @@ pub use guard::{Guard, Mark};
 pub use invalidation::{after_unsafe, at_the_origin_s_word, may_purge};
 pub use key::Key;
 pub use lookup::{Bypass, Lookup, Miss};
+pub use outbox::Told;
 pub use partial::answer_from_part;
 pub use policy::{NotStored, TAG_FIELDS};
 pub use request::{Now, RequestHead, Rule};
+pub use sharing::Sharing;
 pub use slice::{Part, Slice, first_slice};
 pub use status::{CacheStatus, Forwarded, NAME, NO_RULE, ORIGIN_FAILED, Served, UPDATING, UPGRADE};
+pub use subject::Subject;
 pub use tags::{Moment, Purge, Standing, Tag, Tags};
 pub use url::Url;
 pub use vary::Variant;

@@ -8,6 +8,7 @@ mod charged;
 mod doubts;
 mod dressed;
 mod keyed;
+mod login;
 mod looked;
 mod purging;
 mod rehearsal;
@@ -186,7 +187,9 @@ fn ask_for(
     let caller = match Caller::admit(session.clone(), rule) {
         Ok(caller) => caller,
         Err(denied) => {
-            return Decided::Now(Decision::no(&matched, session, admitted, refusal_of(denied)));
+            let facts = Facts { request, params: &matched.params, caller: None, cache: "" };
+            let refusal = refusal_of(denied, || login::location(rule, request, facts));
+            return Decided::Now(Decision::no(&matched, session, admitted, refusal));
         }
     };
     let facts = Facts {
@@ -266,9 +269,10 @@ impl Decision {
     }
 }
 
-fn refusal_of(denied: Denied) -> Refusal {
+/// What is said to who may not pass; `login` is where somebody is sent who is nobody yet.
+fn refusal_of(denied: Denied, login: impl FnOnce() -> Option<String>) -> Refusal {
     match denied {
-        Denied::Unauthenticated => Refusal::NoSession,
+        Denied::Unauthenticated => login().map_or(Refusal::NoSession, Refusal::Login),
         Denied::Forbidden => Refusal::Role,
     }
 }

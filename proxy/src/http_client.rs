@@ -13,7 +13,7 @@ mod tls;
 use std::{io, net::SocketAddr, pin::pin, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header, response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header, response};
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
 use hyper::body::Body;
 use hyper_util::rt::TokioIo;
@@ -106,6 +106,21 @@ pub async fn get(
     max_body: usize,
 ) -> Result<Response<Bytes>, Failed> {
     let question = question(target.host, path, bearer)?;
+    within(timeout, async { exchange(connect(&target).await?, question, max_body).await }).await
+}
+
+/// As [`get`], with these fields.
+///
+/// Units and errors as for [`get`].
+pub async fn get_with(
+    target: Target<'_>,
+    path: &str,
+    fields: HeaderMap,
+    timeout: Duration,
+    max_body: usize,
+) -> Result<Response<Bytes>, Failed> {
+    let mut question = question(target.host, path, None)?;
+    question.headers_mut().extend(fields);
     within(timeout, async { exchange(connect(&target).await?, question, max_body).await }).await
 }
 

@@ -37,6 +37,7 @@ pub mod serve; // the life of the process
 pub mod causes; // an error with its causes
 pub mod chunked; // the chunked coding, strictly
 pub mod coding; // gzip, br and zstd: what a client likes, and the compressors
+pub mod fleet; // Redis, which the fleet shares
 pub mod http_client; // the edge's own questions
 pub mod metrics; // the families and their handles
 pub mod pem; // certificates and keys in files

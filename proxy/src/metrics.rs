@@ -108,7 +108,7 @@ families! {
     /// Purges by tag.
     invalidations: counter "weir_cache_invalidations_total" [] "tags invalidated by writes";
     /// Purges that somebody ordered.
-    purges: counter "weir_cache_purges_total" ["by", "mode"] "purges ordered, by who (admin, method, origin) and mode (hard, soft)";
+    purges: counter "weir_cache_purges_total" ["by", "mode"] "purges ordered, by who (admin, method, origin, fleet: another edge) and mode (hard, soft)";
     /// Answers that the leak guard kept out.
     leaks: counter "weir_cache_leaks_prevented_total" ["cache"] "answers marked as everybody's that showed their caller's own, and were not kept";
     /// Charges, by verdict.
@@ -125,6 +125,10 @@ families! {
     no_handshake: counter "weir_tls_handshakes_failed_total" ["listener", "reason"] "TLS handshakes of clients that came to nothing, by reason";
     /// How long certificates are good for.
     certificates: gauge "weir_certificate_days_left" ["file"] "whole days until the first certificate of a file expires, below 0 when it has";
+    /// Whether purges of the fleet are heard.
+    fleet_heard: gauge "weir_fleet_purges_heard" [] "1 while purges at other edges are heard, 0 while this edge goes on alone";
+    /// Purges that wait to be told.
+    fleet_waiting: gauge "weir_fleet_purges_waiting" [] "purges of which the fleet has not been told yet";
     /// Whether Redis answers.
     redis_up: gauge "weir_redis_up" [] "1 while Redis answers, 0 while it does not";
     /// Whether a source of sessions answers.

@@ -35,6 +35,8 @@ pub enum Refusal {
     LimitsDown,
     /// A session is required, and there is none.
     NoSession,
+    /// A session is required, there is none, and the caller is sent here to get one.
+    Login(String),
     /// The caller lacks the role.
     Role,
     /// Sessions cannot be looked up now.
@@ -113,6 +115,7 @@ impl Refusal {
             // The limit's own word for it: otherwise it counts on each edge, or lets everybody pass.
             Self::LimitsDown => said(503, "limits_down", "requests cannot be counted at the moment"),
             Self::NoSession => said(401, "no_session", "a valid session is needed"),
+            Self::Login(_) => said(302, "login", "a valid session is needed"),
             Self::Role => said(403, "role", "this session may not do that"),
             // 503, not 401: the caller may be right, we cannot tell; failing open would let anyone pass.
             Self::SessionsDown => said(503, "sessions_down", "sessions cannot be checked at the moment"),
@@ -147,6 +150,7 @@ impl Refusal {
                 vec![(http::header::RETRY_AFTER, "1".to_owned())]
             }
             Self::Method(allow) => vec![(http::header::ALLOW, allow.clone())],
+            Self::Login(location) => vec![(http::header::LOCATION, location.clone())],
             Self::NoSession => vec![(http::header::WWW_AUTHENTICATE, "Bearer".to_owned())],
             _ => Vec::new(),
         }

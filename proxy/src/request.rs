@@ -310,6 +310,8 @@ impl Values for Facts<'_> {
             // Only the key of a session look-up may name the token, and that has values of its own.
             Variable::Token => return None,
             Variable::CacheStatus => Cow::Borrowed(self.cache),
+            // Only the key of a limit may name it, and that has values of its own.
+            Variable::RouteName => return None,
         })
     }
 }

@@ -11,6 +11,7 @@ mod lane;
 mod mirrors;
 mod purging;
 mod roster;
+mod sessions;
 mod upstream;
 
 use std::{
@@ -20,7 +21,6 @@ use std::{
 };
 
 use http::StatusCode;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use weir_config::{
@@ -30,7 +30,7 @@ use weir_config::{
     template::{Template, Variable},
 };
 
-use self::{ask::AskUpstream, counts::Counts, error_pages::ErrorPages};
+use self::{counts::Counts, error_pages::ErrorPages};
 pub use self::{
     counts::PurgedBy,
     error_pages::Shown,
@@ -42,13 +42,11 @@ pub use self::{
 };
 pub(crate) use self::{error_pages::whole as page, upstream::secured};
 use crate::{
-    auth::{
-        Presented, Sessions, Source, Token, Unavailable, access::Access, identity::Signer,
-        source::RedisSource,
-    },
+    auth::{Presented, Sessions, Token, Unavailable, access::Access, identity::Signer},
     balance::names::Names,
-    cache::{Cache, Rule, Tags},
+    cache::{Cache, Rule, Sharing, Tags},
     coding::Compressors,
+    fleet::{BadRedis, Redis},
     limit::{Limits, Store},
     metrics::Metrics,
     request::Facts,
@@ -77,7 +75,10 @@ pub struct Running {
     /// balance and forward: by `UpstreamId`.
     pub upstreams: Vec<Arc<Upstream>>,
     routes: Vec<RouteParts>,
-    redis: Option<ConnectionManager>,
+    /// What the fleet shares, if it shares anything.
+    pub redis: Option<Redis>,
+    /// cache: what makes a purge here one at every edge.
+    pub sharing: Option<Arc<Sharing>>,
     /// For the caches, until this generation is in force.
     disks: disks::Waiting,
     counts: Counts,
@@ -104,6 +105,12 @@ pub struct CannotRun {
     pub place: Place,
     /// Who needs what, and why it cannot be had.
     pub problem: String,
+}
+
+impl From<BadRedis> for CannotRun {
+    fn from(bad: BadRedis) -> Self {
+        Self::new(bad.place, bad)
+    }
 }
 
 impl CannotRun {
@@ -145,49 +152,38 @@ impl Running {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let redis = plan.redis.as_ref().map(connect).transpose().map_err(|problem| vec![problem])?;
-        let sessions = plan
-            .sessions
-            .iter()
-            .map(|session| {
-                // The same source means the same sessions: what is known of them stays known.
-                if let Some(kept) = old.and_then(|old| old.same_sessions(&plan, session)) {
-                    return Ok(kept);
-                }
-                let ask = session.ask.as_ref().map(|ask| Source::Ask {
-                    ask: Arc::new(AskUpstream::new(Arc::clone(&upstreams[ask.upstream.index()]))),
-                    path: ask.path.clone(),
-                });
-                let Some(redis) = &plan.redis else {
-                    let source = ask.expect("resolve refuses sessions without redis and without ask");
-                    return Ok(Sessions::new(session, source, None));
-                };
-                let source = RedisSource::new(redis, session.key.clone())
-                    .map_err(|problem| vec![no_redis(redis, &problem)])?;
-                Ok(Sessions::new(session, Source::Redis(source), ask.filter(|_| session.asks_when_down)))
-            })
-            .collect::<Result<_, Vec<CannotRun>>>()?;
+        let redis = plan.redis.as_ref().map(Redis::new).transpose().map_err(|bad| vec![bad.into()])?;
+        // The same Redis keeps its connections, and what it is known to be.
+        let redis =
+            redis.map(|new| old.and_then(|old| old.redis.clone().filter(|old| old.is(&new))).unwrap_or(new));
+        let sessions = sessions::build(&plan, redis.as_ref(), old, &upstreams)?;
         let tags = old.map_or_else(|| Arc::new(Tags::new()), |old| Arc::clone(&old.tags));
         let disks = disks::open(&plan, old, &tags).await?;
         let caches = plan.caches.iter().map(|cache| {
             old.and_then(|old| old.same_cache(cache))
                 .unwrap_or_else(|| Cache::new(cache.memory.len(), cache.entry_bytes.len(), Arc::clone(&tags)))
         });
-        let store = plan.redis.as_ref().zip(redis.as_ref());
-        let store = store.map(|(plan, redis)| (plan, Store::new(redis.clone(), plan.timeout)));
-        let store = store.as_ref().map(|(plan, store)| (*plan, store));
+        let caches: Vec<_> = caches.collect();
+        let store = redis.as_ref().map(|redis| Store::new(redis.clone()));
+        let store = plan.redis.as_ref().zip(store.as_ref());
         let routes = all(plan.routes.iter().map(|route| RouteParts::build(route, &plan)))?;
+        let sharing = share(&plan, redis.as_ref(), &tags, old, metrics);
+        if let Some(sharing) = &sharing {
+            let named = plan.caches.iter().map(|cache| Arc::clone(&cache.name)).zip(caches.iter().cloned());
+            sharing.concerns(named.collect());
+        }
         let running = Self {
             router: Router::new(&plan.routes),
             limits: Limits::new(old.map(|old| &old.limits), &plan.limits, store, now),
             sessions,
             identity: plan.identity.as_ref().map(Signer::new),
-            caches: caches.collect(),
+            caches,
             tags,
             compressors: old.map_or_else(|| counts::compressors(metrics), |old| old.compressors.clone()),
             upstreams,
             routes,
             redis,
+            sharing,
             disks,
             counts: Counts::new(&plan, metrics),
             watching,
@@ -197,20 +193,6 @@ impl Running {
             running.take_disks();
         }
         Ok(running)
-    }
-
-    fn same_sessions(&self, plan: &Plan, session: &plan::Session) -> Option<Sessions> {
-        let position = self.plan.sessions.iter().position(|old| old.name == session.name)?;
-        let old = &self.plan.sessions[position];
-        let same = old.key == session.key
-            && old.from == session.from
-            && (old.memory_ttl, old.memory_entries) == (session.memory_ttl, session.memory_entries)
-            && (old.staleness, old.serve_known_for) == (session.staleness, session.serve_known_for)
-            // Who asks an origin asks one of this generation's upstreams.
-            && !(old.asks_when_down || session.asks_when_down)
-            && self.plan.redis == plan.redis
-            && plan.redis.is_some();
-        same.then(|| self.sessions[position].clone())
     }
 
     fn same_cache(&self, cache: &plan::Cache) -> Option<Cache> {
@@ -223,12 +205,23 @@ impl Running {
     /// This generation is in force no more: nobody is watched for it, and what its requests learn of peers is `next`'s.
     pub fn succeeded_by(&self, next: &Self) {
         self.watching.token().cancel();
+        match (&self.sharing, &next.sharing) {
+            (Some(old), Some(new)) if Arc::ptr_eq(old, new) => {}
+            (Some(old), new) => {
+                old.stop();
+                if new.is_none() {
+                    self.tags.leave_fleet();
+                }
+            }
+            (None, _) => {}
+        }
         next.take_disks();
         for old in &self.upstreams {
             if let Some(new) = next.upstreams.iter().find(|new| new.plan.name == old.plan.name) {
                 old.roster.succeeded_by(&new.roster);
             }
         }
+        next.rewire_sessions();
     }
 
     /// The networks of a route, if it names any.
@@ -271,21 +264,21 @@ impl Running {
         }
     }
 
-    /// Whether Redis answers in time; `None` without Redis.
+    /// Whether Redis answers in time, all its masters; `None` without Redis.
     pub async fn redis_answers(&self) -> Option<bool> {
-        let (connection, plan) = (self.redis.as_ref()?, self.plan.redis.as_ref()?);
-        let mut connection = connection.clone();
-        let ping = redis::cmd("PING");
-        let ping = ping.query_async::<String>(&mut connection);
-        Some(matches!(tokio::time::timeout(plan.timeout, ping).await, Ok(Ok(_))))
+        let mut redis = self.redis.clone()?;
+        Some(redis::cmd("PING").query_async::<()>(&mut redis).await.is_ok())
     }
 
-    /// Whether the source of each session answers: its Redis, as `redis` says, or else its upstream the last time it was asked.
+    /// Whether the source of each session answers: its Redis, as `redis` says, or else whoever was asked, the last time.
     #[must_use]
     pub fn session_sources(&self, redis: Option<bool>) -> Vec<(Arc<str>, bool)> {
         let sources = self.plan.sessions.iter().zip(&self.sessions);
         sources
-            .map(|(plan, sessions)| (Arc::clone(&plan.name), redis.unwrap_or_else(|| sessions.is_answered())))
+            .map(|(plan, sessions)| {
+                let redis = redis.filter(|_| plan.is_in_redis());
+                (Arc::clone(&plan.name), redis.unwrap_or_else(|| sessions.is_answered()))
+            })
             .collect()
     }
 
@@ -328,9 +321,12 @@ impl Running {
         token: &Token,
         now: SystemTime,
     ) -> Result<Option<Option<Arc<crate::auth::Session>>>, Unavailable> {
-        let sessions = &self.sessions[rule.session.index()];
+        let (sessions, plan) =
+            (&self.sessions[rule.session.index()], &self.plan.sessions[rule.session.index()]);
+        // Signed tokens are asked of nobody.
+        let asks_no_origin = plan.jwt.is_some() || (self.redis.is_some() && plan.is_in_redis());
         match sessions.known(token, now) {
-            None if self.redis.is_some() => sessions.validate(token, now).await.map(Some),
+            None if asks_no_origin => sessions.validate(token, now).await.map(Some),
             known => Ok(known),
         }
     }
@@ -386,6 +382,27 @@ impl RouteParts {
     }
 }
 
+/// Shares purges with the fleet, as before where nothing about it changed.
+fn share(
+    plan: &Plan,
+    redis: Option<&Redis>,
+    tags: &Arc<Tags>,
+    old: Option<&Running>,
+    metrics: &Metrics,
+) -> Option<Arc<Sharing>> {
+    let (redis, settings) = (redis?, plan.redis.as_ref().filter(|settings| settings.purges)?);
+    if plan.caches.is_empty() {
+        return None;
+    }
+    let before = old.and_then(|old| Some((old.redis.as_ref()?, old.sharing.as_ref()?)));
+    if let Some((_, kept)) = before.filter(|(same, _)| same.is(redis)) {
+        return Some(Arc::clone(kept));
+    }
+    let place = before.and_then(|(_, sharing)| sharing.place());
+    let count = Running::fleet_counter(metrics);
+    Some(Arc::new(Sharing::start(redis.clone(), &settings.prefix, Arc::clone(tags), place, count)))
+}
+
 /// Whether a key holds something that only one caller has. A role or a tenant is shared by many.
 fn names_caller(key: &Template) -> bool {
     key.variables().any(|variable| matches!(variable, Variable::Session(field) if matches!(&**field, "user_id" | "session_id" | "email")))
@@ -413,23 +430,4 @@ pub(crate) fn folder(route: &plan::Route, files: &plan::Files) -> Result<Files, 
             format_args!("route {name}: the folder {root} cannot be served: {problem}"),
         )
     })
-}
-
-/// Redis' client, which refuses addresses that can be none.
-pub(crate) fn redis_client(redis: &plan::Redis) -> Result<redis::Client, CannotRun> {
-    redis::Client::open(redis.url.expose()).map_err(|problem| no_redis(redis, &problem))
-}
-
-fn no_redis(redis: &plan::Redis, problem: &redis::RedisError) -> CannotRun {
-    CannotRun::new(redis.url.place, format_args!("redis: {problem}"))
-}
-
-/// Prepares the connection to Redis, which is made when it is needed first. Needs a tokio runtime.
-fn connect(redis: &plan::Redis) -> Result<ConnectionManager, CannotRun> {
-    let config = ConnectionManagerConfig::new()
-        .set_number_of_retries(0)
-        .set_connection_timeout(Some(redis.connect_timeout))
-        .set_response_timeout(Some(redis.timeout));
-    let connection = ConnectionManager::new_lazy_with_config(redis_client(redis)?, config);
-    connection.map_err(|problem| no_redis(redis, &problem))
 }

@@ -207,6 +207,13 @@ impl State {
         if let Some(answers) = redis {
             families.redis_up.with_label_values::<&str>(&[]).set(i64::from(answers));
         }
+        families.fleet_heard.reset();
+        families.fleet_waiting.reset();
+        if let Some(sharing) = &running.sharing {
+            families.fleet_heard.with_label_values::<&str>(&[]).set(i64::from(sharing.is_heard()));
+            let waiting = i64::try_from(sharing.waiting()).unwrap_or(i64::MAX);
+            families.fleet_waiting.with_label_values::<&str>(&[]).set(waiting);
+        }
         families.session_source_up.reset();
         for (session, answers) in running.session_sources(redis) {
             families.session_source_up.with_label_values(&[&*session]).set(i64::from(answers));

@@ -1,5 +1,5 @@
 //! What a plan needs of the machine, tried before anything is changed: certificates, keys, authorities, folders, error
-//! pages, the log, Redis' address. `weir check`, a start and a reload all come through here, and so refuse the same
+//! pages, the log, Redis' address and its certificates. `weir check`, a start and a reload all come through here, and so refuse the same
 //! things, all of them at once, each at the key that names it.
 //!
 //! What is read here is read again by whoever uses it; a file that changes in between is refused there.
@@ -24,6 +24,7 @@ use crate::{
     balance::{names::Names, resolve::resolve},
     cache,
     causes::Causes,
+    fleet::Redis,
     pem::Expiry,
     record::access,
     running::{self, CannotRun},
@@ -190,7 +191,7 @@ impl Trial<'_> {
     }
 
     fn redis(&mut self, redis: Option<&plan::Redis>) {
-        CannotRun::note(redis.and_then(|redis| running::redis_client(redis).err()), self.report);
+        CannotRun::note(redis.and_then(|redis| Redis::new(redis).err()).map(CannotRun::from), self.report);
     }
 
     fn log(&mut self, log: Option<&plan::AccessLog>) {

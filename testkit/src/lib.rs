@@ -19,7 +19,12 @@ use std::{
 };
 
 pub use self::{
-    child::Child, nginx::Nginx, pgbouncer::PgBouncer, postgres::Postgres, redis::Redis, smtp::Smtp,
+    child::Child,
+    nginx::Nginx,
+    pgbouncer::PgBouncer,
+    postgres::Postgres,
+    redis::{Redis, RedisCluster, RedisSentinels},
+    smtp::Smtp,
 };
 
 /// How long a server may take to become ready; generous, because the machine may be busy with other tests.

@@ -20,7 +20,7 @@ CREATE TABLE jobs (
 -- Query: what is due, oldest first; and how much waits.
 CREATE INDEX jobs_due ON jobs (due_at) WHERE dead_at IS NULL;
 -- Query: what was given up, and its sweep.
-CREATE INDEX jobs_dead ON jobs (dead_at) WHERE dead_at IS NOT NULL;
+CREATE INDEX jobs_dead ON jobs (dead_at, id) WHERE dead_at IS NOT NULL;
 -- Query: the end of an account.
 CREATE INDEX jobs_of_user ON jobs (user_id);
 

@@ -7,6 +7,7 @@ use super::Filter;
 use crate::{
     accounts::Account,
     database::{Database, Moment, Words, on},
+    jobs::sql::Dead,
 };
 
 /// The condition that follows the caller's id.
@@ -86,5 +87,29 @@ pub async fn give_roles(
                 .push(is_admin(database));
         }
         sql.build().execute(pool).await.map(|done| done.rows_affected() == 1)
+    })
+}
+
+/// At most `count` jobs that were given up, newest first, that come after `after`; none when `admin` is no administrator.
+///
+/// # Errors
+/// What the store said.
+pub async fn dead_jobs(
+    database: &Database,
+    admin: Uuid,
+    after: Option<(Moment, Uuid)>,
+    count: i32,
+) -> Result<Vec<Dead>> {
+    on!(database, |pool| {
+        let mut sql = QueryBuilder::new(
+            "SELECT id, kind, user_id, tries, last_error, created_at, dead_at FROM jobs
+             WHERE dead_at IS NOT NULL AND EXISTS (SELECT 1 FROM users c WHERE c.id = ",
+        );
+        sql.push_bind(admin).push(is_admin(database));
+        if let Some((at, id)) = after {
+            sql.push(" AND (dead_at, id) < (").push_bind(at).push(", ").push_bind(id).push(")");
+        }
+        sql.push(" ORDER BY dead_at DESC, id DESC LIMIT ").push_bind(count);
+        sql.build_query_as().fetch_all(pool).await
     })
 }

@@ -16,8 +16,8 @@ pub fn letter(
     verifications: &Verifications,
     now: Moment,
 ) -> Option<Letter> {
-    // By no name: whoever registers chooses one, and the reader may be somebody else, who must not read their words.
-    // Made now, not when it was asked for: a mail that had to wait is as good as any.
+    // The readers are called by no name: whoever registers chooses one, and the reader may be somebody else, who must not read their words.
+    // A proof is made now, not when it was asked for: a mail that had to wait is as good as any.
     let proof = || {
         let token = verifications.seal(user, &to.email, now);
         format!(
@@ -29,8 +29,10 @@ pub fn letter(
         (Kind::Welcome, Some(_)) => ("Welcome", "Hello,\n\nyour account is ready.\n".into()),
         (Kind::Verification, None) => ("Your address", format!("Hello,\n\n{}", proof())),
         (Kind::Verification, Some(_)) => return None,
+        // Any number of items can be due at once: to an address that is not proven that is a way to fill somebody else's mailbox.
+        (Kind::Delivery, None) => return None,
         // Not which one: a mail may be read by others than the vault is.
-        (Kind::Delivery, _) => (
+        (Kind::Delivery, Some(_)) => (
             "A delivery",
             format!("Hello,\n\nan item of your vault was delivered today, as you asked:\n\n{site}/vault\n"),
         ),
@@ -74,8 +76,9 @@ mod tests {
     }
 
     #[test]
-    fn a_mail_about_an_item_does_not_say_what_it_is() {
+    fn a_mail_about_an_item_goes_to_its_owner_and_does_not_say_what_it_is() {
         let letter = write(Kind::Delivery, true).unwrap();
         assert!(letter.text.contains("https://example.org/vault") && !letter.text.contains("token"));
+        assert_eq!(write(Kind::Delivery, false), None, "it is perhaps nobody's of ours");
     }
 }

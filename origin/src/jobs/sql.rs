@@ -1,5 +1,6 @@
 //! Statements over `jobs`, and the delivery of items, which queues some.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::{QueryBuilder, Result};
 use uuid::Uuid;
@@ -279,7 +280,8 @@ pub async fn depth(database: &Database) -> Result<Depth> {
 }
 
 /// A job that was given up.
-#[derive(Debug, Clone, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, Serialize, sqlx::FromRow, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Dead {
     /// Its id.
     pub id: Uuid,
@@ -304,7 +306,7 @@ pub struct Dead {
 pub async fn dead(database: &Database, count: u32) -> Result<Vec<Dead>> {
     on!(database, |pool| sqlx::query_as(
         "SELECT id, kind, user_id, tries, last_error, created_at, dead_at FROM jobs
-         WHERE dead_at IS NOT NULL ORDER BY dead_at DESC LIMIT $1"
+         WHERE dead_at IS NOT NULL ORDER BY dead_at DESC, id DESC LIMIT $1"
     )
     .bind(i64::from(count))
     .fetch_all(pool)

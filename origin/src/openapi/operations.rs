@@ -10,6 +10,7 @@ use crate::{
     admin,
     database::Moment,
     items::{self, Item},
+    jobs::sql::Dead,
     notes::{self, Note},
     posts::{self, Post},
     sessions::{Own, Session},
@@ -130,6 +131,14 @@ pub const OPERATIONS: &[Operation] = {
             "all accounts, newest first",
         )
         .narrowed_by(of::<admin::Filter>()),
+        row(
+            "get",
+            "/admin/jobs",
+            Caller,
+            Body::None,
+            (200, Answer::Page("jobs", of::<Dead>())),
+            "the jobs that were given up, newest first",
+        ),
         row(
             "put",
             "/admin/users/{id}/roles",

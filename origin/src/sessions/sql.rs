@@ -96,6 +96,26 @@ pub async fn page(
     })
 }
 
+/// Adds which of a user's sessions are meant. A macro, because the stores' statements are of two types.
+macro_rules! pick {
+    ($sql:ident, $user:ident, $which:ident) => {
+        match &$which {
+            Which::All => &mut $sql,
+            Which::Only(token) => $sql.push(" AND token_hash = ").push_bind(token.bytes()),
+            Which::AllBut(token) => $sql.push(" AND token_hash <> ").push_bind(token.bytes()),
+            Which::AllButNewest(most) => $sql
+                .push(
+                    " AND (created_at, token_hash) <
+                     (SELECT created_at, token_hash FROM sessions WHERE user_id = ",
+                )
+                .push_bind($user)
+                .push(" ORDER BY created_at DESC, token_hash DESC LIMIT 1 OFFSET ")
+                .push_bind(i64::from(most.get()) - 1)
+                .push(")"),
+        }
+    };
+}
+
 /// What the tokens of a user's sessions are made of.
 ///
 /// # Errors
@@ -104,11 +124,7 @@ pub async fn seeds(database: &Database, user: Uuid, which: Which) -> Result<Vec<
     on!(database, |pool| {
         let mut sql = QueryBuilder::new("SELECT seed FROM sessions WHERE user_id = ");
         sql.push_bind(user);
-        match &which {
-            Which::All => &mut sql,
-            Which::Only(token) => sql.push(" AND token_hash = ").push_bind(token.bytes()),
-            Which::AllBut(token) => sql.push(" AND token_hash <> ").push_bind(token.bytes()),
-        };
+        pick!(sql, user, which);
         sql.build_query_scalar().fetch_all(pool).await
     })
 }
@@ -121,11 +137,7 @@ pub async fn delete_of(database: &Database, user: Uuid, which: Which) -> Result<
     on!(database, |pool| {
         let mut sql = QueryBuilder::new("DELETE FROM sessions WHERE user_id = ");
         sql.push_bind(user);
-        match &which {
-            Which::All => &mut sql,
-            Which::Only(token) => sql.push(" AND token_hash = ").push_bind(token.bytes()),
-            Which::AllBut(token) => sql.push(" AND token_hash <> ").push_bind(token.bytes()),
-        };
+        pick!(sql, user, which);
         sql.push(" RETURNING seed").build_query_scalar().fetch_all(pool).await
     })
 }

@@ -99,22 +99,23 @@ pub(crate) fn config(further: &[&str]) -> ServeConfig {
 
 impl Origin {
     pub(crate) async fn start(store: Store) -> Self {
-        Self::start_with(store, None).await
+        Self::start_with(store, None, &[]).await
     }
 
     pub(crate) async fn start_with_redis(store: Store) -> Self {
-        Self::start_with(store, Some(Redis::start())).await
+        Self::start_with(store, Some(Redis::start()), &[]).await
     }
 
-    async fn start_with(store: Store, redis: Option<Redis>) -> Self {
+    /// On a new store, with further arguments.
+    pub(crate) async fn start_with(store: Store, redis: Option<Redis>, further: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database_url = match store {
             Store::Sqlite => format!("sqlite://{}", folder.path().join("test.db").display()),
             Store::Postgres => POSTGRES.create_database(),
             Store::PgBouncer => PGBOUNCER.here(&POSTGRES.create_database()),
         };
-        let further: &[_] = if store == Store::PgBouncer { &["--pgbouncer"] } else { &[] };
-        Self::start_on(database_url, redis, folder, further).await
+        let bounced: &[_] = if store == Store::PgBouncer { &["--pgbouncer"] } else { &[] };
+        Self::start_on(database_url, redis, folder, &[bounced, further].concat()).await
     }
 
     /// On a store that is there, with further arguments.

@@ -227,6 +227,17 @@ async fn a_mail_that_is_refused_is_given_up_and_can_be_revived(store: Store) {
     }
     assert_eq!(waiting(&origin).await, 0);
 
+    let (root, ada) = (origin.person_with("root", "admin").await, origin.person("ada").await);
+    let list =
+        async |query: &str, by: &Person| origin.get(&format!("/admin/jobs{query}")).by(by).send().await;
+    let all = list("", &root).await.is(StatusCode::OK);
+    assert!(all.body["jobs"][0]["lastError"].as_str().unwrap().contains("552"), "{:#}", all.body);
+    let first = list("?limit=1", &root).await;
+    let rest = list(&format!("?cursor={}", first.text("/nextCursor")), &root).await;
+    assert_eq!([first.ids("jobs"), rest.ids("jobs")].concat(), all.ids("jobs"));
+    list("", &ada).await.refused(StatusCode::FORBIDDEN, "forbidden");
+    run(&origin, "DELETE FROM jobs WHERE dead_at IS NULL").await;
+
     assert_eq!(sql::revive(&origin.app.database, Moment::now()).await.unwrap(), 2);
     assert!(dead().await.is_empty());
     let kind = Smtp::start();
@@ -270,6 +281,12 @@ async fn an_item_is_delivered_once_for_each_time_it_is_scheduled(store: Store) {
     let due = origin.item(&ada, letter("2020-01-01T00:00:00Z")).await;
     let later = origin.item(&ada, letter("2100-01-01T00:00:00Z")).await;
     let never = origin.item(&ada, json!({ "type": "letter", "title": "Kept" })).await;
+    let proof = origin.app.verifications.seal(ada.id.parse().unwrap(), &ada.email, Moment::now());
+    let proven = origin.post("/auth/verify-email").json(json!({ "token": proof })).send().await;
+    proven.is(StatusCode::NO_CONTENT);
+    // Of somebody who has registered an address that may be anybody's.
+    let stranger = origin.person("stranger").await;
+    let silent = origin.item(&stranger, letter("2020-01-01T00:00:00Z")).await;
     let path = |id: &str| format!("/api/vault/items/{id}");
     let get = async |id: &str| origin.get(&path(id)).by(&ada).send().await.is(StatusCode::OK);
     assert!(get(&due).await.body["deliveredAt"].is_null());
@@ -294,7 +311,13 @@ async fn an_item_is_delivered_once_for_each_time_it_is_scheduled(store: Store) {
     for worker in workers {
         worker.stop().await;
     }
-    assert_eq!(deliveries(), 2, "two workers, and still once each");
+    assert_eq!(
+        deliveries(),
+        2,
+        "two workers, and still once each; and none to an address that is not proven"
+    );
+    let silent = origin.get(&path(&silent)).by(&stranger).send().await.is(StatusCode::OK);
+    assert!(silent.body["deliveredAt"].is_string());
     for id in [&later, &never] {
         assert!(get(id).await.body["deliveredAt"].is_null());
     }

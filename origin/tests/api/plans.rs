@@ -52,14 +52,21 @@ fn with(
 
 /// Every read of O10 and of the lists with each filter, and the writes. `{item}` and the like are the caller's.
 fn cases() -> Vec<Case> {
-    let login = json!({ "email": "user7@example.org", "password": PASSWORD });
+    // Of somebody without too many sessions: the caller's first log-in would end hundreds.
+    let login = json!({ "email": "user8@example.org", "password": PASSWORD });
     let (note, item) = (json!({ "title": "One" }), json!({ "type": "memory", "title": "One" }));
     let batch = json!({ "items": [item, item, item] });
     let ids = json!({ "ids": ["{note}", "{item}"], "isArchived": true });
     vec![
         get("/health", 1, &[]),
-        // A user by e-mail; the new session; the account with its profile.
-        with(Method::POST, "/auth/login", login, 3, &["users_email_key", "users_pkey", "profiles_pkey"]),
+        // A user by e-mail; the new session; whether there are too many; the account with its profile.
+        with(
+            Method::POST,
+            "/auth/login",
+            login,
+            4,
+            &["users_email_key", "users_pkey", "sessions_of_user", "profiles_pkey"],
+        ),
         get("/auth/session", 1, &["sessions_pkey", "users_pkey"]),
         get("/auth/me", 1, &["users_pkey", "profiles_pkey"]),
         get("/auth/sessions", 1, &["sessions_of_user"]),
@@ -93,6 +100,7 @@ fn cases() -> Vec<Case> {
         // Whether the caller still administers, and the list.
         get("/admin/users", 2, &["users_pkey", "profiles_pkey"]),
         get("/admin/users?role=admin", 2, &["users_with_more_roles"]),
+        get("/admin/jobs", 2, &["jobs_dead"]),
         get("/admin/users?email=user9@example.org", 2, &["users_email_key"]),
     ]
 }

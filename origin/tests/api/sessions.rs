@@ -17,6 +17,7 @@ on_both_stores!(
     people_see_their_sessions_and_end_them_from_elsewhere,
     a_new_password_ends_every_other_session,
     guessing_is_bounded_whether_the_account_exists_or_not,
+    a_login_too_many_ends_the_oldest_session,
 );
 
 async fn the_edge_learns_a_session_by_asking(store: Store) {
@@ -159,6 +160,27 @@ async fn a_new_password_ends_every_other_session(store: Store) {
     assert!(!redis(&origin).await.exists::<_, bool>(format!("session:{thief}")).await.unwrap());
     origin.login(&ada.email, PASSWORD).await.refused(StatusCode::UNAUTHORIZED, "wrong_credentials");
     origin.login(&ada.email, "another long one").await.is(StatusCode::OK);
+}
+
+async fn a_login_too_many_ends_the_oldest_session(store: Store) {
+    for with_redis in [false, true] {
+        let server = with_redis.then(weir_testkit::Redis::start);
+        let origin = Origin::start_with(store, server, &["--sessions-most", "2"]).await;
+        let (ada, eve) = (origin.person("ada").await, origin.person("eve").await);
+        let login = async || origin.login(&ada.email, PASSWORD).await.is(StatusCode::OK).text("/token");
+        let (second, third) = (login().await, login().await);
+        origin.get("/auth/me").bearer(&ada.token).send().await.is(StatusCode::UNAUTHORIZED);
+        for token in [&second, &third, &eve.token] {
+            origin.get("/auth/me").bearer(token).send().await.is(StatusCode::OK);
+        }
+        if with_redis {
+            let mut redis = redis(&origin).await;
+            for (token, there) in [(&ada.token, false), (&second, true), (&third, true)] {
+                let found: bool = redis.exists(format!("session:{token}")).await.unwrap();
+                assert_eq!(found, there);
+            }
+        }
+    }
 }
 
 async fn guessing_is_bounded_whether_the_account_exists_or_not(store: Store) {

@@ -351,10 +351,9 @@ impl<'de> MapAccess<'de> for Fields<'de> {
 fn off(name: &str) -> Option<&'static str> {
     match name {
         "Retry" => Some("to ask one server only, write `{ tries: 1 }`"),
-        "CacheRule" | "CircuitBreaker" | "Concurrency" | "Health" | "Hedge" | "Identity" | "PurgeRule"
-        | "Queue" | "Redis" | "SessionRule" | "Sticky" | "Tls" | "UpstreamTls" => {
-            Some("leave the key out: it is off without it")
-        }
+        "CacheRule" | "CircuitBreaker" | "Concurrency" | "Health" | "Hedge" | "Identity" | "Jwt"
+        | "PurgeRule" | "Queue" | "Redis" | "RedisSentinel" | "RedisTls" | "SessionRule" | "Sticky"
+        | "Tls" | "UpstreamTls" => Some("leave the key out: it is off without it"),
         _ => None,
     }
 }

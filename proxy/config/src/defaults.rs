@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::{
-    plan::{Balance, Coding, Protocol, RetryOn, TlsVersion, TtlApplies, WhenAllDown},
+    plan::{Algorithm, Balance, Coding, Protocol, RetryOn, TlsVersion, TtlApplies, WhenAllDown},
     raw::{LimitHeaders, LimitOnRedisDown, LimitWindow},
     units::{Bytes, Share},
 };
@@ -49,6 +49,10 @@ pub const HTTP2_STREAMS: u32 = 100;
 pub const REDIS_TIMEOUT: Duration = Duration::from_millis(250);
 /// A lost SYN is sent again after one second: let it be.
 pub const REDIS_CONNECT_TIMEOUT: Duration = seconds(2);
+/// Whoever shares a Redis with other programs sees whose keys these are.
+pub const REDIS_PREFIX: &str = "weir:";
+/// Whoever has a Redis has a fleet, and a purge that one edge hears leaves what was purged with the others.
+pub const REDIS_PURGES: bool = true;
 
 /// The header that carries the caller.
 pub const IDENTITY_HEADER: &str = "x-weir-identity";
@@ -173,12 +177,28 @@ pub const WRITE_TIMEOUT: Duration = seconds(60);
 
 /// Where the origin writes sessions.
 pub const SESSION_KEY: &str = "session:${token}";
+/// As most frameworks write sessions.
+pub const SESSION_FORMAT: crate::plan::SessionFormat = crate::plan::SessionFormat::Json;
 /// A logout elsewhere is noticed after this at the latest; one caller costs one lookup in this time.
 pub const SESSION_MEMORY_TTL: Duration = seconds(2);
 /// On a sound network Redis is heard every few milliseconds; shorter, and each of its pauses is taken for a failure.
 pub const SESSION_STALENESS: Duration = Duration::from_millis(500);
 /// Nobody is let in on an old word unless the operator says so.
 pub const SESSION_SERVE_KNOWN_FOR: Duration = Duration::ZERO;
+/// Stands for a value that was refused.
+pub const SESSION_SLIDING: Duration = seconds(1800);
+/// As OpenID Connect's usual providers and most libraries sign. PS256 and the others are for who knows that they are used.
+pub const JWT_ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
+/// The one that everybody has.
+pub const JWT_ALGORITHMS_SECRET: [Algorithm; 1] = [Algorithm::HS256];
+/// Clocks that are kept by NTP are closer than that.
+pub const JWT_LEEWAY: Duration = seconds(30);
+/// A token without an end is one for ever.
+pub const JWT_REQUIRED: [&str; 1] = ["exp"];
+/// Whom a token is about (RFC 7519 §4.1.2).
+pub const JWT_USER_ID: &str = "sub";
+/// Keys are announced before they are used, by hours as a rule; and an unknown one is asked for at once.
+pub const JWKS_REFRESH: Duration = seconds(300);
 /// About 100 MiB at most of what sessions usually hold.
 pub const SESSION_MEMORY_ENTRIES: u32 = 100_000;
 

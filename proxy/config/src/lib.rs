@@ -119,8 +119,12 @@ fn finish(
     mut report: Report,
     paths: BTreeMap<span::Place, String>,
 ) -> Result<Loaded, Report> {
-    let secrets =
-        [raw.redis.get().map(|redis| &redis.url), raw.identity.get().map(|identity| &identity.secret)];
+    let redis = raw.redis.get();
+    let secrets = [
+        redis.map(|redis| &redis.url),
+        redis.map(|redis| &redis.password),
+        raw.identity.get().map(|identity| &identity.secret),
+    ];
     secrets.into_iter().flatten().filter_map(|word| word.get()).for_each(|secret| report.hide(secret));
     let plan = resolve::resolve(raw, outside, &mut report);
     report.settle(paths);

@@ -11,7 +11,9 @@ mod keeping;
 mod limit;
 mod listener;
 pub mod protect;
+mod redis;
 mod route;
+mod session;
 mod upstream;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -20,7 +22,8 @@ use ipnet::IpNet;
 
 pub(crate) use self::limit::names_session;
 pub use self::{
-    action::*, balance::*, compress::*, keeping::*, limit::*, listener::*, protect::*, route::*, upstream::*,
+    action::*, balance::*, compress::*, keeping::*, limit::*, listener::*, protect::*, redis::*, route::*,
+    session::*, upstream::*,
 };
 use crate::{
     secret::Secret,
@@ -126,18 +129,6 @@ pub enum ForwardedBy {
     Forwarded,
 }
 
-/// A Redis that the fleet shares.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Redis {
-    /// `redis://[user:password@]host[:port][/db]`.
-    pub url: Placed<Secret>,
-    /// To connect.
-    pub connect_timeout: Duration,
-    /// For one command; a slower Redis counts as down.
-    pub timeout: Duration,
-}
-
 /// The signed header (a short-lived JWT, HS256) that carries the caller to the origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -160,6 +151,16 @@ pub struct Session {
     pub from: Vec<TokenSource>,
     /// The Redis key; `${token}` is the only variable.
     pub key: Template,
+    /// How Redis holds a session.
+    pub format: SessionFormat,
+    /// Our names of fields, each with the source's own.
+    pub fields: Vec<(String, String)>,
+    /// How tokens are checked that are JWTs, and not looked up.
+    pub jwt: Option<Jwt>,
+    /// The Redis key of roles that are kept apart; its one variable is a field of the session.
+    pub roles_key: Option<Template>,
+    /// How much longer a session lives from each use on; `None` leaves its end alone.
+    pub sliding: Option<Duration>,
     /// Asked when no Redis is configured.
     pub ask: Option<AskOrigin>,
     /// How long an answer is believed without asking again.
@@ -176,6 +177,15 @@ pub struct Session {
     pub place: Place,
 }
 
+/// How Redis holds a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SessionFormat {
+    /// As one text: an object of JSON.
+    Json,
+    /// As a hash, a field for each.
+    Hash,
+}
+
 /// One place in a request where a token may be.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TokenSource {
@@ -187,7 +197,7 @@ pub enum TokenSource {
     Header(http::HeaderName),
 }
 
-/// The origin as the source of sessions: `GET path` with the token as bearer; 200 with JSON is a session.
+/// An upstream as the source of sessions: `GET path` with the token; 200 with JSON is a session, or fields of a 2xx.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AskOrigin {
@@ -195,6 +205,29 @@ pub struct AskOrigin {
     pub upstream: UpstreamId,
     /// What to ask.
     pub path: String,
+    /// Where it looks for the token.
+    pub token: TokenSource,
+    /// What a session is made of.
+    pub answer: AskAnswer,
+    /// Whether it is asked also where there is a Redis.
+    pub always: bool,
+}
+
+/// What of an answer a session is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AskAnswer {
+    /// The body of a 200, an object of JSON.
+    Json,
+    /// These fields of an answer with 2xx; no others are looked at.
+    Headers(Vec<http::HeaderName>),
+}
+
+impl Session {
+    /// Whether its tokens are looked up in Redis, where there is one.
+    #[must_use]
+    pub fn is_in_redis(&self) -> bool {
+        self.jwt.is_none() && !self.ask.as_ref().is_some_and(|ask| ask.always)
+    }
 }
 
 /// A named cache.

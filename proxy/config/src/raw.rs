@@ -10,6 +10,7 @@ pub mod edge;
 pub mod limit;
 pub mod protect;
 pub mod route;
+pub mod session;
 pub mod upstream;
 pub mod word;
 
@@ -19,6 +20,7 @@ pub use edge::*;
 pub use limit::*;
 pub use protect::*;
 pub use route::*;
+pub use session::*;
 pub use upstream::*;
 pub use word::{FromShort, List, Named, Short, Switch, Switched, Word};
 

@@ -17,7 +17,9 @@ mod path;
 mod protect;
 mod protocol;
 mod peers;
+mod redis;
 mod route;
+mod session;
 mod slice;
 
 use std::{
@@ -202,11 +204,24 @@ impl<'a> Resolver<'a> {
         if plan.redis.is_some() || raw.redis.get().is_some_and(|redis| !redis.url_file.is_absent()) {
             return;
         }
-        for (name, _, place) in raw.sessions.entries().filter(|(_, session, _)| session.ask.is_absent()) {
+        for (name, _, place) in raw
+            .sessions
+            .entries()
+            .filter(|(_, session, _)| session.ask.is_absent() && session.jwt.is_absent())
+        {
             let message = format!("session `{name}` has nowhere to look: there is no `redis` and no `ask`");
             self.report
                 .error(place, message)
                 .help("add `ask: { upstream: …, path: /auth/session }`, or a Redis");
+        }
+        for (_, session, _) in raw.sessions.entries() {
+            let jwt = session.jwt.get();
+            let lists = [jwt.map(|jwt| &jwt.revoked), jwt.map(|jwt| &jwt.revoked_before)];
+            let keys = lists.into_iter().chain([Some(&session.roles_key)]);
+            for at in keys.flatten().filter_map(Word::place) {
+                let problem = self.report.error(at, "there is no `redis` to look this up in");
+                problem.help("add `redis: { url: … }`");
+            }
         }
     }
 
@@ -244,11 +259,15 @@ impl<'a> Resolver<'a> {
             _ => None,
         });
         let asked = plan.sessions.iter().filter_map(|session| Some(session.ask.as_ref()?.upstream.index()));
+        let keys = plan.sessions.iter().filter_map(|session| match session.jwt.as_ref()?.keys {
+            plan::JwtKeys::Asked { upstream, .. } => Some(upstream.index()),
+            _ => None,
+        });
         let mirrors = plan.routes.iter().filter_map(|route| match &route.action {
             Action::Forward(forward) => Some(forward.mirror?.upstream.index()),
             _ => None,
         });
-        let upstreams = forwards.chain(asked).chain(mirrors);
+        let upstreams = forwards.chain(asked).chain(keys).chain(mirrors);
         self.unused("upstream", &plan.upstreams, |it| (&it.name, it.place), upstreams);
         let sessions = plan.routes.iter().filter_map(|route| Some(route.session.as_ref()?.session.index()));
         self.unused("session", &plan.sessions, |it| (&it.name, it.place), sessions);

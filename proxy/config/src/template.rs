@@ -61,10 +61,12 @@ pub enum Variable {
     Token,
     /// `${cache.status}`: what the cache did, in nginx's word for it; only in `response_headers`.
     CacheStatus,
+    /// `${route.name}`: what logs and metrics call the route; only in `limits.*.key`.
+    RouteName,
 }
 
 /// The variables without a name of the operator's choice, as written.
-const FIXED: [(&str, Variable); 10] = [
+const FIXED: [(&str, Variable); 11] = [
     ("client.ip", Variable::ClientIp),
     ("request.id", Variable::RequestId),
     ("request.method", Variable::Method),
@@ -75,6 +77,7 @@ const FIXED: [(&str, Variable); 10] = [
     ("request.target", Variable::Target),
     ("token", Variable::Token),
     ("cache.status", Variable::CacheStatus),
+    ("route.name", Variable::RouteName),
 ];
 
 /// The families that take a name.

@@ -26,6 +26,7 @@ fn show(part: &str, plan: &Plan) -> String {
         "upstreams" => format!("{:#?}", plan.upstreams),
         "sessions" => format!("{:#?}", plan.sessions),
         "limits" => format!("{:#?}", plan.limits),
+        "redis" => format!("{:#?}", plan.redis),
         "routes" => format!("{:#?}", plan.routes),
         "log" => format!("{:#?}", plan.log),
         other => panic!("no part `{other}` is shown"),

@@ -3,7 +3,7 @@
 
 use std::{io, path::Path};
 
-use weir_config::{Outside, load};
+use weir_config::{Outside, load, plan::RedisServers};
 
 struct Machine;
 
@@ -32,7 +32,8 @@ fn config(identity: &str) -> String {
 #[test]
 fn secrets_come_from_files_without_their_line_end() {
     let plan = load("config.yaml", &config("/run/identity"), &Machine).unwrap().plan;
-    assert_eq!(plan.redis.as_ref().unwrap().url.expose(), "redis://:hunter2@127.0.0.1:6379");
+    let RedisServers::One(url) = &plan.redis.as_ref().unwrap().servers else { panic!("one server") };
+    assert_eq!(url.expose(), "redis://:hunter2@127.0.0.1:6379");
     assert_eq!(plan.identity.as_ref().unwrap().secret.expose().len(), 32);
     assert!(!format!("{plan:?}").contains("hunter2"));
 }

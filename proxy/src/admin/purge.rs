@@ -11,6 +11,8 @@
 //! The first four take one or a list. `"soft": true` makes entries stale instead of gone. Each purge is done in every cache
 //! and for fills under way, at once, however many entries it ends; how many that are is said for keys, and for others
 //! with `"count": true`, which looks at every entry. Every purge is logged with who asked for it.
+//!
+//! Where edges share a Redis, `"fleet"` says whether the others have been told; 202 says that they will be.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -22,7 +24,7 @@ use serde_json::{Value, json};
 
 use super::{json, read, refused, upstreams::is_cross_site};
 use crate::{
-    cache::{Purge, Url},
+    cache::{Purge, Told, Url},
     running::{Order, PurgedBy, Running},
     state::State,
 };
@@ -121,7 +123,7 @@ where
         Err(problem) => return refused(StatusCode::UNPROCESSABLE_ENTITY, &problem),
     };
     let (mode, word) = if wish.soft { (Purge::Soft, "soft") } else { (Purge::Hard, "hard") };
-    let tags = Arc::clone(&snapshot.running.tags);
+    let in_force = Arc::clone(&snapshot);
     let purge = move || {
         let done = |order: &Order| {
             // Counted before: afterwards they are gone.
@@ -135,9 +137,16 @@ where
     };
     // Counting takes a while when there are many, and requests must not wait for it.
     let purged = tokio::task::spawn_blocking(purge).await;
-    tags.recorded().await;
+    in_force.running.tags.recorded().await;
     match purged {
-        Ok(report) => json(StatusCode::OK, &report),
+        Ok(mut report) => {
+            let told = in_force.running.told().await;
+            if let Some(word) = told.word() {
+                report["fleet"] = word.into();
+            }
+            let status = if told == Told::Waiting { StatusCode::ACCEPTED } else { StatusCode::OK };
+            json(status, &report)
+        }
         Err(_) => refused(StatusCode::INTERNAL_SERVER_ERROR, "the purge broke off"),
     }
 }

@@ -1,8 +1,8 @@
-//! From a token to its session: memory, then one lookup at a time, then memory again.
+//! From a key (a token, mostly) to what a source holds under it: memory, then one lookup at a time, then memory again.
 //!
-//! - A token that many requests bring at once is looked up once; the others wait for that answer. Whoever started the
+//! - A key that many requests bring at once is looked up once; the others wait for that answer. Whoever started the
 //!   lookup may go away, the rest carry it on.
-//! - A lookup that was overtaken by [`Sessions::forget`] still answers those who already wait, since they asked
+//! - A lookup that was overtaken by [`Mirror::forget`] still answers those who already wait, since they asked
 //!   before, but its answer is not remembered: it may have been read before the change.
 //! - A source that fails is not remembered either; who is in memory stays known for what is left of their time.
 //!
@@ -25,33 +25,44 @@ use parking_lot::Mutex;
 use weir_config::plan;
 
 use super::{
-    memory::{self, Memory},
-    session::Session,
-    source::{Source, Unavailable},
+    memory::{Answer, Memory},
+    source::{Held, Said, Source, Unavailable},
     token::{Digest, Token},
+    touch::{self, Touches},
     tracking::{self, Hearing, Keys, Remembers, Trust},
 };
 
-type Answer = Result<Option<Arc<Session>>, Unavailable>;
+type Looked<T> = Result<Answer<T>, Unavailable>;
 
 /// Weak, so that a lookup whose waiters have all gone is dropped instead of being finished much later.
-type Lookup = WeakShared<BoxFuture<'static, Answer>>;
+type Lookup<T> = WeakShared<BoxFuture<'static, Looked<T>>>;
 
-/// The sessions of one source.
-#[derive(Debug, Clone)]
-pub struct Sessions(Arc<Inner>);
+/// Reads what a source holds; `None` is not what it should be.
+type Reader<T> = Box<dyn Fn(Said) -> Option<Read<T>> + Send + Sync>;
 
-struct Inner {
+/// What a source holds, read.
+pub(super) struct Read<T> {
+    pub(super) fact: T,
+    /// When it ends, where it says so itself.
+    pub(super) until: Option<SystemTime>,
+}
+
+/// What one source holds under its keys, as far as it was asked for.
+pub(super) struct Mirror<T>(Arc<Inner<T>>);
+
+struct Inner<T> {
     name: Arc<str>,
+    kind: Kind<T>,
     source: Source,
-    memory: Memory,
+    memory: Memory<T>,
     /// How long an answer is believed by its age alone.
     ttl: Duration,
     /// Of a Redis that tells what changes.
     hearing: Option<Hearing>,
-    when_down: WhenDown,
+    when_down: WhenDown<T>,
+    touches: Option<Arc<Touches>>,
     /// Lookups under way, each with a number of its own.
-    lookups: Mutex<HashMap<Digest, (u64, Lookup)>>,
+    lookups: Mutex<HashMap<Digest, (u64, Lookup<T>)>>,
     next: AtomicU64,
     /// The source did not answer the last time it was asked.
     is_down: AtomicBool,
@@ -59,27 +70,42 @@ struct Inner {
     failed: Mutex<Option<(Instant, Unavailable)>>,
 }
 
+/// What is kept in a mirror.
+pub(super) struct Kind<T> {
+    /// For the log.
+    pub(super) what: &'static str,
+    pub(super) read: Reader<T>,
+    /// How many keys with nothing are remembered, for each with something.
+    pub(super) nothings: (usize, usize),
+    /// Whether that there is nothing counts while Redis is away, as long as what is there does.
+    pub(super) nothing_lasts: bool,
+    /// How much longer a key lives from each use on.
+    pub(super) sliding: Option<Duration>,
+}
+
 /// What happens while Redis does not answer.
-#[derive(Debug, Default)]
-struct WhenDown {
+struct WhenDown<T> {
     /// So long who is remembered stays known.
     serve_known_for: Duration,
     /// Who is asked about the others.
-    ask: Option<Sessions>,
+    ask: Option<Mirror<T>>,
 }
 
 /// A Redis that is silent and has just failed is not asked again at once: each question would wait as long.
 const REST: Duration = Duration::from_millis(100);
 
-impl Inner {
-    fn new(name: Arc<str>, source: Source, entries: usize, ttl: Duration) -> Self {
+impl<T: Send + Sync + 'static> Inner<T> {
+    fn new(name: Arc<str>, kind: Kind<T>, source: Source, entries: usize, ttl: Duration) -> Self {
+        let (nothings, of) = kind.nothings;
         Self {
             name,
             source,
-            memory: Memory::new(entries),
+            memory: Memory::new(entries, entries * nothings / of),
+            kind,
             ttl,
             hearing: None,
-            when_down: WhenDown::default(),
+            when_down: WhenDown { serve_known_for: Duration::ZERO, ask: None },
+            touches: None,
             lookups: Mutex::default(),
             next: AtomicU64::new(0),
             is_down: AtomicBool::new(false),
@@ -88,27 +114,26 @@ impl Inner {
     }
 
     /// What is remembered and believed.
-    fn known(&self, token: &Digest, now: SystemTime) -> Option<Option<Arc<Session>>> {
-        let answer = self.memory.get(token)?;
+    fn known(&self, key: &Digest, now: SystemTime) -> Option<Answer<T>> {
+        let answer = self.memory.get(key)?;
         let is_believed = match self.trust() {
             Trust::Full => true,
             Trust::ByAge => answer.is_young(self.ttl, now),
             // Who would have to be asked does not answer.
             Trust::Since(silence) => self.is_down.load(Ordering::Relaxed) && self.outlasts(&answer, silence),
         };
-        is_believed.then(|| answer.at(now))
+        is_believed.then_some(answer)
     }
 
     /// What was true when Redis was last heard, if that may still count.
-    fn known_before(&self, token: &Digest, now: SystemTime) -> Option<Option<Arc<Session>>> {
+    fn known_before(&self, key: &Digest) -> Option<Answer<T>> {
         let Trust::Since(silence) = self.trust() else { return None };
-        let answer = self.memory.get(token).filter(|answer| self.outlasts(answer, silence))?;
-        Some(answer.at(now))
+        self.memory.get(key).filter(|answer| self.outlasts(answer, silence))
     }
 
     /// Whether an answer counts although Redis was silent for so long. That there is no session is true for a moment only.
-    fn outlasts(&self, answer: &memory::Answer, silence: Duration) -> bool {
-        answer.session.is_some() && silence <= self.when_down.serve_known_for
+    fn outlasts(&self, answer: &Answer<T>, silence: Duration) -> bool {
+        (answer.fact.is_some() || self.kind.nothing_lasts) && silence <= self.when_down.serve_known_for
     }
 
     fn trust(&self) -> Trust {
@@ -126,7 +151,7 @@ impl Inner {
     }
 
     /// Tells the operator when the source stops answering, and when it is back.
-    fn note<T>(&self, answer: Result<T, Unavailable>) -> Result<T, Unavailable> {
+    fn note<A>(&self, answer: Result<A, Unavailable>) -> Result<A, Unavailable> {
         let was_down = self.is_down.swap(answer.is_err(), Ordering::Relaxed);
         if let Err(problem) = &answer {
             *self.failed.lock() = Some((Instant::now(), problem.clone()));
@@ -142,12 +167,16 @@ impl Inner {
     }
 }
 
-impl Remembers for Inner {
-    fn forget(&self, token: Digest) {
+impl<T: Send + Sync + 'static> Remembers for Inner<T> {
+    fn forget(&self, key: Digest) {
         // Under this lock a lookup cannot be between its check and its memory.
         let mut lookups = self.lookups.lock();
-        lookups.remove(&token);
-        self.memory.forget(&token);
+        lookups.remove(&key);
+        self.memory.forget(&key);
+        drop(lookups);
+        if let Some(touches) = &self.touches {
+            touches.forgotten(&key);
+        }
     }
 
     fn forget_all(&self) {
@@ -161,25 +190,39 @@ impl Remembers for Inner {
     }
 }
 
-impl Sessions {
-    /// Sessions of `plan`, asked of `source`; `ask` is asked when that is a Redis that does not answer.
+impl<T: Send + Sync + 'static> Mirror<T> {
+    /// What `source` holds, by the words of `plan`; `ask` is asked when that is a Redis that does not answer.
     ///
     /// Shape:  must be called within a tokio runtime.
-    #[must_use]
-    pub fn new(plan: &plan::Session, source: Source, ask: Option<Source>) -> Self {
+    pub(super) fn new(
+        plan: &plan::Session,
+        kind: impl Fn() -> Kind<T>,
+        source: Source,
+        ask: Option<Source>,
+    ) -> Self {
         let (name, entries, ttl) = (&plan.name, plan.memory_entries, plan.memory_ttl);
         let tracked = match &source {
             // Without memory there is nothing to keep true.
             Source::Redis(source) if !ttl.is_zero() => Some((source.redis.clone(), Keys::of(&source.key))),
             Source::Redis(_) | Source::Ask { .. } => None,
         };
-        let mut inner = Inner::new(Arc::clone(name), source, entries, ttl);
+        let mut inner = Inner::new(Arc::clone(name), kind(), source, entries, ttl);
         inner.hearing = tracked.is_some().then(|| Hearing::new(plan.staleness, Instant::now()));
         inner.when_down = WhenDown {
             serve_known_for: plan.serve_known_for,
-            ask: ask.map(|ask| Self(Arc::new(Inner::new(Arc::clone(name), ask, entries, ttl)))),
+            ask: ask.map(|ask| Self(Arc::new(Inner::new(Arc::clone(name), kind(), ask, entries, ttl)))),
         };
+        let sliding = inner.kind.sliding.filter(|_| matches!(inner.source, Source::Redis(_)));
+        let again = sliding.map(|sliding| {
+            let (touches, again) = Touches::new(sliding);
+            inner.touches = Some(Arc::new(touches));
+            again
+        });
         let inner = Arc::new(inner);
+        if let (Some(touches), Some(again)) = (&inner.touches, again) {
+            let (touches, to) = (Arc::downgrade(touches), Arc::downgrade(&inner));
+            tokio::spawn(touch::run(Arc::clone(name), touches, again, move || to.upgrade().map(Self)));
+        }
         if let Some((redis, keys)) = tracked {
             let (name, to) = (Arc::clone(name), Arc::downgrade(&inner));
             tokio::spawn(async move { tracking::listen(&name, redis, keys, to).await });
@@ -188,56 +231,73 @@ impl Sessions {
     }
 
     /// Whether the source answered the last time it was asked; before the first time, yes.
-    #[must_use]
-    pub fn is_answered(&self) -> bool {
+    pub(super) fn is_answered(&self) -> bool {
         !self.0.is_down.load(Ordering::Relaxed)
     }
 
-    /// What memory knows: `None` when the source has to be asked, `Some(None)` for a token that is surely invalid.
-    #[must_use]
-    pub fn known(&self, token: &Token, now: SystemTime) -> Option<Option<Arc<Session>>> {
-        self.0.known(&token.digest(), now)
+    /// What memory knows: `None` when the source has to be asked.
+    pub(super) fn known(&self, key: &Digest, now: SystemTime) -> Option<Answer<T>> {
+        self.0.known(key, now)
     }
 
-    /// The session of `token`, from memory or from the source; `None` where there is no valid one.
+    /// What is under `key`, from memory or from the source.
     ///
     /// Errors: [`Unavailable`] when memory does not know and the source does not answer.
-    pub async fn validate(
-        &self,
-        token: &Token,
-        now: SystemTime,
-    ) -> Result<Option<Arc<Session>>, Unavailable> {
-        let digest = token.digest();
+    pub(super) async fn look_up(&self, key: &Token, now: SystemTime) -> Looked<T> {
+        let digest = key.digest();
         if let Some(known) = self.0.known(&digest, now) {
             return Ok(known);
         }
-        match self.lookup(digest, token, now).await {
-            Ok(session) => Ok(Session::current(session, now)),
-            Err(unavailable) => match (self.0.known_before(&digest, now), &self.0.when_down.ask) {
+        match self.lookup(digest, key, now).await {
+            Ok(answer) => Ok(answer),
+            Err(unavailable) => match (self.0.known_before(&digest), &self.0.when_down.ask) {
                 (Some(known), _) => Ok(known),
-                (None, Some(ask)) => Box::pin(ask.validate(token, now)).await,
+                (None, Some(ask)) => Box::pin(ask.look_up(key, now)).await,
                 (None, None) => Err(unavailable),
             },
         }
     }
 
-    /// Forgets a token at once: after a logout, or when somebody else says that it changed.
-    pub fn forget(&self, token: Digest) {
-        self.0.forget(token);
-        if let Some(ask) = &self.0.when_down.ask {
-            ask.forget(token);
+    /// A key was used, under which this is.
+    pub(super) fn used(&self, key: &Token, digest: Digest, answer: &Answer<T>, now: SystemTime) {
+        if let Some(touches) = &self.0.touches {
+            touches.used(key, digest, answer, now);
         }
     }
 
-    /// Joins the lookup of this token, or starts one.
-    fn lookup(&self, digest: Digest, token: &Token, now: SystemTime) -> impl Future<Output = Answer> + use<> {
+    /// Has these keys live on for so long.
+    pub(super) async fn touch(&self, keys: &[Token], sliding: Duration) -> Result<(), Unavailable> {
+        let Source::Redis(redis) = &self.0.source else { return Ok(()) };
+        redis.touch(keys, sliding).await?;
+        // A Redis that does not tell of changes does not tell of ours.
+        if self.0.trust() == Trust::ByAge {
+            keys.iter().for_each(|key| self.0.forget(key.digest()));
+        }
+        Ok(())
+    }
+
+    /// Forgets a key at once: after a logout, or when somebody else says that it changed.
+    pub(super) fn forget(&self, key: Digest) {
+        self.0.forget(key);
+        if let Some(ask) = &self.0.when_down.ask {
+            ask.forget(key);
+        }
+    }
+
+    /// Joins the lookup of this key, or starts one.
+    fn lookup(
+        &self,
+        digest: Digest,
+        key: &Token,
+        now: SystemTime,
+    ) -> impl Future<Output = Looked<T>> + use<T> {
         let mut lookups = self.0.lookups.lock();
         if let Some(lookup) = lookups.get(&digest).and_then(|(_, lookup)| lookup.upgrade()) {
             return lookup;
         }
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let entry = Entry { inner: Arc::clone(&self.0), digest, number };
-        let lookup = entry.run(token.clone(), now).boxed().shared();
+        let lookup = entry.run(key.clone(), now).boxed().shared();
         if let Some(weak) = lookup.downgrade() {
             lookups.insert(digest, (number, weak));
         }
@@ -245,37 +305,47 @@ impl Sessions {
     }
 }
 
+impl<T> Clone for Mirror<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
 /// One lookup's place among those under way; given up when the lookup ends or is dropped.
-struct Entry {
-    inner: Arc<Inner>,
+struct Entry<T> {
+    inner: Arc<Inner<T>>,
     digest: Digest,
     number: u64,
 }
 
-impl Entry {
-    async fn run(self, token: Token, asked_at: SystemTime) -> Answer {
+impl<T: Send + Sync + 'static> Entry<T> {
+    async fn run(self, key: Token, asked_at: SystemTime) -> Looked<T> {
+        let Inner { name, kind, source, .. } = &*self.inner;
         if let Some(problem) = self.inner.rests() {
             return Err(problem);
         }
-        let held = self.inner.note(self.inner.source.look_up(&token).await)?;
-        let until = held.as_ref().and_then(|held| asked_at.checked_add(held.left?));
-        let session = held.and_then(|held| match Session::parse(&held.json) {
-            Ok(session) => Some(Arc::new(session)),
-            Err(_) => {
-                tracing::warn!(session = %self.inner.name, "what the source holds under a token is not a session");
-                None
+        let held = self.inner.note(source.look_up(&key).await)?;
+        let key_until = held.as_ref().and_then(|held| asked_at.checked_add(held.left?));
+        let read = held.and_then(|Held { said, .. }| {
+            let read = (kind.read)(said);
+            if read.is_none() {
+                tracing::warn!(session = %name, "what the source holds under a key is not {}", kind.what);
             }
+            read
         });
+        let (fact, until) = read.map_or((None, None), |Read { fact, until }| (Some(Arc::new(fact)), until));
+        let until = until.into_iter().chain(key_until).min();
+        let answer = Answer { asked_at, until, key_until, fact };
         let lookups = self.inner.lookups.lock();
         if lookups.get(&self.digest).is_some_and(|(number, _)| *number == self.number) {
-            self.inner.memory.put(self.digest, memory::Answer { asked_at, until, session: session.clone() });
+            self.inner.memory.put(self.digest, answer.clone());
         }
         drop(lookups);
-        Ok(session)
+        Ok(answer)
     }
 }
 
-impl Drop for Entry {
+impl<T> Drop for Entry<T> {
     fn drop(&mut self) {
         let mut lookups = self.inner.lookups.lock();
         if lookups.get(&self.digest).is_some_and(|(number, _)| *number == self.number) {
@@ -284,11 +354,11 @@ impl Drop for Entry {
     }
 }
 
-impl fmt::Debug for Inner {
+impl<T> fmt::Debug for Mirror<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sessions")
-            .field("name", &self.name)
-            .field("source", &self.source)
+        f.debug_struct("Mirror")
+            .field("name", &self.0.name)
+            .field("source", &self.0.source)
             .finish_non_exhaustive()
     }
 }

@@ -20,7 +20,7 @@ pub enum Caller {
 pub enum Denied {
     /// No valid session: 401.
     Unauthenticated,
-    /// A session without any of the roles: 403.
+    /// A session without any of the roles, or without all of the permissions: 403.
     Forbidden,
 }
 
@@ -29,17 +29,24 @@ impl Caller {
     ///
     /// Errors: [`Denied`].
     pub fn admit(session: Option<Arc<Session>>, rule: &SessionRule) -> Result<Self, Denied> {
-        Self::with(session, rule.required, &rule.roles)
+        Self::with(session, rule.required, &rule.roles, &rule.permissions)
     }
 
-    fn with(session: Option<Arc<Session>>, required: bool, roles: &[String]) -> Result<Self, Denied> {
+    fn with(
+        session: Option<Arc<Session>>,
+        required: bool,
+        roles: &[String],
+        permissions: &[String],
+    ) -> Result<Self, Denied> {
+        let may = |session: &Session| {
+            (roles.is_empty() || roles.iter().any(|role| session.roles().contains(role)))
+                && permissions.iter().all(|permission| session.permissions().contains(permission))
+        };
         match session {
-            Some(session) if roles.is_empty() || roles.iter().any(|role| session.roles().contains(role)) => {
-                Ok(Self::Known(session))
-            }
+            Some(session) if may(&session) => Ok(Self::Known(session)),
             Some(_) => Err(Denied::Forbidden),
             // A role can only be held by somebody, whether the rule says `required` or not.
-            None if required || !roles.is_empty() => Err(Denied::Unauthenticated),
+            None if required || !roles.is_empty() || !permissions.is_empty() => Err(Denied::Unauthenticated),
             None => Ok(Self::Anonymous),
         }
     }
@@ -62,7 +69,7 @@ mod tests {
     fn outcome(session: Option<&str>, required: bool, roles: &[&str]) -> Result<bool, Denied> {
         let session = session.map(|json| Arc::new(Session::parse(json).unwrap()));
         let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
-        Caller::with(session, required, &roles).map(|caller| caller.session().is_some())
+        Caller::with(session, required, &roles, &[]).map(|caller| caller.session().is_some())
     }
 
     const USER: Option<&str> = Some(r#"{"user_id":"u","roles":["user","author"]}"#);
@@ -73,6 +80,18 @@ mod tests {
         assert_eq!(outcome(USER, true, &["admin", "author"]), Ok(true));
         assert_eq!(outcome(USER, true, &["admin"]), Err(Denied::Forbidden));
         assert_eq!(outcome(USER, false, &["admin"]), Err(Denied::Forbidden));
+    }
+
+    #[test]
+    fn all_of_the_permissions_let_a_caller_pass() {
+        let session = Session::parse(r#"{"user_id":"u","permissions":["read","write"]}"#).unwrap();
+        let session = Arc::new(session);
+        let may = |permissions: &[&str]| {
+            let permissions: Vec<String> = permissions.iter().map(|it| (*it).to_owned()).collect();
+            Caller::with(Some(Arc::clone(&session)), true, &[], &permissions).is_ok()
+        };
+        assert!(may(&[]) && may(&["write"]) && may(&["read", "write"]));
+        assert!(!may(&["read", "delete"]));
     }
 
     #[test]

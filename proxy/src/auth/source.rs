@@ -5,14 +5,18 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use redis::Value;
 use weir_config::{
     plan,
-    template::{Part, Template, Variable},
+    plan::{AskAnswer, SessionFormat, TokenSource},
+    template::{Part, Template},
 };
 
 use super::token::Token;
-use crate::causes::Causes;
+use crate::{causes::Causes, fleet::Redis};
 
 /// The source of sessions did not answer: 503, worth trying again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,13 +41,24 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
-/// The origin as a source: `GET path` with the token as bearer.
+/// What an upstream is asked: GET.
+#[derive(Debug, Clone)]
+pub struct Question<'q> {
+    /// What for.
+    pub path: &'q str,
+    /// With these fields.
+    pub fields: HeaderMap,
+    /// Which statuses are answers; others are its trouble.
+    pub is_answer: fn(StatusCode) -> bool,
+}
+
+/// An upstream that is asked about callers: whose token is this, which keys are good?
 #[async_trait::async_trait]
 pub trait Ask: fmt::Debug + Send + Sync {
-    /// The body of a 200; `None` for 401, 403 and 404.
+    /// Asks, another peer if need be.
     ///
-    /// Errors: [`Unavailable`] for everything else, and for an answer that takes too long: the bound is the asker's.
-    async fn ask(&self, path: &str, token: &Token) -> Result<Option<String>, Unavailable>;
+    /// Errors: [`Unavailable`] for what is no answer, and for one that takes too long: the bound is the asker's.
+    async fn ask(&self, question: Question<'_>) -> Result<Response<Bytes>, Unavailable>;
 }
 
 /// Where a plan's session looks tokens up.
@@ -55,17 +70,26 @@ pub enum Source {
     Ask {
         /// Who asks.
         ask: Arc<dyn Ask>,
-        /// For what.
-        path: String,
+        /// For what, and how.
+        plan: plan::AskOrigin,
     },
 }
 
-/// What a source holds under a token.
+/// What a source holds under a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Held {
-    pub(super) json: String,
+    pub(super) said: Said,
     /// How long it will be there, if the source says.
     pub(super) left: Option<Duration>,
+}
+
+/// How it says that.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// A text, JSON mostly.
+    Text(Vec<u8>),
+    /// The fields of a hash, which are texts themselves.
+    Hash(Vec<(String, String)>),
 }
 
 impl Source {
@@ -73,31 +97,101 @@ impl Source {
     pub(super) async fn look_up(&self, token: &Token) -> Result<Option<Held>, Unavailable> {
         match self {
             Self::Redis(redis) => redis.look_up(token).await,
-            Self::Ask { ask, path } => Ok(ask.ask(path, token).await?.map(|json| Held { json, left: None })),
+            Self::Ask { ask, plan } => ask_for(&**ask, plan, token).await,
         }
     }
 }
 
-/// Sessions in Redis, each under its own key.
+/// Its yes is a session; 401, 403 and 404 are none.
+async fn ask_for(ask: &dyn Ask, plan: &plan::AskOrigin, token: &Token) -> Result<Option<Held>, Unavailable> {
+    let token = token.expose();
+    let (name, value) = match &plan.token {
+        TokenSource::Bearer => (header::AUTHORIZATION, format!("Bearer {token}")),
+        TokenSource::Cookie(name) => (header::COOKIE, format!("{name}={token}")),
+        TokenSource::Header(name) => (name.clone(), token.to_owned()),
+    };
+    let mut value = HeaderValue::try_from(value).map_err(Unavailable::new)?;
+    value.set_sensitive(true);
+    let is_answer: fn(StatusCode) -> bool = match plan.answer {
+        AskAnswer::Json => |status: StatusCode| status == StatusCode::OK || is_no(status),
+        AskAnswer::Headers(_) => |status: StatusCode| status.is_success() || is_no(status),
+    };
+    let fields = HeaderMap::from_iter([(name, value)]);
+    let answer = ask.ask(Question { path: &plan.path, fields, is_answer }).await?;
+    if !answer.status().is_success() {
+        return Ok(None);
+    }
+    let said = match &plan.answer {
+        AskAnswer::Json => Said::Text(answer.into_body().into()),
+        AskAnswer::Headers(names) => {
+            let text = |name: &HeaderName| {
+                // One that is there twice says nothing.
+                let mut values = answer.headers().get_all(name).iter();
+                let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
+                Some((name.as_str().to_owned(), value.to_owned()))
+            };
+            Said::Hash(names.iter().filter_map(text).collect())
+        }
+    };
+    Ok(Some(Held { said, left: None }))
+}
+
+fn is_no(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)
+}
+
+/// Something in Redis, each under its own key.
 pub struct RedisSource {
-    connection: ConnectionManager,
     pub(super) key: Template,
-    pub(super) redis: plan::Redis,
+    pub(super) redis: Redis,
+    form: Form,
+}
+
+/// In which form Redis holds something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A text (GET).
+    Text,
+    /// A hash (HGETALL).
+    Hash,
+    /// Anything; what counts is that it is there (EXISTS).
+    Mark,
+}
+
+impl From<SessionFormat> for Form {
+    fn from(format: SessionFormat) -> Self {
+        match format {
+            SessionFormat::Json => Self::Text,
+            SessionFormat::Hash => Self::Hash,
+        }
+    }
 }
 
 impl RedisSource {
-    /// Prepares the connection, which is made at the first lookup and made again when it breaks.
-    ///
-    /// Shape:  must be called within a tokio runtime.
-    /// Errors: [`redis::RedisError`] for an address that cannot be one; the operator's fault.
-    pub fn new(redis: &plan::Redis, key: Template) -> Result<Self, redis::RedisError> {
-        let connection = connect(redis.url.expose(), redis.connect_timeout, redis.timeout)?;
-        Ok(Self { connection, key, redis: redis.clone() })
+    /// What is kept in `form` under `key`, whose variable is the token.
+    #[must_use]
+    pub fn new(redis: Redis, key: Template, form: Form) -> Self {
+        Self { key, redis, form }
     }
 
     async fn look_up(&self, token: &Token) -> Result<Option<Held>, Unavailable> {
-        let key = key(self.key.parts(), token);
-        get(self.connection.clone(), &key, self.redis.timeout).await
+        get(self.redis.clone(), &key(self.key.parts(), token), self.form).await
+    }
+
+    /// Has these keys live on for `sliding`, where that is longer than they have; those that are gone stay so.
+    pub(super) async fn touch(&self, tokens: &[Token], sliding: Duration) -> Result<(), Unavailable> {
+        let millis = i64::try_from(sliding.as_millis()).unwrap_or(i64::MAX);
+        let touch = |token| {
+            let mut redis = self.redis.clone();
+            async move {
+                let key = key(self.key.parts(), token);
+                let mut touch = redis::cmd("PEXPIRE");
+                touch.arg(key).arg(millis).arg("GT").query_async::<()>(&mut redis).await
+            }
+        };
+        // Each for itself, on connections that they share: in a cluster they are in many places.
+        let answers = join_all(tokens.iter().map(touch)).await;
+        answers.into_iter().collect::<Result<(), _>>().map_err(|problem| Unavailable::new(Causes(&problem)))
     }
 }
 
@@ -107,50 +201,58 @@ impl fmt::Debug for RedisSource {
     }
 }
 
-fn connect(url: &str, connect: Duration, answer: Duration) -> redis::RedisResult<ConnectionManager> {
-    // One try: a request is waiting, and the next one tries again.
-    let config = ConnectionManagerConfig::new()
-        .set_number_of_retries(0)
-        .set_connection_timeout(Some(connect))
-        .set_response_timeout(Some(answer));
-    ConnectionManager::new_lazy_with_config(redis::Client::open(url)?, config)
-}
-
 /// The token goes into the key as it is: the origin that wrote the key did not escape it either.
 fn key(parts: &[Part], token: &Token) -> String {
     let mut key = String::new();
     for part in parts {
         match part {
             Part::Text(text) => key.push_str(text),
-            Part::Value(Variable::Token) => key.push_str(token.expose()),
-            Part::Value(_) => {}
+            // The plan sees to it that there is one, and that it is what is looked up.
+            Part::Value(_) => key.push_str(token.expose()),
         }
     }
     key
 }
 
-async fn get(
-    mut connection: ConnectionManager,
-    key: &str,
-    bound: Duration,
-) -> Result<Option<Held>, Unavailable> {
+async fn get(mut redis: Redis, key: &str, form: Form) -> Result<Option<Held>, Unavailable> {
     let mut question = redis::pipe();
-    question.get(key).pttl(key);
-    // The whole lookup has the bound of one command, a reconnect included: a Redis that is down costs a request no
-    // more than one that is slow.
-    let answer = tokio::time::timeout(bound, question.query_async(&mut connection)).await;
-    let Ok(answer) = answer else {
-        return Err(Unavailable::new(format_args!("no answer from Redis within {bound:?}")));
+    match form {
+        Form::Text => question.get(key),
+        Form::Hash => question.hgetall(key),
+        Form::Mark => question.exists(key),
     };
-    let (json, left): (Option<String>, i64) = match answer {
+    question.pttl(key);
+    let (said, left): (Value, i64) = match question.query_async(&mut redis).await {
         Ok(held) => held,
         // Something else is kept under what a client made up: no session, and no trouble of Redis.
-        Err(problem) if problem.code() == Some("WRONGTYPE") => return Ok(None),
+        Err(problem) if is_another_kind(&problem) => return Ok(None),
         Err(problem) => return Err(Unavailable::new(Causes(&problem))),
     };
     // -1: it does not end by itself; -2: it has ended since.
     let left = u64::try_from(left.max(0)).ok().map(Duration::from_millis).filter(|_| left != -1);
-    Ok(json.map(|json| Held { json, left }))
+    Ok(read(said).map(|said| Held { said, left }))
+}
+
+/// Whether the key holds a list, or whatever else we did not ask for.
+fn is_another_kind(problem: &redis::RedisError) -> bool {
+    let answers = problem.clone().into_server_errors();
+    answers.is_some_and(|errors| errors.iter().any(|(_, error)| error.code() == "WRONGTYPE"))
+}
+
+/// What Redis answered; what is not there at all is nil, or a hash without fields.
+fn read(said: Value) -> Option<Said> {
+    match said {
+        Value::BulkString(text) => Some(Said::Text(text)),
+        Value::Int(there) => (there != 0).then(|| Said::Text(Vec::new())),
+        // What is no text is no field of ours.
+        hash => {
+            let fields = redis::from_redis_value::<Vec<(Vec<u8>, Vec<u8>)>>(hash).ok()?.into_iter();
+            let fields = fields.filter_map(|(name, value)| {
+                Some((String::from_utf8(name).ok()?, String::from_utf8(value).ok()?))
+            });
+            Some(Said::Hash(fields.collect())).filter(|said| *said != Said::Hash(Vec::new()))
+        }
+    }
 }
 
 #[cfg(test)]

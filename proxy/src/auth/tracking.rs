@@ -1,33 +1,31 @@
 //! Memory kept true by push: Redis tells every edge which of the keys it remembers has changed (RESP3 client tracking in
 //! broadcast mode, by the prefix of the keys).
 //!
-//! - What is remembered is believed while the tracking connection is *clear*: the last PING that came back was sent less than
-//!   `staleness` ago. Pushes and answers share the connection and its order, so an answer to a PING means that every change
-//!   from before it was sent has been heard. Silence beyond `staleness`, whatever its cause, and memory is not asked.
+//! - What is remembered is believed while the tracking connections are *clear*: the last beat that every master answered was
+//!   begun less than `staleness` ago. Pushes and answers share a connection and its order, so an answer means that every change
+//!   from before it was asked has been heard. Silence beyond `staleness`, whatever its cause, and memory is not asked. So a
+//!   cluster that has lost a master is asked about every session, and answers for those that the others have.
 //! - A connection that begins anew may have missed anything: all is forgotten, and lookups under way are not remembered.
 //! - A Redis that knows no tracking, or forbids it, is said once; then `memory_ttl` is all that bounds what is believed.
 
 use std::{
     sync::{
-        Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use redis::{
-    AsyncConnectionConfig, ErrorKind, IntoConnectionInfo as _, ProtocolVersion, PushInfo, PushKind,
-    RedisError, ServerErrorKind, Value, aio::MultiplexedConnection,
-};
-use weir_config::{
-    plan,
-    template::{Part, Template},
-};
+use redis::{ErrorKind, PushInfo, PushKind, RedisError, ServerErrorKind, Value};
+use weir_config::template::{Part, Template};
 
 use super::token::{Digest, Token};
-use crate::causes::Causes;
+use crate::{
+    causes::Causes,
+    fleet::{Listener, Redis},
+};
 
-/// PINGs in the time that silence is borne, so that one late answer is no silence; at least so often, so that a broken
+/// Beats in the time that silence is borne, so that one late answer is no silence; at least so often, so that a broken
 /// connection is soon made again.
 const BEATS: u32 = 5;
 const SLOWEST_BEAT: Duration = Duration::from_millis(100);
@@ -50,7 +48,7 @@ pub(super) trait Remembers: Send + Sync + 'static {
 pub(super) struct Hearing {
     staleness: Duration,
     origin: Instant,
-    /// When the last PING that was answered was sent, in nanoseconds from `origin`; [`NEVER`] and [`DEAF`] are none.
+    /// When the last beat that was answered was begun, in nanoseconds from `origin`; [`NEVER`] and [`DEAF`] are none.
     at: AtomicU64,
 }
 
@@ -85,7 +83,7 @@ impl Hearing {
         }
     }
 
-    /// A PING that was sent at `asked` was answered.
+    /// A beat that was begun at `asked` was answered.
     fn heard(&self, asked: Instant) {
         let at = asked.saturating_duration_since(self.origin).as_nanos();
         self.at.store(u64::try_from(at).unwrap_or(DEAF - 1).clamp(NEVER + 1, DEAF - 1), Ordering::Release);
@@ -142,7 +140,7 @@ impl Ended {
 }
 
 /// Listens until whoever remembers is gone; says once when Redis cannot be heard, and when it can again.
-pub(super) async fn listen<R: Remembers>(name: &str, redis: plan::Redis, keys: Keys, to: Weak<R>) {
+pub(super) async fn listen<R: Remembers>(name: &str, redis: Redis, keys: Keys, to: Weak<R>) {
     let mut is_told = false;
     while to.strong_count() > 0 {
         let Err(ended) = listen_once(name, &redis, &keys, &to, &mut is_told).await else { return };
@@ -171,15 +169,15 @@ pub(super) async fn listen<R: Remembers>(name: &str, redis: plan::Redis, keys: K
 /// One tracking connection, until it breaks; without an error when nobody remembers any more.
 async fn listen_once<R: Remembers>(
     name: &str,
-    redis: &plan::Redis,
+    redis: &Redis,
     keys: &Keys,
     to: &Weak<R>,
     is_told: &mut bool,
 ) -> Result<(), Ended> {
-    let mut connection = connect(redis, keys.clone(), to.clone()).await.map_err(Ended::at_first)?;
+    let mut listener = connect(redis, keys.clone(), to.clone()).await.map_err(Ended::at_first)?;
     let mut tracking = redis::cmd("CLIENT");
     tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(&keys.before);
-    tracking.query_async::<()>(&mut connection).await.map_err(Ended::at_first)?;
+    listener.tell(&tracking).await.map_err(Ended::at_first)?;
     // From here on every change is heard; what came before is anybody's guess.
     let Some(beat) = to.upgrade().and_then(|remembers| {
         remembers.forget_all();
@@ -189,7 +187,7 @@ async fn listen_once<R: Remembers>(
     };
     loop {
         let asked = Instant::now();
-        redis::cmd("PING").query_async::<()>(&mut connection).await.map_err(Ended::Broken)?;
+        listener.beat().await.map_err(Ended::Broken)?;
         let Some(remembers) = to.upgrade() else { return Ok(()) };
         remembers.hearing().into_iter().for_each(|hearing| hearing.heard(asked));
         drop(remembers);
@@ -200,27 +198,16 @@ async fn listen_once<R: Remembers>(
     }
 }
 
-async fn connect<R: Remembers>(
-    redis: &plan::Redis,
-    keys: Keys,
-    to: Weak<R>,
-) -> Result<MultiplexedConnection, RedisError> {
-    let info = redis.url.expose().into_connection_info()?;
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    let client = redis::Client::open(info.set_redis_settings(settings))?;
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(redis.connect_timeout))
-        .set_response_timeout(Some(redis.timeout))
-        // Called in the order in which pushes and answers came: a PING's answer is behind the changes before it.
-        .set_push_sender(move |push: PushInfo| {
-            if push.kind == PushKind::Invalidate
-                && let Some(remembers) = to.upgrade()
-            {
-                changed(&*remembers, &keys, &push.data);
-            }
-            Ok::<(), redis::aio::SendError>(())
-        });
-    client.get_multiplexed_async_connection_with_config(&config).await
+async fn connect<R: Remembers>(redis: &Redis, keys: Keys, to: Weak<R>) -> Result<Listener, RedisError> {
+    let hear = move |push: PushInfo| {
+        if push.kind == PushKind::Invalidate
+            && let Some(remembers) = to.upgrade()
+        {
+            changed(&*remembers, &keys, &push.data);
+        }
+        Ok::<(), redis::aio::SendError>(())
+    };
+    redis.listen(Arc::new(hear)).await
 }
 
 /// Hears one push: a list of keys, or nil when the database was emptied.

@@ -50,7 +50,7 @@ pub use self::{
 };
 pub(super) use self::{
     ledger::{Cell, Ledger},
-    spool::{MEMORY as SPOOL_MEMORY, Spool},
+    spool::{MEMORY as SPOOL_MEMORY, Room, Spool},
 };
 use super::{
     entry::{Entry, Head},
@@ -190,15 +190,20 @@ impl Disk {
         }
     }
 
-    /// Takes a body that is too large for memory, as it arrives.
+    /// Takes room for a body of this length.
+    pub(super) async fn make_room(&self, length: u64, now: Now) -> Option<Room> {
+        Room::take(&self.core, length, now).await
+    }
+
+    /// Takes a body that is too large for memory, as it arrives; with its room, where its length is declared.
     pub(super) fn spool(
         &self,
         key: &Key,
         head: &Head,
-        declared: Option<u64>,
+        length: (Option<u64>, Option<Room>),
         now: Now,
     ) -> Option<Arc<Spool>> {
-        Spool::begin(&self.core, key.text(), head, declared, now)
+        Spool::begin(&self.core, key.text(), head, length, now)
     }
 
     /// Gives up what is kept for a key's variant.

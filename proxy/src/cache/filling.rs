@@ -27,7 +27,7 @@ use super::{
     coded::Codings,
     conditional,
     desk::{Ask, Fills},
-    disk::{SPOOL_MEMORY, Spool},
+    disk::{Room, SPOOL_MEMORY, Spool},
     entry::{Body, CHUNK, Entry, Head},
     guard,
     key::Key,
@@ -137,6 +137,7 @@ pub struct FillGuard {
     phase: Phase,
     pending: BytesMut,
     leak: Option<NotStored>,
+    room: Option<Room>,
 }
 
 #[derive(Debug)]
@@ -167,6 +168,7 @@ impl FillGuard {
             phase: Phase::Asked,
             pending: BytesMut::new(),
             leak: None,
+            room: None,
         }
     }
 
@@ -204,6 +206,16 @@ impl FillGuard {
                 self.phase = Phase::Storing { head, declared, received: 0 };
                 Decision::Store
             }
+        }
+    }
+
+    /// Makes room for the body on disk, before [`FillGuard::head`], if it would be kept there.
+    pub async fn make_room(&mut self, status: StatusCode, headers: &HeaderMap, now: Now) {
+        let Ok(Some(length)) = declared_length(headers) else { return };
+        let limit = self.fills.shelf.entry_limit.load(Ordering::Relaxed) as u64;
+        let Some(disk) = self.fills.shelf.disk.load_full().filter(|_| length > limit) else { return };
+        if self.judge(status, headers, &[], now).is_ok() {
+            self.room = disk.make_room(length, now).await;
         }
     }
 
@@ -272,7 +284,8 @@ impl FillGuard {
     /// Moves a body of unknown length to the disk that has outgrown memory; false if that does not take it.
     fn spill(&mut self) -> bool {
         let Phase::Storing { head, .. } = &self.phase else { return false };
-        let Some(spool) = self.fills.shelf.spool(&self.fill.ask.key, head, None, self.fill.sent) else {
+        let Some(spool) = self.fills.shelf.spool(&self.fill.ask.key, head, (None, None), self.fill.sent)
+        else {
             return false;
         };
         let kept = std::mem::take(&mut *self.fill.chunks.lock());
@@ -505,7 +518,8 @@ impl FillGuard {
             return Err(NotStored::TooLarge);
         }
         if length > limit {
-            let spool = self.fills.shelf.spool(&self.fill.ask.key, head, declared, now);
+            let roomy = (declared, self.room.take());
+            let spool = self.fills.shelf.spool(&self.fill.ask.key, head, roomy, now);
             // Given up with the fill, also where what follows fails.
             let _ = self.fill.spool.set(spool.ok_or(NotStored::TooLarge)?);
             length = SPOOL_MEMORY;

@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use super::{
     key::without_default_port,
     policy::groups,
-    tags::{Purge, Tag, Tags},
+    subject::Subject,
+    tags::{Purge, Tags},
     url::Url,
 };
 
@@ -32,11 +33,11 @@ pub fn after_unsafe(
     if method.is_safe() || !(status.is_success() || status.is_redirection()) {
         return false;
     }
-    tags.purge(Tag::uri(scheme, authority, target), Purge::Hard);
+    tags.order(Subject::uri(scheme, authority, target), Purge::Hard);
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
         let named = response.get(&name).and_then(|value| value.to_str().ok());
         if let Some(other) = named.and_then(|reference| same_origin(reference, scheme, authority, target)) {
-            tags.purge(Tag::uri(scheme, authority, &other), Purge::Hard);
+            tags.order(Subject::uri(scheme, authority, &other), Purge::Hard);
         }
     }
     true
@@ -67,13 +68,17 @@ pub fn at_the_origin_s_word(
     }
     let mut named = Vec::new();
     if !method.is_safe() {
-        named.extend(groups(response, &CACHE_GROUP_INVALIDATION).iter().map(|name| url.group(name)));
+        named
+            .extend(groups(response, &CACHE_GROUP_INVALIDATION).iter().map(|name| Subject::group(url, name)));
     }
     if clears_caches(response) {
-        named.extend(caller.map(Tag::caller).or_else(|| (!method.is_safe()).then(|| url.origin())));
+        named.extend(
+            caller.map(Subject::caller).or_else(|| (!method.is_safe()).then(|| Subject::origin(url))),
+        );
     }
-    named.iter().for_each(|tag| tags.purge(*tag, Purge::Hard));
-    named.len()
+    let count = named.len();
+    named.into_iter().for_each(|subject| tags.order(subject, Purge::Hard));
+    count
 }
 
 fn clears_caches(response: &HeaderMap) -> bool {
@@ -142,7 +147,7 @@ fn without_dots(target: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot build its input has failed")]
     use super::*;
-    use crate::cache::Standing;
+    use crate::cache::{Standing, Tag};
 
     #[test]
     fn references_resolve_against_the_target() {

@@ -33,6 +33,9 @@ struct List {
     soft_before: u64,
 }
 
+/// A line for who remembers it: the prefix, how far the purge went, and when it was.
+pub(super) type Remembered = (Box<str>, Purge, u64);
+
 #[derive(Debug, Clone)]
 struct Line {
     prefix: Box<str>,
@@ -62,16 +65,15 @@ impl Prefixes {
         at
     }
 
-    /// The list, for who remembers it: each line's prefix, and when; and what was hard and softly purged before, whatever
-    /// its URL.
-    pub(super) fn list(&self) -> (Vec<(Box<str>, Purge, u64)>, [u64; 2]) {
+    /// The list, for who remembers it; and what was hard and softly purged before, whatever its URL.
+    pub(super) fn list(&self) -> (Vec<Remembered>, [u64; 2]) {
         let list = self.list.load();
         let lines = list.lines.iter().map(|line| (line.prefix.clone(), line.purge, line.at)).collect();
         (lines, [list.hard_before, list.soft_before])
     }
 
     /// What [`Prefixes::list`] gave to somebody before this process began, besides what is known already.
-    pub(super) fn restore(&self, lines: Vec<(Box<str>, Purge, u64)>, [hard, soft]: [u64; 2]) {
+    pub(super) fn restore(&self, lines: Vec<Remembered>, [hard, soft]: [u64; 2]) {
         let _alone = self.changing.lock();
         let mut list = List::clone(&self.list.load());
         list.lines.extend(lines.into_iter().map(|(prefix, purge, at)| Line { prefix, at, purge }));

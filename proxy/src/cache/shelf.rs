@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::{
     curve::{Curve, Found},
-    disk::{Disk, Spool},
+    disk::{Disk, Room, Spool},
     entry::{Entry, Head},
     key::Key,
     lookup::{Lookup, Miss},
@@ -109,10 +109,10 @@ impl Shelf {
         &self,
         key: &Key,
         head: &Head,
-        declared: Option<u64>,
+        length: (Option<u64>, Option<Room>),
         now: Now,
     ) -> Option<Arc<Spool>> {
-        self.disk.load().as_ref()?.spool(key, head, declared, now)
+        self.disk.load().as_ref()?.spool(key, head, length, now)
     }
 
     /// Gives up every answer under a key, wherever they are kept.

@@ -12,9 +12,12 @@
 //! folder) brings its own copy along, and is told of each purge (`disk/ledger.rs`); a tag's place in the table is secret, so
 //! that nobody can aim at another's, and lies in that folder, too.
 
-use std::sync::{
-    Arc, OnceLock, Weak,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use parking_lot::RwLock;
@@ -22,7 +25,9 @@ use parking_lot::RwLock;
 use super::{
     disk::{Cell, Ledger},
     key,
+    outbox::{Outbox, Told},
     prefixes::Prefixes,
+    subject::{Meant, Subject},
     url::Url,
 };
 
@@ -116,7 +121,7 @@ impl Tag {
         Self::hashed(b"k", &[key.text().as_bytes()])
     }
 
-    fn hashed(kind: &[u8], parts: &[&[u8]]) -> Self {
+    pub(super) fn hashed(kind: &[u8], parts: &[&[u8]]) -> Self {
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
         digest.update(secret());
         digest.update(kind);
@@ -135,6 +140,7 @@ pub struct Tags {
     pub(super) prefixes: Prefixes,
     /// Who is told of purges, to remember them.
     ledgers: RwLock<Vec<Weak<Ledger>>>,
+    outbox: Outbox,
 }
 
 /// When the tags that share a slot were purged last; made with the first purge.
@@ -181,16 +187,47 @@ impl Tags {
             Purge::Soft => self.soft.purge(tag, at),
         }
         let slots = if purge == Purge::Hard { SLOTS } else { SOFT_SLOTS };
-        self.tell(Cell::Tag(purge, tag.0 as usize % slots), at);
+        self.note(Cell::Tag(purge, tag.0 as usize % slots), at);
+    }
+
+    /// Purges here, at once, and tells the fleet, if there is one.
+    ///
+    /// Shape:  for whatever a tag or a prefix ends; who purges caches or keys does so, and calls [`Tags::tell`].
+    pub fn order(&self, subject: Subject, purge: Purge) {
+        match subject.meant() {
+            Meant::Tag(tag) => self.purge(tag, purge),
+            Meant::Prefix(prefix) => self.purge_prefix(&prefix, purge),
+            Meant::Cache(_) | Meant::Everything => {}
+        }
+        self.tell(subject, purge);
+    }
+
+    /// Tells the fleet, if there is one, of what was purged here.
+    pub fn tell(&self, subject: Subject, purge: Purge) {
+        self.outbox.push(subject, purge);
+    }
+
+    /// Whether the fleet knows of all purges so far, or does within `within`.
+    pub async fn told(&self, within: Duration) -> Told {
+        self.outbox.told(within).await
+    }
+
+    /// There is no fleet any more.
+    pub fn leave_fleet(&self) {
+        self.outbox.open(false);
+    }
+
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
     }
 
     /// Ends everything asked for before now whose URL begins with `prefix`.
     pub fn purge_prefix(&self, prefix: &Url, purge: Purge) {
         let at = self.prefixes.purge(prefix, purge, || self.tick());
-        self.tell(Cell::Prefixes, at);
+        self.note(Cell::Prefixes, at);
     }
 
-    fn tell(&self, cell: Cell, at: u64) {
+    fn note(&self, cell: Cell, at: u64) {
         self.ledgers.read().iter().filter_map(Weak::upgrade).for_each(|ledger| ledger.note(cell, at));
     }
 

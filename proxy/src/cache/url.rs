@@ -75,7 +75,12 @@ impl Url {
     /// The tag of a group of responses (RFC 9875 §2): the same name at another origin is another group.
     #[must_use]
     pub fn group(&self, name: &[u8]) -> Tag {
-        Tag::group(&self.text[..self.target], name)
+        Tag::group(self.origin_text(), name)
+    }
+
+    /// Scheme, host and port.
+    pub(super) fn origin_text(&self) -> &str {
+        &self.text[..self.target]
     }
 
     /// Bytes it occupies besides itself.

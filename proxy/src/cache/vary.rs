@@ -71,7 +71,8 @@ impl Field {
 }
 
 impl Variant {
-    /// What `response` says it depends on, with `request`'s values.
+    /// What `response` says it depends on, with `request`'s values; and the `Origin` that it allows by repeating it, which
+    /// many servers forget to say (Fetch, "CORS protocol and HTTP caches").
     ///
     /// # Errors
     /// [`NotStored::VaryStar`] for `*` or a member that is no field name, [`NotStored::VaryTooMany`].
@@ -81,6 +82,10 @@ impl Variant {
             // `*` is a token, and so would pass for a name.
             let name = HeaderName::from_bytes(member).ok().filter(|name| name.as_str() != "*");
             names.push(name.ok_or(NotStored::VaryStar)?);
+        }
+        let allowed = response.get(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+        if allowed.is_some() && allowed == request.get(header::ORIGIN) {
+            names.push(header::ORIGIN);
         }
         names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, num::NonZeroU32, time::Instant};
 
 use weir_config::{
-    plan::{Cost, LimitUse, RouteId},
+    plan::{Cost, LimitUse, Route, RouteId},
     template::{Values, Variable},
 };
 
@@ -32,9 +32,9 @@ pub(super) fn charge(
     facts: Facts<'_>,
     now: Instant,
 ) -> Charged {
-    let uses = &running.plan.routes[route.index()].limits;
-    let due = uses.iter().filter(|used| used.after_session == after_session);
-    let charges: Vec<_> = due.filter_map(|used| charge_of(running, used, facts)).collect();
+    let route = &running.plan.routes[route.index()];
+    let due = route.limits.iter().filter(|used| used.after_session == after_session);
+    let charges: Vec<_> = due.filter_map(|used| charge_of(running, route, used, facts)).collect();
     if charges.is_empty() {
         return Charged::Admitted(Admitted::default());
     }
@@ -75,10 +75,10 @@ pub(super) async fn settle(running: &Running, mut tally: Tally) -> Result<Admitt
 }
 
 /// None for a key that is empty: nobody is counted by what they do not have, as in nginx.
-fn charge_of(running: &Running, used: &LimitUse, facts: Facts<'_>) -> Option<Charge> {
+fn charge_of(running: &Running, route: &Route, used: &LimitUse, facts: Facts<'_>) -> Option<Charge> {
     let limit = &running.plan.limits[used.limit.index()];
     let mut key = String::with_capacity(48);
-    limit.key.render_key(&Counted { facts, ipv6_prefix: limit.ipv6_prefix }, &mut key);
+    limit.key.render_key(&Counted { facts, route: &route.name, ipv6_prefix: limit.ipv6_prefix }, &mut key);
     // A value that is there and empty is a lone `%`.
     let is_empty = limit.key.variables().next().is_some() && matches!(&*key, "" | "%");
     let cost = match &used.cost {
@@ -108,6 +108,7 @@ fn refusal_of(over: Over) -> Refusal {
 /// A request's facts for counting: a client with an IPv6 network of its own is one client.
 struct Counted<'a> {
     facts: Facts<'a>,
+    route: &'a str,
     ipv6_prefix: u8,
 }
 
@@ -118,6 +119,7 @@ impl Values for Counted<'_> {
                 let client = limit::key::client(self.facts.request.client, self.ipv6_prefix);
                 Some(client.to_string().into())
             }
+            Variable::RouteName => Some(self.route.into()),
             other => self.facts.value(other),
         }
     }

@@ -63,11 +63,11 @@ impl Rehearsal {
         } else {
             match (&seen, &running.plan.routes[id.index()].session) {
                 (Seen::Unavailable, _) => Err(Refusal::SessionsDown),
-                (Seen::Known(session), Some(rule)) => {
-                    Caller::admit(Some(Arc::clone(session)), rule).map(passed).map_err(refusal_of)
-                }
+                (Seen::Known(session), Some(rule)) => Caller::admit(Some(Arc::clone(session)), rule)
+                    .map(passed)
+                    .map_err(|denied| refusal_of(denied, || None)),
                 (Seen::Nothing | Seen::Unknown, Some(rule)) => {
-                    Caller::admit(None, rule).map(passed).map_err(refusal_of)
+                    Caller::admit(None, rule).map(passed).map_err(|denied| refusal_of(denied, || None))
                 }
                 _ => Ok(passed(Caller::Anonymous)),
             }

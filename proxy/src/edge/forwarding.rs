@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     balance::{Asker, NoPeer},
-    cache::{self, Purge, Tag},
+    cache::{self, Purge, Subject},
     forward::{grpc, headers, hop_by_hop, retry::Failure, upgrade::Upgrade},
     journey::Journey,
     refusal::Refusal,
@@ -207,9 +207,9 @@ impl Edge {
             return;
         }
         // What the client knows it by, where the origin is asked for something else.
-        running.tags.purge(url.tag(), Purge::Hard);
+        running.tags.order(Subject::url(&url), Purge::Hard);
         for tag in trip.passed.tag_names(request, &trip.route().invalidate) {
-            running.tags.purge(Tag::named(&tag), Purge::Hard);
+            running.tags.order(Subject::named(&tag), Purge::Hard);
             running.count_invalidation();
         }
     }

@@ -2,18 +2,18 @@
 //!
 //! The manners are nginx's and Varnish's: the URL that is asked for, under its key and every other; all that begins like it
 //! where it ends in `*`; or, as Fastly has it, the tags that `Surrogate-Key` or `Cache-Tag` names. 200 says what was
-//! purged, 404 that nothing was kept under the key. `Fastly-Soft-Purge: 1` makes entries stale and not gone.
+//! purged, 202 that the fleet could not be told yet, 404 that nothing was kept under the key. `Fastly-Soft-Purge: 1` makes entries stale and not gone.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 use weir_config::{plan::Action, template::Variable};
 
 use super::{Edge, Ended, Trip, client::Client};
 use crate::{
-    cache::{Purge, TAG_FIELDS, Tag, Url},
+    cache::{Purge, Subject, TAG_FIELDS, Told, Url},
     decide::Passed,
     journey::Journey,
     request::RequestView,
@@ -43,8 +43,15 @@ impl Edge {
         // Keys are those of GET.
         let request = Arc::new(RequestView { method: Method::GET, ..RequestView::clone(request) });
         let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(passed) };
-        let (status, body) = purged(&trip);
+        let (status, mut report) = purged(&trip);
         trip.running().tags.recorded().await;
+        let told = snapshot.running.told().await;
+        if let (Some(word), Some(report)) = (told.word(), report.as_object_mut()) {
+            report.insert("fleet".to_owned(), word.into());
+        }
+        // 202: this edge did it, and the others will (RFC 9110 §15.3.3).
+        let status = if told == Told::Waiting && status.is_success() { StatusCode::ACCEPTED } else { status };
+        let body = if report.is_null() { String::new() } else { format!("{report}\n") };
         let mut fields = HeaderMap::new();
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -53,9 +60,9 @@ impl Edge {
 }
 
 /// Does it, and says what was done.
-fn purged(trip: &Trip) -> (StatusCode, String) {
+fn purged(trip: &Trip) -> (StatusCode, Value) {
     let (running, request) = (trip.running(), &trip.request);
-    let Some(rule) = &trip.route().cache else { return (StatusCode::NOT_FOUND, String::new()) };
+    let Some(rule) = &trip.route().cache else { return (StatusCode::NOT_FOUND, Value::Null) };
     let is_soft = request.headers.get(SOFT_PURGE).is_some_and(|value| value.as_bytes() == b"1")
         || rule.purge.as_ref().is_some_and(|purge| purge.soft);
     let (mode, word) = if is_soft { (Purge::Soft, "soft") } else { (Purge::Hard, "hard") };
@@ -77,9 +84,10 @@ fn purged(trip: &Trip) -> (StatusCode, String) {
             // Of parts nobody knows how many there are.
             entries = (is_certain && !rule.keeps_parts()).then(|| cache.under(&key).len());
             cache.purge_key(&key, mode);
+            running.tags.tell(Subject::key(&key), mode);
         }
         if let Ok(target) = trip.passed.target(request, forward) {
-            running.tags.purge(Tag::uri(request.scheme, &request.authority, &target), mode);
+            running.tags.order(Subject::uri(request.scheme, &request.authority, &target), mode);
         }
     }
     orders.iter().for_each(|order| running.purge(order, mode, PurgedBy::Method));
@@ -93,7 +101,7 @@ fn purged(trip: &Trip) -> (StatusCode, String) {
         "entries": entries,
     });
     let status = if entries == Some(0) { StatusCode::NOT_FOUND } else { StatusCode::OK };
-    (status, format!("{report}\n"))
+    (status, report)
 }
 
 /// The tags that a request names.

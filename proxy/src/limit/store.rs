@@ -12,9 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{Script, aio::ConnectionManager};
+use redis::Script;
 
-use crate::causes::Causes;
+use crate::{causes::Causes, fleet::Redis};
 
 /// As long as that of session look-ups.
 const REST: Duration = Duration::from_millis(100);
@@ -28,7 +28,7 @@ pub(super) struct Unavailable;
 pub struct Store(Arc<Shared>);
 
 struct Shared {
-    connection: ConnectionManager,
+    redis: Redis,
     deadline: Duration,
     start: Instant,
     /// Nanoseconds since `start` until which it is left alone; 0 while it is well.
@@ -42,11 +42,11 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    /// Asks over `connection`; `deadline` is for one question, a reconnect included.
+    /// Asks `redis`, within its deadline for one question, a script that it does not know yet included.
     #[must_use]
-    pub fn new(connection: ConnectionManager, deadline: Duration) -> Self {
-        let (start, rests_until) = (Instant::now(), AtomicU64::new(0));
-        Self(Arc::new(Shared { connection, deadline, start, rests_until }))
+    pub fn new(redis: Redis) -> Self {
+        let (start, rests_until, deadline) = (Instant::now(), AtomicU64::new(0), redis.timeout());
+        Self(Arc::new(Shared { redis, deadline, start, rests_until }))
     }
 
     /// Whether it is left alone at the moment.
@@ -77,13 +77,12 @@ impl Store {
         if !tries {
             return Err(Unavailable);
         }
-        let mut connection = self.0.connection.clone();
+        let mut redis = self.0.redis.clone();
         let mut call = script.key(key);
         for argument in arguments {
             call.arg(*argument);
         }
-        let answer =
-            tokio::time::timeout(self.0.deadline, call.invoke_async::<Vec<u64>>(&mut connection)).await;
+        let answer = tokio::time::timeout(self.0.deadline, call.invoke_async::<Vec<u64>>(&mut redis)).await;
         let problem = match answer {
             Ok(Ok(numbers)) => match numbers.try_into() {
                 Ok(numbers) => {

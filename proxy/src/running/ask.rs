@@ -1,4 +1,4 @@
-//! The origin as a source of sessions: one question over HTTP, to whichever peer the upstream's balance picks.
+//! An upstream that is asked about callers: one question over HTTP, to whichever peer the upstream's balance picks.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -7,21 +7,22 @@ use std::{
 };
 
 use async_trait::async_trait;
-use http::StatusCode;
+use bytes::Bytes;
+use http::Response;
 use rand::Rng;
 
 use super::Upstream;
 use crate::{
-    auth::{Ask, Token, Unavailable},
+    auth::{Ask, Question, Unavailable},
     balance::{Asker, Tried},
     causes::Causes,
     http_client::{self, Target},
 };
 
-/// A session is a small object; more is an answer to another question.
+/// A session and a set of keys are small objects; more is an answer to another question.
 const ANSWER_BYTES: usize = 64 * 1024;
 
-/// Asks an upstream about tokens.
+/// Asks an upstream.
 #[derive(Debug)]
 pub(super) struct AskUpstream {
     upstream: Arc<Upstream>,
@@ -35,8 +36,7 @@ impl AskUpstream {
 
 #[async_trait]
 impl Ask for AskUpstream {
-    /// 200 is a session; 401, 403 and 404 are none. Whatever else is no answer, and another peer is asked.
-    async fn ask(&self, path: &str, token: &Token) -> Result<Option<String>, Unavailable> {
+    async fn ask(&self, question: Question<'_>) -> Result<Response<Bytes>, Unavailable> {
         let plan = &self.upstream.plan;
         // The question is the edge's own: with ip_hash it has one place to go, as a client has.
         let own = Asker { seed: rand::rng().random(), ..IpAddr::V4(Ipv4Addr::LOCALHOST).into() };
@@ -55,24 +55,21 @@ impl Ask for AskUpstream {
                 tls: self.upstream.tls.as_ref(),
                 way: self.upstream.way,
             };
+            let fields = question.fields.clone();
             let answer =
-                http_client::get(target, path, Some(token.expose()), plan.timeouts.first_byte, ANSWER_BYTES)
+                http_client::get_with(target, question.path, fields, plan.timeouts.first_byte, ANSWER_BYTES)
                     .await;
             if let Ok(answer) = &answer {
                 picked.heard(answer.status().is_server_error(), Instant::now());
             }
-            match answer.map(|answer| (answer.status(), answer.into_body())) {
-                Ok((StatusCode::OK, body)) => {
+            match answer {
+                Ok(answer) if (question.is_answer)(answer.status()) => {
                     picked.succeeded(Instant::now());
-                    return String::from_utf8(body.to_vec()).map(Some).map_err(Unavailable::new);
+                    return Ok(answer);
                 }
-                Ok((StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND, _)) => {
-                    picked.succeeded(Instant::now());
-                    return Ok(None);
-                }
-                Ok((status, _)) => {
+                Ok(answer) => {
                     picked.failed(Instant::now());
-                    last = Unavailable::new(format_args!("the origin answered {status}"));
+                    last = Unavailable::new(format_args!("the upstream answered {}", answer.status()));
                 }
                 Err(failed) => {
                     picked.failed(Instant::now());

@@ -45,10 +45,12 @@ pub enum PurgedBy {
     Method,
     /// The origin's, by a field of its answer.
     Origin,
+    /// Another edge's.
+    Fleet,
 }
 
 impl PurgedBy {
-    const WORDS: [&'static str; 3] = ["admin", "method", "origin"];
+    const WORDS: [&'static str; 4] = ["admin", "method", "origin", "fleet"];
 }
 
 impl Counts {
@@ -130,6 +132,13 @@ impl Running {
     /// Counts a hit that was answered on the express lane.
     pub fn count_express(&self, cache: CacheId) {
         self.counts.express[cache.index()].inc();
+    }
+
+    /// What counts a purge by another edge, of whatever generation.
+    pub(super) fn fleet_counter(metrics: &Metrics) -> impl Fn(Purge) + Send + Sync + use<> {
+        let purges = &metrics.families().purges;
+        let counters = ["hard", "soft"].map(|mode| purges.with_label_values(&["fleet", mode]));
+        move |mode| counters[usize::from(mode == Purge::Soft)].inc()
     }
 
     /// Counts purges, however many entries each of them ends.

@@ -1,9 +1,12 @@
 //! Purges that somebody orders, by the admin listener or with PURGE.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{PurgedBy, Running};
-use crate::cache::{Cache, Head, Key, Purge, Tag, Url};
+use crate::{
+    cache::{Cache, Head, Key, Purge, Subject, Tag, Told, Url},
+    fleet::Redis,
+};
 
 /// What is to be purged, in every cache unless it says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,22 +54,30 @@ impl Order {
 }
 
 impl Running {
-    /// Purges what is ordered, fills under way included.
+    /// Purges what is ordered, fills under way included, and tells the fleet.
     pub fn purge(&self, order: &Order, mode: Purge, by: PurgedBy) {
         match order {
-            Order::Key(text) => {
-                Order::keys(text, self).for_each(|(cache, key)| cache.purge_key(&key, mode));
-            }
-            Order::Url(url) => self.tags.purge(url.tag(), mode),
-            Order::Prefix(prefix) => self.tags.purge_prefix(prefix, mode),
-            Order::Tag(name) => self.tags.purge(Tag::named(name), mode),
+            Order::Key(text) => Order::keys(text, self).for_each(|(cache, key)| {
+                cache.purge_key(&key, mode);
+                self.tags.tell(Subject::key(&key), mode);
+            }),
+            Order::Url(url) => self.tags.order(Subject::url(url), mode),
+            Order::Prefix(prefix) => self.tags.order(Subject::prefix(prefix), mode),
+            Order::Tag(name) => self.tags.order(Subject::named(name), mode),
             Order::All(one) => {
-                let is_meant = |at: usize| one.is_none_or(|one| one == at);
-                let caches = self.caches.iter().enumerate().filter(|(at, _)| is_meant(*at));
-                caches.for_each(|(_, cache)| cache.purge_all(mode));
+                let named = self.plan.caches.iter().zip(&self.caches).enumerate();
+                for (_, (plan, cache)) in named.filter(|(at, _)| one.is_none_or(|one| one == *at)) {
+                    cache.purge_all(mode);
+                    self.tags.tell(Subject::cache(&plan.name), mode);
+                }
             }
         }
         self.count_purges(by, mode, 1);
+    }
+
+    /// Whether the fleet knows of all purges so far. Waits for it no longer than for an answer of Redis.
+    pub async fn told(&self) -> Told {
+        self.tags.told(self.redis.as_ref().map_or(Duration::ZERO, Redis::timeout)).await
     }
 
     /// How many entries a purge would end; `None` where it would have to look at every entry and `thoroughly` is not asked.

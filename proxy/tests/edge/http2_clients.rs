@@ -12,20 +12,20 @@ use tokio::{net::TcpStream, task::block_in_place};
 
 use crate::support::{Edge, Origin, ok};
 
-struct Client {
+pub(crate) struct Client {
     sender: SendRequest<Bytes>,
     connection: tokio::task::JoinHandle<Result<(), h2::Error>>,
 }
 
 impl Client {
-    async fn of(edge: &Edge) -> Self {
+    pub(crate) async fn of(edge: &Edge) -> Self {
         let socket = TcpStream::connect(edge.http()).await.unwrap();
         let (sender, connection) = h2::client::handshake(socket).await.unwrap();
         Self { sender, connection: tokio::spawn(connection) }
     }
 
     /// Asks; the request goes on as a stream unless it `ends` with its head.
-    async fn ask(&self, request: Request<()>, ends: bool) -> (ResponseFuture, SendStream<Bytes>) {
+    pub(crate) async fn ask(&self, request: Request<()>, ends: bool) -> (ResponseFuture, SendStream<Bytes>) {
         self.sender.clone().ready().await.unwrap().send_request(request, ends).unwrap()
     }
 

@@ -81,7 +81,7 @@ upstreams: {{ api: {{ servers: [{address}] }} }}
 caches: {{ one: {{ memory: 64MiB }}, two: {{ memory: 64MiB }} }}
 routes:
   - {{ match: "/*", to: api, cache: {{ in: one, purge: {{ allow: [127.0.0.1] }} }} }}
-  - {{ match: "/set/*", to: api, cache: {{ in: one, ttl: 1h }}, response_headers: {{ x-own: "1", age: "555", cache-status: "", etag: "" }} }}
+  - {{ match: "/set/*", to: api, cache: {{ in: one, ttl: 1h }}, response_headers: {{ x-own: "1", x-did: "${{cache.status}}", age: "555", cache-status: "", etag: "" }} }}
   - {{ match: "/told/*", to: api, cache: {{ in: one }}, response_headers: {{ x-path: "${{request.path}}" }} }}
   - {{ match: "/limited/*", to: api, limit: [half, few, alone], cache: {{ in: one }} }}
   - {{ match: "/mine/*", to: api, session: {{ use: app, required: true }}, cache: {{ in: two, key: "${{session.user_id}}:${{request.path}}" }} }}

@@ -158,6 +158,21 @@ fn a_limit_on_callers_is_charged_when_they_are_known() {
 }
 
 #[test]
+fn a_limit_may_count_each_route_for_itself() {
+    let origin = Origin::named("in");
+    let edge = Edge::start(&format!(
+        "upstreams: {{ api: {{ servers: [{}] }} }}
+limits: {{ few: {{ key: \"${{client.ip}}:${{route.name}}\", rate: 1/h }} }}
+routes:
+  - {{ match: /a, to: api, limit: few }}
+  - {{ match: /b, to: api, limit: few }}
+",
+        origin.address
+    ));
+    assert_eq!(["/a", "/b", "/a", "/b"].map(|path| edge.get(path).status), [200, 200, 429, 429]);
+}
+
+#[test]
 fn a_dry_run_only_counts() {
     let origin = Origin::named("in");
     let edge = Edge::routing(&origin, "limit: [few]", "limits: { few: { rate: 1/h, dry_run: true } }");

@@ -123,6 +123,31 @@ fn codings_are_not_mixed() {
     }
 }
 
+/// Class 26: a server that allows whoever asks, and forgets to say that its answer depends on who did.
+#[test]
+fn a_permission_that_repeats_its_request_is_nobody_else_s() {
+    let origin = Origin::start(|request, wire| {
+        let allowed = format!("access-control-allow-origin: {}\r\n", request.field("origin"));
+        let fixed = "access-control-allow-origin: *\r\n";
+        wire.answer(if request.target() == "/all" { fixed } else { &allowed }, "x");
+    });
+    let edge = caching(&origin, ", ttl: 60s");
+    for _ in 0..2 {
+        for from in ["https://evil.test", "https://good.test"] {
+            let answer = edge.ask("/x", &format!("origin: {from}\r\n"));
+            assert_eq!(answer.field("access-control-allow-origin"), from);
+        }
+    }
+    assert_eq!(origin.count(), 2);
+    // Nobody's page reads this; and it allows nobody, whoever gets it.
+    assert_eq!(edge.get("/x").field("access-control-allow-origin"), "");
+    edge.ask("/all", "origin: https://evil.test\r\n");
+    assert!(
+        edge.ask("/all", "origin: https://good.test\r\n").cache().contains("hit"),
+        "this is for everybody"
+    );
+}
+
 const WHOLE: &str = "0123456789";
 
 /// Answers ranges as a part, or as its path says it should not.

@@ -69,7 +69,7 @@ pub(crate) fn with_redis(origin: &Origin, server: &Redis, more: &str) -> Edge {
 }
 
 /// The claims of a signed identity, once its signature is right.
-fn claims(identity: &str) -> serde_json::Value {
+pub(crate) fn claims(identity: &str) -> serde_json::Value {
     let (signed, signature) = identity.rsplit_once('.').unwrap();
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes());
     let signature = BASE64_URL_SAFE_NO_PAD.decode(signature).unwrap();

@@ -151,6 +151,10 @@ pub struct SessionRule {
     pub required: bool,
     /// Any of these; others are refused (403). Empty asks for none.
     pub roles: Vec<String>,
+    /// All of these; others are refused (403).
+    pub permissions: Vec<String>,
+    /// Where browsers without a session are sent.
+    pub login: Option<Template>,
     /// Whether a successful answer ends the session: this edge forgets it at once.
     pub ends: bool,
 }

@@ -143,6 +143,44 @@ pub struct Redis {
     pub connect_timeout: Word<Span>,
     /// For one command; a slower Redis counts as down.
     pub timeout: Word<Span>,
+    /// The ACL user, instead of one in the URL. Default: Redis' `default` user.
+    pub username: Word<String>,
+    /// Its password, instead of one in the URL.
+    pub password: Word<Secret>,
+    /// A file that holds the password.
+    pub password_file: Word<String>,
+    /// How TLS is spoken: with `rediss://` in the URL, or with every node of `sentinel` or `cluster`.
+    pub tls: Word<RedisTls>,
+    /// Instead of a URL: the sentinels that know where the master is.
+    pub sentinel: Word<RedisSentinel>,
+    /// Instead of a URL: some nodes of a Redis Cluster, `host:port`; the others are learnt from them.
+    pub cluster: Word<List<String>>,
+    /// What the names of the edge's own keys begin with. Default: `weir:`.
+    pub prefix: Word<String>,
+    /// Whether a purge at one edge is one at all of them. Default: true.
+    pub purges: Word<bool>,
+}
+
+/// TLS to Redis.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisTls {
+    /// PEM file of the authorities to believe. Default: the system's.
+    pub ca: Word<String>,
+    /// PEM file of the certificate that we show, leaf first.
+    pub certificate: Word<String>,
+    /// PEM file of its key.
+    pub key: Word<String>,
+}
+
+/// Redis behind sentinels, which say who is the master.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisSentinel {
+    /// The master's name, as in `sentinel monitor`.
+    pub master: Word<String>,
+    /// The sentinels, `host:port`.
+    pub nodes: Word<List<String>>,
 }
 
 /// Who is asked for the addresses of servers that `resolve`.

@@ -132,8 +132,20 @@ pub struct SessionRule {
     pub required: Word<bool>,
     /// Any of these; others are refused (403).
     pub roles: Word<List<String>>,
+    /// All of these; others are refused (403).
+    pub permissions: Word<List<String>>,
+    /// What a browser without a session gets instead of 401. Default: 401.
+    pub on_missing: Word<OnMissing>,
     /// Whether a successful answer ends the session (a logout): it is forgotten here at once. Default: false.
     pub ends: Word<bool>,
+}
+
+/// What a browser without a session gets that asks for a page (GET, and `Accept` names text/html).
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OnMissing {
+    /// The login, with 302: `/login?next=${request.target}`. Values are percent-encoded.
+    pub redirect: Word<Template>,
 }
 
 /// Whether and how answers are kept.

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     balance::{Balance, Sticky, WhenAllDown},
     protect::{CircuitBreaker, Concurrency, Health, Hedge, Outlier, Queue, Retry},
-    word::{FromShort, List, Short, Switch, Word},
+    session::Jwt,
+    word::{FromShort, List, Named, Short, Switch, Word},
 };
 use crate::{
     template::Template,
@@ -190,6 +191,16 @@ pub struct Session {
     pub from: Word<List<TokenSource>>,
     /// The Redis key; `${token}` is its only variable.
     pub key: Word<Template>,
+    /// How Redis holds a session. Default: json.
+    pub format: Word<SessionFormat>,
+    /// What the source calls our fields, where that is something else: `user_id: uid`.
+    pub fields: Word<Named<String>>,
+    /// How tokens are checked that are JWTs, and not looked up.
+    pub jwt: Word<Jwt>,
+    /// The Redis key of roles that are kept apart: `user:role:${session.user_id}`. Default: a session has its own.
+    pub roles_key: Word<Template>,
+    /// How long a session lives from each use on. Default: its key ends as Redis was told.
+    pub sliding: Word<Span>,
     /// Whom to ask when there is no Redis.
     pub ask: Word<Ask>,
     /// How long an answer is believed without asking again.
@@ -202,6 +213,16 @@ pub struct Session {
     pub serve_known_for: Word<Span>,
     /// What becomes of the others meanwhile. Default: refuse.
     pub on_redis_down: Word<OnRedisDown>,
+}
+
+/// How Redis holds a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionFormat {
+    /// As an object of JSON (GET).
+    Json,
+    /// As a hash (HGETALL).
+    Hash,
 }
 
 /// What becomes of a session that Redis is not there to confirm.
@@ -226,7 +247,7 @@ pub enum TokenSource {
     Header(String),
 }
 
-/// The origin as the source of sessions: GET with the token as bearer; 200 with JSON is a session.
+/// An upstream as the source of sessions: GET with the token; 200 with JSON is a session, or fields of a 2xx.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ask {
@@ -234,6 +255,22 @@ pub struct Ask {
     pub upstream: Word<String>,
     /// What to ask for.
     pub path: Word<String>,
+    /// Where it looks for the token. Default: bearer.
+    pub token: Word<TokenSource>,
+    /// What a session is made of. Default: json.
+    pub answer: Word<AskAnswer>,
+    /// Whether it is asked also where there is a Redis. Default: false.
+    pub always: Word<bool>,
+}
+
+/// What of an answer a session is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AskAnswer {
+    /// The body of a 200, an object of JSON.
+    Json,
+    /// Those fields of an answer with 2xx that `fields` names.
+    Headers,
 }
 
 /// A cache.

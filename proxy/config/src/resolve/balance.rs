@@ -215,5 +215,8 @@ impl Resolver<'_> {
         if template.variables().any(|variable| *variable == Variable::CacheStatus) {
             self.report.error(place, "`${cache.status}` exists only in `response_headers`");
         }
+        if template.variables().any(|variable| *variable == Variable::RouteName) {
+            self.report.error(place, "`${route.name}` exists only in the key of a limit");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Listeners, operators, clients, Redis, identity, log.
+//! Listeners, operators, clients, identity, log.
 
 use super::{Resolver, placed_path};
 use crate::{
@@ -116,26 +116,6 @@ impl Resolver<'_> {
             Some(raw::ForwardedBy::XForwardedFor) | None => plan::ForwardedBy::XForwardedFor,
         };
         plan::Clients { trusted, header }
-    }
-
-    pub(super) fn redis(&mut self) -> Option<plan::Redis> {
-        let raw = self.raw.redis.get()?;
-        let connect_timeout = self.time(&raw.connect_timeout, d::REDIS_CONNECT_TIMEOUT);
-        let timeout = self.time(&raw.timeout, d::REDIS_TIMEOUT);
-        let (url, place) =
-            self.secret(&raw.url, &raw.url_file, "url").filter(|(url, _)| !url.expose().is_empty())?;
-        match url.expose().split_once("://") {
-            Some(("redis", host)) if !host.is_empty() && !host.starts_with('/') => {}
-            Some(("rediss", _)) => {
-                let problem = self.report.error(place, "TLS to Redis is not built in");
-                problem.help("use `redis://` in a network you trust, or a local TLS tunnel");
-            }
-            _ => {
-                let problem = self.report.error(place, "this is not the URL of a Redis");
-                problem.help("write `redis://[user:password@]host[:port][/db]`");
-            }
-        }
-        Some(plan::Redis { url: Placed::new(url, place), connect_timeout, timeout })
     }
 
     pub(super) fn identity(&mut self) -> Option<plan::Identity> {

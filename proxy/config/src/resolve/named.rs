@@ -153,16 +153,7 @@ impl Resolver<'_> {
     fn session(&mut self, name: &str, raw: &raw::Session, place: Place) -> plan::Session {
         let mut from = Vec::new();
         for (source, at) in raw.from.items() {
-            match source {
-                raw::TokenSource::Bearer => from.push(plan::TokenSource::Bearer),
-                raw::TokenSource::Cookie(name) => {
-                    self.cookie_name(name, at);
-                    from.push(plan::TokenSource::Cookie(name.clone()));
-                }
-                raw::TokenSource::Header(name) => {
-                    from.extend(self.header_name(name, at).map(plan::TokenSource::Header));
-                }
-            }
+            from.extend(self.token_source(source, at));
         }
         let nothing_written = raw.from.is_absent() || raw.from.get().is_some_and(|list| list.0.is_empty());
         if nothing_written {
@@ -174,7 +165,15 @@ impl Resolver<'_> {
             name: name.into(),
             from,
             key: self.session_key(&raw.key),
-            ask: raw.ask.placed().and_then(|(ask, place)| self.ask(ask, place)),
+            format: match raw.format.get() {
+                Some(raw::SessionFormat::Hash) => plan::SessionFormat::Hash,
+                Some(raw::SessionFormat::Json) | None => d::SESSION_FORMAT,
+            },
+            fields: Self::session_fields(raw),
+            jwt: self.jwt(raw),
+            roles_key: self.key_of_session(&raw.roles_key),
+            sliding: (!raw.sliding.is_absent()).then(|| self.time(&raw.sliding, d::SESSION_SLIDING)),
+            ask: raw.ask.placed().and_then(|(ask, place)| self.ask(ask, &raw.fields, place)),
             memory_ttl: Self::span(&raw.memory_ttl, d::SESSION_MEMORY_TTL),
             memory_entries: self.count(&raw.memory_entries, d::SESSION_MEMORY_ENTRIES) as usize,
             staleness: self.time(&raw.staleness, d::SESSION_STALENESS),
@@ -182,6 +181,15 @@ impl Resolver<'_> {
             asks_when_down: self.asks_when_down(raw),
             place,
         }
+    }
+
+    fn session_fields(raw: &raw::Session) -> Vec<(String, String)> {
+        let written = raw.fields.entries().map(|(ours, theirs, _)| (ours.to_owned(), theirs.clone()));
+        let mut fields: Vec<_> = written.collect();
+        if !raw.jwt.is_absent() && !fields.iter().any(|(ours, _)| ours == "user_id") {
+            fields.push(("user_id".to_owned(), d::JWT_USER_ID.to_owned()));
+        }
+        fields
     }
 
     fn asks_when_down(&mut self, raw: &raw::Session) -> bool {
@@ -210,7 +218,32 @@ impl Resolver<'_> {
         key
     }
 
-    fn ask(&mut self, raw: &raw::Ask, place: Place) -> Option<plan::AskOrigin> {
+    fn answered_fields(&mut self, fields: &Word<raw::Named<String>>, at: Place) -> plan::AskAnswer {
+        if !fields.entries().any(|(ours, ..)| ours == "user_id") {
+            let problem = self.report.error(at, "nobody says which field names the caller");
+            problem.help("add `fields: { user_id: x-user }` to the session");
+        }
+        let names = fields.entries().filter_map(|(_, theirs, at)| self.header_name(theirs, at));
+        plan::AskAnswer::Headers(names.collect())
+    }
+
+    fn token_source(&mut self, source: &raw::TokenSource, at: Place) -> Option<plan::TokenSource> {
+        match source {
+            raw::TokenSource::Bearer => Some(plan::TokenSource::Bearer),
+            raw::TokenSource::Cookie(name) => {
+                self.cookie_name(name, at);
+                Some(plan::TokenSource::Cookie(name.clone()))
+            }
+            raw::TokenSource::Header(name) => self.header_name(name, at).map(plan::TokenSource::Header),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        raw: &raw::Ask,
+        fields: &Word<raw::Named<String>>,
+        place: Place,
+    ) -> Option<plan::AskOrigin> {
         if raw.path.is_absent() {
             self.report
                 .error(place, "`path` is missing")
@@ -220,7 +253,13 @@ impl Resolver<'_> {
         let (upstream, at) = self.required(&raw.upstream, "upstream", place)?;
         let upstreams = self.names.upstreams.clone();
         let upstream = UpstreamId(self.look_up("upstream", upstream, at, &upstreams)?);
-        Some(plan::AskOrigin { upstream, path })
+        let token = raw.token.placed().and_then(|(source, at)| self.token_source(source, at));
+        let answer = match raw.answer.placed() {
+            Some((raw::AskAnswer::Headers, at)) => self.answered_fields(fields, at),
+            Some((raw::AskAnswer::Json, _)) | None => plan::AskAnswer::Json,
+        };
+        let token = token.unwrap_or(plan::TokenSource::Bearer);
+        Some(plan::AskOrigin { upstream, path, token, answer, always: raw.always.or(false) })
     }
 
     /// A key in which two values stand side by side can be equal for two different requests.

@@ -145,7 +145,7 @@ impl Resolver<'_> {
             },
             verify,
             ca: raw.ca.placed().map(placed_path),
-            certificate: self.own_certificate(raw),
+            certificate: self.own_certificate(&raw.certificate, &raw.key),
             min_version: match raw.min_version.get() {
                 Some(raw::TlsVersion::V13) => TlsVersion::V13,
                 Some(raw::TlsVersion::V12) => TlsVersion::V12,
@@ -154,16 +154,20 @@ impl Resolver<'_> {
         }
     }
 
-    fn own_certificate(&mut self, raw: &raw::UpstreamTls) -> Option<plan::Certificate> {
-        match (raw.certificate.placed(), raw.key.placed()) {
+    pub(super) fn own_certificate(
+        &mut self,
+        certificate: &Word<String>,
+        key: &Word<String>,
+    ) -> Option<plan::Certificate> {
+        match (certificate.placed(), key.placed()) {
             (Some(chain), Some(key)) => {
                 Some(plan::Certificate { chain: placed_path(chain), key: placed_path(key) })
             }
-            (Some((_, place)), None) if raw.key.is_absent() => {
+            (Some((_, place)), None) if key.is_absent() => {
                 self.report.error(place, "`key` is missing beside `certificate`");
                 None
             }
-            (None, Some((_, place))) if raw.certificate.is_absent() => {
+            (None, Some((_, place))) if certificate.is_absent() => {
                 self.report.error(place, "`certificate` is missing beside `key`");
                 None
             }

@@ -11,7 +11,7 @@ use crate::{
     plan::{self, CacheId, HostPattern, Match, SessionId},
     raw::{self, List, Named, Short, Word},
     span::Place,
-    template::{Template, Variable},
+    template::{Part, Template, Variable},
 };
 
 /// What templates of a route can ask for.
@@ -85,7 +85,7 @@ impl Resolver<'_> {
         let parameters = parameters(&when.path).into_iter().map(str::to_owned).collect();
         let scope = Scope { parameters, session: !raw.session.is_absent() };
 
-        let session = raw.session.placed().and_then(|(rule, place)| self.session_rule(rule, place));
+        let session = raw.session.placed().and_then(|(rule, place)| self.session_rule(rule, &scope, place));
         let cache = raw.cache.placed().and_then(|(rule, place)| self.cache_rule(rule, &when, &scope, place));
         if let (Some(rule), Some(place)) = (&cache, raw.cache.place()) {
             self.answers_stay_private(rule, session.as_ref(), raw, place);
@@ -128,17 +128,48 @@ impl Resolver<'_> {
         })
     }
 
-    fn session_rule(&mut self, raw: &raw::SessionRule, place: Place) -> Option<plan::SessionRule> {
-        let roles: Vec<String> = raw.roles.items().map(|(role, _)| role.clone()).collect();
-        let required = raw.required.or(!roles.is_empty());
-        if let Some(at) = raw.required.place().filter(|_| !required && !roles.is_empty()) {
-            let problem = self.report.error(at, "`roles` need a session, but it is not `required`");
-            problem.help("remove `required: false`, or the roles");
+    fn session_rule(
+        &mut self,
+        raw: &raw::SessionRule,
+        scope: &Scope,
+        place: Place,
+    ) -> Option<plan::SessionRule> {
+        let [roles, permissions] = [&raw.roles, &raw.permissions]
+            .map(|list| list.items().map(|(name, _)| name.clone()).collect::<Vec<String>>());
+        let login = raw.on_missing.placed().and_then(|(raw, place)| self.login(raw, scope, place));
+        let needs = [
+            ("roles", !roles.is_empty()),
+            ("permissions", !permissions.is_empty()),
+            ("on_missing", login.is_some()),
+        ];
+        let needs = needs.iter().find(|(_, needs)| *needs).map(|(key, _)| key);
+        let required = raw.required.or(needs.is_some());
+        if let (Some(key), Some(at)) = (needs, raw.required.place().filter(|_| !required)) {
+            let problem = self.report.error(at, format!("`{key}` is for a session that is `required`"));
+            problem.help(format!("remove `required: false`, or the {key}"));
         }
         let (name, at) = self.required(&raw.source, "use", place)?;
         let known = self.names.sessions.clone();
         let session = SessionId(self.look_up("session", name, at, &known)?);
-        Some(plan::SessionRule { session, required, roles, ends: raw.ends.or(false) })
+        Some(plan::SessionRule { session, required, roles, permissions, login, ends: raw.ends.or(false) })
+    }
+
+    /// Where browsers without a session are sent: here, or to a host that is written out.
+    fn login(&mut self, raw: &raw::OnMissing, scope: &Scope, place: Place) -> Option<Template> {
+        let (template, at) = self.required(&raw.redirect, "redirect", place)?;
+        self.check(template, at, scope);
+        let first = match template.parts().first() {
+            Some(Part::Text(text)) => &**text,
+            _ => "",
+        };
+        let host = ["https://", "http://"].iter().find_map(|scheme| first.strip_prefix(scheme));
+        let is_host = host.is_some_and(|host| host.find('/').is_some_and(|end| end > 0));
+        let is_path = first.starts_with('/') && !first.starts_with("//") && !first.starts_with("/\\");
+        if !is_host && !is_path {
+            let problem = self.report.error(at, "this leads nobody knows where");
+            problem.help("begin with a path, or with a host and `/`: `/login?next=${request.target}`");
+        }
+        Some(template.clone())
     }
 
     fn cache_rule(
@@ -291,6 +322,9 @@ impl Resolver<'_> {
                 Variable::Token => {
                     let problem = self.report.error(place, "`${token}` exists only in `sessions.*.key`");
                     problem.help("a token must not get into keys, headers or logs; use `${session.FIELD}`");
+                }
+                Variable::RouteName => {
+                    self.report.error(place, "`${route.name}` exists only in the key of a limit");
                 }
                 Variable::Session(_) if !scope.session => {
                     let message = format!("`${{{variable}}}` is always empty: this route has no session");

@@ -1,10 +1,15 @@
 #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
 use std::sync::atomic::AtomicUsize;
 
+use bytes::Bytes;
+use http::Response;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::auth::source::Ask;
+use crate::auth::{
+    Session, sessions,
+    source::{Ask, Question},
+};
 
 /// Knows what `tokens` knows, answers once per permit, and counts.
 #[derive(Debug)]
@@ -17,17 +22,29 @@ struct Origin {
 
 #[async_trait::async_trait]
 impl Ask for Origin {
-    async fn ask(&self, path: &str, token: &Token) -> Result<Option<String>, Unavailable> {
-        assert_eq!(path, "/me");
+    async fn ask(&self, question: Question<'_>) -> Result<Response<Bytes>, Unavailable> {
+        assert_eq!(question.path, "/me");
         self.asked.fetch_add(1, Ordering::Relaxed);
         // Read before the wait, as a slow answer is.
-        let answer = self.tokens.lock().get(token.expose()).cloned();
+        let bearer = question.fields["authorization"].to_str().unwrap();
+        let answer = self.tokens.lock().get(bearer.strip_prefix("Bearer ").unwrap()).cloned();
         self.permits.acquire().await.unwrap().forget();
-        if *self.down.lock() { Err(Unavailable::new("down")) } else { Ok(answer) }
+        if *self.down.lock() {
+            return Err(Unavailable::new("down"));
+        }
+        let status = if answer.is_some() { 200 } else { 401 };
+        Ok(Response::builder().status(status).body(answer.unwrap_or_default().into()).unwrap())
     }
 }
 
-fn origin(permits: usize) -> (Arc<Origin>, Sessions) {
+/// `GET /me`.
+fn asked() -> plan::AskOrigin {
+    let yaml = "listeners: [0.0.0.0:1]\nupstreams: { api: { servers: [127.0.0.1:1] } }\nsessions: { a: { from: [bearer], ask: { upstream: api, path: /me } } }\nroutes: [{ session: { use: a }, to: api }]\n";
+    let plan = weir_config::load("config.yaml", yaml, &|_: &str| None).unwrap().plan;
+    plan.sessions[0].ask.clone().unwrap()
+}
+
+fn origin(permits: usize) -> (Arc<Origin>, Mirror<Session>) {
     let json = r#"{"user_id":"u","expires_at":1000}"#;
     let origin = Arc::new(Origin {
         tokens: Mutex::new([("good".to_owned(), json.to_owned())].into()),
@@ -35,9 +52,9 @@ fn origin(permits: usize) -> (Arc<Origin>, Sessions) {
         asked: AtomicUsize::new(0),
         down: Mutex::new(false),
     });
-    let source = Source::Ask { ask: Arc::clone(&origin) as Arc<dyn Ask>, path: "/me".into() };
-    let inner = Inner::new("users".into(), source, 64, Duration::from_secs(30));
-    let sessions = Sessions(Arc::new(inner));
+    let source = Source::Ask { ask: Arc::clone(&origin) as Arc<dyn Ask>, plan: asked() };
+    let inner = Inner::new("users".into(), sessions::kind(&[], None), source, 64, Duration::from_secs(30));
+    let sessions = Mirror(Arc::new(inner));
     (origin, sessions)
 }
 
@@ -49,8 +66,13 @@ fn token(text: &str) -> Token {
     Token::parse(text.as_bytes()).unwrap()
 }
 
-async fn valid(sessions: &Sessions, text: &str, now: u64) -> bool {
-    sessions.validate(&token(text), at(now)).await.unwrap().is_some()
+async fn valid(sessions: &Mirror<Session>, text: &str, now: u64) -> bool {
+    sessions.look_up(&token(text), at(now)).await.unwrap().at(at(now)).is_some()
+}
+
+/// Whether memory knows, and what.
+fn known(sessions: &Mirror<Session>, text: &str, now: u64) -> Option<bool> {
+    Some(sessions.known(&token(text).digest(), at(now))?.at(at(now)).is_some())
 }
 
 #[tokio::test]
@@ -66,7 +88,7 @@ async fn an_answer_is_believed_for_its_time_and_no_longer() {
 async fn a_session_is_over_at_its_own_end_even_in_memory() {
     let (_, sessions) = origin(9);
     assert!(valid(&sessions, "good", 990).await);
-    assert_eq!(sessions.known(&token("good"), at(1000)), Some(None));
+    assert_eq!(known(&sessions, "good", 1000), Some(false));
     assert!(!valid(&sessions, "good", 1000).await);
     assert!(!valid(&sessions, "good", 2000).await);
 }
@@ -87,23 +109,23 @@ async fn invented_tokens_displace_no_session() {
     for number in 0..1000 {
         assert!(!valid(&sessions, &format!("bad{number}"), 0).await);
     }
-    assert!(sessions.known(&token("good"), at(0)).is_some());
+    assert!(known(&sessions, "good", 0).is_some());
 }
 
 #[tokio::test]
 async fn many_requests_of_one_token_ask_once_and_outlive_the_first() {
     let (origin, sessions) = origin(0);
     let good = token("good");
-    let mut first = Box::pin(sessions.validate(&good, at(0)));
+    let mut first = Box::pin(sessions.look_up(&good, at(0)));
     assert!(futures_util::poll!(&mut first).is_pending());
-    let mut others: Vec<_> = (0..20).map(|_| Box::pin(sessions.validate(&good, at(0)))).collect();
+    let mut others: Vec<_> = (0..20).map(|_| Box::pin(sessions.look_up(&good, at(0)))).collect();
     for other in &mut others {
         assert!(futures_util::poll!(other).is_pending());
     }
     drop(first);
     origin.permits.add_permits(1);
     for other in others {
-        assert!(other.await.unwrap().is_some());
+        assert!(other.await.unwrap().fact.is_some());
     }
     assert_eq!(origin.asked.load(Ordering::Relaxed), 1);
     assert!(sessions.0.lookups.lock().is_empty());
@@ -113,7 +135,7 @@ async fn many_requests_of_one_token_ask_once_and_outlive_the_first() {
 async fn an_abandoned_lookup_leaves_nothing_behind() {
     let (_, sessions) = origin(0);
     let good = token("good");
-    let mut only = Box::pin(sessions.validate(&good, at(0)));
+    let mut only = Box::pin(sessions.look_up(&good, at(0)));
     assert!(futures_util::poll!(&mut only).is_pending());
     drop(only);
     assert!(sessions.0.lookups.lock().is_empty());
@@ -132,16 +154,16 @@ async fn a_forgotten_token_is_asked_for_again() {
 async fn a_lookup_that_raced_a_logout_is_not_remembered() {
     let (origin, sessions) = origin(0);
     let good = token("good");
-    let mut before = Box::pin(sessions.validate(&good, at(0)));
+    let mut before = Box::pin(sessions.look_up(&good, at(0)));
     assert!(futures_util::poll!(&mut before).is_pending());
     origin.tokens.lock().clear();
     sessions.forget(good.digest());
-    let mut after = Box::pin(sessions.validate(&good, at(0)));
+    let mut after = Box::pin(sessions.look_up(&good, at(0)));
     assert!(futures_util::poll!(&mut after).is_pending());
     origin.permits.add_permits(2);
-    assert!(before.await.unwrap().is_some(), "asked before the logout");
-    assert!(after.await.unwrap().is_none(), "asked after it");
-    assert_eq!(sessions.known(&good, at(0)), Some(None));
+    assert!(before.await.unwrap().fact.is_some(), "asked before the logout");
+    assert!(after.await.unwrap().fact.is_none(), "asked after it");
+    assert_eq!(known(&sessions, "good", 0), Some(false));
 }
 
 #[tokio::test]
@@ -150,7 +172,7 @@ async fn a_source_that_is_down_lets_nobody_new_in_and_knows_the_known() {
     assert!(valid(&sessions, "good", 0).await);
     *origin.down.lock() = true;
     assert!(valid(&sessions, "good", 29).await);
-    assert!(sessions.validate(&token("good"), at(30)).await.is_err());
+    assert!(sessions.look_up(&token("good"), at(30)).await.is_err());
     *origin.down.lock() = false;
     assert!(valid(&sessions, "good", 30).await, "a failure is not remembered");
 }

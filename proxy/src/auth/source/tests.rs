@@ -45,8 +45,8 @@ impl Server {
         server
     }
 
-    fn connection(&self, bound: Duration) -> ConnectionManager {
-        connect(&format!("redis://127.0.0.1:{}", self.port), bound, bound).unwrap()
+    fn connection(&self) -> Redis {
+        redis(&format!("127.0.0.1:{}", self.port), "5s")
     }
 }
 
@@ -57,37 +57,63 @@ impl Drop for Server {
     }
 }
 
-const BOUND: Duration = Duration::from_secs(5);
+/// As a plan describes it.
+fn redis(address: &str, timeout: &str) -> Redis {
+    let text = format!(
+        "listeners: [127.0.0.1:1]\nupstreams: {{ o: {{ servers: [127.0.0.1:2] }} }}\nroutes: [{{ to: o }}]\n\
+         redis: {{ url: \"redis://{address}\", timeout: {timeout} }}\n"
+    );
+    let loaded = weir_config::load("t", &text, &|_: &str| None).unwrap_or_else(|report| panic!("{report}"));
+    Redis::new(&loaded.plan.redis.unwrap()).unwrap()
+}
 
 #[test]
 fn the_token_goes_into_the_key_as_it_is() {
-    let parts = [Part::Text("session:".into()), Part::Value(Variable::Token)];
+    let parts = [Part::Text("session:".into()), Part::Value(weir_config::template::Variable::Token)];
     assert_eq!(key(&parts, &Token::parse(b"a:b%2F/c").unwrap()), "session:a:b%2F/c");
 }
 
 #[tokio::test]
 async fn a_session_is_found_until_it_is_deleted_and_a_dead_redis_is_no_no() {
     let server = Server::start().await;
-    let mut connection = server.connection(BOUND);
+    let mut connection = server.connection();
     let () = connection.set("session:t", r#"{"user_id":"u"}"#).await.unwrap();
-    let found = get(connection.clone(), "session:t", BOUND).await;
-    assert_eq!(found, Ok(Some(Held { json: r#"{"user_id":"u"}"#.into(), left: None })));
+    let found = get(connection.clone(), "session:t", Form::Text).await;
+    assert_eq!(found, Ok(Some(Held { said: Said::Text(br#"{"user_id":"u"}"#.into()), left: None })));
     let () = connection.expire("session:t", 100).await.unwrap();
-    let left = get(connection.clone(), "session:t", BOUND).await.unwrap().unwrap().left.unwrap();
+    let left = get(connection.clone(), "session:t", Form::Text).await.unwrap().unwrap().left.unwrap();
     assert!(left <= Duration::from_secs(100) && left > Duration::from_secs(50), "{left:?}");
-    assert_eq!(get(connection.clone(), "session:x", BOUND).await, Ok(None));
+    assert_eq!(get(connection.clone(), "session:x", Form::Text).await, Ok(None));
     let () = connection.del("session:t").await.unwrap();
-    assert_eq!(get(connection.clone(), "session:t", BOUND).await, Ok(None));
+    assert_eq!(get(connection.clone(), "session:t", Form::Text).await, Ok(None));
     drop(server);
-    assert!(get(connection, "session:t", BOUND).await.is_err());
+    assert!(get(connection, "session:t", Form::Text).await.is_err());
 }
 
 #[tokio::test]
 async fn a_silent_redis_is_unavailable_within_the_bound() {
     // Accepts into its backlog and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let bound = Duration::from_millis(50);
-    let connection = connect(&format!("redis://{}", silent.local_addr().unwrap()), BOUND, BOUND).unwrap();
-    let error = get(connection, "session:t", bound).await.unwrap_err();
+    let connection = redis(&silent.local_addr().unwrap().to_string(), "50ms");
+    let error = get(connection, "session:t", Form::Text).await.unwrap_err();
     assert!(error.to_string().contains("within 50ms"), "{error}");
+}
+
+#[tokio::test]
+async fn a_hash_is_its_fields_and_another_kind_of_key_is_no_session() {
+    let server = Server::start().await;
+    let mut connection = server.connection();
+    let () = connection.hset_multiple("session:h", &[("uid", &b"u1"[..]), ("raw", b"\xff")]).await.unwrap();
+    let () = connection.expire("session:h", 100).await.unwrap();
+    let ask = |key, format| get(connection.clone(), key, format);
+    let held = ask("session:h", Form::Hash).await.unwrap().unwrap();
+    assert_eq!(held.said, Said::Hash(vec![("uid".into(), "u1".into())]));
+    assert!(held.left.unwrap() <= Duration::from_secs(100));
+    assert_eq!(ask("session:x", Form::Hash).await, Ok(None));
+    assert!(ask("session:h", Form::Mark).await.unwrap().is_some(), "whatever it is");
+    assert_eq!(ask("session:x", Form::Mark).await, Ok(None));
+    assert_eq!(ask("session:h", Form::Text).await, Ok(None));
+    let mut other = connection.clone();
+    let () = other.set("session:t", "text").await.unwrap();
+    assert_eq!(ask("session:t", Form::Hash).await, Ok(None));
 }

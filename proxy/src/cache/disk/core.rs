@@ -142,19 +142,24 @@ impl Core {
 
     /// Writes purges, and deletes what is given up.
     fn tidy(&self) {
-        if self.ledger.is_behind() {
-            if let Err(error) = self.ledger.write(&self.tags) {
-                self.failed(&error);
-            }
+        if self.ledger.is_behind()
+            && let Err(error) = self.ledger.write(&self.tags)
+        {
+            self.failed(&error);
         }
-        let doomed = self.index.lock().take_doomed(DOOMED_AT_ONCE);
-        if doomed.len() == DOOMED_AT_ONCE {
+        if self.delete_doomed(DOOMED_AT_ONCE) == DOOMED_AT_ONCE {
             self.work.wake();
         }
-        for file in doomed {
+    }
+
+    /// Deletes up to so many files that were given up; says how many.
+    pub(super) fn delete_doomed(&self, most: usize) -> usize {
+        let doomed = self.index.lock().take_doomed(most);
+        for file in &doomed {
             // One that is not there is as good as deleted; one that cannot be is found at the next start.
-            let _ = fs::remove_file(self.folder.place(file));
+            let _ = fs::remove_file(self.folder.place(*file));
         }
+        doomed.len()
     }
 
     /// Something could not be written. A full disk has more room when less is kept.

@@ -14,6 +14,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use nix::{
+    errno::Errno,
+    fcntl::{FallocateFlags, fallocate},
+};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::timeout};
 
@@ -34,13 +38,82 @@ pub(in super::super) const MEMORY: usize = (MOST_WAITING + 2) * BLOCK;
 /// A disk that takes longer for these is no help.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Room on the disk for a body, taken before anybody is promised that: a disk that is full is found out in time.
+#[derive(Debug)]
+pub(in super::super) struct Room {
+    core: Arc<Core>,
+    serial: u64,
+    file: Option<Arc<File>>,
+    /// `None` once it is a spool's.
+    reserved: Option<u64>,
+}
+
+impl Room {
+    /// For a body of so many bytes, if there is room.
+    pub(super) async fn take(core: &Arc<Core>, length: u64, now: Now) -> Option<Self> {
+        if core.writing.rests(now.mono) || length > core.entry_limit.load(Ordering::Relaxed) {
+            return None;
+        }
+        let bytes = length + length.div_ceil(BLOCK as u64) * sealed_len(0) as u64;
+        let mut room = Self::counted(core, rounded(bytes))?;
+        let made = core.pool.run(move || {
+            // What has just made way for it may still lie there.
+            room.core.delete_doomed(usize::MAX);
+            let file = room.core.create(room.serial)?;
+            allocate(&file, bytes)?;
+            room.file = Some(Arc::new(file));
+            Ok(room)
+        });
+        match made.await {
+            Ok(room) => Some(room),
+            Err(Unread::Failed(error)) => {
+                core.failed(&error);
+                None
+            }
+            Err(Unread::Gone | Unread::Spoiled) => {
+                core.failed(&io::ErrorKind::NotFound.into());
+                None
+            }
+        }
+    }
+
+    /// Within the budget, and one of not too many.
+    fn counted(core: &Arc<Core>, reserved: u64) -> Option<Self> {
+        let spools = core.spools.fetch_add(1, Ordering::AcqRel);
+        if spools >= MOST || !core.reserve(reserved) {
+            core.spools.fetch_sub(1, Ordering::AcqRel);
+            return None;
+        }
+        Some(Self { core: Arc::clone(core), serial: core.serial(), file: None, reserved: Some(reserved) })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if let Some(reserved) = self.reserved {
+            self.core.settle(reserved, None);
+            self.core.spools.fetch_sub(1, Ordering::AcqRel);
+            scrap(&self.core, self.serial);
+        }
+    }
+}
+
+/// Takes the bytes from the file system.
+fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    let bytes = i64::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes) {
+        // A file system that cannot do this tells when it is full.
+        Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// A body on its way to the disk.
 #[derive(Debug)]
 pub(in super::super) struct Spool {
     core: Arc<Core>,
     file: index::File,
     layout: Layout,
-    beginning: Vec<u8>,
     head: Vec<u8>,
     to: OnceLock<Arc<File>>,
     state: Mutex<State>,
@@ -73,40 +146,37 @@ enum Outcome {
 }
 
 impl Spool {
-    /// Begins one, if the disk takes it.
+    /// Begins one, if the disk takes it. A length that is declared has its room already.
     pub(super) fn begin(
         core: &Arc<Core>,
         key: &str,
         head: &Head,
-        declared: Option<u64>,
+        (declared, room): (Option<u64>, Option<Room>),
         now: Now,
     ) -> Option<Arc<Self>> {
-        if core.writing.rests(now.mono) || declared > Some(core.entry_limit.load(Ordering::Relaxed)) {
+        if core.writing.rests(now.mono) || declared.is_some() != room.is_some() {
             return None;
         }
-        let file = index::File { name: name(key, &head.variant), serial: core.serial() };
+        let name = name(key, &head.variant);
         let head = format::encode(key, head, now)?;
+        let mut room = match room {
+            Some(room) => room,
+            None => Room::counted(core, rounded(head.len() as u64))?,
+        };
+        let file = index::File { name, serial: room.serial };
         let layout = Layout::new(file.serial, head.len(), declared.unwrap_or(0))?;
-        // Reads as none of ours until it is whole.
-        let beginning = vec![0; layout.block_at(0) as usize];
-        let spools = core.spools.fetch_add(1, Ordering::AcqRel);
-        let reserved = rounded(layout.len());
-        if spools >= MOST || !core.reserve(reserved) {
-            core.spools.fetch_sub(1, Ordering::AcqRel);
-            return None;
-        }
+        let to = room.file.take().map_or_else(OnceLock::new, OnceLock::from);
         let state = Mutex::new(State {
             begin: 0,
             waiting: VecDeque::new(),
             open: BytesMut::new(),
             is_writing: false,
             is_finishing: false,
-            reserved: Some(reserved),
+            reserved: room.reserved.take(),
             is_declared: declared.is_some(),
             outcome: Outcome::Growing,
         });
-        let (core, to, moved) = (Arc::clone(core), OnceLock::new(), Notify::new());
-        Some(Arc::new(Self { core, file, layout, beginning, head, to, state, moved }))
+        Some(Arc::new(Self { core: Arc::clone(core), file, layout, head, to, state, moved: Notify::new() }))
     }
 
     /// Adds to the body; false if it cannot be kept.
@@ -208,8 +278,8 @@ impl Spool {
         let to = match self.to.get() {
             Some(to) => to,
             None => {
+                // Its beginning stays empty, which is none of ours, until it is whole.
                 let created = Arc::new(self.core.create(self.file.serial)?);
-                created.write_all_at(&self.beginning, 0)?;
                 self.to.get_or_init(|| created)
             }
         };
@@ -295,8 +365,7 @@ impl Spool {
 
     /// Deletes what there is of it.
     fn scrap(&self) {
-        let path = self.core.folder.unfinished(self.file.serial);
-        self.core.pool.push(move || drop(fs::remove_file(path)));
+        scrap(&self.core, self.file.serial);
     }
 
     /// What has arrived from `at` on, as far as it is in one piece; `None` if nothing has yet.
@@ -330,4 +399,10 @@ impl Spool {
             Broken
         }))
     }
+}
+
+/// Deletes a file that was being written.
+fn scrap(core: &Core, serial: u64) {
+    let path = core.folder.unfinished(serial);
+    core.pool.push(move || drop(fs::remove_file(path)));
 }

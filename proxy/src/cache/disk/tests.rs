@@ -91,7 +91,7 @@ async fn a_full_disk_rests_makes_room_and_is_still_read() {
     assert_eq!((stats.entries, stats.evictions, stats.errors, stats.works), (30, 2, 1, false));
     let other = cache_on(&disk, &tags);
     assert_eq!(body(&deep(&other, "/31", now).await.hit()), b"body");
-    assert!(disk.spool(&key("/x"), deep(&other, "/31", now).await.hit().head(), None, now).is_none());
+    assert!(disk.make_room(1 << 20, now).await.is_none());
 }
 
 #[tokio::test]
@@ -136,7 +136,10 @@ async fn a_body_is_read_while_it_is_written_and_is_whole_or_nothing() {
     let disk = open(root.path(), &tags);
     let head = Arc::clone(cache_on(&disk, &tags).fill("/a", &FRESH, "", now).head());
     let bytes: Vec<u8> = (0..1_000_000u32).map(|at| (at % 251) as u8).collect();
-    let spool = disk.spool(&key("/x"), &head, Some(bytes.len() as u64), now).unwrap();
+    let length = bytes.len() as u64;
+    assert!(disk.spool(&key("/x"), &head, (Some(length), None), now).is_none(), "without its room");
+    let room = disk.make_room(length, now).await;
+    let spool = disk.spool(&key("/x"), &head, (Some(length), room), now).unwrap();
     let mut at = 0;
     for part in bytes.chunks(70_001) {
         spool.room().await;
@@ -153,9 +156,11 @@ async fn a_body_is_read_while_it_is_written_and_is_whole_or_nothing() {
     assert_eq!(spool.stored().unwrap().length(), bytes.len() as u64);
     assert_eq!(spool.read(500_000).await.unwrap().unwrap()[..9], bytes[500_000..500_009], "from the file");
     let used = disk.stats().bytes;
-    let broken = disk.spool(&key("/y"), &head, None, now).unwrap();
+    let broken = disk.spool(&key("/y"), &head, (None, None), now).unwrap();
     assert!(broken.write(&bytes));
     broken.abandon();
     assert!(!broken.write(&bytes) && broken.read(0).await.unwrap().is_err() && broken.stored().is_none());
+    drop(disk.make_room(length, now).await.unwrap());
     assert_eq!(disk.stats().bytes, used);
+    assert!(disk.make_room(33 << 20, now).await.is_none(), "longer than an entry may be");
 }

@@ -134,6 +134,7 @@ impl Edge {
                 }
                 guard.inspect(&fields, open.seen());
             }
+            guard.make_room(origin, &fields, now).await;
             return Ok(match guard.head(origin, &fields, &tags, now) {
                 Decision::NotStored(reason) => {
                     case.tell_of(reason);

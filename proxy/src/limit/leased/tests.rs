@@ -3,7 +3,6 @@
 
 use std::time::Instant;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use weir_config::plan::LimitId;
 use weir_testkit::Redis;
 
@@ -14,10 +13,9 @@ use crate::limit::{Admitted, Cause, Charge, Limits, Over, Progress, Tally, tests
 const DEADLINE: Duration = Duration::from_millis(500);
 
 fn store(redis: &Redis) -> Store {
-    let config =
-        ConnectionManagerConfig::new().set_number_of_retries(0).set_connection_timeout(Some(DEADLINE));
-    let client = redis::Client::open(redis.url()).unwrap();
-    Store::new(ConnectionManager::new_lazy_with_config(client, config).unwrap(), DEADLINE)
+    let redis = format!("redis: {{ url: \"{}\", timeout: {}ms }}", redis.url(), DEADLINE.as_millis());
+    let plan = planned(&["any: { rate: 1/s }"], &redis);
+    Store::new(crate::fleet::Redis::new(&plan.redis.unwrap()).unwrap())
 }
 
 fn edge(redis: &Redis, limit: &str) -> Limits {
@@ -92,7 +90,8 @@ async fn edges_with_leases_never_pass_more_and_lose_at_most_one_lease_each() {
     }
 }
 
-/// The bound of the head comment, at every moment of a second and a half in which three edges are asked for all they have.
+/// The bound of the head comment, at every moment of what tries it most: edges that took leases for a few requests, time in which
+/// the limit has rested, and then a crowd at all of them.
 #[tokio::test]
 async fn no_span_sees_more_than_the_limit_and_a_lease_for_each_edge() {
     const RATE: f64 = 400.0;
@@ -102,14 +101,15 @@ async fn no_span_sees_more_than_the_limit_and_a_lease_for_each_edge() {
     let edges = [(); 3].map(|()| edge(&redis, "api: { rate: 400/s, burst: 50, in: redis, lease: 10 }"));
     let start = Instant::now();
     let mut passed: Vec<f64> = Vec::new();
-    while start.elapsed() < Duration::from_millis(1500) {
-        for edge in &edges {
-            let now = Instant::now();
-            if admit(edge, "192.0.2.1", now).await.is_ok() {
-                passed.push(start.elapsed().as_secs_f64());
+    for _ in 0..8 {
+        for (requests, pause) in [(5, 150), (60, 20)] {
+            for edge in edges.iter().cycle().take(requests * edges.len()) {
+                if admit(edge, "192.0.2.1", Instant::now()).await.is_ok() {
+                    passed.push(start.elapsed().as_secs_f64());
+                }
             }
+            tokio::time::sleep(Duration::from_millis(pause)).await;
         }
-        tokio::task::yield_now().await;
     }
     let mut most = 0.0_f64;
     for (first, from) in passed.iter().enumerate() {
@@ -117,10 +117,10 @@ async fn no_span_sees_more_than_the_limit_and_a_lease_for_each_edge() {
             most = most.max((last - first + 1) as f64 - BURST - RATE * (to - from));
         }
     }
-    println!("at most {most:.1} above the limit, of {LEASES} that are promised");
+    println!("{} passed, at most {most:.1} above the limit, of {LEASES} that are promised", passed.len());
     // One more, because the clock is read after the request has passed.
     assert!(most <= LEASES + 1.0, "{most} above the limit");
-    assert!(passed.len() as f64 > BURST + RATE * 0.3, "{} passed", passed.len());
+    assert!(passed.len() as f64 > BURST * 2.0, "{} passed", passed.len());
 }
 
 #[tokio::test]

@@ -1,0 +1,305 @@
+//! A purge at one edge is one at all of them: each is written to a stream in Redis, which every edge reads.
+//!
+//! *Telling.* A purge counts here at once. It then waits in a bounded queue ([`super::outbox`]) until Redis has it.
+//! *Hearing.* An edge waits for the next words of the stream, from where it stopped, so a broken connection costs time and no
+//! purge. What is heard counts from when it is heard: nobody's clock is compared with another's, and whatever was asked
+//! of an origin before that is stale from birth. The word behind which an edge reads on has to be there still: else the
+//! stream was cut, emptied or set back by a failover, nobody knows how much was missed, and all that was asked for before is
+//! purged. An edge that begins has missed everything, too.
+//! If Redis is away, each edge goes on alone, and what was purged elsewhere is served until it is back.
+//!
+//! A failover may lose what the old master had not passed on. An edge that heard it finds its place in the stream gone while
+//! older words are there, and has every other edge purge everything.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use redis::{ErrorKind, RedisError, RedisResult, aio::MultiplexedConnection};
+use tokio::{task::AbortHandle, time::timeout};
+
+use super::{
+    Cache,
+    subject::{Meant, Subject},
+    tags::{Purge, Tags},
+};
+use crate::{causes::Causes, fleet::Redis};
+
+/// The stream, behind the prefix.
+const STREAM: &str = "purges";
+/// What an edge that was away may catch up with: about ten megabytes in Redis, unless URLs are long.
+const LENGTH: usize = 100_000;
+/// In one command.
+const WORDS: usize = 256;
+/// How long the wait for news lasts at most; a connection that is silent for longer is broken.
+const WAIT: Duration = Duration::from_millis(500);
+/// Between two tries, from half to one and a half of it.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// This edge's part in the purges of its fleet, until it is stopped or dropped.
+pub struct Sharing {
+    common: Arc<Common>,
+    tasks: [AbortHandle; 2],
+}
+
+struct Common {
+    redis: Redis,
+    stream: String,
+    tags: Arc<Tags>,
+    /// By name, of the plan in force.
+    caches: ArcSwap<Vec<(Arc<str>, Cache)>>,
+    /// Tells this edge's words from the others'.
+    own: String,
+    /// The last word heard.
+    place: Mutex<Option<String>>,
+    is_heard: AtomicBool,
+    count: Box<dyn Fn(Purge) + Send + Sync>,
+}
+
+/// A word of the stream: its place, and its fields in pairs.
+type Entry = (String, Vec<(String, Vec<u8>)>);
+/// What XREAD says of each stream; nothing when its time is up.
+type News = Option<Vec<(String, Vec<Entry>)>>;
+
+impl Sharing {
+    /// Begins to tell, and to hear from `place` on, where [`Sharing::place`] was before; `count` is called for each purge heard.
+    ///
+    /// Shape:  must be called within a tokio runtime.
+    #[must_use]
+    pub fn start(
+        redis: Redis,
+        prefix: &str,
+        tags: Arc<Tags>,
+        place: Option<String>,
+        count: impl Fn(Purge) + Send + Sync + 'static,
+    ) -> Self {
+        tags.outbox().open(true);
+        let common = Arc::new(Common {
+            redis,
+            stream: format!("{prefix}{STREAM}"),
+            tags,
+            caches: ArcSwap::default(),
+            own: format!("{:016x}", rand::random::<u64>()),
+            place: Mutex::new(place),
+            is_heard: AtomicBool::default(),
+            count: Box::new(count),
+        });
+        let (speaker, hearer) = (Arc::clone(&common), Arc::clone(&common));
+        let tasks = [
+            tokio::spawn(async move { speaker.speak().await }),
+            tokio::spawn(async move { hearer.hear().await }),
+        ];
+        Self { common, tasks: tasks.map(|task| task.abort_handle()) }
+    }
+
+    /// The caches of the plan that is in force now.
+    pub fn concerns(&self, caches: Vec<(Arc<str>, Cache)>) {
+        self.common.caches.store(Arc::new(caches));
+    }
+
+    /// Up to where the purges of others have been done here. What is kept beyond this process needs it, to go on from there.
+    #[must_use]
+    pub fn place(&self) -> Option<String> {
+        self.common.place.lock().clone()
+    }
+
+    /// Whether what other edges purge is heard at the moment.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.common.is_heard.load(Ordering::Relaxed)
+    }
+
+    /// How many purges the fleet has not been told of yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.common.tags.outbox().len()
+    }
+
+    /// Somebody else goes on, or nobody.
+    pub fn stop(&self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl Drop for Sharing {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Common {
+    async fn speak(&self) {
+        let mut is_told = false;
+        loop {
+            let words = self.tags.outbox().next(WORDS).await;
+            let mut telling = redis::pipe();
+            for word in &words {
+                let mode = if word.purge == Purge::Soft { "s" } else { "h" };
+                let said = [("edge", self.own.as_bytes()), (mode, word.subject.text())];
+                telling.add_command(self.word(&said));
+            }
+            match telling.query_async::<()>(&mut self.redis.clone()).await {
+                Ok(()) => {
+                    self.tags.outbox().done(&words);
+                    if std::mem::take(&mut is_told) {
+                        tracing::info!("the fleet has been told of all purges");
+                    }
+                }
+                Err(problem) => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::warn!(cause = %Causes(&problem), "the fleet cannot be told of purges: they wait");
+                    }
+                    pause().await;
+                }
+            }
+        }
+    }
+
+    /// The command that adds a word to the stream.
+    fn word(&self, fields: &[(&str, &[u8])]) -> redis::Cmd {
+        let mut add = redis::cmd("XADD");
+        add.arg(&self.stream).arg("MAXLEN").arg("~").arg(LENGTH).arg("*");
+        fields.iter().for_each(|(name, value)| {
+            add.arg(name).arg(*value);
+        });
+        add
+    }
+
+    async fn hear(&self) {
+        let mut is_told = false;
+        loop {
+            let Err(problem) = self.hear_once(&mut is_told).await;
+            self.is_heard.store(false, Ordering::Relaxed);
+            if !std::mem::replace(&mut is_told, true) {
+                tracing::warn!(cause = %Causes(&problem), "purges of the fleet are not heard: this edge goes on alone");
+            }
+            self.redis.look_again();
+            pause().await;
+        }
+    }
+
+    /// One connection, until it breaks.
+    async fn hear_once(&self, is_told: &mut bool) -> RedisResult<std::convert::Infallible> {
+        let mut connection = self.redis.dedicated(&self.stream).await?;
+        loop {
+            let place = self.place.lock().clone();
+            let (is_there, news) = match &place {
+                Some(place) => self.news(&mut connection, place).await?,
+                None => (false, Vec::new()),
+            };
+            if !is_there {
+                let end = self.end(&mut connection).await?;
+                if let Some(place) = &place {
+                    tracing::warn!(
+                        "nobody knows which purges of the fleet were missed: all that is kept is purged"
+                    );
+                    self.warn_others(&mut connection, place).await?;
+                }
+                // Purged behind the look at the end: what comes from there on will be heard.
+                self.apply(&Subject::everything(), Purge::Hard);
+                *self.place.lock() = Some(end);
+                continue;
+            }
+            self.is_heard.store(true, Ordering::Relaxed);
+            if std::mem::take(is_told) {
+                tracing::info!("purges of the fleet are heard");
+            }
+            for (at, fields) in news {
+                self.hear_word(&fields);
+                *self.place.lock() = Some(at);
+            }
+        }
+    }
+
+    /// What follows `place`, which is waited for; and whether `place` itself was still there when the waiting began, so
+    /// that nothing between was cut.
+    async fn news(
+        &self,
+        connection: &mut MultiplexedConnection,
+        place: &str,
+    ) -> RedisResult<(bool, Vec<Entry>)> {
+        let mut question = redis::pipe();
+        question.cmd("XRANGE").arg(&self.stream).arg(place).arg(place);
+        let wait = u64::try_from(WAIT.as_millis()).unwrap_or(u64::MAX);
+        question.cmd("XREAD").arg("COUNT").arg(WORDS).arg("BLOCK").arg(wait);
+        question.arg("STREAMS").arg(&self.stream).arg(place);
+        let answer = timeout(WAIT + self.redis.timeout(), question.query_async(connection)).await;
+        let (there, news): (Vec<Entry>, News) = answer.map_err(|_| silent())??;
+        let news = news.into_iter().flatten().flat_map(|(_, entries)| entries);
+        Ok((!there.is_empty(), news.collect()))
+    }
+
+    /// The place of the last word; of a stream without any, that of one that means nothing.
+    async fn end(&self, connection: &mut MultiplexedConnection) -> RedisResult<String> {
+        let mut last = redis::cmd("XREVRANGE");
+        last.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);
+        let last: Vec<Entry> = self.ask(connection, &last).await?;
+        if let Some((place, _)) = last.into_iter().next() {
+            return Ok(place);
+        }
+        self.ask(connection, &self.word(&[("edge", self.own.as_bytes())])).await
+    }
+
+    /// Words before `place` that are there although it is not mean that it was lost: others may not have heard it.
+    async fn warn_others(&self, connection: &mut MultiplexedConnection, place: &str) -> RedisResult<()> {
+        let mut older = redis::cmd("XREVRANGE");
+        older.arg(&self.stream).arg(place).arg("-").arg("COUNT").arg(1);
+        let older: Vec<Entry> = self.ask(connection, &older).await?;
+        if !older.is_empty() {
+            self.tags.outbox().push(Subject::everything(), Purge::Hard);
+        }
+        Ok(())
+    }
+
+    async fn ask<T: redis::FromRedisValue>(
+        &self,
+        connection: &mut MultiplexedConnection,
+        command: &redis::Cmd,
+    ) -> RedisResult<T> {
+        timeout(self.redis.timeout(), command.query_async(connection)).await.map_err(|_| silent())?
+    }
+
+    fn hear_word(&self, fields: &[(String, Vec<u8>)]) {
+        if fields.iter().any(|(name, value)| name == "edge" && *value == self.own.as_bytes()) {
+            return;
+        }
+        for (mode, text) in fields.iter().filter(|(name, _)| name != "edge") {
+            let purge = if mode == "s" { Purge::Soft } else { Purge::Hard };
+            self.apply(&Subject::read(text.clone()), purge);
+            (self.count)(purge);
+        }
+    }
+
+    /// Purges here.
+    fn apply(&self, subject: &Subject, purge: Purge) {
+        let caches = self.caches.load();
+        match subject.meant() {
+            Meant::Tag(tag) => self.tags.purge(tag, purge),
+            Meant::Prefix(prefix) => self.tags.purge_prefix(&prefix, purge),
+            Meant::Cache(name) => {
+                caches.iter().filter(|(own, _)| **own == *name).for_each(|(_, cache)| cache.purge_all(purge));
+            }
+            Meant::Everything => caches.iter().for_each(|(_, cache)| cache.purge_all(Purge::Hard)),
+        }
+    }
+}
+
+fn silent() -> RedisError {
+    (ErrorKind::Io, "Redis is silent").into()
+}
+
+async fn pause() {
+    tokio::time::sleep(RETRY.mul_f64(0.5 + rand::random::<f64>())).await;
+}
+
+impl std::fmt::Debug for Sharing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sharing").field("stream", &self.common.stream).finish_non_exhaustive()
+    }
+}

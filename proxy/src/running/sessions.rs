@@ -1,0 +1,109 @@
+//! The sessions of a plan: who is asked for them, and what of an earlier plan they still are.
+
+use std::sync::Arc;
+
+use weir_config::{
+    Plan,
+    plan::{self, JwtKeys, UpstreamId},
+    template::Template,
+};
+
+use super::{CannotRun, Running, Upstream, ask::AskUpstream};
+use crate::{
+    auth::{Ask, Form, Sessions, Source, Sources, source::RedisSource},
+    fleet::Redis,
+};
+
+/// Builds them; the same sources mean the same sessions, and what is known of them stays known.
+pub(super) fn build(
+    plan: &Plan,
+    redis: Option<&Redis>,
+    old: Option<&Running>,
+    upstreams: &[Arc<Upstream>],
+) -> Result<Vec<Sessions>, Vec<CannotRun>> {
+    let build = |session| {
+        let kept = old.and_then(|old| old.same_sessions(redis, session));
+        kept.map_or_else(|| new(session, redis, upstreams), Ok)
+    };
+    plan.sessions.iter().map(build).collect::<Result<_, _>>().map_err(|problem| vec![problem])
+}
+
+fn new(
+    session: &plan::Session,
+    redis: Option<&Redis>,
+    upstreams: &[Arc<Upstream>],
+) -> Result<Sessions, CannotRun> {
+    let in_redis = |key: &Template, form: Form| {
+        redis.map(|redis| Source::Redis(RedisSource::new(redis.clone(), key.clone(), form)))
+    };
+    let mut sources = Sources::default();
+    if let Some(jwt) = &session.jwt {
+        sources.keys = asked_for_keys(jwt).map(|upstream| ask(upstreams, upstream));
+        let of = |key: &Option<Template>, form| key.as_ref().and_then(|key| in_redis(key, form));
+        sources.revoked = of(&jwt.revoked, Form::Mark);
+        sources.revoked_before = of(&jwt.revoked_before, Form::Text);
+    } else {
+        let ask = session
+            .ask
+            .as_ref()
+            .map(|asked| Source::Ask { ask: ask(upstreams, asked.upstream), plan: asked.clone() });
+        if session.is_in_redis() {
+            sources.held = in_redis(&session.key, session.format.into());
+        }
+        match sources.held {
+            None => sources.held = ask,
+            Some(_) => sources.ask = ask.filter(|_| session.asks_when_down),
+        }
+    }
+    if let Some(key) = &session.roles_key {
+        sources.roles = in_redis(key, Form::Text);
+    }
+    Sessions::new(session, sources).map_err(|problem| {
+        let place = match session.jwt.as_ref().map(|jwt| &jwt.keys) {
+            Some(JwtKeys::Set(text)) => text.place,
+            _ => session.place,
+        };
+        CannotRun::new(place, crate::causes::Causes(&problem))
+    })
+}
+
+fn asked_for_keys(jwt: &plan::Jwt) -> Option<UpstreamId> {
+    match jwt.keys {
+        JwtKeys::Asked { upstream, .. } => Some(upstream),
+        JwtKeys::Secret(_) | JwtKeys::Set(_) => None,
+    }
+}
+
+fn ask(upstreams: &[Arc<Upstream>], upstream: UpstreamId) -> Arc<dyn Ask> {
+    Arc::new(AskUpstream::new(Arc::clone(&upstreams[upstream.index()])))
+}
+
+impl Running {
+    fn same_sessions(&self, redis: Option<&Redis>, session: &plan::Session) -> Option<Sessions> {
+        let position = self.plan.sessions.iter().position(|old| old.name == session.name)?;
+        let old = &self.plan.sessions[position];
+        let same = old.key == session.key
+            && old.from == session.from
+            && (old.format, &old.fields, &old.jwt) == (session.format, &session.fields, &session.jwt)
+            && (old.memory_ttl, old.memory_entries) == (session.memory_ttl, session.memory_entries)
+            && (&old.roles_key, old.sliding) == (&session.roles_key, session.sliding)
+            && (old.staleness, old.serve_known_for) == (session.staleness, session.serve_known_for)
+            // Who asks an origin asks one of this generation's upstreams.
+            && !(old.asks_when_down || session.asks_when_down)
+            && (session.jwt.is_some() || (old.is_in_redis() && session.is_in_redis()))
+            && match (&self.redis, redis) {
+                (Some(old), Some(new)) => old.is(new),
+                (old, new) => old.is_none() && new.is_none() && session.jwt.is_some(),
+            };
+        same.then(|| self.sessions[position].clone())
+    }
+
+    /// This generation is in force: sessions that were there before ask its upstreams for keys from now on.
+    pub(super) fn rewire_sessions(&self) {
+        for (plan, sessions) in self.plan.sessions.iter().zip(&self.sessions) {
+            if let Some(upstream) = plan.jwt.as_ref().and_then(asked_for_keys) {
+                sessions.ask_now(ask(&self.upstreams, upstream));
+            }
+        }
+    }
+}
