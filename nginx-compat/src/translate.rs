@@ -17,6 +17,7 @@ mod listen;
 mod location;
 mod peers;
 mod server;
+mod slice;
 mod upstream;
 
 use weir_config::raw::{

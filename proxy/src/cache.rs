@@ -30,6 +30,7 @@ mod key;
 mod lookup;
 mod memory;
 mod outbox;
+mod partial;
 mod policy;
 mod prefixes;
 mod range;
@@ -38,6 +39,7 @@ mod request;
 mod shard;
 mod sharing;
 mod shelf;
+mod slice;
 mod status;
 mod structured;
 mod subject;
@@ -54,7 +56,7 @@ use std::sync::{
 
 use weir_config::plan::Coding;
 
-pub use answer::{Answer, Extent, Piece, Plan, answer, first_answer};
+pub use answer::{Answer, Extent, Piece, Plan, aged, answer, answer_of_whole, first_answer};
 pub use coded::{Coded, CodedReader, Maker};
 pub use desk::{Ask, Begin};
 pub use disk::{Disk, DiskStats, Pieces, Stored, can_keep};
@@ -66,9 +68,11 @@ pub use invalidation::{after_unsafe, at_the_origin_s_word, may_purge};
 pub use key::Key;
 pub use lookup::{Bypass, Lookup, Miss};
 pub use outbox::Told;
+pub use partial::answer_from_part;
 pub use policy::{NotStored, TAG_FIELDS};
 pub use request::{Now, RequestHead, Rule};
 pub use sharing::Sharing;
+pub use slice::{Part, Slice, first_slice};
 pub use status::{CacheStatus, Forwarded, NAME, NO_RULE, ORIGIN_FAILED, Served, UPDATING, UPGRADE};
 pub use subject::Subject;
 pub use tags::{Moment, Purge, Standing, Tag, Tags};

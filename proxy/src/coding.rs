@@ -3,11 +3,13 @@
 //! 1. [`offer`]: whether an answer is compressed for this client, and how its head says that it could be.
 //! 2. [`Compressors::begin`]: an [`Encoder`], unless too many are at work.
 //! 3. [`mark`]: what changes in the head of a compressed answer.
+//! 4. [`unpacks`], [`Compressors::unpack`]: the other way round, for clients that do not take what the origin sends.
 //!
 //! An answer is a stream: what the origin has sent so far can always be made to leave ([`Encoder::flush`]). What a client
 //! gets is compressed behind the cache and never stored in the place of the origin's bytes.
 
 mod accepted;
+mod decoder;
 mod encoder;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
@@ -15,6 +17,7 @@ use weir_config::plan::{Coding, Compress};
 
 pub use self::{
     accepted::weight,
+    decoder::{Decoder, is_gzip, mark_not_modified_unpacked, mark_unpacked, unpacks},
     encoder::{Compressors, Encoder, PIECE},
 };
 
@@ -140,14 +143,18 @@ pub fn mark_not_modified(rule: &Compress, asked: &Asked<'_>, fields: &mut Header
         return;
     }
     vary(fields);
-    let Some(etag) = fields.get(header::ETAG) else { return };
-    let names_it = asked.headers.get_all(header::IF_NONE_MATCH).iter().any(|held| {
-        let mut held = held.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        held.any(|held| held == etag.as_bytes())
-    });
-    if !names_it && accepted::best(rule, asked).is_some() {
+    if !names_tag(asked, fields) && accepted::best(rule, asked).is_some() {
         weaken(fields);
     }
+}
+
+/// Whether a client says that it holds the very entity tag of an answer.
+fn names_tag(asked: &Asked<'_>, fields: &HeaderMap) -> bool {
+    let Some(etag) = fields.get(header::ETAG) else { return false };
+    asked.headers.get_all(header::IF_NONE_MATCH).iter().any(|held| {
+        let mut held = held.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        held.any(|held| held == etag.as_bytes())
+    })
 }
 
 /// Whether a resumption by date could put bytes of an answer as it is behind those of a compressed one: such a client gets

@@ -20,7 +20,7 @@ use weir_config::{
 use self::masked::Masked;
 pub use self::report::{CacheReport, EntryReport, Refused, Report, Written};
 use crate::{
-    cache::{Entry, Lookup, Now, RequestHead, Standing, Url},
+    cache::{Entry, Lookup, Now, RequestHead, Standing, Url, first_slice},
     decide::{Passed, Rehearsal, Seen},
     request::{Came, RequestView},
     running::Running,
@@ -179,13 +179,18 @@ impl Case<'_> {
             report.served = words::UNSURE.to_owned();
             return report;
         }
-        let cache = &self.running.caches[self.rule.cache.index()];
-        let policy = self.passed.policy(self.running, self.request, self.rule);
         let request = RequestHead {
             method: &self.request.method,
             headers: &self.request.headers,
             has_body: self.request.has_body,
         };
+        // Of an answer in slices, the one that decides.
+        let key = match self.rule.slice {
+            Some(size) => key.slice(first_slice(&request, size.get()), size.get()),
+            None => key,
+        };
+        let cache = &self.running.caches[self.rule.cache.index()];
+        let policy = self.passed.policy(self.running, self.request, self.rule);
         let mut found = cache.peek(&key, &request, &policy, now);
         let is_open = cache.may_deepen(&found, &key, &policy, now);
         if is_open {

@@ -79,4 +79,5 @@ pub(super) const ROWS: &[Row] = &[
     once("proxy_cache_convert_head", HSL, Args::Flag, Means),
     once("proxy_cache_max_range_offset", HSL, ONE, Means),
     once("proxy_cache_purge", HSL, SOME, Means),
+    once("slice", HSL, ONE, Means),
 ];

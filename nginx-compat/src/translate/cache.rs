@@ -13,7 +13,7 @@ use weir_config::{
     units::{Bytes, Span},
 };
 
-use super::{Translator, forward::failure, list, maybe, named};
+use super::{Translator, forward::failure, list, maybe, named, slice};
 use crate::{
     scope::Scope,
     tree::Directive,
@@ -125,6 +125,9 @@ impl<'a> Translator<'a, '_> {
         match self.cache_rule(scope, known, name) {
             Ok(rule) => {
                 self.ledger.approximated(cache, KEPT);
+                if !rule.slice.is_absent() {
+                    self.not_compressed(scope, route);
+                }
                 route.cache = Word::new(rule);
             }
             Err(KeepsNothing) => {
@@ -145,6 +148,8 @@ impl<'a> Translator<'a, '_> {
             self.cache_conditions(scope, "proxy_no_cache", known),
         );
         let mut rule = CacheRule { cache: Word::new(name.to_owned()), ..CacheRule::default() };
+        let cache = self.caches.iter().find(|(known, _)| known == name).map(|(_, cache)| cache.clone());
+        rule.slice = maybe(self.slice(scope, cache.as_ref()));
         self.valid(scope, &mut rule);
         self.use_stale(scope, &mut rule);
         self.lock(scope, &mut rule);
@@ -188,11 +193,12 @@ impl<'a> Translator<'a, '_> {
 
     fn cache_key(&mut self, scope: &Scope<'a>, known: &Known) -> Result<Option<Template>, KeepsNothing> {
         let Some(key) = scope.one("proxy_cache_key") else { return Ok(None) };
-        if key.arg(0) == DEFAULT_KEY {
+        let text = slice::without_range(key.arg(0));
+        if text == DEFAULT_KEY {
             self.ledger.exact(key);
             return Ok(None);
         }
-        match variable::key(key.arg(0), known) {
+        match variable::key(&text, known) {
             Ok(template) => {
                 self.ledger.exact(key);
                 Ok(Some(template))
@@ -248,6 +254,8 @@ impl<'a> Translator<'a, '_> {
                 let is_status = |status: u32| (100..600).contains(&status);
                 if *word != "any" && !number(word).is_some_and(is_status) {
                     self.problems.add(&directive.at, format!("invalid status \"{word}\""));
+                } else if number(word) == Some(206) && !rule.slice.is_absent() {
+                    slice::valid_parts(&mut statuses, time);
                 } else if matches!(number(word), Some(..200 | 206 | 304)) {
                     let how = format!("without {word}, which is no whole answer");
                     self.ledger.approximated(directive, how);

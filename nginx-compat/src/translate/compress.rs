@@ -1,4 +1,4 @@
-//! `gzip`, `brotli` and `zstd` with what tunes them → a route's `compress`.
+//! `gzip`, `brotli` and `zstd` with what tunes them → a route's `compress`; `gunzip` → its `gunzip`.
 
 use weir_config::{
     plan::Coding,
@@ -24,6 +24,12 @@ impl<'a> Translator<'a, '_> {
     /// What of a location's answers is compressed.
     pub(super) fn compress(&mut self, scope: &Scope<'a>, route: &mut Route) {
         self.precompressed(scope);
+        if let Some(directive) = scope.one("gunzip") {
+            self.ledger.exact(directive);
+            if directive.arg(0) == "on" {
+                route.gunzip = Word::new(true);
+            }
+        }
         let several = MODULES.iter().filter(|(module, ..)| scope.is_on(module)).count() > 1;
         let (mut codings, mut min_bytes) = (Vec::new(), None::<Bytes>);
         let mut types = vec![HTML.to_owned()];
@@ -115,7 +121,6 @@ impl<'a> Translator<'a, '_> {
                 "`brotli on` compresses files as they are sent; nothing beside them is looked for",
             ),
             ("zstd_static", "`zstd on` compresses files as they are sent; nothing beside them is looked for"),
-            ("gunzip", "have the origin send what its clients accept: it hears their Accept-Encoding"),
         ] {
             match scope.one(name) {
                 Some(directive) if directive.arg(0) == "off" => self.ledger.exact(directive),

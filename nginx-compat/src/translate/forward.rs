@@ -7,7 +7,7 @@ use weir_config::{
     units::Span,
 };
 
-use super::{Translator, list, maybe};
+use super::{Translator, list, maybe, slice};
 use crate::{
     scope::Scope,
     tree::Directive,
@@ -314,6 +314,11 @@ impl<'a> Translator<'a, '_> {
             if name == "host" && value == "$http_host" {
                 // The client's own is what passes when nothing is said.
                 host = None;
+                self.ledger.exact(directive);
+                continue;
+            }
+            if name == "range" && slice::is_range(value) {
+                // What is asked of the origin follows from `cache.slice`.
                 self.ledger.exact(directive);
                 continue;
             }

@@ -247,6 +247,10 @@ pub const CACHE_TTL_APPLIES: TtlApplies = TtlApplies::Always;
 pub const CACHE_MIN_USES: u32 = 1;
 /// As nginx's `proxy_cache_convert_head`: whoever asks for a head often asks for the body next.
 pub const CACHE_CONVERT_HEAD: bool = true;
+/// The head of each slice takes about a KiB, and each costs the origin a request.
+pub const SLICE_MIN: Bytes = Bytes::new(4 << 10);
+/// What one client asked for in parts is kept as one whole only by those who want that: a route for files, as a rule.
+pub const CACHE_PARTIAL: bool = false;
 /// Staleness is asked for: only the operator knows what may be old.
 pub const STALE: Duration = Duration::ZERO;
 

@@ -20,6 +20,7 @@ mod peers;
 mod redis;
 mod route;
 mod session;
+mod slice;
 
 use std::{
     collections::HashSet,

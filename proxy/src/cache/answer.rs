@@ -76,9 +76,25 @@ pub enum Extent {
 /// The answer to `request` from a stored head.
 #[must_use]
 pub fn answer(head: &Head, extent: Extent, request: &RequestHead<'_>, now: Now) -> Answer {
+    from((head.status, &head.headers), aged(head, now), extent, request)
+}
+
+/// The stored fields, with their age.
+#[must_use]
+pub fn aged(head: &Head, now: Now) -> HeaderMap {
     let mut headers = head.headers.clone();
     headers.insert(header::AGE, HeaderValue::from(head.freshness.age(now).as_secs()));
-    from(head, headers, extent, request)
+    headers
+}
+
+/// The answer from the whole, of `total` bytes, that a slice with these `fields` is a part of.
+#[must_use]
+pub fn answer_of_whole(mut fields: HeaderMap, total: u64, request: &RequestHead<'_>) -> Answer {
+    fields.remove(header::CONTENT_RANGE);
+    fields.remove(header::CONTENT_LENGTH);
+    fields.entry(header::ACCEPT_RANGES).or_insert(HeaderValue::from_static("bytes"));
+    let stored = fields.clone();
+    from((StatusCode::OK, &stored), fields, Extent::Complete(total), request)
 }
 
 /// The answer to the very request that brought the stored head, with the `fields` as the origin sent them: also those
@@ -86,20 +102,25 @@ pub fn answer(head: &Head, extent: Extent, request: &RequestHead<'_>, now: Now) 
 #[must_use]
 pub fn first_answer(head: &Head, mut fields: HeaderMap, extent: Extent, request: &RequestHead<'_>) -> Answer {
     fields.remove(header::CONTENT_LENGTH);
-    from(head, fields, extent, request)
+    from((head.status, &head.headers), fields, extent, request)
 }
 
 /// Order: conditions, then ranges (RFC 9110 §13.2.2); both only for 200, as they speak of what GET would answer.
-fn from(head: &Head, mut headers: HeaderMap, extent: Extent, request: &RequestHead<'_>) -> Answer {
+fn from(
+    (status, stored): (StatusCode, &HeaderMap),
+    mut headers: HeaderMap,
+    extent: Extent,
+    request: &RequestHead<'_>,
+) -> Answer {
     let (Extent::Complete(length) | Extent::Arriving(length)) = extent;
-    if head.status == StatusCode::OK {
-        if client_holds(head, request.headers) {
+    if status == StatusCode::OK {
+        if client_holds(stored, request.headers) {
             return not_modified(headers);
         }
         let partial = matches!(extent, Extent::Complete(_))
             && request.method == Method::GET
             && request.headers.contains_key(header::RANGE)
-            && if_range_holds(head, request.headers);
+            && if_range_holds(stored, request.headers);
         if partial {
             match range::asked(request.headers, length) {
                 Asked::Whole => {}
@@ -109,11 +130,11 @@ fn from(head: &Head, mut headers: HeaderMap, extent: Extent, request: &RequestHe
         }
     }
     // 204 has neither body nor length (RFC 9110 §8.6).
-    if head.status != StatusCode::NO_CONTENT {
+    if status != StatusCode::NO_CONTENT {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     let body = if request.method == Method::HEAD || length == 0 { Plan::Nothing } else { Plan::Whole };
-    Answer { status: head.status, headers, body }
+    Answer { status, headers, body }
 }
 
 /// RFC 9110 §15.4.5: without what describes a body that does not follow.

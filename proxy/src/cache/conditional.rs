@@ -29,10 +29,10 @@ fn opaque(tag: &[u8]) -> Option<(bool, &[u8])> {
 
 /// Whether the client's conditions say that it holds this answer already, so that 304 suffices (RFC 9111 §4.3.2).
 #[must_use]
-pub(super) fn client_holds(head: &Head, request: &HeaderMap) -> bool {
+pub(super) fn client_holds(stored: &HeaderMap, request: &HeaderMap) -> bool {
     if request.contains_key(header::IF_NONE_MATCH) {
         // `If-Modified-Since` does not count beside it (RFC 9110 §13.1.3).
-        let etag = head.headers.get(header::ETAG).map(HeaderValue::as_bytes);
+        let etag = stored.get(header::ETAG).map(HeaderValue::as_bytes);
         return request.get_all(header::IF_NONE_MATCH).iter().any(|value| {
             value.as_bytes().trim_ascii() == b"*"
                 || etag.is_some_and(|etag| {
@@ -46,23 +46,23 @@ pub(super) fn client_holds(head: &Head, request: &HeaderMap) -> bool {
     }
     let Some(since) = date(request, &header::IF_MODIFIED_SINCE) else { return false };
     // Every stored head has a date, if only the one we gave it.
-    let changed = date(&head.headers, &header::LAST_MODIFIED).or_else(|| date(&head.headers, &header::DATE));
+    let changed = date(stored, &header::LAST_MODIFIED).or_else(|| date(stored, &header::DATE));
     changed.is_some_and(|changed| changed <= since)
 }
 
 /// Whether `If-Range` lets a part be sent: absent, or the very same answer by a strong validator (RFC 9110 §13.1.5).
 #[must_use]
-pub(super) fn if_range_holds(head: &Head, request: &HeaderMap) -> bool {
+pub(super) fn if_range_holds(stored: &HeaderMap, request: &HeaderMap) -> bool {
     let Some(condition) = request.get(header::IF_RANGE) else { return true };
     let condition = condition.as_bytes().trim_ascii();
     if condition.ends_with(b"\"") {
-        let etag = head.headers.get(header::ETAG);
+        let etag = stored.get(header::ETAG);
         return etag.is_some_and(|etag| etags_match(etag.as_bytes(), condition, Comparison::Strong));
     }
     // A date is strong when the answer was made at least a second after its last change (RFC 9110 §8.8.2.2).
-    let changed = date(&head.headers, &header::LAST_MODIFIED);
+    let changed = date(stored, &header::LAST_MODIFIED);
     let strong = changed
-        .zip(date(&head.headers, &header::DATE))
+        .zip(date(stored, &header::DATE))
         .and_then(|(changed, made)| made.duration_since(changed).ok())
         .is_some_and(|span| span.as_secs() >= 1);
     strong && date(request, &header::IF_RANGE) == changed

@@ -78,7 +78,7 @@ impl Cache {
             let most = self.shelf.entry_limit.load(Ordering::Relaxed);
             let entry = disk.load(key, request.headers, most, now).await?;
             self.promote(&disk, key, &entry)
-                .then(|| self.shelf.look_at(|| Found::Entry(entry), request, rule, now))
+                .then(|| self.shelf.look_at(key, || Found::Entry(entry), request, rule, now))
         };
         match timeout(PATIENCE, read).await {
             Ok(Some(found)) => {
@@ -107,7 +107,7 @@ impl Cache {
         let Some(disk) = self.disk() else { return lookup };
         match timeout(PATIENCE, disk.load(key, request.headers, 0, now)).await {
             Ok(Some(entry)) if self.shelf.standing(entry.head()) != Standing::Gone => {
-                self.shelf.look_at(|| Found::Entry(entry), request, rule, now)
+                self.shelf.look_at(key, || Found::Entry(entry), request, rule, now)
             }
             _ => lookup,
         }

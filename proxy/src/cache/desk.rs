@@ -151,9 +151,13 @@ impl Fills {
         match &*fill.progress.borrow() {
             Progress::Asked => {
                 let base = [Tag::key(&ask.key), fill.ask.uri, fill.ask.url.tag(), fill.ask.url.origin()];
+                let whole = fill.ask.key.whole();
                 fill.ask.key.text() == ask.key.text()
                     && self.shelf.floor.standing(fill.moment()) == Standing::Good
                     && self.shelf.tags.standing(&base, fill.moment()) == Standing::Good
+                    && whole.is_none_or(|whole| {
+                        self.shelf.tags.standing(&[whole], fill.moment()) == Standing::Good
+                    })
                     && self.shelf.tags.standing_of(&fill.ask.url, fill.moment()) == Standing::Good
                     && !hint.is_some_and(|head| head.variant.parts(&fill.ask.headers, &ask.headers))
             }

@@ -13,12 +13,13 @@
 //! brings it waits for the disk: [`FillGuard::ready`] before a piece, [`FillGuard::settle`] before the end.
 
 use std::{
+    borrow::Cow,
     sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -29,10 +30,13 @@ use super::{
     disk::{Room, SPOOL_MEMORY, Spool},
     entry::{Body, CHUNK, Entry, Head},
     guard,
+    key::Key,
     memory::Reserved,
+    partial,
     policy::{NotStored, Sent, declared_length, judge},
     request::Now,
     shelf::count,
+    slice::{Part, Slice},
     tags::{Moment, Standing, Tag},
     waiting::Reader,
 };
@@ -182,6 +186,13 @@ impl FillGuard {
         let judged = self.judge(status, headers, tags, now).and_then(|head| {
             self.leak.map_or(Ok(()), Err)?;
             let declared = if status == StatusCode::NO_CONTENT { Some(0) } else { declared_length(headers)? };
+            let declared = match self.part(status, headers)? {
+                Some(part) if declared.is_some_and(|declared| declared != part.length()) => {
+                    return Err(NotStored::Length);
+                }
+                Some(part) => Some(part.length()),
+                None => declared,
+            };
             self.reserve(&head, declared, now)?;
             Ok((Arc::new(head), declared))
         });
@@ -340,10 +351,22 @@ impl FillGuard {
                 return Err(NotStored::Disk);
             }
         };
-        let entry = Arc::new(Entry::new(self.fill.ask.key.text(), head, Arc::new(body)));
+        let fill = Arc::clone(&self.fill);
+        let (mut key, mut entry) =
+            (Cow::Borrowed(&fill.ask.key), Entry::new(fill.ask.key.text(), head, Arc::new(body)));
+        if let Some(whole) = key.of_whole() {
+            let shelf = &self.fills.shelf;
+            let held = self.stale.as_deref().filter(|held| shelf.standing(held.head()) != Standing::Gone);
+            entry = partial::joined(entry, held, shelf.entry_limit.load(Ordering::Relaxed));
+            if let Some(all) = partial::whole(&entry, &whole) {
+                shelf.remove_key(&key);
+                (key, entry) = (Cow::Owned(whole), all);
+            }
+        }
+        let entry = Arc::new(entry);
         // The entry is counted from here on, the fill no longer.
-        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store), &self.fill.ask.key);
-        self.complete(&entry, self.fill.sent)?;
+        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store), &fill.ask.key);
+        self.complete(&key, &entry, self.fill.sent)?;
         Ok(entry)
     }
 
@@ -371,7 +394,8 @@ impl FillGuard {
                 if !entry.head().freshness.begins_fresh() {
                     self.fills.pass(&self.fill.ask, now.mono);
                 }
-                let refused = self.complete(&entry, now).err();
+                let fill = Arc::clone(&self.fill);
+                let refused = self.complete(&fill.ask.key, &entry, now).err();
                 if let Some(disk) = &*self.fills.shelf.disk.load()
                     && refused.is_none()
                     && entry.body().stored().is_some()
@@ -425,6 +449,21 @@ impl FillGuard {
         self.end(Progress::OriginFailed { is_covered });
     }
 
+    /// Which slice it keeps.
+    #[must_use]
+    pub fn slice(&self) -> Option<&Slice> {
+        self.fill.ask.key.of_slice()
+    }
+
+    fn part(&self, status: StatusCode, headers: &HeaderMap) -> Result<Option<Part>, NotStored> {
+        let key = &self.fill.ask.key;
+        match (key.of_slice(), key.whole()) {
+            (Some(slice), _) => slice.kept(status, headers),
+            (None, Some(_)) => partial::kept(status, headers).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
     fn judge(
         &self,
         status: StatusCode,
@@ -433,10 +472,13 @@ impl FillGuard {
         now: Now,
     ) -> Result<Head, NotStored> {
         let ask = &self.fill.ask;
+        // Of a part, what its whole would be kept by.
+        let judged = if self.part(status, headers)?.is_some() { StatusCode::OK } else { status };
         if self.is_rare {
             return Err(NotStored::TooFewUses);
         }
         let mut base = vec![Tag::key(&ask.key), ask.uri, ask.url.tag(), ask.url.origin()];
+        base.extend(ask.key.whole());
         base.extend_from_slice(tags);
         let sent = Sent {
             method: &ask.method,
@@ -446,9 +488,9 @@ impl FillGuard {
             at: self.fill.sent,
             url: &ask.url,
         };
-        let head = judge(status, headers, &sent, &ask.rule, &base, now)?;
+        let head = judge(judged, headers, &sent, &ask.rule, &base, now)?;
         ask.guard.check(&head.headers)?;
-        Ok(head)
+        Ok(Head { status, ..head })
     }
 
     /// How much of the body must be shown to [`FillGuard::inspect`] before [`FillGuard::head`]; 0 unless the answer would
@@ -461,7 +503,12 @@ impl FillGuard {
 
     /// Looks for what is the caller's own in the beginning of the body; what is found keeps the answer out.
     pub fn inspect<'p>(&mut self, headers: &HeaderMap, body: impl Iterator<Item = &'p Bytes>) {
-        self.leak = self.fill.ask.guard.find(headers, body);
+        let is_middle = Part::of(headers).is_some_and(|part| part.range.start > 0);
+        self.leak = match is_middle && headers.contains_key(header::CONTENT_ENCODING) {
+            // Without its beginning nothing packed can be read.
+            true => Some(NotStored::Unreadable),
+            false => self.fill.ask.guard.find(headers, body),
+        };
     }
 
     fn reserve(&mut self, head: &Head, declared: Option<u64>, now: Now) -> Result<(), NotStored> {
@@ -501,9 +548,9 @@ impl FillGuard {
     }
 
     /// Keeps the entry and hands it to the waiters.
-    fn complete(&mut self, entry: &Arc<Entry>, now: Now) -> Result<(), NotStored> {
+    fn complete(&mut self, key: &Key, entry: &Arc<Entry>, now: Now) -> Result<(), NotStored> {
         let shelf = &self.fills.shelf;
-        let standing = shelf.keep(&self.fill.ask.key, entry, now);
+        let standing = shelf.keep(key, entry, now);
         // In the store before it leaves the desk, so that no request falls between.
         self.end(Progress::Done(Arc::clone(entry)));
         if standing == Standing::Gone {

@@ -9,13 +9,21 @@ use std::{
     sync::LazyLock,
 };
 
+use super::{slice::Slice, tags::Tag};
+
 static SEEDS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
+
+/// How keys of parts begin.
+const PART: &str = "p0:";
 
 /// A cache key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     text: String,
     hash: u128,
+    /// Of a key of parts: the tag of the key of their whole.
+    whole: Option<Tag>,
+    slice: Option<Slice>,
 }
 
 impl Key {
@@ -68,6 +76,38 @@ impl Key {
         Self::hashed(text)
     }
 
+    /// The key of a part of what this is the key of: the `index`th of so many bytes.
+    #[must_use]
+    pub fn slice(&self, index: u64, size: u64) -> Self {
+        let mut text = String::from("s");
+        push_part(&mut text, &format!("{index}x{size}"));
+        text.push_str(&self.text);
+        Self { whole: Some(Tag::key(self)), slice: Some(Slice { index, size }), ..Self::hashed(text) }
+    }
+
+    /// The key of a part of what this is the key of, as a client asked for it.
+    #[must_use]
+    pub fn part(&self) -> Self {
+        let text = format!("{PART}{}", self.text);
+        Self { whole: Some(Tag::key(self)), ..Self::hashed(text) }
+    }
+
+    /// The key of what [`Key::part`] was asked.
+    pub(super) fn of_whole(&self) -> Option<Self> {
+        Some(Self::hashed(self.text.strip_prefix(PART)?.to_owned()))
+    }
+
+    /// The tag of the key of the whole, if it stands for parts of that: who purges that purges them.
+    pub(super) fn whole(&self) -> Option<Tag> {
+        self.whole
+    }
+
+    /// Which slice of its whole it stands for, if for one.
+    #[must_use]
+    pub fn of_slice(&self) -> Option<&Slice> {
+        self.slice.as_ref()
+    }
+
     /// The full text.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -99,7 +139,7 @@ impl Key {
 
     fn hashed(text: String) -> Self {
         let hash = hash(text.as_bytes());
-        Self { text, hash }
+        Self { text, hash, whole: None, slice: None }
     }
 }
 
@@ -130,8 +170,8 @@ fn push_length(text: &mut String, part: &str) {
 
 fn shown(text: &str) -> Option<String> {
     let (kind, rest) = text.split_at_checked(1)?;
-    // The realm, or what a QUERY sends.
-    let (_first, rest) = part(rest)?;
+    // The realm, what a QUERY sends, or which slice it is.
+    let (first, rest) = part(rest)?;
     Some(match kind {
         "t" => {
             let (scheme, rest) = part(rest)?;
@@ -142,6 +182,8 @@ fn shown(text: &str) -> Option<String> {
             let (digest, rest) = rest.split_at_checked(64)?;
             format!("{} QUERY {digest}", shown(rest)?)
         }
+        "s" => format!("{} slice {}", shown(rest)?, first.split('x').next()?),
+        "p" => format!("{} part", shown(rest)?),
         _ => part(rest)?.1.to_owned(),
     })
 }
@@ -185,6 +227,23 @@ mod tests {
     }
 
     #[test]
+    fn a_slice_is_no_other_slice_and_not_the_whole() {
+        let whole = target("http", "a", "/");
+        assert_eq!(whole.slice(1, 10), whole.slice(1, 10));
+        assert_eq!(whole.part().of_whole(), Some(whole.clone()));
+        assert_eq!(whole.slice(1, 10).of_whole(), None);
+        for other in [
+            whole.clone(),
+            whole.part(),
+            whole.slice(2, 10),
+            whole.slice(1, 11),
+            target("http", "b", "/").slice(1, 10),
+        ] {
+            assert_ne!(whole.slice(1, 10), other);
+        }
+    }
+
+    #[test]
     fn every_length_is_written_whole() {
         for length in [0, 1, 9, 10, 99, 100, 8192] {
             let host = "h".repeat(length);
@@ -203,6 +262,8 @@ mod tests {
         assert_eq!(target("http", "A:80", "/b?c").shown(), "http://a/b?c");
         assert_eq!(Key::rendered("1:ar", "", "items:1:2", String::new()).shown(), "items:1:2");
         assert_eq!(Key::rendered("", "n", "", String::new()).shown(), "");
+        assert_eq!(target("http", "a", "/b").slice(3, 1024).shown(), "http://a/b slice 3");
+        assert_eq!(target("http", "a", "/b").part().shown(), "http://a/b part");
     }
 
     #[test]

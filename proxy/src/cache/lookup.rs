@@ -155,12 +155,13 @@ impl Shelf {
 
     /// The same, uncounted.
     pub(super) fn look(&self, key: &Key, request: &RequestHead<'_>, rule: &Rule, now: Now) -> Lookup {
-        self.look_at(|| self.store.find(key, request.headers), request, rule, now)
+        self.look_at(key, || self.store.find(key, request.headers), request, rule, now)
     }
 
     /// What is to be made of what is found.
     pub(super) fn look_at(
         &self,
+        key: &Key,
         find: impl FnOnce() -> Found,
         request: &RequestHead<'_>,
         rule: &Rule,
@@ -176,7 +177,7 @@ impl Shelf {
         let otherwise = |miss| {
             if directives.only_if_cached {
                 Lookup::OnlyIfCached
-            } else if request.headers.contains_key(header::RANGE) {
+            } else if key.whole().is_none() && request.headers.contains_key(header::RANGE) {
                 Lookup::Bypass(Bypass::Range)
             } else {
                 Lookup::Miss(miss)

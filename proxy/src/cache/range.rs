@@ -54,6 +54,15 @@ pub(super) fn asked(request: &HeaderMap, length: u64) -> Asked {
     }
 }
 
+/// Where the first range of a request begins, if it says so before the body's length is known.
+#[must_use]
+pub(super) fn first_byte(request: &HeaderMap) -> Option<u64> {
+    let value = request.get(header::RANGE)?.as_bytes();
+    let (_, set) = value.split_at_checked(6).filter(|(unit, _)| unit.eq_ignore_ascii_case(b"bytes="))?;
+    let first = members(set).next()?;
+    digits(first[..first.iter().position(|byte| *byte == b'-')?].trim_ascii())
+}
+
 /// One range; empty if the body has nothing of it, `None` if it is malformed (RFC 9110 §14.1.1).
 fn parse(member: &[u8], length: u64) -> Option<Range<u64>> {
     let dash = member.iter().position(|byte| *byte == b'-')?;

@@ -115,6 +115,14 @@ impl Shelf {
         self.disk.load().as_ref()?.spool(key, head, length, now)
     }
 
+    /// Gives up every answer under a key, wherever they are kept.
+    pub(super) fn remove_key(&self, key: &Key) {
+        self.store.remove_key(key);
+        if let Some(disk) = &*self.disk.load() {
+            disk.remove_key(key);
+        }
+    }
+
     /// Gives an entry up, wherever it is kept.
     pub(super) fn remove(&self, key: &Key, entry: &Arc<Entry>) {
         self.store.remove(key, entry);

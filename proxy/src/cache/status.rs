@@ -26,6 +26,8 @@ pub enum Forwarded {
     Request,
     /// What is stored is no longer fresh.
     Stale,
+    /// What is stored is a part of it.
+    Partial,
 }
 
 impl Forwarded {
@@ -40,6 +42,7 @@ impl Forwarded {
             Self::Miss => "miss",
             Self::Request => "request",
             Self::Stale => "stale",
+            Self::Partial => "partial",
         }
     }
 }
@@ -128,7 +131,7 @@ impl CacheStatus {
             None => "HIT",
             Some(_) if self.served() == Some(Served::Confirmed) => "REVALIDATED",
             Some(Forwarded::Stale) => "EXPIRED",
-            Some(Forwarded::UriMiss | Forwarded::VaryMiss | Forwarded::Miss) => "MISS",
+            Some(Forwarded::UriMiss | Forwarded::VaryMiss | Forwarded::Miss | Forwarded::Partial) => "MISS",
             Some(Forwarded::Bypass) if self.detail == Some(Bypass::Range.word()) => "MISS",
             Some(Forwarded::Bypass) if self.detail.is_some_and(|detail| NO_CACHE.contains(&detail)) => "",
             Some(Forwarded::Bypass | Forwarded::Request) => "BYPASS",

@@ -10,28 +10,7 @@ use super::Asked;
 /// Without the field anything would be allowed; nobody who wants a coding leaves it out, and nginx sends none either.
 /// HTTP/1.0 gets none, as from nginx: without chunks the end of a body of unknown length would not be certain.
 pub(super) fn best(rule: &Compress, asked: &Asked<'_>) -> Option<Coding> {
-    if matches!(asked.version, Version::HTTP_09 | Version::HTTP_10) {
-        return None;
-    }
-    // In thousandths; of what is named.
-    let (mut weights, mut identity, mut others) = ([None; Coding::ALL.len()], None, None);
-    for line in asked.headers.get_all(header::ACCEPT_ENCODING) {
-        for member in line.as_bytes().split(|byte| *byte == b',') {
-            let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-            let (name, q) = (parts.next().unwrap_or_default(), parts.next());
-            let Some(weight) = q.map_or(Some(1000), quality) else { continue };
-            let slot = if name == b"*" {
-                &mut others
-            } else if name.eq_ignore_ascii_case(b"identity") {
-                &mut identity
-            } else if let Some(coding) = named(name) {
-                &mut weights[coding as usize]
-            } else {
-                continue;
-            };
-            *slot = Some(weight);
-        }
-    }
+    let Named { weights, identity, others } = named(asked)?;
     let weight = |coding: Coding| weights[coding as usize].or(others).unwrap_or(0);
     let mut best: Option<(Coding, u16)> = None;
     for (coding, _) in &rule.codings {
@@ -43,7 +22,46 @@ pub(super) fn best(rule: &Compress, asked: &Asked<'_>) -> Option<Coding> {
     best.filter(|(_, weight)| *weight >= identity.unwrap_or(0)).map(|(coding, _)| coding)
 }
 
-fn named(name: &[u8]) -> Option<Coding> {
+/// Whether gzip is among what is taken at all.
+pub(super) fn takes_gzip(asked: &Asked<'_>) -> bool {
+    let weight = |named: Named| named.weights[Coding::Gzip as usize].or(named.others);
+    named(asked).and_then(weight).is_some_and(|weight| weight > 0)
+}
+
+/// The weights of what a client names, in thousandths.
+struct Named {
+    weights: [Option<u16>; Coding::ALL.len()],
+    identity: Option<u16>,
+    others: Option<u16>,
+}
+
+/// `None` for a client that takes no coding whatever it says.
+fn named(asked: &Asked<'_>) -> Option<Named> {
+    if matches!(asked.version, Version::HTTP_09 | Version::HTTP_10) {
+        return None;
+    }
+    let (mut weights, mut identity, mut others) = ([None; Coding::ALL.len()], None, None);
+    for line in asked.headers.get_all(header::ACCEPT_ENCODING) {
+        for member in line.as_bytes().split(|byte| *byte == b',') {
+            let mut parts = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+            let (name, q) = (parts.next().unwrap_or_default(), parts.next());
+            let Some(weight) = q.map_or(Some(1000), quality) else { continue };
+            let slot = if name == b"*" {
+                &mut others
+            } else if name.eq_ignore_ascii_case(b"identity") {
+                &mut identity
+            } else if let Some(coding) = coding(name) {
+                &mut weights[coding as usize]
+            } else {
+                continue;
+            };
+            *slot = Some(weight);
+        }
+    }
+    Some(Named { weights, identity, others })
+}
+
+fn coding(name: &[u8]) -> Option<Coding> {
     // RFC 9110 §8.4.1.3: the same as gzip.
     if name.eq_ignore_ascii_case(b"x-gzip") {
         return Some(Coding::Gzip);

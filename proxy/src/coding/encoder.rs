@@ -16,6 +16,8 @@ use prometheus::IntCounter;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use weir_config::plan::Coding;
 
+use super::decoder::{self, Decoder};
+
 /// Compressed at once, without a turn for others: less than a millisecond at the default levels.
 pub const PIECE: usize = 16 << 10;
 /// Of all compressors at work, in KiB: a quarter of what an instance should need in all. That is 256 answers in gzip, 128 in
@@ -45,6 +47,13 @@ impl Compressors {
         let [taken, given] = self.meters[coding as usize].clone();
         let work = Work::new(coding, level).ok()?;
         Some(Encoder { work, taken, given, waits: false, _permit: permit })
+    }
+
+    /// A decoder of gzip; `None` while others have the memory.
+    #[must_use]
+    pub fn unpack(&self) -> Option<Decoder> {
+        let permit = Arc::clone(&self.free).try_acquire_many_owned(decoder::COST).ok()?;
+        Some(Decoder::new(permit))
     }
 }
 

@@ -1,32 +1,33 @@
 //! Looking up, waiting for a fill and serving what is stale: the route's cache rule, step by step. `fill.rs` brings what
 //! is missing, `head.rs` asks for a head where the route does not want a HEAD to fetch more, `serve.rs` answers from what is
-//! there and `coded.rs` from what is there compressed.
+//! there and `coded.rs` from what is there compressed. `turn.rs` says who of many fetches, and `slices.rs` does all of it where
+//! answers are kept in parts. `partial.rs` keeps the parts that clients ask for.
 
 mod coded;
 mod fill;
 mod head;
+mod partial;
 mod serve;
+mod slices;
+mod turn;
 
 use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use http::{Method, StatusCode};
 use weir_config::plan::{CacheRule, Forward, RetryOn};
 
-use self::fill::Fetched;
+use self::{fill::Fetched, turn::Turn};
 use super::{Edge, Ended, Trip, client::Client, exchange::NoAnswer, forwarding::refusal_of};
 use crate::{
     cache::{
-        self, Ask, Begin, Bypass, Cache, CacheStatus, Entry, FillGuard, Forwarded, Guard, Key, Lookup, Mark,
-        NotStored, Now, Outcome, Reader, RequestHead, Rule, Staleness, Tag,
+        self, Ask, Bypass, Cache, CacheStatus, Entry, FillGuard, Forwarded, Guard, Key, Lookup, Mark,
+        NotStored, Now, Reader, RequestHead, Rule, Staleness, Tag,
     },
     decide::{self, Looked},
     forward::{headers::OF_ONE_REQUEST, retry::Failure},
     journey::Journey,
     refusal::Refusal,
 };
-
-/// How often those who wait for a fetch let another of them try, after the origin failed.
-const RETAKES: u32 = 2;
 
 /// A QUERY with a longer body is passed on: what is held for it, and hashed, is bounded.
 const QUERY_BYTES: usize = 64 * 1024;
@@ -63,6 +64,9 @@ impl Edge {
             return Box::pin(self.forward(trip, forward, client, journey)).await;
         };
         let case = Case::of(trip, forward, rule);
+        if let Some(size) = case.slice_size() {
+            return Box::pin(self.answer_in_slices(&case, size, client, journey)).await;
+        }
         let mut looked = match looked {
             Some(looked) => looked,
             None => {
@@ -115,6 +119,9 @@ impl Edge {
             Lookup::Miss(miss) => {
                 let status = CacheStatus { forwarded: Some(miss.forwarded()), ..CacheStatus::default() };
                 Box::pin(self.miss(&case, key, None, status, client, journey)).await
+            }
+            Lookup::Bypass(Bypass::Range) if case.keeps_parts() => {
+                Box::pin(self.answer_from_parts(&case, &key, client, journey)).await
             }
             Lookup::Bypass(reason) => Box::pin(self.bypass(&case, key, reason, client, journey)).await,
         }
@@ -175,41 +182,25 @@ impl Edge {
     ) -> Result<(), Ended> {
         let usable = usable_on_error(stale.as_ref());
         let must_be_asked = stale.as_ref().is_some_and(|(entry, _)| entry.head().freshness.must_be_asked());
-        let (mut failures, until) = (0, Now::read().mono + case.rule.lock_timeout);
-        let guard = loop {
-            let now = Now::read();
-            let ask = self.ask(case, key.clone(), stale.as_ref().map(|(entry, _)| Arc::clone(entry)));
-            let waiter = match case.cache.begin(ask, now) {
-                Begin::Fill(guard) => break guard,
-                Begin::Found(entry) => {
-                    journey.cache = Some(CacheStatus { collapsed: true, ..status });
-                    return self.serve_from(case, Reader::whole(entry), client, journey).await;
-                }
-                Begin::Wait(waiter) => waiter,
-            };
-            match waiter.wait(until.saturating_duration_since(now.mono), now).await {
-                Outcome::Fill(guard) => break guard,
-                Outcome::Ready(reader) => {
+        let guard =
+            match self.turn(case, &key, stale.as_ref().map(|(entry, _)| entry), usable.is_some()).await {
+                Turn::Fetch(guard) => guard,
+                Turn::Read(reader) => {
                     journey.cache = Some(CacheStatus { collapsed: true, ..status });
                     return self.serve_from(case, reader, client, journey).await;
                 }
-                Outcome::OriginFailed { is_covered } => {
-                    if let Some(entry) = usable.clone().filter(|_| is_covered) {
-                        return self.serve_stale(case, entry, cache::ORIGIN_FAILED, client, journey).await;
-                    }
-                    // One of those who waited asks again, and not all of them at once.
-                    failures += 1;
-                    if failures <= RETAKES {
-                        continue;
-                    }
+                Turn::Stale => {
+                    // Only said where there is one.
+                    let Some(entry) = usable else { return Err(Refusal::Internal.into()) };
+                    return self.serve_stale(case, entry, cache::ORIGIN_FAILED, client, journey).await;
                 }
-                Outcome::NotStored(reason) => status.detail = Some(reason.word()),
-                Outcome::TimedOut => status.detail = Some("lock-timeout"),
-            }
-            journey.cache = Some(status);
-            let forwarded = self.forward(case.trip, case.forward, client, journey).await;
-            return forwarded.map_err(|ended| unconfirmed(ended, must_be_asked));
-        };
+                Turn::Alone(reason) => {
+                    status.detail = reason.or(status.detail);
+                    journey.cache = Some(status);
+                    let forwarded = self.forward(case.trip, case.forward, client, journey).await;
+                    return forwarded.map_err(|ended| unconfirmed(ended, must_be_asked));
+                }
+            };
         self.fill(case, guard, usable, status, client, journey).await
     }
 
@@ -225,6 +216,28 @@ impl Edge {
     ) -> Result<(), Ended> {
         let must_be_asked = guard.stale().is_some_and(|entry| entry.head().freshness.must_be_asked());
         match self.fetch(case, guard, usable.is_some(), status, Some(client), &mut journey.attempts).await? {
+            Fetched::None(NoAnswer::Client(error)) => Err(error.into()),
+            Fetched::None(none) => {
+                journey.cache = Some(status);
+                let refusal = refusal_of(&none);
+                match usable.filter(|_| case.covers(&refusal)) {
+                    Some(entry) => self.serve_stale(case, entry, cache::ORIGIN_FAILED, client, journey).await,
+                    None => Err(unconfirmed(refusal.into(), must_be_asked)),
+                }
+            }
+            fetched => self.deliver(case, fetched, client, journey).await,
+        }
+    }
+
+    /// Answers with what was fetched.
+    async fn deliver(
+        &self,
+        case: &Case<'_>,
+        fetched: Fetched,
+        client: &mut Client,
+        journey: &mut Journey,
+    ) -> Result<(), Ended> {
+        match fetched {
             Fetched::Kept(reader, None, status) => {
                 journey.cache = Some(status);
                 self.serve_from(case, reader, client, journey).await
@@ -241,15 +254,7 @@ impl Edge {
                     Some(guard) => self.pass_and_keep(case, open, guard, client, journey).await,
                 }
             }
-            Fetched::None(NoAnswer::Client(error)) => Err(error.into()),
-            Fetched::None(none) => {
-                journey.cache = Some(status);
-                let refusal = refusal_of(&none);
-                match usable.filter(|_| case.covers(&refusal)) {
-                    Some(entry) => self.serve_stale(case, entry, cache::ORIGIN_FAILED, client, journey).await,
-                    None => Err(unconfirmed(refusal.into(), must_be_asked)),
-                }
-            }
+            Fetched::None(none) => Err(refusal_of(&none).into()),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
         BadRequest, Pace,
         exchange::{Exchange, Gone, Reusable},
     },
-    coding::{Encoder, PIECE},
+    coding::{Decoder, Encoder, PIECE},
     forward::{hop_by_hop, limit_rate},
 };
 
@@ -54,6 +54,8 @@ pub(super) struct Client {
     copier: Option<Copier>,
     /// What the answer's body goes through before anything else.
     encoder: Option<Box<Encoder>>,
+    /// The same of an answer that is unpacked; never beside an encoder.
+    decoder: Option<Box<Decoder>>,
     /// How fast the answer may go, and since when it does.
     pace: Option<(limit_rate::Pace, Option<Instant>)>,
 }
@@ -88,6 +90,7 @@ impl Client {
             clock,
             copier: None,
             encoder: None,
+            decoder: None,
             pace: None,
         }
     }
@@ -110,6 +113,11 @@ impl Client {
     /// Compresses the answer's body.
     pub(super) fn encode(&mut self, encoder: Encoder) {
         self.encoder = Some(Box::new(encoder));
+    }
+
+    /// Unpacks the answer's body.
+    pub(super) fn unpack(&mut self, decoder: Decoder) {
+        self.decoder = Some(Box::new(decoder));
     }
 
     /// Reads the body until it has ended or `bytes` of it are held; what follows is read as it is sent.
@@ -224,6 +232,17 @@ impl Client {
 
     /// Writes a piece of the answer's body. An empty one is nothing: as a chunk it would end the answer.
     pub(super) async fn body(&mut self, mut bytes: Bytes) -> Result<(), ClientError> {
+        if let Some(mut decoder) = self.decoder.take() {
+            while !bytes.is_empty() {
+                let made = decoder.push(&mut bytes).map_err(broken)?;
+                self.send(made).await?;
+                if !bytes.is_empty() {
+                    tokio::task::yield_now().await;
+                }
+            }
+            self.decoder = Some(decoder);
+            return Ok(());
+        }
         let Some(mut encoder) = self.encoder.take() else { return self.send(bytes).await };
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(PIECE));
@@ -244,17 +263,23 @@ impl Client {
         self.flush_encoder().await
     }
 
-    /// Sends what a compressor still holds of what it was given.
+    /// Sends what a compressor or a decoder still holds of what it was given.
     async fn flush_encoder(&mut self) -> Result<(), ClientError> {
-        let Some(encoder) = &mut self.encoder else { return Ok(()) };
-        let held = encoder.flush().map_err(|_| ClientError::Left)?;
+        let held = match (&mut self.encoder, &mut self.decoder) {
+            (Some(encoder), _) => encoder.flush().map_err(|_| ClientError::Left)?,
+            (None, Some(decoder)) => decoder.flush().map_err(broken)?,
+            (None, None) => return Ok(()),
+        };
         self.send(held).await
     }
 
     /// Ends the body; only of an answer that is whole.
     pub(super) async fn end(&mut self) -> Result<(), ClientError> {
-        let Some(encoder) = self.encoder.take() else { return Ok(()) };
-        let rest = encoder.finish().map_err(|_| ClientError::Left)?;
+        let rest = match (self.encoder.take(), self.decoder.take()) {
+            (Some(encoder), _) => encoder.finish().map_err(|_| ClientError::Left)?,
+            (None, Some(decoder)) => decoder.finish().map_err(broken)?,
+            (None, None) => return Ok(()),
+        };
         self.send(rest).await
     }
 
@@ -345,4 +370,10 @@ impl Client {
     pub(super) async fn finish(self) -> Option<Reusable> {
         self.exchange.finish().await
     }
+}
+
+/// An answer that cannot be unpacked: its client is cut off, so that it takes nothing for whole.
+fn broken(problem: std::io::Error) -> ClientError {
+    tracing::debug!(%problem, "an answer in gzip could not be unpacked");
+    ClientError::Left
 }

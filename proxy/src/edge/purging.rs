@@ -81,7 +81,8 @@ fn purged(trip: &Trip) -> (StatusCode, Value) {
                 .key
                 .iter()
                 .any(|key| key.variables().any(|variable| matches!(variable, Variable::Session(_))));
-            entries = is_certain.then(|| cache.under(&key).len());
+            // Of parts nobody knows how many there are.
+            entries = (is_certain && !rule.keeps_parts()).then(|| cache.under(&key).len());
             cache.purge_key(&key, mode);
             running.tags.tell(Subject::key(&key), mode);
         }

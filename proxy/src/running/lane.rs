@@ -17,12 +17,13 @@ impl Lane {
     pub(super) fn of(route: &Route, plan: &Plan) -> Option<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let Action::Forward(forward) = &route.action else { return None };
-        let is_plain = route.cache.is_some()
+        let is_plain = route.cache.as_ref().is_some_and(|rule| rule.slice.is_none())
             && forward.mirror.is_none()
             && route.limit_rate.is_none()
             && route.limits.iter().all(|used| plan.limits[used.limit.index()].headers == LimitHeaders::Off)
             // The client's codings would have to be weighed.
             && route.compress.is_none()
+            && !route.gunzip
             // Of hits it says the same.
             && route.response_headers.iter().all(|(_, value)| {
                 value.variables().all(|variable| *variable == Variable::CacheStatus)

@@ -83,7 +83,11 @@ impl Running {
     /// How many entries a purge would end; `None` where it would have to look at every entry and `thoroughly` is not asked.
     #[must_use]
     pub fn entries(&self, order: &Order, thoroughly: bool) -> Option<usize> {
-        if let Order::Key(text) = order {
+        let mut rules = self.plan.routes.iter().filter_map(|route| route.cache.as_ref());
+        let all_is_whole = rules.all(|rule| !rule.keeps_parts());
+        if let Order::Key(text) = order
+            && all_is_whole
+        {
             return Some(Order::keys(text, self).map(|(cache, key)| cache.under(&key).len()).sum());
         }
         let like: Box<dyn Fn(&Head) -> bool> = match order {
@@ -91,7 +95,11 @@ impl Running {
             Order::Url(url) => has(url.tag()),
             Order::Tag(name) => has(Tag::named(name)),
             Order::Prefix(prefix) => Box::new(|head| head.url.as_str().starts_with(prefix.as_str())),
-            Order::Key(_) | Order::All(_) => Box::new(|_| true),
+            Order::Key(text) => {
+                let tags: Vec<_> = Order::keys(text, self).map(|(_, key)| Tag::key(&key)).collect();
+                Box::new(move |head| tags.iter().any(|tag| head.tags.contains(tag)))
+            }
+            Order::All(_) => Box::new(|_| true),
         };
         let of = |(at, cache): (usize, &Cache)| match order {
             Order::All(Some(one)) if *one != at => 0,

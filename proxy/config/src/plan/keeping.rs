@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{CacheId, RetryOn};
-use crate::{span::Place, template::Template};
+use crate::{span::Place, template::Template, units::Bytes};
 
 /// Which answers of a route are kept and used, where the origin's words are not all there is to say.
 #[derive(Debug, Clone)]
@@ -105,6 +105,10 @@ pub struct CacheRule {
     pub realm: Arc<str>,
     /// What they are purged by, besides the origin's own `Cache-Tag`.
     pub tags: Vec<Template>,
+    /// The length of the parts in which answers are fetched and kept; `None` in one piece.
+    pub slice: Option<Bytes>,
+    /// Whether parts that clients ask for are kept, and put together.
+    pub partial: bool,
     /// How long after expiry an entry may still answer while it is fetched anew.
     pub stale_while_revalidate: Duration,
     /// How long after expiry an entry may still answer when the origin fails.
@@ -119,6 +123,14 @@ pub struct CacheRule {
     pub purge: Option<PurgeRule>,
     /// Where it was written.
     pub place: Place,
+}
+
+impl CacheRule {
+    /// Whether there may be more entries of an answer than one for each variant.
+    #[must_use]
+    pub fn keeps_parts(&self) -> bool {
+        self.slice.is_some() || self.partial
+    }
 }
 
 /// Who may purge what a route keeps, with the method PURGE.

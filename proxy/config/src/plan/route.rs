@@ -41,6 +41,8 @@ pub struct Route {
     pub limit_rate: Option<LimitRate>,
     /// Which answers are compressed; `None` passes all on as they are.
     pub compress: Option<Compress>,
+    /// Whether answers in gzip are unpacked for clients that do not take it.
+    pub gunzip: bool,
     /// Where it was written.
     pub place: Place,
 }

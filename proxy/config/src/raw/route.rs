@@ -57,6 +57,8 @@ pub struct Route {
     pub limit_rate_after: Word<Bytes>,
     /// Which answers are compressed; what is not said here is as the whole file says.
     pub compress: Word<Short<Switch<Compress>>>,
+    /// Whether answers in gzip are unpacked for clients that do not take it. Default: false.
+    pub gunzip: Word<bool>,
     /// How much of a request's body is gathered before a server is asked. 0: none.
     pub request_buffer: Word<Bytes>,
     /// How much of an answer is read before its client takes it. 0: nothing.
@@ -159,6 +161,10 @@ pub struct CacheRule {
     pub key: Word<Template>,
     /// What they are purged by, besides the origin's own `Cache-Tag`.
     pub tags: Word<List<Template>>,
+    /// The length of the parts in which answers are fetched and kept. Default: in one piece.
+    pub slice: Word<Bytes>,
+    /// Whether parts that clients ask for are kept, and put together. Default: false.
+    pub partial: Word<bool>,
     /// How long after expiry an entry may still answer while it is fetched anew.
     pub stale_while_revalidate: Word<Span>,
     /// How long after expiry an entry may still answer when the origin fails.

@@ -104,6 +104,8 @@ impl Resolver<'_> {
         let request_headers = self.headers(&raw.request_headers, &scope, true);
         let response_headers = self.headers(&raw.response_headers, &scope, false);
         let error_pages = self.error_pages(raw, &scope);
+        let compress = self.compress(&raw.compress, compress);
+        let compress = self.compress_sliced(raw, cache.as_ref(), compress);
         let action = self.action(raw, &when, &scope, place)?;
         Some(plan::Route {
             name: raw.name.get().map_or_else(|| default_name(&when), Clone::clone).into(),
@@ -120,7 +122,8 @@ impl Resolver<'_> {
             error_pages,
             intercept_errors: raw.intercept_errors.or(false),
             limit_rate: self.limit_rate(raw),
-            compress: self.compress(&raw.compress, compress),
+            compress,
+            gunzip: raw.gunzip.or(false),
             place,
         })
     }
@@ -205,6 +208,8 @@ impl Resolver<'_> {
             key: raw.key.get().cloned(),
             realm: "".into(),
             tags: self.tags(&raw.tags, scope),
+            slice: self.slice(raw),
+            partial: raw.partial.or(d::CACHE_PARTIAL),
             stale_while_revalidate: Self::span(&raw.stale_while_revalidate, d::STALE),
             stale_if_error: Self::span(&raw.stale_if_error, d::STALE),
             lock_timeout: Self::span(&raw.lock_timeout, d::CACHE_LOCK_TIMEOUT),

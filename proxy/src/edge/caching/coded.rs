@@ -44,11 +44,13 @@ enum CodedBody {
 }
 
 impl Case<'_> {
-    /// How much of a kept body may be had in parts: none, for who would put them behind bytes of a compressed one, and by
-    /// QUERY (RFC 9110 §14.2 knows only GET).
+    /// How much of a kept body may be had in parts: none, for who would put them behind bytes of a compressed one or could not
+    /// unpack them, and by QUERY (RFC 9110 §14.2 knows only GET).
     pub(super) fn extent(&self, reader: &Reader) -> Extent {
+        let unpacks =
+            || self.trip.route().gunzip && coding::unpacks(&self.trip.asked(), &reader.head().headers);
         match reader.extent() {
-            Extent::Complete(length) if self.is_query || self.trip.resumes_by_date() => {
+            Extent::Complete(length) if self.is_query || self.trip.resumes_by_date() || unpacks() => {
                 Extent::Arriving(length)
             }
             extent => extent,

@@ -39,6 +39,25 @@ pub(super) enum Fetched {
     None(NoAnswer),
 }
 
+impl Fetched {
+    /// Where the cache stood; `None` without an answer.
+    pub(super) fn status(&self) -> Option<CacheStatus> {
+        match self {
+            Self::Kept(_, _, status) | Self::Passing(_, _, status) => Some(*status),
+            Self::None(_) => None,
+        }
+    }
+
+    /// The status of the answer.
+    pub(super) fn answered(&self) -> Option<StatusCode> {
+        match self {
+            Self::Kept(reader, ..) => Some(reader.head().status),
+            Self::Passing(open, ..) => Some(open.head.status),
+            Self::None(_) => None,
+        }
+    }
+}
+
 impl Edge {
     /// Asks the origin on behalf of a fill, and says what came of it.
     pub(super) async fn fetch(
@@ -59,6 +78,9 @@ impl Edge {
             let asked_about = guard.stale().filter(|_| case.rule.keeping.revalidate);
             if let Some(entry) = asked_about {
                 entry.head().validate(&mut fields);
+            }
+            if let Some(slice) = guard.slice() {
+                fields.insert(header::RANGE, slice.range());
             }
             let is_question = asked_about.is_some();
             let (method, framing) = match case.is_query {
@@ -266,7 +288,7 @@ impl Edge {
 }
 
 /// The fields with the length by which the fill checks that the body is whole.
-fn with_length(mut fields: HeaderMap, length: Length) -> HeaderMap {
+pub(super) fn with_length(mut fields: HeaderMap, length: Length) -> HeaderMap {
     if let Length::Known(length) = length {
         fields.insert(header::CONTENT_LENGTH, length.into());
     }
