@@ -31,7 +31,7 @@ enum Origin {
     /// Whoever holds something under it.
     Held(Mirror<Session>),
     /// Whoever signed it.
-    Signed(Jwt),
+    Signed(Box<Jwt>),
 }
 
 /// Who is asked.
@@ -71,7 +71,10 @@ impl Sessions {
     pub fn new(plan: &plan::Session, sources: Sources) -> Result<Self, BadKeys> {
         let Sources { held, ask, keys, revoked, revoked_before, roles } = sources;
         let origin = match (&plan.jwt, held) {
-            (Some(jwt), _) => Origin::Signed(Jwt::new(plan, jwt, keys, Lists { revoked, revoked_before })?),
+            (Some(jwt), _) => {
+                let jwt = Jwt::new(plan, jwt, keys, Lists { revoked, revoked_before })?;
+                Origin::Signed(Box::new(jwt))
+            }
             (None, held) => {
                 let held = held.expect("a plan has sessions that are signed, or can be asked for");
                 Origin::Held(Mirror::new(plan, || kind(&plan.fields, plan.sliding), held, ask))

@@ -155,7 +155,7 @@ mod tests {
         for _ in 0..3 {
             touches.used(&key, key.digest(), &answer(Some(1800), None), at(1500));
         }
-        assert_eq!(touches.take(), [key.clone()]);
+        assert_eq!(touches.take(), std::slice::from_ref(&key));
         touches.forgotten(&key.digest());
         touches.forgotten(&key.digest());
         touches.forgotten(&Token::parse(b"other").unwrap().digest());

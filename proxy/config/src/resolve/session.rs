@@ -59,7 +59,6 @@ impl Resolver<'_> {
     }
 
     /// The keys, and the length of a secret where that is what they are.
-    #[expect(clippy::type_complexity, reason = "read once, beside this")]
     fn jwt_keys(&mut self, raw: &raw::Jwt, place: Place) -> Option<(JwtKeys, Option<(usize, Place)>)> {
         let ways = [raw.jwks.place(), raw.jwks_file.place(), raw.secret.place().or(raw.secret_file.place())];
         let written: Vec<Place> = ways.into_iter().flatten().collect();

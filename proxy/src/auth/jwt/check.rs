@@ -144,7 +144,6 @@ fn names(claim: Option<&Value>, known: &[String]) -> bool {
 fn date(claim: Option<&Value>) -> Result<Option<u64>, Invalid> {
     let Some(claim) = claim else { return Ok(None) };
     let whole = claim.as_f64().filter(|date| (0.0..9e15).contains(date));
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is in range")]
     let part = whole.map(|date| date as u64);
     claim.as_u64().or(part).map(Some).ok_or(Invalid::Claim)
 }
