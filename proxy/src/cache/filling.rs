@@ -9,11 +9,13 @@
 //! budget; slow readers read from memory and hold nobody up. A body of unknown length is not streamed to waiters,
 //! because one that never ends would have to be kept whole for them; if it outgrows an entry, waiters go on their own.
 //!
-//! A body too large for memory goes to the disk as it comes, where there is one, and its readers read it from there. Whoever
-//! brings it waits for the disk: [`FillGuard::ready`] before a piece, [`FillGuard::settle`] before the end.
+//! The head of an answer is judged here, its body comes in `body`, and what a 304 or a HEAD says of a stored one is taken in
+//! `confirming`.
+
+mod body;
+mod confirming;
 
 use std::{
-    borrow::Cow,
     sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
@@ -25,10 +27,9 @@ use tokio::sync::watch;
 
 use super::{
     coded::Codings,
-    conditional,
     desk::{Ask, Fills},
     disk::{Room, SPOOL_MEMORY, Spool},
-    entry::{Body, CHUNK, Entry, Head},
+    entry::{Entry, Head},
     guard,
     key::Key,
     memory::Reserved,
@@ -38,13 +39,7 @@ use super::{
     shelf::count,
     slice::{Part, Slice},
     tags::{Moment, Standing, Tag},
-    waiting::Reader,
 };
-
-/// So many pieces go to the readers as they come; later ones are joined to [`PIECE`] bytes, or a body in single bytes
-/// would cost a hundred times its length.
-const LOOSE_PIECES: usize = 1024;
-const PIECE: usize = 4096;
 
 /// Whether the answer is being kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,209 +233,6 @@ impl FillGuard {
     #[must_use]
     pub fn has_readers(&self) -> bool {
         self.fill.progress.receiver_count() > 0
-    }
-
-    /// Adds a piece of the body. Copied, as a piece from the network may hold on to a much larger buffer.
-    pub fn write(&mut self, piece: &Bytes) {
-        let Phase::Storing { declared, received, .. } = &mut self.phase else { return };
-        *received += piece.len() as u64;
-        let (limit, declared, received) =
-            (self.fills.shelf.entry_limit.load(Ordering::Relaxed) as u64, *declared, *received);
-        if declared.is_some_and(|declared| received > declared) {
-            return self.refuse(NotStored::Length, self.fill.sent);
-        }
-        if declared.is_none() && received > limit && self.fill.spool.get().is_none() && !self.spill() {
-            return self.refuse(NotStored::TooLarge, self.fill.sent);
-        }
-        if let Some(spool) = self.fill.spool.get() {
-            if !spool.write(piece) {
-                return self.refuse(NotStored::Disk, self.fill.sent);
-            }
-            self.fill.progress.send_modify(|_| ());
-            return;
-        }
-        self.pending.extend_from_slice(piece);
-        if self.pending.len() >= PIECE || self.fill.chunks.lock().len() < LOOSE_PIECES {
-            self.flush();
-        }
-    }
-
-    /// Waits until there is room for more, where the disk is slower than the origin.
-    pub async fn ready(&self) {
-        if let Some(spool) = self.fill.spool.get() {
-            spool.room().await;
-        }
-    }
-
-    /// Waits until all that came is kept, before [`FillGuard::finish`].
-    pub async fn settle(&self) {
-        let is_whole = matches!(&self.phase, Phase::Storing { declared, received, .. }
-            if declared.is_none_or(|declared| declared == *received));
-        if let Some(spool) = self.fill.spool.get().filter(|_| is_whole) {
-            spool.close().await;
-        }
-    }
-
-    /// Moves a body of unknown length to the disk that has outgrown memory; false if that does not take it.
-    fn spill(&mut self) -> bool {
-        let Phase::Storing { head, .. } = &self.phase else { return false };
-        let Some(spool) = self.fills.shelf.spool(&self.fill.ask.key, head, (None, None), self.fill.sent)
-        else {
-            return false;
-        };
-        let kept = std::mem::take(&mut *self.fill.chunks.lock());
-        let is_written = kept.iter().all(|chunk| spool.write(chunk)) && spool.write(&self.pending);
-        self.pending.clear();
-        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store), &self.fill.ask.key);
-        let fits = self.reserved.grow(head.bytes() + SPOOL_MEMORY);
-        if !is_written || !fits {
-            spool.abandon();
-            return false;
-        }
-        self.fill.spool.set(spool).is_ok()
-    }
-
-    /// Hands the pending bytes to the readers.
-    fn flush(&mut self) {
-        let Phase::Storing { declared, .. } = self.phase else { return };
-        if self.pending.is_empty() {
-            return;
-        }
-        // A declared length is reserved already, and readers have joined: it goes on even if its overhead does not fit.
-        let bytes = CHUNK + if declared.is_some() { 0 } else { self.pending.len() };
-        if !self.reserved.grow(bytes) && declared.is_none() {
-            self.refuse(NotStored::Memory, self.fill.sent);
-            return;
-        }
-        self.fill.chunks.lock().push(Bytes::copy_from_slice(&self.pending));
-        self.pending.clear();
-        self.fill.progress.send_modify(|_| ());
-    }
-
-    /// The answer as it arrives, for the holder's own client; `None` while its length is not known, or when it is kept
-    /// only to be asked about.
-    #[must_use]
-    pub fn reader(&self) -> Option<Reader> {
-        let progress = self.fill.progress.subscribe();
-        let shared = match &*progress.borrow() {
-            Progress::Shared { head, length } => Some((Arc::clone(head), *length)),
-            _ => None,
-        };
-        shared.map(|(head, length)| Reader::arriving(head, length, Arc::clone(&self.fill), progress))
-    }
-
-    /// Ends the body. Call it only when the origin's message ended as it should.
-    ///
-    /// # Errors
-    /// Why the answer was not kept; a body shorter than declared fails its readers.
-    pub fn finish(mut self) -> Result<Arc<Entry>, NotStored> {
-        self.flush();
-        let Phase::Storing { head, declared, received } = std::mem::replace(&mut self.phase, Phase::Over)
-        else {
-            return Err(NotStored::Status);
-        };
-        if declared.is_some_and(|declared| declared != received) {
-            self.refuse(NotStored::Length, self.fill.sent);
-            return Err(NotStored::Length);
-        }
-        let body = match self.fill.spool.get().map(|spool| spool.stored()) {
-            None => Body::new(self.fill.chunks.lock().clone()).with(self.fill.codings.clone()),
-            Some(Some(stored)) => Body::on_disk(stored),
-            Some(None) => {
-                self.refuse(NotStored::Disk, self.fill.sent);
-                return Err(NotStored::Disk);
-            }
-        };
-        let fill = Arc::clone(&self.fill);
-        let (mut key, mut entry) =
-            (Cow::Borrowed(&fill.ask.key), Entry::new(fill.ask.key.text(), head, Arc::new(body)));
-        if let Some(whole) = key.of_whole() {
-            let shelf = &self.fills.shelf;
-            let held = self.stale.as_deref().filter(|held| shelf.standing(held.head()) != Standing::Gone);
-            entry = partial::joined(entry, held, shelf.entry_limit.load(Ordering::Relaxed));
-            if let Some(all) = partial::whole(&entry, &whole) {
-                shelf.remove_key(&key);
-                (key, entry) = (Cow::Owned(whole), all);
-            }
-        }
-        let entry = Arc::new(entry);
-        // The entry is counted from here on, the fill no longer.
-        self.reserved = Reserved::none(Arc::clone(&self.fills.shelf.store), &fill.ask.key);
-        self.complete(&key, &entry, self.fill.sent)?;
-        Ok(entry)
-    }
-
-    /// Takes a 304: the stale entry, updated with its fields, is good again (RFC 9111 §4.3.4).
-    ///
-    /// # Errors
-    /// [`NotStored::Mismatch`] when the 304 is about something else. The stale entry is given up; ask again, without
-    /// validators, under the same guard.
-    pub fn not_modified(
-        &mut self,
-        headers: &HeaderMap,
-        tags: &[Tag],
-        now: Now,
-    ) -> Result<Confirmed, NotStored> {
-        let key = &self.fill.ask.key;
-        let Some(stale) = self.stale.take() else { return Err(NotStored::Mismatch) };
-        if !conditional::confirms(stale.head(), headers) {
-            self.fills.shelf.remove(key, &stale);
-            return Err(NotStored::Mismatch);
-        }
-        let merged = conditional::merged(&stale.head().headers, headers, &self.fill.ask.rule);
-        match self.judge(stale.head().status, &merged, tags, now) {
-            Ok(head) => {
-                let entry = Arc::new(Entry::new(key.text(), Arc::new(head), Arc::clone(stale.body())));
-                if !entry.head().freshness.begins_fresh() {
-                    self.fills.pass(&self.fill.ask, now.mono);
-                }
-                let fill = Arc::clone(&self.fill);
-                let refused = self.complete(&fill.ask.key, &entry, now).err();
-                if let Some(disk) = &*self.fills.shelf.disk.load()
-                    && refused.is_none()
-                    && entry.body().stored().is_some()
-                {
-                    disk.keep_head(&entry);
-                }
-                Ok(Confirmed { entry, refused })
-            }
-            Err(reason) => {
-                // What was about this request's own form says nothing about the entry.
-                if !matches!(reason, NotStored::Authorization | NotStored::Cookie) {
-                    self.fills.shelf.remove(key, &stale);
-                }
-                self.refuse(reason, now);
-                Ok(Confirmed { entry: stale, refused: Some(reason) })
-            }
-        }
-    }
-
-    /// Takes the answer to a HEAD: what it says of the stored body is news for the entry, if it is the same body; of
-    /// another, the entry is given up (RFC 9111 §4.3.5). Says whether the entry was updated.
-    pub fn head_alone(
-        &mut self,
-        status: StatusCode,
-        headers: &HeaderMap,
-        length: Option<u64>,
-        tags: &[Tag],
-        now: Now,
-    ) -> bool {
-        let other = |stale: &mut Arc<Entry>| length.is_some_and(|length| length != stale.body().length());
-        let updated = if status != StatusCode::OK {
-            Err(NotStored::Mismatch)
-        } else if let Some(stale) = self.stale.take_if(other) {
-            self.fills.shelf.remove(&self.fill.ask.key, &stale);
-            Err(NotStored::Mismatch)
-        } else {
-            self.not_modified(headers, tags, now)
-        };
-        match updated {
-            Ok(confirmed) => confirmed.refused.is_none(),
-            Err(reason) => {
-                self.refuse(reason, now);
-                false
-            }
-        }
     }
 
     /// Gives up: the origin cannot be reached, so the waiters need not try. If the route covers this failure, they may

@@ -1,0 +1,83 @@
+//! What the origin says of a stored answer without sending its body again.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, StatusCode};
+
+use super::{Confirmed, FillGuard};
+use crate::cache::{conditional, entry::Entry, policy::NotStored, request::Now, tags::Tag};
+
+impl FillGuard {
+    /// Takes a 304: the stale entry, updated with its fields, is good again (RFC 9111 §4.3.4).
+    ///
+    /// # Errors
+    /// [`NotStored::Mismatch`] when the 304 is about something else. The stale entry is given up; ask again, without
+    /// validators, under the same guard.
+    pub fn not_modified(
+        &mut self,
+        headers: &HeaderMap,
+        tags: &[Tag],
+        now: Now,
+    ) -> Result<Confirmed, NotStored> {
+        let key = &self.fill.ask.key;
+        let Some(stale) = self.stale.take() else { return Err(NotStored::Mismatch) };
+        if !conditional::confirms(stale.head(), headers) {
+            self.fills.shelf.remove(key, &stale);
+            return Err(NotStored::Mismatch);
+        }
+        let merged = conditional::merged(&stale.head().headers, headers, &self.fill.ask.rule);
+        match self.judge(stale.head().status, &merged, tags, now) {
+            Ok(head) => {
+                let entry = Arc::new(Entry::new(key.text(), Arc::new(head), Arc::clone(stale.body())));
+                if !entry.head().freshness.begins_fresh() {
+                    self.fills.pass(&self.fill.ask, now.mono);
+                }
+                let fill = Arc::clone(&self.fill);
+                let refused = self.complete(&fill.ask.key, &entry, now).err();
+                if let Some(disk) = &*self.fills.shelf.disk.load()
+                    && refused.is_none()
+                    && entry.body().stored().is_some()
+                {
+                    disk.keep_head(&entry);
+                }
+                Ok(Confirmed { entry, refused })
+            }
+            Err(reason) => {
+                // What was about this request's own form says nothing about the entry.
+                if !matches!(reason, NotStored::Authorization | NotStored::Cookie) {
+                    self.fills.shelf.remove(key, &stale);
+                }
+                self.refuse(reason, now);
+                Ok(Confirmed { entry: stale, refused: Some(reason) })
+            }
+        }
+    }
+
+    /// Takes the answer to a HEAD: what it says of the stored body is news for the entry, if it is the same body; of
+    /// another, the entry is given up (RFC 9111 §4.3.5). Says whether the entry was updated.
+    pub fn head_alone(
+        &mut self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        length: Option<u64>,
+        tags: &[Tag],
+        now: Now,
+    ) -> bool {
+        let other = |stale: &mut Arc<Entry>| length.is_some_and(|length| length != stale.body().length());
+        let updated = if status != StatusCode::OK {
+            Err(NotStored::Mismatch)
+        } else if let Some(stale) = self.stale.take_if(other) {
+            self.fills.shelf.remove(&self.fill.ask.key, &stale);
+            Err(NotStored::Mismatch)
+        } else {
+            self.not_modified(headers, tags, now)
+        };
+        match updated {
+            Ok(confirmed) => confirmed.refused.is_none(),
+            Err(reason) => {
+                self.refuse(reason, now);
+                false
+            }
+        }
+    }
+}
