@@ -64,7 +64,7 @@ pub(super) async fn serve<S: Service>(
     mut stop: Stop,
 ) {
     let bounds = listener.bounds();
-    io.begin_frames();
+    let is_full = io.begin_frames();
     let options = options(&bounds);
     let opening = options.handshake::<_, Bytes>(io);
     let Some(Ok(mut streams)) = within(bounds.header_timeout, &mut stop, opening).await else {
@@ -78,6 +78,10 @@ pub(super) async fn serve<S: Service>(
         let idle = async {
             active.wait_for_none().await;
             tokio::time::sleep(patience).await;
+            // Streams end when the library has their last byte; the client may still be reading, in its own time.
+            while is_full.load(Ordering::Relaxed) {
+                tokio::time::sleep(FAREWELL).await;
+            }
         };
         let accepted = tokio::select! {
             biased;

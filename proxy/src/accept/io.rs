@@ -13,7 +13,10 @@ use std::{
     cell::Cell,
     io::{Error, ErrorKind, IoSlice, Result},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -67,6 +70,8 @@ pub(super) struct FrontIo {
     eof: bool,
     /// A write failed: nothing can reach the client any more.
     broken: bool,
+    /// Something waits for the client to read, for those who hold no more than this of us.
+    is_full: Arc<AtomicBool>,
     gate: Gate,
     pace: Pace,
     /// What the gate found, for the request that is being served.
@@ -92,6 +97,7 @@ impl FrontIo {
             unsent: BytesMut::new(),
             eof: false,
             broken: false,
+            is_full: Arc::default(),
             gate: Gate::Closed,
             pace: Pace::default(),
             fault: Arc::default(),
@@ -185,9 +191,11 @@ impl FrontIo {
         let _ = std::future::poll_fn(|cx| self.poll_leaving(cx)).await;
     }
 
-    /// Opens the gate for good: HTTP/2 has a framing of its own.
-    pub(super) fn begin_frames(&mut self) {
+    /// Opens the gate for good: HTTP/2 has a framing of its own. Gives whether something waits
+    /// for the client to read, which has its own end (`send_timeout`).
+    pub(super) fn begin_frames(&mut self) -> Arc<AtomicBool> {
         self.gate = Gate::Frames(Frames::new(Instant::now()));
+        Arc::clone(&self.is_full)
     }
 
     /// Whether the next request may be read: this one's body was taken to its end.
@@ -376,6 +384,7 @@ impl FrontIo {
 
     /// The client takes nothing: an error when it has done so for too long.
     fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        self.is_full.store(true, Ordering::Relaxed);
         ready!(self.writing.poll_expired(self.bounds.send_timeout, cx));
         Poll::Ready(Error::new(ErrorKind::TimedOut, "the client does not read"))
     }
@@ -383,6 +392,7 @@ impl FrontIo {
     /// The client took something, or never will.
     fn wrote<T>(&mut self, outcome: Result<T>) -> Poll<Result<T>> {
         self.writing.progress();
+        self.is_full.store(false, Ordering::Relaxed);
         self.broken |= outcome.is_err();
         Poll::Ready(outcome)
     }

@@ -153,6 +153,8 @@ pub enum Form {
     Text,
     /// A hash (HGETALL).
     Hash,
+    /// A text (GET), and one that cannot be read where something else is there: what it is for must not be lost on that.
+    Time,
     /// Anything; what counts is that it is there (EXISTS).
     Mark,
 }
@@ -213,7 +215,7 @@ fn key(parts: &[Part], token: &Token) -> String {
 async fn get(mut redis: Redis, key: &str, form: Form) -> Result<Option<Held>, Unavailable> {
     let mut question = redis::pipe();
     match form {
-        Form::Text => question.get(key),
+        Form::Text | Form::Time => question.get(key),
         Form::Hash => question.hgetall(key),
         Form::Mark => question.exists(key),
     };
@@ -221,7 +223,10 @@ async fn get(mut redis: Redis, key: &str, form: Form) -> Result<Option<Held>, Un
     let (said, left): (Value, i64) = match question.query_async(&mut redis).await {
         Ok(held) => held,
         // Something else is kept under what a client made up: no session, and no trouble of Redis.
-        Err(problem) if is_another_kind(&problem) => return Ok(None),
+        Err(problem) if is_another_kind(&problem) => {
+            let unread = Held { said: Said::Text(Vec::new()), left: None };
+            return Ok((form == Form::Time).then_some(unread));
+        }
         Err(problem) => return Err(Unavailable::new(Causes(&problem))),
     };
     // -1: it does not end by itself; -2: it has ended since.

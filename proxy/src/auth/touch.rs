@@ -67,7 +67,9 @@ impl Touches {
     /// Whether a key needs a new end; not where its session has an end of its own before that.
     fn is_due<T>(&self, answer: &Answer<T>, now: SystemTime) -> bool {
         let young = now + self.sliding * (PART - 1) / PART;
-        answer.key_until.is_some_and(|end| now < end && end < young && answer.until == Some(end))
+        // What is no session is not ours to prolong.
+        answer.fact.is_some()
+            && answer.key_until.is_some_and(|end| now < end && end < young && answer.until == Some(end))
     }
 
     /// A key was forgotten because it changed; if we changed it, it is looked up again.

@@ -296,7 +296,7 @@ impl Drop for Disk {
 
 /// Learns what lies in the folder, one of its parts after the other, for as long as the disk is in use.
 fn scan(core: &Weak<Core>, life: u64, keeps: bool) {
-    let (started, mut told, mut foreign) = (Instant::now(), Instant::now(), 0);
+    let (started, mut told, mut foreign, mut is_clear) = (Instant::now(), Instant::now(), 0, true);
     for first in 0..=u8::MAX {
         let Some(core) = core.upgrade() else { return };
         let folder = core.path().display();
@@ -307,6 +307,7 @@ fn scan(core: &Weak<Core>, life: u64, keeps: bool) {
         match scanned {
             Ok(others) => foreign += others,
             Err(error) => {
+                is_clear = false;
                 tracing::warn!(%folder, part = first, "a part of the cache's folder cannot be read: {error}")
             }
         }
@@ -324,6 +325,10 @@ fn scan(core: &Weak<Core>, life: u64, keeps: bool) {
         (index.len(), index.used())
     };
     if !keeps {
+        // What could not be dropped must not be believed at the next start, either.
+        if is_clear && let Err(error) = core.ledger.own() {
+            tracing::warn!(%folder, "the purges of the cache's folder cannot be written: {error}");
+        }
         tracing::info!(%folder, "what may have lain in the cache's folder was not written with these purges, and is dropped");
     }
     if foreign > 0 {

@@ -123,7 +123,8 @@ fn content_range(value: &[u8]) -> Option<(Range<u64>, u64)> {
     let number = |text: &[u8]| digits(text.trim_ascii());
     let (first, last) = (number(&value[..dash])?, number(&value[dash + 1..slash])?);
     let (end, total) = (last.checked_add(1)?, number(&value[slash + 1..])?);
-    (first < end && end <= total).then_some((first..end, total))
+    // No file is that long, and sums of lengths must not overflow.
+    (first < end && end <= total && total <= i64::MAX as u64).then_some((first..end, total))
 }
 
 impl Validator {

@@ -22,7 +22,7 @@ pub(super) fn build(
     redis: Option<&Redis>,
 ) -> Result<Vec<Sessions>, Vec<CannotRun>> {
     let build = |session| {
-        old.and_then(|old| old.same_sessions(session, redis))
+        old.and_then(|old| old.same_sessions(plan, session, redis))
             .map_or_else(|| new(session, upstreams, redis), Ok)
     };
     plan.sessions.iter().map(build).collect::<Result<_, _>>().map_err(|problem| vec![problem])
@@ -41,7 +41,7 @@ fn new(
         sources.keys = asked_for_keys(jwt).map(|upstream| ask(upstreams, upstream));
         let of = |key: &Option<Template>, form| key.as_ref().and_then(|key| in_redis(key, form));
         sources.revoked = of(&jwt.revoked, Form::Mark);
-        sources.revoked_before = of(&jwt.revoked_before, Form::Text);
+        sources.revoked_before = of(&jwt.revoked_before, Form::Time);
     } else {
         let ask = session
             .ask
@@ -79,7 +79,7 @@ fn ask(upstreams: &[Arc<Upstream>], upstream: UpstreamId) -> Arc<dyn Ask> {
 }
 
 impl Running {
-    fn same_sessions(&self, session: &plan::Session, redis: Option<&Redis>) -> Option<Sessions> {
+    fn same_sessions(&self, plan: &Plan, session: &plan::Session, redis: Option<&Redis>) -> Option<Sessions> {
         let position = self.plan.sessions.iter().position(|old| old.name == session.name)?;
         let old = &self.plan.sessions[position];
         let same = old.key == session.key
@@ -90,6 +90,15 @@ impl Running {
             && (old.staleness, old.serve_known_for) == (session.staleness, session.serve_known_for)
             // Who asks an origin asks one of this generation's upstreams.
             && !(old.asks_when_down || session.asks_when_down)
+            // Keys are believed because of who tells them.
+            && session.jwt.as_ref().and_then(asked_for_keys).is_none_or(|issuer| {
+                let of = |plan: &Plan| {
+                    let upstream = &plan.upstreams[issuer.index()];
+                    let servers = upstream.servers.iter().map(|server| server.name().to_owned());
+                    (Arc::clone(&upstream.name), servers.collect::<Vec<_>>())
+                };
+                of(&self.plan) == of(plan)
+            })
             && (session.jwt.is_some() || (old.is_in_redis() && session.is_in_redis()))
             && match (&self.redis, redis) {
                 (Some(old), Some(new)) => old.is(new),

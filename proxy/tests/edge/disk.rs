@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -245,14 +246,22 @@ fn a_purge_holds_after_a_kill() {
 fn entries_without_their_purges_are_dropped() {
     let (folder, origin) = (Folder::new(), counting(""));
     let edge = folder.edge(&origin);
-    edge.get("/a");
-    written(&edge, 1);
+    for path in ["/a", "/b"] {
+        edge.get(path);
+    }
+    written(&edge, 2);
     drop(edge);
     fs::remove_file(folder.path().join("purges")).unwrap();
+    // Lives without a ledger begin with the clock's second.
+    std::thread::sleep(Duration::from_millis(1100));
     let edge = folder.edge(&origin);
-    assert_eq!(edge.get("/a").text(), "2");
+    assert_eq!(edge.get("/a").text(), "3");
     written(&edge, 1);
-    assert_eq!(folder.files().len(), 1);
+    until("what lay there to be dropped", || folder.files().len() == 1);
+    drop(edge);
+    let edge = folder.edge(&origin);
+    assert_eq!(edge.get("/a").text(), "3");
+    assert_eq!(edge.get("/b").text(), "4", "the next start does not find it, either");
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub struct Jwt {
     pub issuer: Word<List<String>>,
     /// Whom it must be for, any of these. Default: it names nobody.
     pub audience: Word<List<String>>,
-    /// How far clocks may be apart.
+    /// How far clocks may be apart; not counted behind the `exp` of tokens that can be revoked.
     pub leeway: Word<Span>,
     /// Claims that must be there. Default: exp.
     pub required: Word<List<String>>,

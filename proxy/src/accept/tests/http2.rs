@@ -245,3 +245,52 @@ async fn a_failed_handshake_is_counted_by_its_reason() {
     }
     assert_eq!(counted(), [(NoHandshake::NotTls, 1), (NoHandshake::Alert, 1)]);
 }
+
+#[tokio::test]
+async fn a_stop_waits_for_a_client_that_still_reads_what_it_was_answered() {
+    let front = Front::start(|_| {}).await;
+    // Windows for everything at once, so that the library has the whole answer long before the client has.
+    let mut options = h2::client::Builder::new();
+    options.initial_window_size(1 << 24).initial_connection_window_size(1 << 24);
+    let (near, far) = tokio::io::duplex(16 << 10);
+    let mut tcp = front.connect().await.0;
+    socket2::SockRef::from(&tcp).set_recv_buffer_size(64 << 10).unwrap();
+    tokio::spawn(async move {
+        let (mut from_us, mut to_us) = tokio::io::split(far);
+        let (mut from_front, mut to_front) = tcp.split();
+        let up = tokio::io::copy(&mut from_us, &mut to_front);
+        // Slowly, and never silent for as long as a goodbye takes.
+        let down = async {
+            let mut piece = vec![0; 64 << 10];
+            loop {
+                let read = tokio::io::AsyncReadExt::read(&mut from_front, &mut piece).await.unwrap_or(0);
+                if read == 0 || to_us.write_all(&piece[..read]).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+        };
+        tokio::select! { _ = up => {}, () = down => {} }
+    });
+    let (sender, connection) = options.handshake::<_, Bytes>(near).await.unwrap();
+    tokio::spawn(connection);
+    let mut answers = Vec::new();
+    for _ in 0..8 {
+        let mut ready = sender.clone().ready().await.unwrap();
+        answers.push(ready.send_request(get("/express/big"), true).unwrap().0);
+    }
+    let mut bodies = Vec::new();
+    for answer in answers {
+        bodies.push(answer.await.unwrap().into_body());
+    }
+    front.stop.send_replace(true);
+    for mut body in bodies {
+        let mut length = 0;
+        while let Some(piece) = body.data().await {
+            let piece = piece.expect("the answer is whole");
+            body.flow_control().release_capacity(piece.len()).unwrap();
+            length += piece.len();
+        }
+        assert_eq!(length, 1 << 20);
+    }
+}

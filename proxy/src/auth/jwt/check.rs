@@ -103,7 +103,10 @@ impl<'t> Parts<'t> {
         }
         let [expires_at, not_before, issued_at] = ["exp", "nbf", "iat"].map(|name| date(claims.get(name)));
         let (expires_at, not_before, issued_at) = (expires_at?, not_before?, issued_at?);
-        let until = expires_at.map(|end| at(end).and_then(|end| end.checked_add(plan.leeway)));
+        // A mark of revocation may end with the token: it is not believed any longer than that then.
+        let is_revocable = plan.revoked.is_some() || plan.revoked_before.is_some();
+        let leeway = if is_revocable { Duration::ZERO } else { plan.leeway };
+        let until = expires_at.map(|end| at(end).and_then(|end| end.checked_add(leeway)));
         let until = until.map(|end| end.ok_or(Invalid::Claim)).transpose()?;
         if until.is_some_and(|end| end <= now) {
             return Err(Invalid::Expired);

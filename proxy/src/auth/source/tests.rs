@@ -113,6 +113,7 @@ async fn a_hash_is_its_fields_and_another_kind_of_key_is_no_session() {
     assert!(ask("session:h", Form::Mark).await.unwrap().is_some(), "whatever it is");
     assert_eq!(ask("session:x", Form::Mark).await, Ok(None));
     assert_eq!(ask("session:h", Form::Text).await, Ok(None));
+    assert_eq!(ask("session:h", Form::Time).await.unwrap().unwrap().said, Said::Text(Vec::new()));
     let mut other = connection.clone();
     let () = other.set("session:t", "text").await.unwrap();
     assert_eq!(ask("session:t", Form::Hash).await, Ok(None));

@@ -293,6 +293,10 @@ impl Core {
         let name = name(entry.key(), &entry.head().variant);
         let Some(serial) = self.index.lock().serial(&name) else { return Ok(()) };
         let file = index::File { name, serial };
+        // Another version may have come since, or another variant have that name: its body is not this head's.
+        if entry.body().stored().is_none_or(|stored| stored.file != file) {
+            return Ok(());
+        }
         let opened = match self.open(file, true, now) {
             Ok(opened) => opened,
             Err(unread) => {

@@ -16,7 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -117,14 +117,26 @@ impl Ledger {
             ledger.file.set_len(0)?;
             ledger.file.set_len(END)?;
         }
+        if !is_known {
+            // Above every life that may have written here, so that what it left is older than what comes.
+            let seconds = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+            latest = latest.max(seconds.min(u64::from(u32::MAX) >> 1) * LIFE);
+        }
         let life = (latest / LIFE + 1) * LIFE;
         tags.not_before(life);
-        let mut head = MAGIC.to_vec();
+        // One that is not known becomes so when what lay there is gone: a start that is cut short leaves it unknown.
+        let mut head = if is_known { MAGIC.to_vec() } else { vec![0; MAGIC.len()] };
         head.extend_from_slice(tags::secret());
         head.extend_from_slice(&life.to_le_bytes());
         ledger.file.write_all_at(&head, 0)?;
         ledger.file.sync_data()?;
         Ok(Opened { ledger, is_known, life })
+    }
+
+    /// What lies in the folder is its own from now on.
+    pub(super) fn own(&self) -> io::Result<()> {
+        self.file.write_all_at(&MAGIC, 0)?;
+        self.file.sync_data()
     }
 
     fn read_start(&self, start: &[u8], tags: &Tags) -> u64 {
