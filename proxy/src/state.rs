@@ -79,6 +79,7 @@ impl State {
     /// The state of a process that begins with `first`.
     #[must_use]
     pub fn new(source: Source, first: Snapshot, metrics: Arc<Metrics>) -> Arc<Self> {
+        first.running.come_into_force(None, &metrics);
         Arc::new(Self {
             current: ArcSwap::from_pointee(first),
             source,
@@ -209,7 +210,7 @@ impl State {
         }
         families.fleet_heard.reset();
         families.fleet_waiting.reset();
-        if let Some(sharing) = &running.sharing {
+        if let Some(sharing) = running.sharing() {
             families.fleet_heard.with_label_values::<&str>(&[]).set(i64::from(sharing.is_heard()));
             let waiting = i64::try_from(sharing.waiting()).unwrap_or(i64::MAX);
             families.fleet_waiting.with_label_values::<&str>(&[]).set(waiting);

@@ -72,7 +72,7 @@ impl State {
     pub fn swap(&self, next: Snapshot) {
         let next = Arc::new(next);
         let before = self.current.swap(Arc::clone(&next));
-        before.running.succeeded_by(&next.running);
+        next.running.come_into_force(Some(&before.running), &self.metrics);
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
