@@ -146,3 +146,23 @@ fn a_purge_ends_the_parts_too() {
     part(&mut client, "5-9");
     assert_eq!(origin.count(), 2);
 }
+
+#[test]
+fn a_part_is_never_put_behind_a_compressed_beginning() {
+    let date = "Sat, 21 Nov 2020 20:00:00 GMT";
+    let fields = format!("etag: \"1\"\r\nlast-modified: {date}\r\ncontent-type: text/plain\r\n");
+    let origin = Origin::start(move |request, wire| serve(request, wire, &fields, TEXT.as_bytes()));
+    let edge = Edge::routing(
+        &origin,
+        "compress: { min_bytes: 1B }\n    cache: { in: store, ttl: 60s, partial: true }",
+        "caches: { store: {} }",
+    );
+    let mut client = edge.connect();
+    part(&mut client, "5-");
+    let resumed = format!("range: bytes=5-\r\nif-range: {date}\r\n");
+    let from_part = client.ask("/f", &resumed);
+    assert_eq!((from_part.status, from_part.text(), origin.count()), (206, TEXT[5..].into(), 1));
+    let whole = client.ask("/f", format!("{resumed}accept-encoding: gzip\r\n"));
+    assert_eq!((whole.status, &*whole.field("content-encoding")), (200, "gzip"));
+    assert!(!origin.last().has("range"));
+}
