@@ -21,7 +21,7 @@ use super::{
         entry::{Body, Entry, Head},
         request::Now,
         shelf::count,
-        tags::Tags,
+        tags::{Moment, Tags},
         vary::Variant,
     },
     folder::Folder,
@@ -55,6 +55,8 @@ pub(super) struct Core {
     /// Bodies that are written while they arrive.
     pub(super) spools: AtomicUsize,
     pub(super) is_scanned: AtomicBool,
+    /// Numbers of files of this life begin here.
+    pub(super) life: u64,
     pub(super) next: AtomicU64,
     pub(super) counts: Counts,
 }
@@ -325,9 +327,13 @@ impl Core {
         let mut heads = vec![0; layout.heads()];
         from.read_exact_at(&mut heads, HEADER as u64)?;
         let (turn, head) = layout.newest(&heads).ok_or(Unread::Spoiled)?;
-        let (key, head) = format::decode(head, now).ok_or(Unread::Spoiled)?;
+        let (key, mut head) = format::decode(head, now).ok_or(Unread::Spoiled)?;
         if name(&key, &head.variant) != file.name {
             return Err(Unread::Spoiled);
+        }
+        if file.serial < self.life {
+            // The clock is the process's: another folder may have put it far ahead then, and be away now.
+            head.moment = head.moment.min(Moment(self.life - 1));
         }
         Ok(Opened { file: from, layout, turn, key, head })
     }
@@ -400,7 +406,7 @@ impl Core {
                 let mut index = self.index.lock();
                 index.insert(file, bytes);
                 self.evicted(index.evict(self.size.load(Ordering::Relaxed)));
-            } else if file.serial < self.next.load(Ordering::Relaxed) & !u64::from(u32::MAX) {
+            } else if file.serial < self.life {
                 fs::remove_file(self.folder.place(file))?;
             }
         }

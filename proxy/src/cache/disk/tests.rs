@@ -4,7 +4,7 @@ use http::Method;
 use super::{
     super::{
         Cache, Lookup, RequestHead, Rule, Standing, Tag, Url,
-        testing::{MIB, body, key, noon, secs},
+        testing::{MIB, body, key, noon, secs, uri},
     },
     *,
 };
@@ -128,6 +128,22 @@ async fn purges_are_known_in_the_next_life() {
         }
         assert!(tags.moment() > end, "a new purge ends what an earlier life kept");
     }
+}
+
+#[tokio::test]
+async fn what_an_earlier_life_kept_is_older_than_each_purge_of_the_next() {
+    let (root, tags, now) = (tempfile::tempdir().unwrap(), Arc::new(Tags::new()), Now::read());
+    let disk = open(root.path(), &tags);
+    // As if the plan had named another folder behind this one, with more lives behind it.
+    tags.not_before(tags.moment().count() + (9 << 32));
+    cache_on(&disk, &tags).fill("/a", &FRESH, "body", now);
+    disk.finish();
+    drop(disk);
+    let tags = Arc::new(Tags::new());
+    let disk = open(root.path(), &tags);
+    assert_eq!(body(&deep(&cache_on(&disk, &tags), "/a", now).await.hit()), b"body");
+    tags.purge(uri("/a"), Purge::Hard);
+    assert!(matches!(deep(&cache_on(&disk, &tags), "/a", now).await, Lookup::Miss(_)));
 }
 
 #[tokio::test]
