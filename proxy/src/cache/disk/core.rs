@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use http::HeaderMap;
+use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use super::{
@@ -346,10 +347,13 @@ impl Core {
                 count(&self.counts.spoiled);
                 tracing::warn!(file = %self.folder.place(file).display(), "a file of the cache is damaged, and dropped");
             }
-            // It may be there when the disk answers again.
             Unread::Failed(error) => {
                 count(&self.counts.failed);
-                return self.reading.failed(self.folder.path(), &error, Instant::now());
+                self.reading.failed(self.folder.path(), &error, Instant::now());
+                if !is_of_the_disk(&error) {
+                    return;
+                }
+                // Or else the next request for it has the disk rest again.
             }
         }
         self.index.lock().remove(file);
@@ -417,6 +421,12 @@ impl Core {
     pub(super) fn path(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// Whether a failure says something of the file, and not of what this process lacks just now.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    let lacks = |number| matches!(Errno::from_raw(number), Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM);
+    error.raw_os_error().is_some_and(|number| !lacks(number))
 }
 
 /// Everything before the body, the first head in its place.

@@ -1,11 +1,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot build its input has failed")]
+use std::{fs, os::unix::fs::symlink};
+
 use http::Method;
+use nix::errno::Errno;
 
 use super::{
     super::{
         Cache, Lookup, RequestHead, Rule, Standing, Tag, Url,
         testing::{MIB, body, key, noon, secs, uri},
     },
+    core::Unread,
     *,
 };
 
@@ -144,6 +148,26 @@ async fn what_an_earlier_life_kept_is_older_than_each_purge_of_the_next() {
     assert_eq!(body(&deep(&cache_on(&disk, &tags), "/a", now).await.hit()), b"body");
     tags.purge(uri("/a"), Purge::Hard);
     assert!(matches!(deep(&cache_on(&disk, &tags), "/a", now).await, Lookup::Miss(_)));
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_given_up_with_its_first_failure() {
+    let (root, tags, now) = (tempfile::tempdir().unwrap(), Arc::new(Tags::new()), Now::read());
+    let disk = open(root.path(), &tags);
+    let cache = cache_on(&disk, &tags);
+    ["/a", "/b"].iter().for_each(|target| drop(cache.fill(target, &FRESH, "body", now)));
+    until(|| disk.stats().entries == 2);
+    let file = |target: &str| disk.core.index.lock().find(key_name(key(target).text()))[0];
+    let place = disk.core.folder.place(file("/a"));
+    fs::remove_file(&place).unwrap();
+    symlink(&place, &place).unwrap();
+    assert!(matches!(deep(&cache_on(&disk, &tags), "/a", now).await, Lookup::Miss(_)));
+    let stats = disk.stats();
+    assert_eq!((stats.entries, stats.errors, stats.works), (1, 1, false));
+    until(|| place.symlink_metadata().is_err());
+    // What this process lacks says nothing of the file.
+    disk.core.unread(file("/b"), Unread::Failed(Errno::EMFILE.into()));
+    assert_eq!(disk.stats().entries, 1);
 }
 
 #[tokio::test]
