@@ -163,9 +163,14 @@ impl Disk {
         self.core.ledger.floors()
     }
 
+    /// What was asked for before `at` counts as purged.
+    pub(super) fn raise(&self, purge: Purge, at: u64) {
+        self.core.ledger.raise(purge, at);
+    }
+
     /// Everything was purged at `at`.
     pub(super) fn purged(&self, purge: Purge, at: u64) {
-        self.core.ledger.note(Cell::Floor(purge), at);
+        self.raise(purge, at);
         if purge == Purge::Hard {
             self.core.index.lock().clear();
             self.core.work.wake();

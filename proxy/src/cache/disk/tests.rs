@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot build its input has failed")]
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, symlink},
+};
 
 use http::Method;
 use nix::errno::Errno;
@@ -148,6 +151,14 @@ async fn what_an_earlier_life_kept_is_older_than_each_purge_of_the_next() {
     assert_eq!(body(&deep(&cache_on(&disk, &tags), "/a", now).await.hit()), b"body");
     tags.purge(uri("/a"), Purge::Hard);
     assert!(matches!(deep(&cache_on(&disk, &tags), "/a", now).await, Lookup::Miss(_)));
+}
+
+#[test]
+fn a_folder_has_the_room_for_its_purges_from_the_start() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = open(root.path(), &Arc::new(Tags::new()));
+    let purges = fs::metadata(disk.core.folder.ledger()).unwrap();
+    assert!(purges.blocks() * 512 >= purges.len());
 }
 
 #[tokio::test]
