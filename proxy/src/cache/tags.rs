@@ -330,11 +330,19 @@ impl Floor {
 
     /// It was raised to `at`.
     pub(super) fn restore(&self, purge: Purge, at: u64) {
-        let floor = match purge {
+        self.of(purge).fetch_max(at, Ordering::AcqRel);
+    }
+
+    /// When it was raised last.
+    pub(super) fn at(&self, purge: Purge) -> u64 {
+        self.of(purge).load(Ordering::Acquire)
+    }
+
+    fn of(&self, purge: Purge) -> &AtomicU64 {
+        match purge {
             Purge::Hard => &self.hard,
             Purge::Soft => &self.soft,
-        };
-        floor.fetch_max(at, Ordering::AcqRel);
+        }
     }
 
     /// What is left of an entry asked for at `since`.

@@ -153,6 +153,28 @@ async fn what_an_earlier_life_kept_is_older_than_each_purge_of_the_next() {
     assert!(matches!(deep(&cache_on(&disk, &tags), "/a", now).await, Lookup::Miss(_)));
 }
 
+#[tokio::test]
+async fn what_was_purged_while_a_folder_was_not_used_is_known_in_its_next_life() {
+    let (root, tags, now) = (tempfile::tempdir().unwrap(), Arc::new(Tags::new()), Now::read());
+    let disk = open(root.path(), &tags);
+    let cache = cache_on(&disk, &tags);
+    cache.fill("/a", &FRESH, "body", now);
+    cache.set_disk(None);
+    disk.finish();
+    drop(disk);
+    cache.purge_all(Purge::Hard);
+    let disk = open(root.path(), &tags);
+    assert_eq!(disk.stats().entries, 1);
+    cache.set_disk(Some(Arc::clone(&disk)));
+    tags.recorded().await;
+    drop(cache);
+    disk.finish();
+    drop(disk);
+    let tags = Arc::new(Tags::new());
+    let disk = open(root.path(), &tags);
+    assert!(matches!(deep(&cache_on(&disk, &tags), "/a", now).await, Lookup::Miss(_)));
+}
+
 #[test]
 fn a_folder_has_the_room_for_its_purges_from_the_start() {
     let root = tempfile::tempdir().unwrap();
