@@ -48,6 +48,7 @@ mod routes;
 mod sessions;
 mod signed;
 mod slicing;
+mod slicing_faults;
 mod streaming;
 mod telling;
 mod trouble;
