@@ -11,7 +11,6 @@ use axum::{
     serve::ListenerExt,
 };
 use jiff::SignedDuration;
-use redis::aio::ConnectionManager;
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -24,6 +23,7 @@ use crate::{
     config::ServeConfig,
     cursor::Cursors,
     database::{Database, Moment, Replicas, Scope},
+    fleet::Redis,
     health, idempotency,
     identity::Identities,
     items,
@@ -59,7 +59,7 @@ pub struct App {
     /// Who else may be read from.
     pub replicas: Replicas,
     /// Where sessions are published, if anywhere.
-    pub redis: Option<ConnectionManager>,
+    pub redis: Option<Redis>,
     /// Hashes and checks passwords.
     pub passwords: Passwords,
     /// Checks the edge's header.
@@ -95,7 +95,7 @@ impl App {
     /// # Errors
     /// When the database cannot be reached or migrated, or a setting makes no sense.
     pub async fn start(config: &ServeConfig, name: &str) -> Result<Arc<Self>, StartError> {
-        let redis = config.redis_url.as_deref().map(sessions::published::connect).transpose()?;
+        let redis = config.redis_url.as_deref().map(Redis::at).transpose()?;
         let database = Database::open(&config.database).await?;
         let verifications = Verifications::new(&config.identity_secret);
         let metrics = Metrics::new()?;

@@ -87,7 +87,8 @@ pub struct ServeConfig {
     /// The store.
     #[command(flatten)]
     pub database: DatabaseConfig,
-    /// Redis shared with the edges, `redis://…`; without it the edges ask `GET /auth/session`.
+    /// Redis shared with the edges, `redis://…`, or `redis-cluster://host:port,host:port` with some nodes of a cluster (`rediss` for TLS);
+    /// without it the edges ask `GET /auth/session`.
     #[arg(long, env = "WEIR_REDIS_URL", hide_env_values = true)]
     pub redis_url: Option<String>,
     /// Secret of the identity header, shared with the edge; at least 32 bytes (RFC 7518 §3.2 for HS256).

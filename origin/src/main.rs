@@ -17,6 +17,7 @@ use weir_origin::{
     cache::Cache,
     config::{DatabaseConfig, PasswordConfig, ServeConfig, WorkerConfig},
     database::{Database, Moment, Words},
+    fleet::Redis,
     jobs::{
         self,
         bell::Bell,
@@ -25,7 +26,6 @@ use weir_origin::{
         worker::Worker,
     },
     seed::{self, Volume},
-    sessions,
     verification::Verifications,
 };
 
@@ -219,7 +219,7 @@ async fn fill(config: SeedConfig) -> Result<(), StartError> {
 async fn give_roles(config: RolesConfig) -> Result<(), StartError> {
     let database = Database::open(&config.database).await?;
     let user = account(&database, &config.email).await?;
-    let redis = config.redis_url.as_deref().map(sessions::published::connect).transpose()?;
+    let redis = config.redis_url.as_deref().map(Redis::at).transpose()?;
     let roles = Words(config.roles);
     let write = admin::sql::give_roles(&database, None, user, &roles, Moment::now());
     accounts::kept::around_roles(&Cache::new(redis), user, write).await?;

@@ -11,13 +11,13 @@ use std::{
     time::Duration,
 };
 
-use redis::{AsyncCommands, RedisResult, SetExpiry, SetOptions, aio::ConnectionManager};
+use redis::{AsyncCommands, RedisResult, SetExpiry, SetOptions};
 use sqlx::{Result, postgres::PgPoolOptions};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
 use super::{Database, Pool, is_passing};
-use crate::config::DatabaseConfig;
+use crate::{config::DatabaseConfig, fleet::Redis};
 
 /// Time between two looks at the replicas; a fraction of any lag that can be configured.
 const LOOK: Duration = Duration::from_millis(200);
@@ -59,7 +59,7 @@ pub struct Replicas {
     list: Vec<Replica>,
     next: AtomicUsize,
     lag: Duration,
-    redis: Option<ConnectionManager>,
+    redis: Option<Redis>,
     started: Instant,
 }
 
@@ -77,7 +77,7 @@ impl Replicas {
     ///
     /// # Errors
     /// When a URL is none.
-    pub fn new(config: &DatabaseConfig, redis: Option<ConnectionManager>) -> Result<Self> {
+    pub fn new(config: &DatabaseConfig, redis: Option<Redis>) -> Result<Self> {
         let replica = |url: &String| {
             let options = PgPoolOptions::new()
                 .max_connections(config.pool_max.get())
