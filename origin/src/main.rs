@@ -23,6 +23,7 @@ use weir_origin::{
         bell::Bell,
         listener::{self, Watched},
         measured::Measured,
+        purges::Purges,
         worker::Worker,
     },
     seed::{self, Volume},
@@ -107,6 +108,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
+        .with_span_list(false)
         .with_writer(std::io::stderr)
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
         .init();
@@ -174,9 +176,11 @@ async fn work(config: WorkerConfig) -> Result<(), StartError> {
     let measured = Measured::new(&registry)?;
     let verifications = Verifications::new(&config.identity_secret);
     let longest = config.jobs.job_poll;
-    let bell =
-        config.redis_url.map(|url| Bell::heard_through(&url, longest)).transpose()?.unwrap_or_default();
-    let worker = Worker::new(database.clone(), config.jobs, verifications, measured.clone(), Arc::new(bell))?;
+    let url = config.redis_url.as_deref();
+    let bell = Arc::new(url.map(|url| Bell::heard_through(url, longest)).transpose()?.unwrap_or_default());
+    let redis = url.map(Redis::at).transpose()?;
+    let purges = redis.map(|redis| Purges::new(redis, &config.jobs.edge_prefix, config.database.replica_lag));
+    let worker = Worker::new(database.clone(), config.jobs, verifications, measured.clone(), bell, purges)?;
     let watched = Watched { database: database.clone(), worker: worker.clone(), measured, registry };
     println!("listening on {address}");
     tokio::spawn(axum::serve(socket, listener::routes(watched)).into_future());

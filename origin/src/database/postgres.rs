@@ -16,6 +16,7 @@ use sqlx::{
     postgres::{PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use super::{SLOW, warn};
 use crate::config::DatabaseConfig;
@@ -72,7 +73,7 @@ impl Pool {
         let pool = self.pool.clone();
         // In a task, which nobody breaks off: sqlx would give the connection back with the transaction open, and behind PgBouncer with
         // the server it has. What nobody waits for any more is rolled back when the task drops it.
-        let begun = tokio::spawn(async move { pool.begin().await });
+        let begun = tokio::spawn(async move { pool.begin().await }.in_current_span());
         // PgBouncer lets a client wait for a server as long as its `query_wait_timeout` says, of old two minutes.
         let wait = self.pool.options().get_acquire_timeout() + PATIENCE;
         let begun = timeout(wait, begun).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
