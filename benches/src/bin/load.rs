@@ -8,7 +8,7 @@ use weir_benches::{
     client::Client,
     flow::{Flow, People, Seen},
     measure, scenario,
-    system::{Setup, System},
+    system::{Setup, System, program},
     table::{Ink, Side, Table, count, paint, span},
     tally::Latencies,
 };
@@ -84,13 +84,10 @@ async fn main() -> ExitCode {
 
 /// Whether every target was met.
 async fn run(arguments: &Arguments) -> Result<bool, Error> {
-    let beside = |given: &Option<PathBuf>, name: &str| -> Result<PathBuf, Error> {
-        Ok(given.clone().unwrap_or(std::env::current_exe()?.with_file_name(name)))
-    };
     let (redis, postgres) = tokio::task::spawn_blocking(|| (Redis::start(), Postgres::start())).await?;
     let setup = Setup {
-        weir: beside(&arguments.weir, "weir")?,
-        origin: beside(&arguments.origin, "weir-origin")?,
+        weir: program(arguments.weir.as_deref(), "weir")?,
+        origin: program(arguments.origin.as_deref(), "weir-origin")?,
         config: arguments.config.clone(),
         database: Some(postgres.create_database()),
         redis: Some(redis.url()),
