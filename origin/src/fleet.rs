@@ -70,7 +70,7 @@ impl Redis {
     }
 }
 
-/// All within the time that anybody waits.
+/// The connection, made by whoever needs it first; the others wait for that.
 async fn connected(
     client: &ClusterClient,
     connection: &OnceCell<ClusterConnection>,

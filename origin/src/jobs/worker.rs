@@ -1,6 +1,6 @@
 //! Takes due jobs in batches and does them, a few at once; delivers items at their time.
 //!
-//! Each turn: deliver what is due, take a batch, begin each of it when a slot is free. A full batch is followed by the next at once, else
+//! Each turn: deliver what is due and tell the edges, take a batch, begin each of it when a slot is free. A full batch is followed by the next at once, else
 //! by a pause, which a ring of the bell ends. At a stop nothing new is begun: what is in hand is finished, the rest of the batch is given back.
 
 use std::{
@@ -92,10 +92,8 @@ impl Worker {
         'work: loop {
             // Neither is cut off by a stop: what was taken and then forgotten would have to wait for the end of its lease.
             let (more, purges) = self.deliver().await;
-            // At once and beside the slots, where a mail server may be slow.
-            if !purges.is_empty() {
-                in_hand.spawn(Arc::clone(&self).purge(purges));
-            }
+            // At once and not in a slot, where a mail server may be slow.
+            self.purge(purges).await;
             let mut batch = self.take().await;
             let more = more || batch.len() == self.config.job_batch.get() as usize;
             while let Some(job) = batch.pop() {
@@ -156,9 +154,12 @@ impl Worker {
         }
     }
 
-    async fn purge(self: Arc<Self>, jobs: Vec<Taken>) {
+    /// Does these one after the other, until one fails: those behind it would, too, and are due again when their lease ends.
+    async fn purge(&self, jobs: Vec<Taken>) {
         for job in jobs {
-            self.work(job).await;
+            if !self.work(job).await {
+                return;
+            }
         }
     }
 
@@ -194,22 +195,22 @@ impl Worker {
         self.work(job).await;
     }
 
-    /// Does one job.
-    async fn work(&self, job: Taken) {
+    /// Does one job, and says whether there is nothing left of it to do.
+    async fn work(&self, job: Taken) -> bool {
         let span = Trace::resume(job.trace_id.as_deref()).span("job");
-        self.try_once(job).instrument(span).await;
+        self.try_once(job).instrument(span).await
     }
 
-    async fn try_once(&self, mut job: Taken) {
+    async fn try_once(&self, mut job: Taken) -> bool {
         let begun = Moment::now();
         let lease_ends = begun.after(self.config.job_lease);
         match sql::begin(&self.database, &job, lease_ends).await {
             Ok(true) => job.tries += 1,
             // Removed, or somebody else's by now.
-            Ok(false) => return,
+            Ok(false) => return true,
             Err(error) => {
                 tracing::warn!(%error, job = %job.id, "job not begun");
-                return;
+                return false;
             }
         }
         let most = i32::try_from(self.config.job_tries.get()).unwrap_or(i32::MAX);
@@ -232,12 +233,14 @@ impl Worker {
         self.measured.ended(Kind::parse(&job.kind).map_or("unknown", Kind::word), outcome);
         let milliseconds = (Moment::now().microseconds() - begun.microseconds()) / 1000;
         let Taken { id, kind, user_id, tries, .. } = &job;
-        if matches!(outcome, Outcome::Done | Outcome::Unsent) {
+        let is_done = matches!(outcome, Outcome::Done | Outcome::Unsent);
+        if is_done {
             tracing::info!(%id, kind, %user_id, tries, milliseconds, outcome = outcome.word(), "job");
         } else {
             let outcome = outcome.word();
             tracing::warn!(%id, kind, %user_id, tries, milliseconds, outcome, problem, "job");
         }
+        is_done
     }
 
     async fn act(&self, job: &Taken) -> Result<Sent, NotSent> {
