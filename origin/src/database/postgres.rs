@@ -169,6 +169,29 @@ impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
     }
 }
 
+/// What does not run a statement, and so needs neither a transaction nor a way around names.
+macro_rules! as_sqlx_has_it {
+    ($life:lifetime, $inner:ident) => {
+        fn prepare_with<'e>(
+            self,
+            sql: SqlStr,
+            parameters: &'e [PgTypeInfo],
+        ) -> BoxFuture<'e, Result<PgStatement>>
+        where
+            $life: 'e,
+        {
+            self.$inner.prepare_with(sql, parameters)
+        }
+
+        fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>>>
+        where
+            $life: 'e,
+        {
+            self.$inner.describe(sql)
+        }
+    };
+}
+
 impl<'p> Executor<'p> for &'_ Pool {
     type Database = Postgres;
 
@@ -216,19 +239,7 @@ impl<'p> Executor<'p> for &'_ Pool {
         .boxed()
     }
 
-    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, Result<PgStatement>>
-    where
-        'p: 'e,
-    {
-        self.pool.prepare_with(sql, parameters)
-    }
-
-    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>>>
-    where
-        'p: 'e,
-    {
-        self.pool.describe(sql)
-    }
+    as_sqlx_has_it!('p, pool);
 }
 
 impl<'t> Executor<'t> for &'t mut Transaction {
@@ -262,17 +273,5 @@ impl<'t> Executor<'t> for &'t mut Transaction {
         }
     }
 
-    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, Result<PgStatement>>
-    where
-        't: 'e,
-    {
-        self.inner.prepare_with(sql, parameters)
-    }
-
-    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>>>
-    where
-        't: 'e,
-    {
-        self.inner.describe(sql)
-    }
+    as_sqlx_has_it!('t, inner);
 }
