@@ -61,7 +61,7 @@ bench-memory: ## a million answers of 1 KiB through a cache of 256 MiB, and what
 bench-origin: ## every query of the origin on a tenth of the full volume, with its plan (ARGS='--users 1000000 --items 10000000')
 	@cargo run --release --locked --package weir-origin --example queries -- $(ARGS)
 
-bench-api: ## the load of L1 and L2 on edge, origins, Postgres and Redis, beside its targets (ARGS='normal --seconds 300')
+bench-api: ## the load of L1 to L3 on edge, origins, Postgres and Redis, beside its targets (ARGS='normal --seconds 300', ARGS='spike --seconds 90')
 	@cargo build --release --locked --package weir --package weir-origin --package weir-benches --bins
 	$(TARGET)/release/load $(ARGS)
 
