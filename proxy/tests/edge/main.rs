@@ -23,6 +23,7 @@ mod errors;
 mod explaining;
 mod faults;
 mod fleet;
+mod forward_auth;
 mod forwarding;
 mod guards;
 mod http2_clients;
