@@ -35,6 +35,7 @@ mod life;
 mod limiting;
 mod mirrors;
 mod mixing;
+mod nginx_auth;
 mod nginx_cache;
 mod operating;
 mod outages;
