@@ -234,7 +234,8 @@ impl<'a> Translator<'a, '_> {
     pub(super) fn kept_for_whom(&mut self, scope: &Scope<'a>, route: &mut Route) {
         let is_of_session = |value: &Template| value.variables().any(|it| matches!(it, Variable::Session(_)));
         let tells = route.request_headers.entries().any(|(_, value, _)| is_of_session(value))
-            || route.host.get().is_some_and(is_of_session);
+            || route.host.get().is_some_and(is_of_session)
+            || route.rewrite.get().is_some_and(is_of_session);
         let is_said = route.cache.get().and_then(|cache| cache.key.get()).is_some_and(is_of_session);
         if let Some(cache) =
             scope.one("proxy_cache").filter(|_| tells && !is_said && !route.cache.is_absent())

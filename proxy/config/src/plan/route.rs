@@ -55,11 +55,12 @@ impl Route {
     /// Whether the origin hears something of the session besides the signed identity.
     #[must_use]
     pub fn tells_of_session(&self) -> bool {
-        let host = match &self.action {
-            Action::Forward(forward) => forward.host.as_ref(),
-            _ => None,
+        let asked_for = match &self.action {
+            Action::Forward(forward) => [&forward.host, &forward.rewrite],
+            _ => [&None, &None],
         };
-        let mut sent = self.request_headers.iter().map(|(_, value)| value).chain(host);
+        let asked_for = asked_for.into_iter().flatten();
+        let mut sent = self.request_headers.iter().map(|(_, value)| value).chain(asked_for);
         sent.any(|value| value.variables().any(|variable| matches!(variable, Variable::Session(_))))
     }
 }

@@ -276,7 +276,8 @@ impl Resolver<'_> {
             return;
         }
         // Who may pass is no secret of theirs, as with `access`, and the origin hears nothing of them.
-        let mut sent = raw.request_headers.entries().map(|(_, value, _)| value).chain(raw.host.get());
+        let asked_for = raw.host.get().into_iter().chain(raw.rewrite.get());
+        let mut sent = raw.request_headers.entries().map(|(_, value, _)| value).chain(asked_for);
         let tells_origin = sent.any(|value| value.variables().any(is_of_session));
         if names_nobody && session.required && !tells_origin {
             return;
