@@ -22,6 +22,7 @@ use self::charged::{Charged, charge, settle};
 pub use self::{
     dressed::{CACHE_STATUS, frame_by_length},
     looked::{Looked, look_deeper, look_up},
+    purging::kept,
     rehearsal::{Rehearsal, Seen},
 };
 use crate::{

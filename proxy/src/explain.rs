@@ -13,15 +13,16 @@ use std::{net::IpAddr, str::FromStr, time::SystemTime};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
 use serde::{Deserialize, Serialize};
 use weir_config::{
-    plan::{Action, CacheRule, LimitUse, Route},
+    plan::{Action, CacheId, CacheRule, LimitUse, Route},
     span::Place,
 };
 
 use self::masked::Masked;
 pub use self::report::{CacheReport, EntryReport, Refused, Report, Written};
 use crate::{
-    cache::{Entry, Lookup, Now, RequestHead, Standing, Url, first_slice},
-    decide::{Passed, Rehearsal, Seen},
+    auth::Caller,
+    cache::{Entry, Key, Lookup, Now, RequestHead, Standing, Url, first_slice},
+    decide::{self, Passed, Rehearsal, Seen},
     request::{Came, RequestView},
     running::Running,
 };
@@ -90,6 +91,14 @@ pub async fn explain(running: &Running, file: &str, question: &Question, now: No
         report.cache = Some(cache);
     }
     Ok(report)
+}
+
+/// Where the answer to a plain GET of this URL is kept, if it is.
+#[must_use]
+pub fn kept(running: &Running, url: &Url) -> Option<(CacheId, Key)> {
+    let (url, method) = (url.as_str().to_owned(), get());
+    let question = Question { url, method, headers: Vec::new(), client: this_machine() };
+    decide::kept(running, &request(running, &question).ok()?, Caller::Anonymous)
 }
 
 /// The question as the request path would read it.

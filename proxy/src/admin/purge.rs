@@ -25,6 +25,7 @@ use serde_json::{Value, json};
 use super::{json, read, refused, upstreams::is_cross_site};
 use crate::{
     cache::{Purge, Told, Url},
+    explain,
     running::{Order, PurgedBy, Running},
     state::State,
 };
@@ -166,7 +167,9 @@ fn orders(wish: &Wish, running: &Running) -> Result<Vec<Order>, String> {
         orders.push(Order::Key(named(text)?));
     }
     for text in &wish.url {
-        orders.push(Order::Url(url(text)?));
+        let url = url(text)?;
+        let kept = explain::kept(running, &url);
+        orders.push(Order::Url(url, kept));
     }
     for text in &wish.prefix {
         orders.push(Order::Prefix(url(text)?));

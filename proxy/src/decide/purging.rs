@@ -2,11 +2,12 @@
 //! let any stranger empty the cache with it.
 
 use http::Method;
-use weir_config::plan::RouteId;
+use weir_config::plan::{Action, CacheId, RouteId};
 
 use super::Passed;
 use crate::{
     auth::{Caller, access::Access},
+    cache::Key,
     refusal::Refusal,
     request::RequestView,
     route::{Found, Matched},
@@ -15,6 +16,20 @@ use crate::{
 
 /// The methods that people say to caches: nginx's and Varnish's word, and Varnish's other one.
 const WORDS: [&str; 2] = ["PURGE", "BAN"];
+
+/// Where the answer to a GET of this request's URL is kept for `caller`, if its route keeps any.
+pub fn kept(running: &Running, request: &RequestView, caller: Caller) -> Option<(CacheId, Key)> {
+    let Found::Route(Matched { route, params }) =
+        running.router.find(&request.host, &request.path, &Method::GET, &request.headers)
+    else {
+        return None;
+    };
+    let plan = &running.plan.routes[route.index()];
+    let (Some(rule), Action::Forward(forward)) = (&plan.cache, &plan.action) else { return None };
+    let get = RequestView { method: Method::GET, ..RequestView::clone(request) };
+    let key = Passed { route, params, caller }.key(&get, rule, forward).ok()?;
+    Some((rule.cache, key))
+}
 
 impl Passed {
     /// Whether a request is a PURGE for us, and may be one: the route is the one that answers GET.
@@ -49,5 +64,12 @@ impl Passed {
             }
             Some(_) => Ok(Self { route: matched.route, params: matched.params, caller: Caller::Anonymous }),
         })
+    }
+
+    /// Where the answer to a GET of this request's URL is kept, for this request's caller: a key need not have all of the URL, so
+    /// it may have been fetched for another.
+    #[must_use]
+    pub fn kept(&self, running: &Running, request: &RequestView) -> Option<(CacheId, Key)> {
+        kept(running, request, self.caller.clone())
     }
 }

@@ -209,8 +209,8 @@ impl Edge {
         if !cache::after_unsafe(&running.tags, &request.method, here, status, answer) {
             return;
         }
-        // What the client knows it by, where the origin is asked for something else.
-        running.tags.order(Subject::url(&url), Purge::Hard);
+        // What the client knows it by, where the origin is asked for something else, or the key has not all of it.
+        running.end_url(url, trip.passed.kept(running, request));
         for tag in trip.passed.tag_names(request, &trip.route().invalidate) {
             running.tags.order(Subject::named(&tag), Purge::Hard);
             running.count_invalidation();

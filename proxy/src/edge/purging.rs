@@ -70,21 +70,19 @@ fn purged(trip: &Trip) -> (StatusCode, Value) {
     let orders = match (tags(&request.headers), prefix(&url)) {
         (tags, _) if !tags.is_empty() => tags.into_iter().map(Order::Tag).collect(),
         (_, Some(prefix)) => vec![Order::Prefix(prefix)],
-        _ => vec![Order::Url(url)],
+        _ => vec![Order::Url(url, trip.passed.kept(running, request))],
     };
     let mut entries = None;
-    if let ([Order::Url(_)], Action::Forward(forward)) = (&*orders, trip.passed.action(running)) {
-        let cache = &running.caches[rule.cache.index()];
-        if let Ok(key) = trip.passed.key(request, rule, forward) {
+    if let ([Order::Url(_, kept)], Action::Forward(forward)) = (&*orders, trip.passed.action(running)) {
+        if let Some((cache, key)) = kept {
             // Whose session the entries were kept under is not known here.
             let is_certain = !rule
                 .key
                 .iter()
                 .any(|key| key.variables().any(|variable| matches!(variable, Variable::Session(_))));
             // Of parts nobody knows how many there are.
-            entries = (is_certain && !rule.keeps_parts()).then(|| cache.under(&key).len());
-            cache.purge_key(&key, mode);
-            running.tags.tell(Subject::key(&key), mode);
+            entries =
+                (is_certain && !rule.keeps_parts()).then(|| running.caches[cache.index()].under(key).len());
         }
         if let Ok(target) = trip.passed.target(request, forward) {
             running.tags.order(Subject::uri(request.scheme, &request.authority, &target), mode);

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use weir_config::plan::CacheId;
+
 use super::{PurgedBy, Running};
 use crate::{
     cache::{Cache, Head, Key, Purge, Subject, Tag, Told, Url},
@@ -13,8 +15,9 @@ use crate::{
 pub enum Order {
     /// One key, as templates render it; of routes without a template, the URL.
     Key(String),
-    /// What was fetched for this URL, under whatever key.
-    Url(Url),
+    /// What was fetched for this URL, under whatever key; and what a GET of it is answered with, though it was fetched for another
+    /// with the same key.
+    Url(Url, Option<(CacheId, Key)>),
     /// What was fetched for URLs that begin like this.
     Prefix(Url),
     /// What carries this tag.
@@ -29,7 +32,7 @@ impl Order {
     pub fn said<'o>(&'o self, running: &'o Running) -> (&'static str, &'o str) {
         match self {
             Self::Key(text) => ("key", text),
-            Self::Url(url) => ("url", url.as_str()),
+            Self::Url(url, _) => ("url", url.as_str()),
             Self::Prefix(url) => ("prefix", url.as_str()),
             Self::Tag(name) => ("tag", name),
             Self::All(None) => ("all", "every cache"),
@@ -56,12 +59,21 @@ impl Order {
 impl Running {
     /// Purges what is ordered, fills under way included, and tells the fleet.
     pub fn purge(&self, order: &Order, mode: Purge, by: PurgedBy) {
+        self.end(order, mode);
+        self.count_purges(by, mode, 1);
+    }
+
+    fn end(&self, order: &Order, mode: Purge) {
         match order {
-            Order::Key(text) => Order::keys(text, self).for_each(|(cache, key)| {
-                cache.purge_key(&key, mode);
-                self.tags.tell(Subject::key(&key), mode);
-            }),
-            Order::Url(url) => self.tags.order(Subject::url(url), mode),
+            Order::Key(text) => {
+                Order::keys(text, self).for_each(|(cache, key)| self.purge_key(cache, &key, mode));
+            }
+            Order::Url(url, kept) => {
+                self.tags.order(Subject::url(url), mode);
+                if let Some((cache, key)) = kept {
+                    self.purge_key(&self.caches[cache.index()], key, mode);
+                }
+            }
             Order::Prefix(prefix) => self.tags.order(Subject::prefix(prefix), mode),
             Order::Tag(name) => self.tags.order(Subject::named(name), mode),
             Order::All(one) => {
@@ -72,7 +84,16 @@ impl Running {
                 }
             }
         }
-        self.count_purges(by, mode, 1);
+    }
+
+    /// Ends what was kept of a URL that a write changed, in every cache and for all of the fleet.
+    pub fn end_url(&self, url: Url, kept: Option<(CacheId, Key)>) {
+        self.end(&Order::Url(url, kept), Purge::Hard);
+    }
+
+    fn purge_key(&self, cache: &Cache, key: &Key, mode: Purge) {
+        cache.purge_key(key, mode);
+        self.tags.tell(Subject::key(key), mode);
     }
 
     /// Whether the fleet knows of all purges so far. Waits for it no longer than for an answer of Redis.
@@ -92,7 +113,11 @@ impl Running {
         }
         let like: Box<dyn Fn(&Head) -> bool> = match order {
             _ if !thoroughly => return None,
-            Order::Url(url) => has(url.tag()),
+            Order::Url(url, None) => has(url.tag()),
+            Order::Url(url, Some((_, key))) => {
+                let tags = [url.tag(), Tag::key(key)];
+                Box::new(move |head| tags.iter().any(|tag| head.tags.contains(tag)))
+            }
             Order::Tag(name) => has(Tag::named(name)),
             Order::Prefix(prefix) => Box::new(|head| head.url.as_str().starts_with(prefix.as_str())),
             Order::Key(text) => {

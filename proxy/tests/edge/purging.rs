@@ -280,6 +280,54 @@ fn the_purge_method_ends_what_is_asked_for_and_says_404_where_nothing_was() {
 }
 
 #[test]
+fn a_url_ends_whatever_its_key_fetched_for_another() {
+    let origin = counting("");
+    let edge = Edge::start(&format!(
+        "caches: {{ store: {{}} }}
+upstreams: {{ api: {{ servers: [{}] }} }}
+routes:
+  - match: {{ path: /one/*, methods: [GET] }}
+    cache: {{ in: store, ttl: 60s, key: \"one:${{request.path}}\" }}
+    to: api
+  - match: /one/*
+    to: api
+  - match: /two/*
+    cache: {{ in: store, ttl: 60s, key: \"two:${{request.path}}\", purge: {{ allow: [127.0.0.0/8] }} }}
+    to: api
+",
+        origin.address
+    ));
+    let number = |target: &str| edge.get(target).text();
+    for (kept, asked) in [("/one/a?utm=x", "/one/a"), ("/two/a?utm=x", "/two/a?utm=y")] {
+        let write = |method: &str| {
+            edge.send(format!("{method} {asked} HTTP/1.1\r\nhost: edge.test\r\ncontent-length: 0\r\n\r\n"));
+        };
+        let ends: [(&str, &dyn Fn()); 4] = [
+            ("POST", &|| write("POST")),
+            ("DELETE", &|| write("DELETE")),
+            ("an order", &|| {
+                let (status, report) =
+                    order(&edge, json!({ "url": format!("http://edge.test{asked}"), "count": true }));
+                assert_eq!((status, &report["purged"][0]["entries"]), (200, &json!(1)), "{report}");
+            }),
+            ("PURGE", &|| drop(purge(&edge, asked, ""))),
+        ];
+        for (what, end) in ends {
+            if what == "PURGE" && kept.starts_with("/one") {
+                continue;
+            }
+            let first = number(kept);
+            assert_eq!(number(asked), first, "one key");
+            assert_eq!(number("/two/other"), number("/two/other"));
+            let other = number("/two/other");
+            end();
+            assert_ne!(number(asked), first, "{what} of {asked}");
+            assert_eq!(number("/two/other"), other, "{what} ends nothing else");
+        }
+    }
+}
+
+#[test]
 fn a_stranger_s_purge_ends_nothing_and_reaches_nobody() {
     let origin = counting("");
     let yaml = format!(
