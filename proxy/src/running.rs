@@ -12,6 +12,7 @@ mod mirrors;
 mod purging;
 mod roster;
 mod sessions;
+mod tiers;
 mod upstream;
 
 use std::{
@@ -81,6 +82,7 @@ pub struct Running {
     pub sharing: Option<Arc<Sharing>>,
     /// For the caches, until this generation is in force.
     disks: disks::Waiting,
+    tiers: tiers::Waiting,
     counts: Counts,
     /// Ends the active checks and look-ups of this generation.
     watching: DropGuard,
@@ -167,11 +169,9 @@ impl Running {
         let store = redis.as_ref().map(|redis| Store::new(redis.clone()));
         let store = plan.redis.as_ref().zip(store.as_ref());
         let routes = all(plan.routes.iter().map(|route| RouteParts::build(route, &plan)))?;
-        let sharing = share(&plan, redis.as_ref(), &tags, old, metrics);
-        if let Some(sharing) = &sharing {
-            let named = plan.caches.iter().map(|cache| Arc::clone(&cache.name)).zip(caches.iter().cloned());
-            sharing.concerns(named.collect());
-        }
+        let named = plan.caches.iter().map(|cache| Arc::clone(&cache.name)).zip(caches.iter().cloned());
+        let sharing = share(&plan, redis.as_ref(), (&tags, named.collect()), old, metrics);
+        let tiers = tiers::join(&plan, sharing.as_deref(), &caches)?;
         let running = Self {
             router: Router::new(&plan.routes),
             limits: Limits::new(old.map(|old| &old.limits), &plan.limits, store, now),
@@ -185,12 +185,14 @@ impl Running {
             redis,
             sharing,
             disks,
+            tiers,
             counts: Counts::new(&plan, metrics),
             watching,
             plan,
         };
         if old.is_none() {
             running.take_disks();
+            running.take_tiers();
         }
         Ok(running)
     }
@@ -216,6 +218,7 @@ impl Running {
             (None, _) => {}
         }
         next.take_disks();
+        next.take_tiers();
         for old in &self.upstreams {
             if let Some(new) = next.upstreams.iter().find(|new| new.plan.name == old.plan.name) {
                 old.roster.succeeded_by(&new.roster);
@@ -386,7 +389,7 @@ impl RouteParts {
 fn share(
     plan: &Plan,
     redis: Option<&Redis>,
-    tags: &Arc<Tags>,
+    (tags, caches): (&Arc<Tags>, Vec<(Arc<str>, Cache)>),
     old: Option<&Running>,
     metrics: &Metrics,
 ) -> Option<Arc<Sharing>> {
@@ -396,11 +399,14 @@ fn share(
     }
     let before = old.and_then(|old| Some((old.redis.as_ref()?, old.sharing.as_ref()?)));
     if let Some((_, kept)) = before.filter(|(same, _)| same.is(redis)) {
+        kept.concerns(caches);
         return Some(Arc::clone(kept));
     }
     let place = before.and_then(|(_, sharing)| sharing.place());
     let count = Running::fleet_counter(metrics);
-    Some(Arc::new(Sharing::start(redis.clone(), &settings.prefix, Arc::clone(tags), place, count)))
+    let from = (place, plan.caches.iter().any(|cache| cache.shared.is_some()));
+    let told = (Arc::clone(tags), caches);
+    Some(Arc::new(Sharing::start(redis.clone(), &settings.prefix, told, from, count)))
 }
 
 /// Whether a key holds something that only one caller has. A role or a tenant is shared by many.

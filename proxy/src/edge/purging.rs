@@ -83,8 +83,7 @@ fn purged(trip: &Trip) -> (StatusCode, Value) {
                 .any(|key| key.variables().any(|variable| matches!(variable, Variable::Session(_))));
             // Of parts nobody knows how many there are.
             entries = (is_certain && !rule.keeps_parts()).then(|| cache.under(&key).len());
-            cache.purge_key(&key, mode);
-            running.tags.tell(Subject::key(&key), mode);
+            running.tags.announce(&Subject::key(&key), mode, || cache.purge_key(&key, mode));
         }
         if let Ok(target) = trip.passed.target(request, forward) {
             running.tags.order(Subject::uri(request.scheme, &request.authority, &target), mode);

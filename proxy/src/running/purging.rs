@@ -58,8 +58,7 @@ impl Running {
     pub fn purge(&self, order: &Order, mode: Purge, by: PurgedBy) {
         match order {
             Order::Key(text) => Order::keys(text, self).for_each(|(cache, key)| {
-                cache.purge_key(&key, mode);
-                self.tags.tell(Subject::key(&key), mode);
+                self.tags.announce(&Subject::key(&key), mode, || cache.purge_key(&key, mode));
             }),
             Order::Url(url) => self.tags.order(Subject::url(url), mode),
             Order::Prefix(prefix) => self.tags.order(Subject::prefix(prefix), mode),
@@ -67,8 +66,7 @@ impl Running {
             Order::All(one) => {
                 let named = self.plan.caches.iter().zip(&self.caches).enumerate();
                 for (_, (plan, cache)) in named.filter(|(at, _)| one.is_none_or(|one| one == *at)) {
-                    cache.purge_all(mode);
-                    self.tags.tell(Subject::cache(&plan.name), mode);
+                    self.tags.announce(&Subject::cache(&plan.name), mode, || cache.purge_all(mode));
                 }
             }
         }

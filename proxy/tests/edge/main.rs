@@ -46,6 +46,7 @@ mod queries;
 mod refreshing;
 mod routes;
 mod sessions;
+mod shared_tier;
 mod signed;
 mod slicing;
 mod streaming;

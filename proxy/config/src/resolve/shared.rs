@@ -23,7 +23,8 @@ impl Resolver<'_> {
         let most = entry_bytes.min(Bytes::new(MOST_ENTRY));
         let shared = raw.entry_max.or(d::CACHE_SHARED_ENTRY_MAX.min(most));
         if let Some(at) = raw.entry_max.place().filter(|_| shared > most) {
-            let said = format!("`entry_max` ({shared}) is more than fits into memory and one answer of Redis");
+            let said =
+                format!("`entry_max` ({shared}) is more than fits into memory and one answer of Redis");
             self.report.error(at, said).help(format!("at most {most}, and better a tenth of that"));
         }
         plan::CacheShared {
