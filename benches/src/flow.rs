@@ -4,7 +4,7 @@
 //! loop would ask less of a slow system, and look well.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -46,20 +46,26 @@ pub struct Seen {
     pub latencies: Latencies,
     /// How many were refused, broke, or were not even begun.
     pub failed: u64,
+    /// What became of the first of those.
+    pub problem: Option<String>,
 }
 
 /// Somebody with a connection of their own, one deed at a time.
 struct Person {
     account: Account,
     client: Client,
+    /// Of the last log-in: an origin ends the oldest sessions of somebody who has too many.
     token: String,
-    /// Of further log-ins, to be ended by log-outs.
-    spare: Vec<String>,
+    /// Of earlier ones, to be ended by log-outs.
+    spare: VecDeque<String>,
 }
 
-/// The people, and who of them is free.
+/// Well below what an origin lets one person have.
+const SPARE: usize = 20;
+
+/// The people, and who of them is free: everybody in turn.
 pub struct People {
-    free: Mutex<Vec<Person>>,
+    free: Mutex<VecDeque<Person>>,
     turns: Semaphore,
     registered: AtomicUsize,
 }
@@ -70,12 +76,12 @@ impl People {
     /// # Errors
     /// The first answer that was not as expected.
     pub async fn gather(clients: impl IntoIterator<Item = Client>) -> Result<Self, String> {
-        let mut free = Vec::new();
+        let mut free = VecDeque::new();
         for (number, mut client) in (1..).zip(clients) {
             let account = account(number);
             done(&mut client, api::REGISTER, &api::register(&account)).await?;
             let token = log_in(&mut client, &account).await?;
-            free.push(Person { account, client, token, spare: Vec::new() });
+            free.push_back(Person { account, client, token, spare: VecDeque::new() });
         }
         let (turns, registered) = (Semaphore::new(free.len()), AtomicUsize::new(free.len()));
         Ok(Self { free: Mutex::new(free), turns, registered })
@@ -108,7 +114,7 @@ impl People {
             if deeds.len() < UNDER_WAY {
                 deeds.spawn(Arc::clone(&self).deed(flow.kind, due));
             } else {
-                seen.failed += 1;
+                seen.fail("too many waited before it".to_owned());
             }
         }
         while let Some(ended) = deeds.join_next().await {
@@ -119,10 +125,10 @@ impl People {
 
     async fn deed(self: Arc<Self>, kind: Kind, due: Instant) -> Result<Duration, String> {
         let _turn = self.turns.acquire().await.expect("it is never closed");
-        let person = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let person = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let mut person = person.expect("as many as turns");
         let did = self.act(&mut person, kind).await;
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).push(person);
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push_back(person);
         // A log-out may have needed a log-in first, which is not its own.
         did.map(|took| if kind == api::LOGOUT { took } else { due.elapsed() })
     }
@@ -134,7 +140,7 @@ impl People {
             api::ME => api::me().with_token(token),
             api::PROFILE => api::profile(&owner.email).with_token(token),
             api::LOGOUT => {
-                let token = match spare.pop() {
+                let token = match spare.pop_front() {
                     Some(token) => token,
                     None => log_in(client, owner).await?,
                 };
@@ -142,10 +148,12 @@ impl People {
             }
             _ => api::login(&owner.email, &owner.password),
         };
-        let (took, token) = done(client, kind, &ask).await?;
-        // Some for log-outs to come.
-        if kind == api::LOGIN && spare.len() < 100 {
-            spare.extend(token);
+        let (took, new) = done(client, kind, &ask).await?;
+        if let (api::LOGIN, Some(new)) = (kind, new) {
+            spare.push_back(std::mem::replace(token, new));
+            if spare.len() > SPARE {
+                spare.pop_front();
+            }
         }
         Ok(took)
     }
@@ -156,8 +164,13 @@ impl Seen {
         // A panic is a bug of this program: it must not look like a quiet run.
         match ended.expect("no deed panics") {
             Ok(took) => self.latencies.record(took),
-            Err(_) => self.failed += 1,
+            Err(problem) => self.fail(problem),
         }
+    }
+
+    fn fail(&mut self, problem: String) {
+        self.failed += 1;
+        self.problem.get_or_insert(problem);
     }
 }
 

@@ -45,7 +45,7 @@ use crate::{
     refusal::Refusal,
     request::RequestView,
     running::Running,
-    state::{Snapshot, State},
+    state::{Held, State},
 };
 
 /// The general lane; cheap to clone.
@@ -63,7 +63,7 @@ const UNATTENDED: usize = 1024;
 /// What every step of one journey reads: the state it began with, the request, and the proof that it passed.
 #[derive(Clone)]
 struct Trip {
-    snapshot: Arc<Snapshot>,
+    snapshot: Held,
     request: Arc<RequestView>,
     passed: Arc<Passed>,
 }
@@ -113,7 +113,7 @@ impl Edge {
 
     async fn travel(
         &self,
-        snapshot: &Arc<Snapshot>,
+        snapshot: &Held,
         stage: Stage,
         client: &mut Client,
         journey: &mut Journey,
@@ -161,7 +161,7 @@ impl Edge {
         };
         let request = Arc::clone(journey.request.as_ref().ok_or(Refusal::Internal)?);
         client.take_trailers(request.trailers);
-        let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(passed) };
+        let trip = Trip { snapshot: snapshot.clone(), request, passed: Arc::new(passed) };
         client.bound_body(trip.body_limit(&journey.arrival));
         if let Some(limit) = &trip.route().limit_rate {
             client.limit_rate(Some(Pace { per_second: limit.per_second.get(), after: limit.after.get() }));

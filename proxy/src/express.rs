@@ -22,7 +22,7 @@ use crate::{
     refusal::Refusal,
     request::RequestView,
     running::{Lane, Running},
-    state::{InFlight, Snapshot, State},
+    state::{Held, InFlight, State},
     wire::{Gap, Prepared, put_number},
 };
 
@@ -33,7 +33,7 @@ const COPIED: usize = 4 << 10;
 #[derive(Debug)]
 pub struct Begun {
     /// The generation it began with, and ends with.
-    pub snapshot: Arc<Snapshot>,
+    pub snapshot: Held,
     /// Its memory.
     pub journey: Journey,
     /// How far it came.
@@ -87,12 +87,12 @@ impl Begun {
     /// The request, when it needs the general lane.
     pub fn answer_at_once(mut self: Box<Self>, out: &mut BytesMut) -> Result<Rest, Box<Self>> {
         let now = self.advance();
-        let Some((hit, prepared)) = self.hit(now).and_then(|hit| Some((hit, hit.prepared()?))) else {
-            return Err(self);
-        };
+        let Some(hit) = self.hit(now) else { return Err(self) };
         let (mut body, closes) = (hit.body(), self.journey.arrival.is_closing());
         let copied = if body.len() <= COPIED { std::mem::take(&mut body) } else { Bytes::new() };
-        hit.put_head(&prepared, !closes, copied.len(), out);
+        if !hit.put_head(!closes, copied.len(), out) {
+            return Err(self);
+        }
         out.extend_from_slice(&copied);
         let hit = hit.noted(body.len() + copied.len());
         // What is in `out` as a whole leaves with its neighbours: it is not under way any more when the next is looked at.
@@ -248,17 +248,6 @@ impl<'a> Hit<'a> {
         chunks.filter(|_| self.request.method != Method::HEAD).cloned().unwrap_or_default()
     }
 
-    /// The head that was made for this lane, or one that is made now.
-    fn prepared(&self) -> Option<Arc<Prepared>> {
-        let known = self.entry.prepared().load();
-        if let Some(known) = known.as_ref().filter(|known| known.is_by(self.lane.id())) {
-            return Some(Arc::clone(known));
-        }
-        let made = Arc::new(self.prepare()?);
-        self.entry.prepared().store(Some(Arc::clone(&made)));
-        Some(made)
-    }
-
     /// Counts it.
     fn noted(self, body_bytes: usize) -> Noted {
         self.running.count_express(self.cache);
@@ -300,12 +289,25 @@ impl<'a> Hit<'a> {
         })
     }
 
-    fn put_head(&self, prepared: &Prepared, keeps: bool, more: usize, out: &mut BytesMut) {
+    /// Writes the head that was made for this lane, or one that is made now; false where there can be none.
+    fn put_head(&self, keeps: bool, more: usize, out: &mut BytesMut) -> bool {
         let age = || self.entry.head().freshness.age(self.now).as_secs();
-        prepared.put(out, keeps, more, |gap, out| match gap {
-            Gap::Age => put_number(out, i64::try_from(age()).unwrap_or(i64::MAX)),
-            Gap::Ttl => put_number(out, self.ttl),
-            Gap::RequestId => out.extend_from_slice(self.request.id.as_bytes()),
-        });
+        let mut put = |prepared: &Prepared| {
+            prepared.put(out, keeps, more, |gap, out| match gap {
+                Gap::Age => put_number(out, i64::try_from(age()).unwrap_or(i64::MAX)),
+                Gap::Ttl => put_number(out, self.ttl),
+                Gap::RequestId => out.extend_from_slice(self.request.id.as_bytes()),
+            });
+        };
+        // Looked at and not held: the count of who holds it would be written to by every hit.
+        let known = self.entry.prepared().load();
+        if let Some(known) = known.as_ref().filter(|known| known.is_by(self.lane.id())) {
+            put(known);
+            return true;
+        }
+        let Some(made) = self.prepare() else { return false };
+        put(&made);
+        self.entry.prepared().store(Some(Arc::new(made)));
+        true
     }
 }

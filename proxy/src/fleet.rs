@@ -90,6 +90,12 @@ impl Redis {
         self.0.reach == other.0.reach
     }
 
+    /// Whether `other` means the same keys of the same servers, however it reaches them.
+    #[must_use]
+    pub fn holds_the_same(&self, other: &Self) -> bool {
+        self.0.reach.holds_the_same(&other.0.reach)
+    }
+
     /// How long a command may take.
     #[must_use]
     pub fn timeout(&self) -> Duration {

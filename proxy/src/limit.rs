@@ -190,24 +190,19 @@ impl Limits {
     ///
     /// Shape:  `store` is the plan's Redis, for those that are counted there.
     #[must_use]
-    pub fn new(
-        old: Option<&Self>,
-        limits: &[plan::Limit],
-        store: Option<(&plan::Redis, &Store)>,
-        now: Instant,
-    ) -> Self {
+    pub fn new(old: Option<&Self>, limits: &[plan::Limit], store: Option<&Store>, now: Instant) -> Self {
         let limit = |limit: &plan::Limit| {
             let terms = Terms {
                 name: Arc::clone(&limit.name),
                 counting: limit.counting,
                 keys: limit.keys,
-                shared: limit.shared.zip(store.map(|(redis, _)| redis.clone())),
+                shared: limit.shared.zip(store.cloned()),
                 is_plain: told::is_plain(&limit.key),
             };
             let same = old.and_then(|old| old.0.iter().find(|old| old.zone.terms == terms));
             let zone = match same {
                 Some(same) => Arc::clone(&same.zone),
-                None => Arc::new(Zone::new(terms, store.map(|(_, store)| store), now)),
+                None => Arc::new(Zone::new(terms, now)),
             };
             Limit { zone, dry_run: limit.dry_run, status: limit.status, headers: limit.headers }
         };
@@ -317,7 +312,7 @@ struct Terms {
     name: Arc<str>,
     counting: Counting,
     keys: usize,
-    shared: Option<(Shared, plan::Redis)>,
+    shared: Option<(Shared, Store)>,
     is_plain: bool,
 }
 
@@ -341,7 +336,7 @@ enum Counter {
 }
 
 impl Zone {
-    fn new(terms: Terms, store: Option<&Store>, now: Instant) -> Self {
+    fn new(terms: Terms, now: Instant) -> Self {
         let counter = match terms.counting {
             Counting::Steady { rate, burst, at_once } => {
                 Counter::Steady(Steady::new(rate, burst, at_once, terms.keys))
@@ -349,7 +344,7 @@ impl Zone {
             Counting::Sliding { rate } => Counter::Sliding(Sliding::new(rate, terms.keys)),
             Counting::Concurrent { most } => Counter::Concurrent(Concurrent::new(most)),
         };
-        let fleet = terms.shared.as_ref().zip(store).and_then(|((shared, _), store)| {
+        let fleet = terms.shared.as_ref().and_then(|(shared, store)| {
             let fleet = Fleet::new(&terms.counting, shared.lease, terms.keys, store.clone())?;
             Some((fleet, shared.on_redis_down))
         });
@@ -359,15 +354,12 @@ impl Zone {
     /// What the limit says, unless Redis has to be asked.
     fn take(&self, charge: &Charge, now: Instant) -> Option<Outcome> {
         let (key, since) = (self.keys.of(&charge.key), now.saturating_duration_since(self.start));
-        let Some((fleet, on_redis_down)) = &self.fleet else {
+        let Some((fleet, _)) = &self.fleet else {
             return Some(self.take_here(key, charge.cost, since));
         };
         match fleet.take(key, charge.cost, since, || self.name(&charge.key)) {
             Leased::Took(taken) => Some(Ok((taken, Held::Leased))),
             Leased::Refused(wait) => Some(Err(No::Full(Some(wait)))),
-            Leased::Asks if fleet.rests() => {
-                Some(self.without_redis(*on_redis_down, key, charge.cost, since))
-            }
             Leased::Asks => None,
         }
     }

@@ -2,12 +2,16 @@
 //!
 //! Labels come from closed sets: routes, upstreams, peers, caches and limits are named by the plan, reasons by enums.
 
+mod tally;
+
 use std::{sync::Arc, time::Duration};
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
+
+use self::tally::Tallies;
+pub use self::tally::{Count, RouteMeter};
 
 /// Upper bounds of the duration buckets, in seconds: from a cache hit (100 µs) to a request no one waits for.
 const SECONDS: &[f64] = &[
@@ -148,27 +152,12 @@ families! {
 pub struct Metrics {
     registry: Registry,
     families: Families,
+    tallies: Tallies,
     started: std::time::Instant,
 }
 
 /// The classes of status that `weir_requests_total` tells apart; 499 is nginx's "client left".
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "499"];
-
-/// One route's handles.
-#[derive(Debug, Clone)]
-pub struct RouteMeter {
-    classes: [IntCounter; 6],
-    duration: Histogram,
-}
-
-impl RouteMeter {
-    /// Counts one answered request.
-    pub fn answered(&self, status: u16, took: Duration) {
-        let class = if status == 499 { 5 } else { usize::from(status / 100).clamp(1, 5) - 1 };
-        self.classes[class].inc();
-        self.duration.observe(took.as_secs_f64());
-    }
-}
 
 /// Totals over all routes, for people and for `/api/metrics`.
 #[derive(Debug, Clone, PartialEq)]
@@ -197,7 +186,12 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Arc<Self>> {
         let registry = Registry::new();
         let families = Families::register(&registry)?;
-        Ok(Arc::new(Self { registry, families, started: std::time::Instant::now() }))
+        Ok(Arc::new(Self {
+            registry,
+            families,
+            tallies: Tallies::default(),
+            started: std::time::Instant::now(),
+        }))
     }
 
     /// The families, for whoever counts something.
@@ -209,16 +203,14 @@ impl Metrics {
     /// The handles of one route.
     #[must_use]
     pub fn route(&self, route: &str) -> RouteMeter {
-        RouteMeter {
-            classes: CLASSES.map(|class| self.families.requests.with_label_values(&[route, class])),
-            duration: self.families.durations.with_label_values(&[route]),
-        }
+        let classes = CLASSES.map(|class| self.families.requests.with_label_values(&[route, class]));
+        RouteMeter::new(&classes, &self.families.durations.with_label_values(&[route]), &self.tallies)
     }
 
-    /// The gauge of requests under way.
+    /// The handle of a counter that every request may count on.
     #[must_use]
-    pub fn in_flight(&self) -> IntGauge {
-        self.families.in_flight.with_label_values::<&str>(&[])
+    pub fn count(&self, family: &IntCounterVec, labels: &[&str]) -> Count {
+        Count::new(family.with_label_values(labels), &self.tallies)
     }
 
     /// Since the start.
@@ -232,6 +224,7 @@ impl Metrics {
     pub fn text(&self) -> Vec<u8> {
         self.families.memory.with_label_values::<&str>(&[]).set(signed(resident_bytes()));
         self.families.uptime.with_label_values::<&str>(&[]).set(signed(self.uptime().as_secs()));
+        self.tallies.add_up();
         let mut text = Vec::with_capacity(16 * 1024);
         // A Vec takes every write; an encoder error would be a metric without a name.
         if let Err(problem) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
@@ -243,6 +236,7 @@ impl Metrics {
     /// The figures of E10 over all routes.
     #[must_use]
     pub fn totals(&self) -> Totals {
+        self.tallies.add_up();
         let (mut total, mut success, mut errors) = (0, 0, 0);
         let (mut buckets, mut sum) = (vec![0_u64; SECONDS.len()], 0.0);
         let (mut hits, mut lookups, mut connections) = (0_u64, 0_u64, 0.0);

@@ -8,29 +8,40 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prometheus::{IntCounter, IntCounterVec};
-use weir_config::{Plan, plan};
+use prometheus::IntCounterVec;
+use weir_config::{
+    Plan,
+    plan::{self, CacheId},
+};
 
 use self::{access::AccessWriter, slow::Slow};
 use crate::{
     cache::{CacheStatus, Served},
     journey::Journey,
-    metrics::{Metrics, RouteMeter},
+    metrics::{Count, Metrics, RouteMeter},
 };
 
 /// Everything resolved at plan time that writing a request down needs.
 #[derive(Debug)]
 pub struct Recorder {
     metrics: Arc<Metrics>,
-    routes: Vec<(Arc<str>, RouteMeter)>,
-    /// By route, of those with a cache rule: answers out of the cache, by kind.
-    served: Vec<Option<[IntCounter; Served::WORDS.len()]>>,
+    routes: Vec<RouteRecord>,
+    /// By cache: answers out of it, by kind.
+    served: Vec<[Count; Served::WORDS.len()]>,
     /// For requests that no route took.
     unrouted: RouteMeter,
     upstreams: Vec<Arc<str>>,
     access: Option<AccessWriter>,
     slow: Slow,
     refusals: IntCounterVec,
+}
+
+/// What writing down a route's requests needs.
+#[derive(Debug)]
+struct RouteRecord {
+    name: Arc<str>,
+    meter: RouteMeter,
+    cache: Option<CacheId>,
 }
 
 /// What an access-log line says; the words are those of the metrics.
@@ -45,18 +56,17 @@ impl Recorder {
     /// The handles for `plan`; `access` is where its lines go.
     #[must_use]
     pub fn new(plan: &Plan, metrics: Arc<Metrics>, access: Option<AccessWriter>) -> Self {
-        let served = |route: &plan::Route| {
-            let cache = &plan.caches[route.cache.as_ref()?.cache.index()].name;
-            let family = &metrics.families().cache_served;
-            Some(Served::WORDS.map(|kind| family.with_label_values(&[&**cache, kind])))
+        let served = |cache: &plan::Cache| {
+            Served::WORDS.map(|kind| metrics.count(&metrics.families().cache_served, &[&*cache.name, kind]))
+        };
+        let route = |route: &plan::Route| RouteRecord {
+            name: Arc::clone(&route.name),
+            meter: metrics.route(&route.name),
+            cache: route.cache.as_ref().map(|rule| rule.cache),
         };
         Self {
-            served: plan.routes.iter().map(served).collect(),
-            routes: plan
-                .routes
-                .iter()
-                .map(|route| (route.name.clone(), metrics.route(&route.name)))
-                .collect(),
+            served: plan.caches.iter().map(served).collect(),
+            routes: plan.routes.iter().map(route).collect(),
             unrouted: metrics.route("-"),
             upstreams: plan.upstreams.iter().map(|upstream| upstream.name.clone()).collect(),
             access,
@@ -75,15 +85,14 @@ impl Recorder {
     /// Writes one request down.
     pub fn finish(&self, journey: &Journey, upstream: Option<usize>) {
         let took = journey.arrival.started.elapsed();
-        let (route, meter) = match journey.route.and_then(|id| self.routes.get(id.index())) {
-            Some((name, meter)) => (&**name, meter),
-            None => ("-", &self.unrouted),
-        };
+        let record = journey.route.and_then(|id| self.routes.get(id.index()));
+        let route = record.map_or("-", |record| &*record.name);
+        let meter = record.map_or(&self.unrouted, |record| &record.meter);
         meter.answered(journey.answer.status, took);
         if let Some(kind) = journey.cache.as_ref().and_then(CacheStatus::served)
-            && let Some(served) = journey.route.and_then(|id| self.served.get(id.index())?.as_ref())
+            && let Some(cache) = record.and_then(|record| record.cache)
         {
-            served[kind as usize].inc();
+            self.served[cache.index()][kind as usize].inc();
         }
         if let Some(refusal) = &journey.refusal {
             self.refusals.with_label_values(&[refusal.said().word]).inc();

@@ -12,12 +12,13 @@ mod mirrors;
 mod purging;
 mod roster;
 mod sessions;
+mod succession;
 mod tiers;
 mod upstream;
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Instant, SystemTime},
 };
 
@@ -78,11 +79,12 @@ pub struct Running {
     routes: Vec<RouteParts>,
     /// What the fleet shares, if it shares anything.
     pub redis: Option<Redis>,
-    /// cache: what makes a purge here one at every edge.
-    pub sharing: Option<Arc<Sharing>>,
+    /// cache: what makes a purge here one at every edge; begun when this generation comes into force.
+    sharing: OnceLock<Arc<Sharing>>,
     /// For the caches, until this generation is in force.
     disks: disks::Waiting,
-    tiers: tiers::Waiting,
+    /// The way to the Redis that each cache's part in the fleet's tier is in, by `CacheId`.
+    tiers: Vec<Option<Redis>>,
     counts: Counts,
     /// Ends the active checks and look-ups of this generation.
     watching: DropGuard,
@@ -130,7 +132,8 @@ impl CannotRun {
 }
 
 impl Running {
-    /// Brings a plan to life, carrying over what `old` has and the plan still means.
+    /// Brings a plan to life, carrying over what `old` has and the plan still means. It acts on nothing that lives before it
+    /// [comes into force](Self::come_into_force).
     ///
     /// # Errors
     /// What cannot be had; nothing of `old` has changed then.
@@ -166,15 +169,12 @@ impl Running {
                 .unwrap_or_else(|| Cache::new(cache.memory.len(), cache.entry_bytes.len(), Arc::clone(&tags)))
         });
         let caches: Vec<_> = caches.collect();
-        let store = redis.as_ref().map(|redis| Store::new(redis.clone()));
-        let store = plan.redis.as_ref().zip(store.as_ref());
+        let tiers = tiers::reach(&plan)?;
+        let store = redis.clone().map(Store::new);
         let routes = all(plan.routes.iter().map(|route| RouteParts::build(route, &plan)))?;
-        let named = plan.caches.iter().map(|cache| Arc::clone(&cache.name)).zip(caches.iter().cloned());
-        let sharing = share(&plan, redis.as_ref(), (&tags, named.collect()), old, metrics);
-        let tiers = tiers::join(&plan, sharing.as_deref(), &caches)?;
-        let running = Self {
+        Ok(Self {
             router: Router::new(&plan.routes),
-            limits: Limits::new(old.map(|old| &old.limits), &plan.limits, store, now),
+            limits: Limits::new(old.map(|old| &old.limits), &plan.limits, store.as_ref(), now),
             sessions,
             identity: plan.identity.as_ref().map(Signer::new),
             caches,
@@ -183,48 +183,18 @@ impl Running {
             upstreams,
             routes,
             redis,
-            sharing,
+            sharing: OnceLock::new(),
             disks,
             tiers,
             counts: Counts::new(&plan, metrics),
             watching,
             plan,
-        };
-        if old.is_none() {
-            running.take_disks();
-            running.take_tiers();
-        }
-        Ok(running)
+        })
     }
 
     fn same_cache(&self, cache: &plan::Cache) -> Option<Cache> {
         let position = self.plan.caches.iter().position(|old| old.name == cache.name)?;
-        let kept = self.caches[position].clone();
-        kept.set_budget(cache.memory.len(), cache.entry_bytes.len());
-        Some(kept)
-    }
-
-    /// This generation is in force no more: nobody is watched for it, and what its requests learn of peers is `next`'s.
-    pub fn succeeded_by(&self, next: &Self) {
-        self.watching.token().cancel();
-        match (&self.sharing, &next.sharing) {
-            (Some(old), Some(new)) if Arc::ptr_eq(old, new) => {}
-            (Some(old), new) => {
-                old.stop();
-                if new.is_none() {
-                    self.tags.leave_fleet();
-                }
-            }
-            (None, _) => {}
-        }
-        next.take_disks();
-        next.take_tiers();
-        for old in &self.upstreams {
-            if let Some(new) = next.upstreams.iter().find(|new| new.plan.name == old.plan.name) {
-                old.roster.succeeded_by(&new.roster);
-            }
-        }
-        next.rewire_sessions();
+        Some(self.caches[position].clone())
     }
 
     /// The networks of a route, if it names any.
@@ -383,30 +353,6 @@ impl RouteParts {
             express: Lane::of(route, plan),
         })
     }
-}
-
-/// Shares purges with the fleet, as before where nothing about it changed.
-fn share(
-    plan: &Plan,
-    redis: Option<&Redis>,
-    (tags, caches): (&Arc<Tags>, Vec<(Arc<str>, Cache)>),
-    old: Option<&Running>,
-    metrics: &Metrics,
-) -> Option<Arc<Sharing>> {
-    let (redis, settings) = (redis?, plan.redis.as_ref().filter(|settings| settings.purges)?);
-    if plan.caches.is_empty() {
-        return None;
-    }
-    let before = old.and_then(|old| Some((old.redis.as_ref()?, old.sharing.as_ref()?)));
-    if let Some((_, kept)) = before.filter(|(same, _)| same.is(redis)) {
-        kept.concerns(caches);
-        return Some(Arc::clone(kept));
-    }
-    let place = before.and_then(|(_, sharing)| sharing.place());
-    let count = Running::fleet_counter(metrics);
-    let from = (place, plan.caches.iter().any(|cache| cache.shared.is_some()));
-    let told = (Arc::clone(tags), caches);
-    Some(Arc::new(Sharing::start(redis.clone(), &settings.prefix, told, from, count)))
 }
 
 /// Whether a key holds something that only one caller has. A role or a tenant is shared by many.

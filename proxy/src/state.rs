@@ -12,6 +12,7 @@ pub mod threads;
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,7 +21,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use prometheus::IntGauge;
+use crossbeam_utils::CachePadded;
 
 use crate::{
     accept::{counters::Counters, handshake::NoHandshake},
@@ -29,6 +30,7 @@ use crate::{
     record::Recorder,
     running::Running,
     source::Source,
+    stripes::Stripes,
 };
 
 /// One generation of everything; a request that began with it ends with it.
@@ -42,13 +44,32 @@ pub struct Snapshot {
     pub certificates: Vec<Expiry>,
 }
 
+/// A generation in somebody's hands. Each thread counts its own: one count for all would be written to by every request.
+#[derive(Debug, Clone)]
+pub struct Held(Arc<CachePadded<Arc<Snapshot>>>);
+
+impl Held {
+    fn new(snapshot: &Arc<Snapshot>) -> Self {
+        Self(Arc::new(CachePadded::new(Arc::clone(snapshot))))
+    }
+}
+
+impl Deref for Held {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
 /// What all generations share.
 #[derive(Debug)]
 pub struct State {
-    current: ArcSwap<Snapshot>,
+    current: Stripes<ArcSwap<CachePadded<Arc<Snapshot>>>>,
     source: Source,
     metrics: Arc<Metrics>,
-    in_flight: IntGauge,
+    /// As often as it is held.
+    in_flight: Stripes<Arc<CachePadded<()>>>,
     ready: AtomicBool,
     told: caches::Told,
     listeners: parking_lot::Mutex<HashMap<SocketAddr, Watched>>,
@@ -67,22 +88,20 @@ struct Watched {
 
 /// One request under way, until it is dropped.
 #[derive(Debug)]
-pub struct InFlight(IntGauge);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
+pub struct InFlight {
+    _holds: Arc<CachePadded<()>>,
 }
 
 impl State {
     /// The state of a process that begins with `first`.
     #[must_use]
     pub fn new(source: Source, first: Snapshot, metrics: Arc<Metrics>) -> Arc<Self> {
+        first.running.come_into_force(None, &metrics);
+        let first = Arc::new(first);
         Arc::new(Self {
-            current: ArcSwap::from_pointee(first),
+            current: Stripes::new(|| ArcSwap::new(Held::new(&first).0)),
             source,
-            in_flight: metrics.in_flight(),
+            in_flight: Stripes::new(Arc::default),
             metrics,
             ready: AtomicBool::new(false),
             told: caches::Told::default(),
@@ -94,8 +113,8 @@ impl State {
 
     /// The generation in force.
     #[must_use]
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.current.load_full()
+    pub fn snapshot(&self) -> Held {
+        Held(self.current.mine().load_full())
     }
 
     /// Where the configuration comes from.
@@ -128,8 +147,8 @@ impl State {
 
     /// Requests under way.
     #[must_use]
-    pub fn in_flight(&self) -> i64 {
-        self.in_flight.get()
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.all().map(|held| Arc::strong_count(held) - 1).sum()
     }
 
     /// How many configurations have been in force, this one included.
@@ -141,8 +160,7 @@ impl State {
     /// Counts a request until what is returned is dropped.
     #[must_use]
     pub fn begin(&self) -> InFlight {
-        self.in_flight.inc();
-        InFlight(self.in_flight.clone())
+        InFlight { _holds: Arc::clone(self.in_flight.mine()) }
     }
 
     /// Shows what a listener counts; one that speaks TLS counts handshakes.
@@ -158,6 +176,7 @@ impl State {
         let (families, running) = (self.metrics.families(), &snapshot.running);
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         self.told.tell(running, families);
+        families.in_flight.with_label_values::<&str>(&[]).set(number(self.in_flight()));
         for (address, watched) in &mut *self.listeners.lock() {
             let address = &*address.to_string();
             let active = i64::try_from(watched.counters.active.get()).unwrap_or(i64::MAX);
@@ -209,7 +228,7 @@ impl State {
         }
         families.fleet_heard.reset();
         families.fleet_waiting.reset();
-        if let Some(sharing) = &running.sharing {
+        if let Some(sharing) = running.sharing() {
             families.fleet_heard.with_label_values::<&str>(&[]).set(i64::from(sharing.is_heard()));
             let waiting = i64::try_from(sharing.waiting()).unwrap_or(i64::MAX);
             families.fleet_waiting.with_label_values::<&str>(&[]).set(waiting);

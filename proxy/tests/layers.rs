@@ -13,7 +13,7 @@ use std::{
 
 /// Modules by layer; those of one layer do not see each other.
 const LAYERS: &[&[&str]] = &[
-    &["causes", "pem"],
+    &["causes", "pem", "stripes"],
     &["chunked", "coding", "fleet", "http_client", "metrics", "source", "wire"],
     &["accept", "route", "limit", "auth", "cache", "balance", "forward"],
     &["refusal"],

@@ -158,7 +158,7 @@ fn print<'a>(flows: &[Flow], seen: impl Fn(&Flow) -> &'a Seen) -> bool {
         ]);
     };
     for flow in flows {
-        let Seen { latencies, failed: lost } = seen(flow);
+        let Seen { latencies, failed: lost, .. } = seen(flow);
         all.merge(latencies);
         failed += lost;
         let held = *lost == 0 && latencies.quantile(0.95) < flow.p95;
@@ -167,6 +167,11 @@ fn print<'a>(flows: &[Flow], seen: impl Fn(&Flow) -> &'a Seen) -> bool {
     let held = failed == 0 && all.quantile(0.99) < ALL && all.mean() < ALL;
     row("all", &all, failed, &format!("p99 {}", span(ALL)), held);
     print!("{table}");
+    for flow in flows {
+        if let Some(problem) = &seen(flow).problem {
+            println!("  {} failed, the first time: {problem}", flow.kind.label);
+        }
+    }
     met
 }
 

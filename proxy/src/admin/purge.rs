@@ -14,7 +14,7 @@
 //!
 //! Where edges share a Redis, `"fleet"` says whether the others have been told; 202 says that they will be.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -123,7 +123,7 @@ where
         Err(problem) => return refused(StatusCode::UNPROCESSABLE_ENTITY, &problem),
     };
     let (mode, word) = if wish.soft { (Purge::Soft, "soft") } else { (Purge::Hard, "hard") };
-    let in_force = Arc::clone(&snapshot);
+    let in_force = snapshot.clone();
     let purge = move || {
         let done = |order: &Order| {
             // Counted before: afterwards they are gone.

@@ -129,12 +129,21 @@ enum Ended {
 }
 
 impl Ended {
-    /// By what was answered before anything was heard.
-    fn at_first(problem: RedisError) -> Self {
+    /// By what became of the connection. An error of no kind may be anything, of a server or a proxy that is just starting.
+    fn connecting(problem: RedisError) -> Self {
         match problem.kind() {
-            ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::NoPerm)
-            | ErrorKind::RESP3NotSupported => Self::Refused(problem),
+            ErrorKind::Server(ServerErrorKind::NoPerm) | ErrorKind::RESP3NotSupported => {
+                Self::Refused(problem)
+            }
             _ => Self::Broken(problem),
+        }
+    }
+
+    /// By what was answered to CLIENT TRACKING, of which a server before version 6 knows nothing.
+    fn asking(problem: RedisError) -> Self {
+        match problem.kind() {
+            ErrorKind::Server(ServerErrorKind::ResponseError) => Self::Refused(problem),
+            _ => Self::connecting(problem),
         }
     }
 }
@@ -174,10 +183,10 @@ async fn listen_once<R: Remembers>(
     to: &Weak<R>,
     is_told: &mut bool,
 ) -> Result<(), Ended> {
-    let mut listener = connect(redis, keys.clone(), to.clone()).await.map_err(Ended::at_first)?;
+    let mut listener = connect(redis, keys.clone(), to.clone()).await.map_err(Ended::connecting)?;
     let mut tracking = redis::cmd("CLIENT");
     tracking.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(&keys.before);
-    listener.tell(&tracking).await.map_err(Ended::at_first)?;
+    listener.tell(&tracking).await.map_err(Ended::asking)?;
     // From here on every change is heard; what came before is anybody's guess.
     let Some(beat) = to.upgrade().and_then(|remembers| {
         remembers.forget_all();
@@ -244,6 +253,21 @@ mod tests {
         assert_eq!(at(1500), Trust::Since(Duration::from_millis(500)));
         hearing.is_deaf();
         assert_eq!(at(1000), Trust::ByAge);
+    }
+
+    #[test]
+    fn only_what_redis_cannot_or_may_not_do_makes_memory_good_for_its_age() {
+        let said = |kind| RedisError::from((kind, "so"));
+        let is_refused = |ended| matches!(ended, Ended::Refused(_));
+        let unclear = || said(ErrorKind::Server(ServerErrorKind::ResponseError));
+        let forbidden = || said(ErrorKind::Server(ServerErrorKind::NoPerm));
+        assert!(is_refused(Ended::asking(unclear())), "it knows no tracking");
+        assert!(!is_refused(Ended::connecting(unclear())), "anything can be wrong at the start");
+        assert!(is_refused(Ended::asking(forbidden())) && is_refused(Ended::connecting(forbidden())));
+        assert!(is_refused(Ended::connecting(said(ErrorKind::RESP3NotSupported))));
+        for broken in [ErrorKind::Io, ErrorKind::AuthenticationFailed] {
+            assert!(!is_refused(Ended::asking(said(broken))), "{broken:?}");
+        }
     }
 
     #[test]

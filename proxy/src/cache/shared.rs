@@ -50,7 +50,7 @@ use super::{
     timeline::{Place, Timeline},
     vary::Variant,
 };
-use crate::fleet::{BadRedis, Redis};
+use crate::fleet::Redis;
 
 /// One cache's part in the tier.
 #[derive(Debug)]
@@ -117,35 +117,34 @@ pub(super) enum Search {
 }
 
 impl Shared {
-    /// Joins the tier in this Redis, as `plan` says and under the name of the cache, with the purges that `sharing` hears of;
-    /// or goes on as `cache` does already, where nothing about it changed.
+    /// Joins the tier in this Redis, as `plan` says, with the purges that `sharing` hears of; or goes on as `cache` does
+    /// already, where nothing about it changed.
     ///
-    /// Shape:  must be called within a tokio runtime.
-    /// Errors: [`BadRedis`], as [`Redis::new`].
+    /// Shape:  must be called within a tokio runtime; `prefix` is what all names begin with, `name` the cache's.
+    #[must_use]
     pub fn join(
-        redis: &plan::Redis,
-        (name, plan): (&Arc<str>, &plan::CacheShared),
+        redis: Redis,
+        (prefix, name): (&str, Arc<str>),
+        plan: &plan::CacheShared,
         sharing: &Sharing,
         cache: &super::Cache,
-    ) -> Result<Arc<Self>, BadRedis> {
-        let mut own = redis.clone();
-        own.timeout = plan.timeout;
+    ) -> Arc<Self> {
         let common = Common {
-            redis: Redis::new(&own)?,
+            redis,
             timeline: Arc::clone(sharing.timeline()),
-            stream: format!("{}{STREAM}", redis.prefix),
-            prefix: format!("{}cache:", redis.prefix),
-            name: Arc::clone(name),
+            stream: format!("{prefix}{STREAM}"),
+            prefix: format!("{prefix}cache:"),
+            name,
             plan: plan.clone(),
             counts: Arc::clone(&cache.shelf.shared_counts),
         };
         if let Some(old) = cache.shared().filter(|old| old.common.is(&common)) {
-            return Ok(old);
+            return old;
         }
         let common = Arc::new(common);
         let (jobs, queue) = mpsc::channel(QUEUE);
         tokio::spawn(writer::write(Arc::clone(&common), queue));
-        Ok(Arc::new(Self { common, jobs }))
+        Arc::new(Self { common, jobs })
     }
 
     /// How long a fill waits for another edge's at most.

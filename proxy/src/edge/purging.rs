@@ -18,7 +18,7 @@ use crate::{
     journey::Journey,
     request::RequestView,
     running::{Order, PurgedBy},
-    state::Snapshot,
+    state::Held,
 };
 
 const SOFT_PURGE: &str = "fastly-soft-purge";
@@ -27,7 +27,7 @@ impl Edge {
     /// Purges, if that is what is asked and it may be; `None` for every other request.
     pub(super) async fn purge(
         &self,
-        snapshot: &Arc<Snapshot>,
+        snapshot: &Held,
         request: &Arc<RequestView>,
         client: &mut Client,
         journey: &mut Journey,
@@ -42,7 +42,7 @@ impl Edge {
         journey.route = Some(passed.route_id());
         // Keys are those of GET.
         let request = Arc::new(RequestView { method: Method::GET, ..RequestView::clone(request) });
-        let trip = Trip { snapshot: Arc::clone(snapshot), request, passed: Arc::new(passed) };
+        let trip = Trip { snapshot: snapshot.clone(), request, passed: Arc::new(passed) };
         let (status, mut report) = purged(&trip);
         trip.running().tags.recorded().await;
         let told = snapshot.running.told().await;

@@ -38,7 +38,7 @@ pub(super) struct Reach {
     made_of: (plan::Redis, Vec<Vec<u8>>),
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 enum Servers {
     One(Address),
     Sentinel { master: String, nodes: Vec<Address> },
@@ -114,6 +114,11 @@ impl Reach {
         let made_of = (plan.clone(), files.collect());
         let (connect_timeout, timeout) = (plan.connect_timeout, plan.timeout);
         Ok(Self { servers, settings, certificates, connect_timeout, timeout, made_of })
+    }
+
+    pub(super) fn holds_the_same(&self, other: &Self) -> bool {
+        (&self.servers, self.database()) == (&other.servers, other.database())
+            && self.made_of.0.prefix == other.made_of.0.prefix
     }
 
     pub(super) fn database(&self) -> i64 {

@@ -102,11 +102,6 @@ impl Fleet {
         Some(Self { script, terms, most, lease, store, table })
     }
 
-    /// Whether Redis is left alone at the moment.
-    pub(super) fn rests(&self) -> bool {
-        self.store.rests()
-    }
-
     /// Takes from the lease. `name` is the key in Redis, made when more has to be fetched.
     pub(super) fn take(
         &self,

@@ -1,112 +1,109 @@
-//! What limits ask of Redis: to run a script on one key, within a deadline. One key, so that it has one place in a cluster.
+//! What limits ask of Redis: to run a script on one key. One key, so that it has one place in a cluster.
 //!
-//! A Redis that failed, or was too slow, rests for a moment, and then one request tries whether it is back. The others do
-//! meanwhile what the plan says for a Redis that is down, so that no outage makes everybody wait for the same deadline.
+//! How long that may take, and that a server which failed is left alone for a moment, is [`Redis`]' own matter: whoever asks
+//! of one that rests is told so at once, and does what the plan says for a Redis that is down.
 
 use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use redis::Script;
+use redis::{ErrorKind, RedisResult, Script};
 
 use crate::{causes::Causes, fleet::Redis};
 
-/// As long as that of session look-ups.
-const REST: Duration = Duration::from_millis(100);
+/// Between two warnings: of a cluster, one master may fail and the others answer, by turns.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 
-/// Redis did not answer, or not in time.
+/// Redis did not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Unavailable;
 
-/// The fleet's Redis; clones share its state.
+/// The fleet's Redis; clones share it.
 #[derive(Clone)]
-pub struct Store(Arc<Shared>);
+pub struct Store(Arc<Inner>);
 
-struct Shared {
+struct Inner {
     redis: Redis,
-    deadline: Duration,
     start: Instant,
-    /// Nanoseconds since `start` until which it is left alone; 0 while it is well.
-    rests_until: AtomicU64,
+    is_told: AtomicBool,
+    /// Milliseconds since `start` before which no more is told.
+    silent_until: AtomicU64,
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("deadline", &self.0.deadline).finish_non_exhaustive()
+        f.debug_tuple("Store").field(&self.0.redis).finish()
     }
 }
 
+/// The same Redis, reached in the same way.
+impl PartialEq for Store {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.redis.is(&other.0.redis)
+    }
+}
+
+impl Eq for Store {}
+
 impl Store {
-    /// Asks `redis`, within its deadline for one question, a script that it does not know yet included.
+    /// Asks `redis`.
     #[must_use]
     pub fn new(redis: Redis) -> Self {
-        let (start, rests_until, deadline) = (Instant::now(), AtomicU64::new(0), redis.timeout());
-        Self(Arc::new(Shared { redis, deadline, start, rests_until }))
+        let (start, is_told, silent_until) = (Instant::now(), AtomicBool::new(false), AtomicU64::new(0));
+        Self(Arc::new(Inner { redis, start, is_told, silent_until }))
     }
 
-    /// Whether it is left alone at the moment.
-    pub(super) fn rests(&self) -> bool {
-        self.now() < self.0.rests_until.load(Ordering::Relaxed)
-    }
-
-    /// Runs `script` on `key` in one round trip.
+    /// Runs `script` on `key`: one round trip, unless Redis does not know it yet.
     ///
     /// Shape:  numbers in, numbers out, as many as the script returns.
-    /// Errors: [`Unavailable`] when it fails, is not there in time, or is left alone.
+    /// Errors: [`Unavailable`] when Redis is down or rests, and when it says something else.
     pub(super) async fn run<const N: usize>(
         &self,
         script: &Script,
         key: &str,
         arguments: &[u64],
     ) -> Result<[u64; N], Unavailable> {
-        let since = self.0.rests_until.load(Ordering::Relaxed);
-        let deadline = self.now() + nanos(self.0.deadline);
-        // Of all who find its rest over, one tries.
-        let tries = since == 0
-            || (self.now() >= since
-                && self
-                    .0
-                    .rests_until
-                    .compare_exchange(since, deadline, Ordering::Relaxed, Ordering::Relaxed)
-                    .is_ok());
-        if !tries {
-            return Err(Unavailable);
-        }
-        let mut redis = self.0.redis.clone();
         let mut call = script.key(key);
         for argument in arguments {
             call.arg(*argument);
         }
-        let answer = tokio::time::timeout(self.0.deadline, call.invoke_async::<Vec<u64>>(&mut redis)).await;
-        let problem = match answer {
-            Ok(Ok(numbers)) => match numbers.try_into() {
-                Ok(numbers) => {
-                    if self.0.rests_until.swap(0, Ordering::Relaxed) != 0 {
-                        tracing::info!("Redis counts limits again");
-                    }
-                    return Ok(numbers);
+        let answer: RedisResult<Vec<u64>> = call.invoke_async(&mut self.0.redis.clone()).await;
+        let numbers = answer.and_then(|numbers| {
+            numbers.try_into().map_err(|_| (ErrorKind::UnexpectedReturnType, "another shape").into())
+        });
+        match numbers {
+            Ok(numbers) => {
+                if self.0.is_told.load(Ordering::Relaxed) && self.0.is_told.swap(false, Ordering::Relaxed) {
+                    tracing::info!("Redis counts limits again");
                 }
-                Err(_) => "an answer of another shape".to_owned(),
-            },
-            Ok(Err(problem)) => Causes(&problem).to_string(),
-            Err(_) => format!("no answer within {:?}", self.0.deadline),
-        };
-        if self.0.rests_until.swap(self.now() + nanos(REST), Ordering::Relaxed) == 0 {
-            tracing::warn!(%problem, "Redis does not count limits; each does what its on_redis_down says");
+                Ok(numbers)
+            }
+            Err(problem) => {
+                if self.tells() {
+                    tracing::warn!(cause = %Causes(&problem), "Redis does not count limits; each does what its on_redis_down says");
+                }
+                Err(Unavailable)
+            }
         }
-        Err(Unavailable)
     }
 
-    fn now(&self) -> u64 {
-        nanos(self.0.start.elapsed()).max(1)
+    /// Whether it is time to tell of a failure.
+    fn tells(&self) -> bool {
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let (now, until) = (millis(self.0.start.elapsed()), self.0.silent_until.load(Ordering::Relaxed));
+        let again = now + millis(TELL_AGAIN);
+        let tells = now >= until
+            && self
+                .0
+                .silent_until
+                .compare_exchange(until, again, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok();
+        self.0.is_told.fetch_or(tells, Ordering::Relaxed);
+        tells
     }
-}
-
-fn nanos(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

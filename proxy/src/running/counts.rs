@@ -17,16 +17,16 @@ use crate::{
     cache::{Lookup, Purge},
     coding::Compressors,
     limit::Verdict,
-    metrics::Metrics,
+    metrics::{Count, Metrics},
 };
 
 /// Counters of the stages, resolved once.
 #[derive(Debug)]
 pub(super) struct Counts {
-    limits: Vec<[IntCounter; Verdict::WORDS.len()]>,
-    sessions: Vec<[IntCounter; 3]>,
-    caches: Vec<[IntCounter; 4]>,
-    express: Vec<IntCounter>,
+    limits: Vec<[Count; Verdict::WORDS.len()]>,
+    sessions: Vec<[Count; 3]>,
+    caches: Vec<[Count; 4]>,
+    express: Vec<Count>,
     invalidations: IntCounter,
     purges: [[IntCounter; 2]; PurgedBy::WORDS.len()],
     leaks: Vec<IntCounter>,
@@ -57,15 +57,15 @@ impl Counts {
     pub(super) fn new(plan: &Plan, metrics: &Metrics) -> Self {
         let families = metrics.families();
         let verdicts = |limit: &plan::Limit| {
-            Verdict::WORDS.map(|verdict| families.limits.with_label_values(&[&*limit.name, verdict]))
+            Verdict::WORDS.map(|verdict| metrics.count(&families.limits, &[&*limit.name, verdict]))
         };
         let results = |session: &plan::Session| {
             ["valid", "unknown", "unavailable"]
-                .map(|result| families.sessions.with_label_values(&[&*session.name, result]))
+                .map(|result| metrics.count(&families.sessions, &[&*session.name, result]))
         };
         let lookups = |cache: &plan::Cache| {
             ["hit", "stale", "miss", "bypass"]
-                .map(|result| families.cache.with_label_values(&[&*cache.name, result]))
+                .map(|result| metrics.count(&families.cache, &[&*cache.name, result]))
         };
         let mirrors = |route: &plan::Route| {
             let has_one = matches!(&route.action, plan::Action::Forward(forward) if forward.mirror.is_some());
@@ -80,7 +80,7 @@ impl Counts {
             express: plan
                 .caches
                 .iter()
-                .map(|cache| families.cache_express.with_label_values(&[&*cache.name]))
+                .map(|cache| metrics.count(&families.cache_express, &[&*cache.name]))
                 .collect(),
             mirrors: plan.routes.iter().map(mirrors).collect(),
             purges: PurgedBy::WORDS

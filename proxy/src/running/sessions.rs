@@ -74,6 +74,29 @@ fn asked_for_keys(jwt: &plan::Jwt) -> Option<UpstreamId> {
     }
 }
 
+/// Whether tokens mean the same under both plans. Keys are believed because of who tells them: by name and servers, as its
+/// place among the upstreams says nothing.
+fn same_jwt((old_plan, old): (&Plan, &plan::Session), (plan, session): (&Plan, &plan::Session)) -> bool {
+    let issuer = |plan: &Plan, jwt| {
+        asked_for_keys(jwt).map(|issuer| {
+            let upstream = &plan.upstreams[issuer.index()];
+            let servers = upstream.servers.iter().map(|server| server.name().to_owned());
+            (Arc::clone(&upstream.name), servers.collect::<Vec<_>>())
+        })
+    };
+    match (&old.jwt, &session.jwt) {
+        (Some(old), Some(new)) => {
+            let mut same_place = new.clone();
+            if let (JwtKeys::Asked { upstream, .. }, Some(old)) = (&mut same_place.keys, asked_for_keys(old))
+            {
+                *upstream = old;
+            }
+            *old == same_place && issuer(old_plan, old) == issuer(plan, new)
+        }
+        (old, new) => old == new,
+    }
+}
+
 fn ask(upstreams: &[Arc<Upstream>], upstream: UpstreamId) -> Arc<dyn Ask> {
     Arc::new(AskUpstream::new(Arc::clone(&upstreams[upstream.index()])))
 }
@@ -84,21 +107,13 @@ impl Running {
         let old = &self.plan.sessions[position];
         let same = old.key == session.key
             && old.from == session.from
-            && (old.format, &old.fields, &old.jwt) == (session.format, &session.fields, &session.jwt)
+            && (old.format, &old.fields) == (session.format, &session.fields)
+            && same_jwt((&self.plan, old), (plan, session))
             && (old.memory_ttl, old.memory_entries) == (session.memory_ttl, session.memory_entries)
             && (&old.roles_key, old.sliding) == (&session.roles_key, session.sliding)
             && (old.staleness, old.serve_known_for) == (session.staleness, session.serve_known_for)
             // Who asks an origin asks one of this generation's upstreams.
             && !(old.asks_when_down || session.asks_when_down)
-            // Keys are believed because of who tells them.
-            && session.jwt.as_ref().and_then(asked_for_keys).is_none_or(|issuer| {
-                let of = |plan: &Plan| {
-                    let upstream = &plan.upstreams[issuer.index()];
-                    let servers = upstream.servers.iter().map(|server| server.name().to_owned());
-                    (Arc::clone(&upstream.name), servers.collect::<Vec<_>>())
-                };
-                of(&self.plan) == of(plan)
-            })
             && (session.jwt.is_some() || (old.is_in_redis() && session.is_in_redis()))
             && match (&self.redis, redis) {
                 (Some(old), Some(new)) => old.is(new),

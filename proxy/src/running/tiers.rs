@@ -1,34 +1,41 @@
-//! The caches' part in what their fleet has in common: as before where nothing about it changed.
+//! The caches' part in what their fleet has in common.
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use weir_config::Plan;
+use weir_config::{Plan, plan};
 
 use super::{CannotRun, Running};
-use crate::cache::{Cache, Shared, Sharing};
+use crate::{
+    cache::{Shared, Sharing},
+    fleet::{BadRedis, Redis},
+};
 
-/// The tier of each cache of a plan, in its order, until they are given to them.
-pub(super) type Waiting = Mutex<Vec<Option<Arc<Shared>>>>;
-
-/// The tier of each cache; nothing of the generation before has changed yet.
-pub(super) fn join(
-    plan: &Plan,
-    sharing: Option<&Sharing>,
-    caches: &[Cache],
-) -> Result<Waiting, Vec<CannotRun>> {
-    let shared = plan.redis.as_ref().zip(sharing);
-    let tiers = plan.caches.iter().zip(caches).map(|(named, cache)| {
-        let Some(((redis, sharing), tier)) = shared.zip(named.shared.as_ref()) else { return Ok(None) };
-        Shared::join(redis, (&named.name, tier), sharing, cache).map(Some)
+/// The way to Redis of each cache of a plan that has a part in the tier: with a deadline, connections and circuits of its own,
+/// so that sessions and limits wait for no body.
+pub(super) fn reach(plan: &Plan) -> Result<Vec<Option<Redis>>, Vec<CannotRun>> {
+    let own = |redis: &plan::Redis, shared: &plan::CacheShared| {
+        let mut own = redis.clone();
+        own.timeout = shared.timeout;
+        Redis::new(&own)
+    };
+    let each = plan.caches.iter().map(|cache| {
+        let both = plan.redis.as_ref().zip(cache.shared.as_ref());
+        both.map(|(redis, shared)| own(redis, shared)).transpose()
     });
-    tiers.collect::<Result<_, _>>().map(Mutex::new).map_err(|bad| vec![bad.into()])
+    each.collect::<Result<_, BadRedis>>().map_err(|bad| vec![bad.into()])
 }
 
 impl Running {
-    /// Gives the caches their tiers.
-    pub(super) fn take_tiers(&self) {
-        let tiers = std::mem::take(&mut *self.tiers.lock());
-        self.caches.iter().zip(tiers).for_each(|(cache, tier)| cache.set_shared(tier));
+    /// Gives the caches their part in the tier, as before where nothing about it changed; none without `sharing`, which tells
+    /// what was purged.
+    pub(super) fn share_entries(&self, sharing: Option<&Sharing>) {
+        let prefix = self.plan.redis.as_ref().map_or("", |redis| &redis.prefix);
+        for ((plan, cache), redis) in self.plan.caches.iter().zip(&self.caches).zip(&self.tiers) {
+            let part = sharing.zip(redis.as_ref()).zip(plan.shared.as_ref());
+            cache.set_shared(part.map(|((sharing, redis), shared)| {
+                let named = (prefix, Arc::clone(&plan.name));
+                Shared::join(redis.clone(), named, shared, sharing, cache)
+            }));
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use weir_config::{Report, plan::AccessLog, span::Place};
 
-use super::{Snapshot, State};
+use super::{Held, Snapshot, State};
 use crate::{
     metrics::Metrics,
     record::{Recorder, access::AccessWriter},
@@ -65,14 +65,16 @@ impl State {
         if let Some(summary) = &tried.translated {
             tracing::info!("{summary}");
         }
-        Snapshot::build(tried, Some(&self.snapshot()), &self.metrics).await
+        Snapshot::build(tried, Some(&*self.snapshot()), &self.metrics).await
     }
 
     /// Puts a generation in force: requests that begin from now on are its.
     pub fn swap(&self, next: Snapshot) {
-        let next = Arc::new(next);
-        let before = self.current.swap(Arc::clone(&next));
-        before.running.succeeded_by(&next.running);
+        let (next, before) = (Arc::new(next), self.snapshot());
+        for current in self.current.all() {
+            current.store(Held::new(&next).0);
+        }
+        next.running.come_into_force(Some(&before.running), &self.metrics);
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 

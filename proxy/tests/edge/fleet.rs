@@ -250,6 +250,31 @@ fn a_reload_keeps_the_place_and_the_entries_and_may_end_or_begin_the_sharing() {
 }
 
 #[test]
+fn a_refused_reload_neither_begins_nor_ends_the_sharing() {
+    let (origin, server) = (counting(), Redis::start());
+    let [here, there] = [(), ()].map(|()| edge(&origin, &url(&server)));
+    let yaml = std::fs::read_to_string(here.config()).unwrap();
+    let alone = yaml.replace(&url(&server), &format!("{}, purges: false", url(&server)));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // What it needs and cannot have is found last.
+    let refused = |yaml: &str| {
+        let address = taken.local_addr().unwrap();
+        let yaml = yaml.replace("listeners: [", &format!("listeners: [{address}, "));
+        assert!(yaml.contains(&address.to_string()), "{yaml}");
+        !here.reloaded(&yaml)
+    };
+    assert!(refused(&alone));
+    let kept = number(&there, "/a");
+    assert_eq!(order(&here, json!({ "tag": "t" })).1["fleet"], "told");
+    until("it is heard", || number(&there, "/a") != kept);
+
+    here.reload(&alone);
+    assert!(refused(&yaml));
+    let (status, report) = order(&here, json!({ "tag": "t" }));
+    assert_eq!((status, &report["fleet"]), (200, &Value::Null), "nobody is there to be told");
+}
+
+#[test]
 fn a_purge_is_heard_within_milliseconds() {
     let (origin, server) = (counting(), Redis::start());
     let [here, there] = [(), ()].map(|()| edge(&origin, &url(&server)));

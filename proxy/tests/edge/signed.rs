@@ -193,7 +193,10 @@ fn a_reload_keeps_what_is_known() {
     let token = issuer.token("anna");
     assert_eq!(ask(&edge, "/x", &token), 200);
     let yaml = std::fs::read_to_string(edge.config()).unwrap();
-    edge.reload(&yaml.replace("match: /admin", "match: /other"));
+    let other = format!("upstreams: {{ above: {{ servers: [{}] }}, ", origin.address);
+    let (place, new) = ("upstreams: { ", yaml.replace("match: /admin", "match: /other"));
+    assert!(new.contains(place), "{new}");
+    edge.reload(&new.replace(place, &other));
     assert_eq!([ask(&edge, "/x", &token), ask(&edge, "/x", &issuer.token("bert"))], [200, 200]);
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 }

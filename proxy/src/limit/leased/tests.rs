@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's panic is its report")]
 //! Limits of a fleet on a real Redis; an edge is what counts beside the others, with leases of its own.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use weir_config::plan::LimitId;
 use weir_testkit::Redis;
@@ -21,7 +21,7 @@ fn store(redis: &Redis) -> Store {
 fn edge(redis: &Redis, limit: &str) -> Limits {
     let plan = planned(&[limit], &format!("redis: {{ url: \"{}\" }}", redis.url()));
     let store = store(redis);
-    Limits::new(None, &plan.limits, plan.redis.as_ref().map(|redis| (redis, &store)), Instant::now())
+    Limits::new(None, &plan.limits, Some(&store), Instant::now())
 }
 
 fn tally(key: &str) -> Tally {
@@ -212,8 +212,7 @@ async fn what_was_counted_here_is_not_given_back_to_the_fleet() {
         &format!("redis: {{ url: \"{}\" }}", redis.url()),
     );
     let store = store(&redis);
-    let edge =
-        Limits::new(None, &plan.limits, plan.redis.as_ref().map(|redis| (redis, &store)), Instant::now());
+    let edge = Limits::new(None, &plan.limits, Some(&store), Instant::now());
     let both = async |edge: &Limits| {
         let charge = |at| Charge { limit: LimitId::at(at), key: "a".to_owned(), cost: NonZeroU32::MIN };
         let (mut tally, now) = (Tally::new(vec![charge(0), charge(1)]), Instant::now());
@@ -232,4 +231,35 @@ async fn what_was_counted_here_is_not_given_back_to_the_fleet() {
         passed += usize::from(admit(&edge, "a", Instant::now()).await.is_ok());
     }
     assert_eq!(passed, 4, "what the fleet has, and no more");
+}
+
+#[tokio::test]
+async fn what_redis_says_of_one_key_is_no_outage_for_the_others() {
+    let redis = Redis::start();
+    redis.ask(&["SET", "rate_limit:broken:api", "no limit of ours"]);
+    for word in ["local", "refuse"] {
+        let edge =
+            edge(&redis, &format!("api: {{ rate: 4/24h, in: redis, lease: 1, on_redis_down: {word} }}"));
+        for client in 0..8 {
+            let broken = admit(&edge, "broken", Instant::now()).await;
+            assert_eq!(broken.is_ok(), word == "local" && client < 4, "{word}");
+            assert!(admit(&edge, &format!("{word}{client}"), Instant::now()).await.is_ok(), "{word}");
+        }
+        // Counted there, and not here: another edge sees them.
+        assert_eq!(redis.ask(&["EXISTS", &format!("rate_limit:{word}7:api")]), "1");
+    }
+}
+
+#[test]
+fn counts_are_kept_while_redis_is_reached_in_the_same_way() {
+    let limit = ["api: { rate: 4/24h, in: redis }"];
+    let with = |timeout: &str, old: Option<&Limits>| {
+        let plan = planned(&limit, &format!("redis: {{ url: \"redis://localhost\", timeout: {timeout} }}"));
+        let store = Store::new(crate::fleet::Redis::new(plan.redis.as_ref().unwrap()).unwrap());
+        Limits::new(old, &plan.limits, Some(&store), Instant::now())
+    };
+    let is_kept = |old: &Limits, new: &Limits| Arc::ptr_eq(&old.0[0].zone, &new.0[0].zone);
+    let old = with("1s", None);
+    assert!(is_kept(&old, &with("1s", Some(&old))));
+    assert!(!is_kept(&old, &with("2s", Some(&old))), "its own handle goes to where Redis was");
 }

@@ -1,0 +1,69 @@
+//! A generation comes into force. What generations share changes here and nowhere else: a plan that is refused, however late,
+//! has changed nothing.
+
+use std::sync::Arc;
+
+use super::Running;
+use crate::{cache::Sharing, metrics::Metrics};
+
+impl Running {
+    /// From now on this generation counts, and `before` does not: nobody is watched for it any more, and what its requests
+    /// still learn of peers is this one's.
+    ///
+    /// Shape:  once for each generation, within a tokio runtime.
+    pub fn come_into_force(&self, before: Option<&Self>, metrics: &Metrics) {
+        for (plan, cache) in self.plan.caches.iter().zip(&self.caches) {
+            cache.set_budget(plan.memory.len(), plan.entry_bytes.len());
+        }
+        self.take_disks();
+        self.share_purges(before, metrics);
+        self.share_entries(self.sharing());
+        self.rewire_sessions();
+        let Some(before) = before else { return };
+        before.watching.token().cancel();
+        for old in &before.upstreams {
+            if let Some(new) = self.upstreams.iter().find(|new| new.plan.name == old.plan.name) {
+                old.roster.succeeded_by(&new.roster);
+            }
+        }
+    }
+
+    /// What makes a purge here one at every edge, if this generation has it.
+    #[must_use]
+    pub fn sharing(&self) -> Option<&Sharing> {
+        self.sharing.get().map(Arc::as_ref)
+    }
+
+    /// Tells and hears purges as before where Redis is the same; from the same place where only the way to it is another.
+    fn share_purges(&self, before: Option<&Self>, metrics: &Metrics) {
+        let before = before.and_then(|before| Some((before.redis.as_ref()?, before.sharing.get()?)));
+        let shared = self.plan.redis.as_ref().filter(|redis| redis.purges && !self.plan.caches.is_empty());
+        let Some((redis, settings)) = self.redis.as_ref().zip(shared) else {
+            if let Some((_, sharing)) = before {
+                sharing.stop();
+                self.tags.leave_fleet();
+            }
+            return;
+        };
+        let named = self.plan.caches.iter().zip(&self.caches);
+        let named = named.map(|(plan, cache)| (Arc::clone(&plan.name), cache.clone())).collect();
+        let sharing = match before {
+            Some((same, sharing)) if same.is(redis) => {
+                sharing.concerns(named);
+                Arc::clone(sharing)
+            }
+            other => {
+                let place = other.and_then(|(other, sharing)| {
+                    sharing.stop();
+                    sharing.place().filter(|_| other.holds_the_same(redis))
+                });
+                let count = Self::fleet_counter(metrics);
+                let from = (place, self.plan.caches.iter().any(|cache| cache.shared.is_some()));
+                let told = (Arc::clone(&self.tags), named);
+                Arc::new(Sharing::start(redis.clone(), &settings.prefix, told, from, count))
+            }
+        };
+        // Nobody else begins it.
+        let _ = self.sharing.set(sharing);
+    }
+}
