@@ -138,9 +138,10 @@ impl Shared {
             plan: plan.clone(),
             counts: Arc::clone(&cache.shelf.shared_counts),
         };
-        if let Some(old) = cache.shared().filter(|old| old.common.is(&common)) {
-            return old;
-        }
+        cache.shared().filter(|old| old.common.is(&common)).unwrap_or_else(|| Self::start(common))
+    }
+
+    fn start(common: Common) -> Arc<Self> {
         let common = Arc::new(common);
         let (jobs, queue) = mpsc::channel(QUEUE);
         tokio::spawn(writer::write(Arc::clone(&common), queue));
@@ -380,3 +381,6 @@ impl super::Cache {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

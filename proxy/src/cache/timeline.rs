@@ -146,6 +146,12 @@ impl Timeline {
     fn marks(&self) -> usize {
         self.marks.lock().len()
     }
+
+    /// How many wait for a word.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.heard.receiver_count()
+    }
 }
 
 #[cfg(test)]
