@@ -63,6 +63,12 @@ impl Ask {
     pub(super) fn request(&self) -> RequestHead<'_> {
         RequestHead { method: &self.method, headers: &self.headers, has_body: self.has_body }
     }
+
+    /// Whether it has credentials, so that its answer is rarely for others who wait for the key's.
+    pub(super) fn queues_apart(&self) -> bool {
+        let names = [header::AUTHORIZATION, header::COOKIE];
+        !self.rule.private_to_caller && names.iter().any(|name| self.headers.contains_key(name))
+    }
 }
 
 /// What a request that misses does next.
@@ -218,7 +224,5 @@ impl Fills {
 
 /// The queue a request belongs to: its key's, apart for requests with credentials.
 fn id(ask: &Ask) -> u128 {
-    let credentials =
-        [header::AUTHORIZATION, header::COOKIE].iter().any(|name| ask.headers.contains_key(name));
-    ask.key.hash() ^ u128::from(credentials && !ask.rule.private_to_caller)
+    ask.key.hash() ^ u128::from(ask.queues_apart())
 }

@@ -200,8 +200,10 @@ impl Shared {
     }
 
     /// Takes the right to fetch for all edges what `name` stands for, if nobody has it.
-    pub(super) async fn take(&self, name: &str) -> Turn {
-        let turn = lease::take(&self.common.redis, name, self.patience(), &self.jobs).await;
+    pub(super) async fn take(&self, name: &str, ask: &Ask) -> Turn {
+        let queue = if ask.queues_apart() { "own" } else { "fill" };
+        let turn =
+            lease::take(&self.common.redis, format!("{name}:{queue}"), self.patience(), &self.jobs).await;
         turn.unwrap_or_else(|_| {
             count(&self.common.counts.errors);
             Turn::Alone

@@ -157,9 +157,6 @@ fn a_purge_ends_what_was_asked_for_before_it_however_late_that_is_written() {
     let mut waiting = there.connect();
     waiting.send("GET /a HTTP/1.1\r\nhost: edge.test\r\n\r\n");
     until("the origin was asked", || origin.count() == 1);
-    // Its writer hears nothing of the purge until it has written: as if the word were late.
-    let hears = server.ask(&["CLIENT", "LIST"]);
-    assert!(hears.contains("cmd=xread"), "{hears}");
     order(&here, json!({ "url": "http://edge.test/a" }));
     gate.open();
     assert_eq!(waiting.answer().text(), "0", "who asked before gets what was asked for");
@@ -168,37 +165,33 @@ fn a_purge_ends_what_was_asked_for_before_it_however_late_that_is_written() {
     assert_ne!(found(&late, "/a").0, "0");
 }
 
-/// Writes what an edge that had heard nothing but the first word might have written: a value, as it was before a purge.
 #[test]
 fn an_entry_that_comes_back_after_a_purge_is_believed_by_nobody() {
     let (origin, server) = (counting(""), Redis::start());
     let [here, there] = fleet(&origin, &server);
-    assert_eq!(brought(&here, "/a"), "1");
-    assert_eq!(brought(&here, "/b"), "2");
-    let name = |path: &str| {
-        let before = names(&server);
-        order(&here, json!({ "url": format!("http://edge.test{path}") }));
-        let _ = before;
-    };
+    assert_eq!((brought(&here, "/a"), brought(&here, "/b")), ("1".to_owned(), "2".to_owned()));
     let kept = names(&server);
-    kept.iter().for_each(|name| drop(server.ask(&["COPY", name, &format!("copy:{name}")])));
-    name("/a");
-    // Whoever was slow writes now what it had fetched before.
-    kept.iter().for_each(|name| drop(server.ask(&["COPY", &format!("copy:{name}"), name, "REPLACE"])));
+    let copy = |from: &str, to: &str| assert_eq!(server.ask(&["COPY", from, to, "REPLACE"]), "1");
+    kept.iter().for_each(|name| copy(name, &format!("copy:{name}")));
+    // As if somebody who had not heard of a purge wrote only now what it fetched before.
+    let come_back = || kept.iter().for_each(|name| copy(&format!("copy:{name}"), name));
+
+    order(&here, json!({ "url": "http://edge.test/a" }));
+    come_back();
     assert_eq!(found(&there, "/a"), ("3".to_owned(), false), "purged");
     assert_eq!(found(&there, "/b"), ("2".to_owned(), true), "nobody purged this");
-    kept.iter().for_each(|name| drop(server.ask(&["COPY", &format!("copy:{name}"), name, "REPLACE"])));
+    come_back();
     let late = edge(&origin, &url(&server), PATIENT);
     assert_eq!(found(&late, "/a"), ("4".to_owned(), false), "also by who was not there when it was");
     assert_eq!(found(&late, "/b"), ("2".to_owned(), true));
-    kept.iter().for_each(|name| drop(server.ask(&["COPY", &format!("copy:{name}"), name, "REPLACE"])));
-    // The word is cut off: who begins now cannot know what was purged, and who was there does.
+    // The word is cut off: who begins now cannot know what was purged.
     order(&here, json!({ "url": "http://edge.test/c" }));
     server.ask(&["XTRIM", "weir:purges", "MAXLEN", "1"]);
+    come_back();
     let later = edge(&origin, &url(&server), PATIENT);
     assert_eq!(found(&later, "/a"), ("5".to_owned(), false));
     assert!(!found(&later, "/b").1, "of this neither");
-    assert!(happened(&later, "unproven") >= 2.0);
+    assert_eq!(happened(&later, "unproven"), 2.0);
 }
 
 #[test]
@@ -456,11 +449,7 @@ fn a_reload_may_begin_change_or_end_it() {
     let [here, there] = fleet(&origin, &server);
     assert_eq!(brought(&here, "/a"), "1");
     let yaml = std::fs::read_to_string(there.config()).unwrap();
-    there.reload(
-        &yaml
-            .replace(&format!(", shared: {{ {PATIENT} }}"), "")
-            .replace(&format!("shared: {{ {PATIENT} }}"), ""),
-    );
+    there.reload(&yaml.replace(&format!("shared: {{ {PATIENT} }}"), ""));
     assert_eq!(found(&there, "/a"), ("2".to_owned(), false));
     there.reload(&yaml.replace(PATIENT, "timeout: 4s, compress: false"));
     assert_eq!(brought(&here, "/b"), "3");

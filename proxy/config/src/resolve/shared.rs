@@ -41,7 +41,7 @@ impl Resolver<'_> {
     pub(super) fn caches_can_be_shared(&mut self, plan: &Plan) {
         let raw = self.raw;
         let redis = raw.redis.get();
-        let is_missing = plan.redis.is_none() && !redis.is_some_and(|redis| !redis.url_file.is_absent());
+        let is_missing = plan.redis.is_none() && redis.is_none_or(|redis| redis.url_file.is_absent());
         let is_alone = redis.is_some_and(|redis| !redis.purges.or(d::REDIS_PURGES));
         let shared = raw.caches.entries();
         let shared = shared.filter_map(|(name, cache, _)| Some((name, cache.shared.place()?)));

@@ -51,7 +51,7 @@ impl FillGuard {
             if self.is_rare || shared.patience().is_zero() {
                 return None;
             }
-            match shared.take(&name).await {
+            match shared.take(&name, &self.fill.ask).await {
                 Turn::Ours(lease) => {
                     self.lease = Some(lease);
                     return None;

@@ -31,7 +31,7 @@ pub(in super::super) enum Turn {
 /// The right to fetch for the fleet; given back when dropped.
 #[derive(Debug)]
 pub(in super::super) struct Lease {
-    held: Option<Held>,
+    held: Option<Box<Held>>,
     jobs: mpsc::Sender<Job>,
 }
 
@@ -50,7 +50,7 @@ impl Lease {
     }
 
     /// For who gives it back later.
-    pub(super) fn held(mut self) -> Option<Held> {
+    pub(super) fn held(mut self) -> Option<Box<Held>> {
         self.held.take()
     }
 }
@@ -61,14 +61,14 @@ impl Drop for Lease {
     }
 }
 
-/// Takes the lease of what has this name, for so long, if nobody has it.
+/// Takes the lease of this name, for so long, if nobody has it.
 pub(super) async fn take(
     redis: &Redis,
-    name: &str,
+    name: String,
     lasts: Duration,
     jobs: &mpsc::Sender<Job>,
 ) -> RedisResult<Turn> {
-    let held = Held { name: format!("{name}:fill"), token: format!("{:016x}", rand::random::<u64>()) };
+    let held = Box::new(Held { name, token: format!("{:016x}", rand::random::<u64>()) });
     let mut question = redis::pipe();
     question.cmd("SET").arg(&held.name).arg(&held.token).arg("NX").arg("PX").arg(lasts.as_millis() as u64);
     question.cmd("GET").arg(&held.name);

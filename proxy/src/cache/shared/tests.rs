@@ -160,6 +160,11 @@ async fn an_edge_that_has_not_heard_all_that_was_told_takes_nothing() {
     let asked = here.asks("/b");
     here.keeps(asked, "of who is behind").await;
     assert_eq!(behind.finds("/b").await.as_deref(), Some(&b"of who is behind"[..]));
+    // Nobody knows what a stream that is gone had.
+    let another = fleet.edge(1);
+    fleet.server.ask(&["DEL", "weir:purges"]);
+    assert_eq!(another.finds("/b").await, None);
+    assert_eq!(another.count(|stats| stats.unproven), 1);
 }
 
 #[tokio::test]
@@ -203,6 +208,9 @@ async fn a_purge_of_ours_counts_before_its_word_comes_back() {
     assert_eq!(here.finds("/a").await.as_deref(), Some(&b"new"[..]));
 }
 
+/// What purges, by its name.
+type Purging<'p> = (&'p str, &'p dyn Fn(&Cache));
+
 #[tokio::test]
 async fn whatever_names_an_entry_purges_it() {
     let fleet = Fleet::new();
@@ -210,7 +218,7 @@ async fn whatever_names_an_entry_purges_it() {
     let writer = fleet.edge(1);
     let asked = writer.asks("/a?b");
     writer.keeps(asked, "old").await;
-    let purges: [(&str, &dyn Fn(&Cache)); 7] = [
+    let purges: [Purging<'_>; 7] = [
         ("its key", &|cache| cache.purge_key(&key("/a?b"), Purge::Hard)),
         ("its URL", &|cache| cache.purge(uri("/a?b"), Purge::Hard)),
         ("a prefix", &|cache| {

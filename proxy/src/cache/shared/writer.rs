@@ -32,8 +32,8 @@ const LEAST_LIFE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Job {
     Keep(Box<Kept>),
-    GiveBack(Held),
-    Pass(Held),
+    GiveBack(Box<Held>),
+    Pass(Box<Held>),
 }
 
 /// An entry for the fleet.
@@ -45,7 +45,7 @@ pub(super) struct Kept {
     pub(super) place: Place,
     pub(super) subjects: Vec<Subject>,
     pub(super) rule: Rule,
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<Box<Held>>,
 }
 
 /// Works until nobody has anything to write any more.
