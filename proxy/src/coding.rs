@@ -17,7 +17,7 @@ use weir_config::plan::{Coding, Compress};
 
 pub use self::{
     accepted::weight,
-    decoder::{Decoder, is_gzip, mark_not_modified_unpacked, mark_unpacked, unpacks},
+    decoder::{Decoder, is_gzip, mark_not_modified_unpacked, mark_unpacked, unpacks, unpacks_whole},
     encoder::{Compressors, Encoder, PIECE},
 };
 
@@ -157,12 +157,14 @@ fn names_tag(asked: &Asked<'_>, fields: &HeaderMap) -> bool {
     })
 }
 
-/// Whether a resumption by date could put bytes of an answer as it is behind those of a compressed one: such a client gets
-/// the whole again. By entity tag it cannot, because ours are weak then (RFC 9110 §13.1.5).
+/// Whether a resumption by date could put bytes of an answer as it is behind those of one that was compressed by this rule,
+/// or unpacked: such a client gets the whole again. By entity tag it cannot, because ours are weak then (RFC 9110 §13.1.5).
 #[must_use]
-pub fn resumes_by_date(rule: &Compress, asked: &Asked<'_>) -> bool {
+pub fn resumes_by_date(compress: Option<&Compress>, gunzip: bool, asked: &Asked<'_>) -> bool {
     let by_date = |value: &HeaderValue| !value.as_bytes().trim_ascii().ends_with(b"\"");
-    asked.headers.get(header::IF_RANGE).is_some_and(by_date) && accepted::best(rule, asked).is_some()
+    let compressed = || compress.is_some_and(|rule| accepted::best(rule, asked).is_some());
+    let unpacked = || gunzip && !accepted::takes_gzip(asked);
+    asked.headers.get(header::IF_RANGE).is_some_and(by_date) && (compressed() || unpacked())
 }
 
 fn weaken(fields: &mut HeaderMap) {

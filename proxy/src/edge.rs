@@ -209,8 +209,8 @@ impl Trip {
 
     /// See [`coding::resumes_by_date`].
     fn resumes_by_date(&self) -> bool {
-        let rule = self.route().compress.as_ref();
-        rule.is_some_and(|rule| coding::resumes_by_date(rule, &self.asked()))
+        let route = self.route();
+        coding::resumes_by_date(route.compress.as_ref(), route.gunzip, &self.asked())
     }
 
     /// What the coding of an answer depends on.

@@ -60,7 +60,7 @@ fn run(arguments: &Arguments) -> Result<u64, String> {
         None => std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("weir"),
     };
     let origin = origin(arguments.body).map_err(|error| format!("no origin: {error}"))?;
-    let (edge, child) = edge(&weir, origin, arguments.memory)?;
+    let (edge, admin, child) = edge(&weir, origin, arguments.memory)?;
     let idle = measure::group_peak(child.id());
     let asked = thread::scope(|scope| {
         let hands: Vec<_> = (0..arguments.connections)
@@ -79,7 +79,20 @@ fn run(arguments: &Arguments) -> Result<u64, String> {
         idle >> 20,
         arguments.most
     );
+    let entries = entries(admin)?.max(1);
+    println!("{entries} answers kept, {} bytes resident for each", peak.saturating_sub(idle) / entries);
     Ok(peak)
+}
+
+/// How many answers are kept.
+fn entries(admin: SocketAddr) -> Result<u64, String> {
+    let broke = |error: std::io::Error| error.to_string();
+    let (mut stream, mut said) = (TcpStream::connect(admin).map_err(broke)?, String::new());
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n").map_err(broke)?;
+    stream.read_to_string(&mut said).map_err(broke)?;
+    let line = said.lines().find_map(|line| line.strip_prefix("weir_cache_entries{cache=\"all\"} "));
+    line.and_then(|number| number.trim().parse().ok())
+        .ok_or_else(|| "the edge does not say what it keeps".to_owned())
 }
 
 /// Answers everything with the same body, a thread for each connection.
@@ -105,11 +118,12 @@ fn origin(body: usize) -> std::io::Result<SocketAddr> {
     Ok(address)
 }
 
-fn edge(weir: &PathBuf, origin: SocketAddr, memory: u64) -> Result<(SocketAddr, Child), String> {
+/// Its address, its operators' address, and its process.
+fn edge(weir: &PathBuf, origin: SocketAddr, memory: u64) -> Result<(SocketAddr, SocketAddr, Child), String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let [address, admin] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], free_port())));
     let text = format!(
-        "listeners: [\"{address}\"]\nadmin: off\nlog: {{ access: off }}\ncaches: {{ all: {{ memory: {memory}MiB }} }}\n\
+        "listeners: [\"{address}\"]\nadmin: {admin}\nlog: {{ access: off }}\ncaches: {{ all: {{ memory: {memory}MiB }} }}\n\
          upstreams: {{ origin: {{ servers: [\"{origin}\"] }} }}\n\
          routes: [{{ match: /*, to: origin, cache: {{ in: all, ttl: 1h }} }}]\n"
     );
@@ -119,7 +133,7 @@ fn edge(weir: &PathBuf, origin: SocketAddr, memory: u64) -> Result<(SocketAddr, 
     command.arg("run").arg(&config);
     let child = Child::start(command, folder, "KILL", "none: build it with cargo")?;
     let child = child.ready(READY_WITHIN, |_| TcpStream::connect(address).is_ok())?;
-    Ok((address, child))
+    Ok((address, admin, child))
 }
 
 /// Asks for every so many-th answer; how many came whole.

@@ -87,14 +87,14 @@ pub fn aged(head: &Head, now: Now) -> HeaderMap {
     headers
 }
 
-/// The answer from the whole, of `total` bytes, that a slice with these `fields` is a part of.
+/// The answer from the whole that a slice with these `fields` is a part of.
 #[must_use]
-pub fn answer_of_whole(mut fields: HeaderMap, total: u64, request: &RequestHead<'_>) -> Answer {
+pub fn answer_of_whole(mut fields: HeaderMap, extent: Extent, request: &RequestHead<'_>) -> Answer {
     fields.remove(header::CONTENT_RANGE);
     fields.remove(header::CONTENT_LENGTH);
     fields.entry(header::ACCEPT_RANGES).or_insert(HeaderValue::from_static("bytes"));
     let stored = fields.clone();
-    from((StatusCode::OK, &stored), fields, Extent::Complete(total), request)
+    from((StatusCode::OK, &stored), fields, extent, request)
 }
 
 /// The answer to the very request that brought the stored head, with the `fields` as the origin sent them: also those

@@ -23,14 +23,20 @@ use super::{
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Cache {
-    /// Takes a tier below memory, or gives it up. Its entries count from now on, as far as they were not purged.
+    /// Takes a tier below memory, or gives it up. Its entries count from now on, as far as they were not purged, also while
+    /// it was none of this cache's.
     pub fn set_disk(&self, disk: Option<Arc<Disk>>) {
+        const BOTH: [Purge; 2] = [Purge::Hard, Purge::Soft];
         if let Some(disk) = &disk {
-            for (purge, at) in [Purge::Hard, Purge::Soft].into_iter().zip(disk.floors()) {
+            for (purge, at) in BOTH.into_iter().zip(disk.floors()) {
                 self.shelf.floor.restore(purge, at);
             }
         }
-        self.shelf.disk.store(disk);
+        self.shelf.disk.store(disk.clone());
+        // Who purges everything from now on tells the disk as well.
+        if let Some(disk) = &disk {
+            BOTH.into_iter().for_each(|purge| disk.raise(purge, self.shelf.floor.at(purge)));
+        }
     }
 
     /// The tier below memory.

@@ -131,13 +131,14 @@ impl Disk {
             pool: Pool::start()?,
             spools: AtomicUsize::new(0),
             is_scanned: AtomicBool::new(false),
+            life,
             next: AtomicU64::new(life),
             counts: Counts::default(),
         });
         let (writer, scanner) = (Arc::clone(&core), Arc::downgrade(&core));
         let started = thread::Builder::new().name("weir-disk".to_owned()).spawn(move || writer.serve());
         let started = started.and_then(|_| {
-            let scan = move || scan(&scanner, life, is_known);
+            let scan = move || scan(&scanner, is_known);
             thread::Builder::new().name("weir-disk-scan".to_owned()).spawn(scan)
         });
         let disk = Self { core, turns: std::iter::repeat_with(Turn::default).take(TURNS).collect() };
@@ -163,9 +164,14 @@ impl Disk {
         self.core.ledger.floors()
     }
 
+    /// What was asked for before `at` counts as purged.
+    pub(super) fn raise(&self, purge: Purge, at: u64) {
+        self.core.ledger.raise(purge, at);
+    }
+
     /// Everything was purged at `at`.
     pub(super) fn purged(&self, purge: Purge, at: u64) {
-        self.core.ledger.note(Cell::Floor(purge), at);
+        self.raise(purge, at);
         if purge == Purge::Hard {
             self.core.index.lock().clear();
             self.core.work.wake();
@@ -296,13 +302,13 @@ impl Drop for Disk {
 }
 
 /// Learns what lies in the folder, one of its parts after the other, for as long as the disk is in use.
-fn scan(core: &Weak<Core>, life: u64, keeps: bool) {
+fn scan(core: &Weak<Core>, keeps: bool) {
     let (started, mut told, mut foreign, mut is_clear) = (Instant::now(), Instant::now(), 0, true);
     for first in 0..=u8::MAX {
         let Some(core) = core.upgrade() else { return };
         let folder = core.path().display();
         let scanned = match first {
-            0 => core.folder.clear_unfinished(life).and_then(|()| core.scan(first, keeps)),
+            0 => core.folder.clear_unfinished(core.life).and_then(|()| core.scan(first, keeps)),
             _ => core.scan(first, keeps),
         };
         match scanned {

@@ -9,7 +9,7 @@ use std::{ops::Range, sync::Arc};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{
-    answer::{Answer, Piece, Plan, aged, answer_of_whole},
+    answer::{Answer, Extent, Piece, Plan, aged, answer_of_whole},
     entry::{Body, Entry, Head},
     key::Key,
     policy::NotStored,
@@ -68,7 +68,7 @@ pub(super) fn whole(run: &Entry, key: &Key) -> Option<Entry> {
 #[must_use]
 pub fn answer_from_part(run: &Entry, request: &RequestHead<'_>, now: Now) -> Option<Answer> {
     let part = Part::of(&run.head().headers)?;
-    let mut answer = answer_of_whole(aged(run.head(), now), part.total, request);
+    let mut answer = answer_of_whole(aged(run.head(), now), Extent::Complete(part.total), request);
     match &mut answer.body {
         Plan::Nothing => {}
         Plan::Whole => return None,

@@ -44,8 +44,8 @@ struct Line {
 }
 
 impl Prefixes {
-    /// Ends everything asked for before `tick` whose URL begins with `prefix`; says when that was.
-    pub(super) fn purge(&self, prefix: &Url, purge: Purge, tick: impl FnOnce() -> u64) -> u64 {
+    /// Ends everything asked for before `tick` whose URL begins with `prefix`.
+    pub(super) fn purge(&self, prefix: &Url, purge: Purge, tick: impl FnOnce() -> u64) {
         let _alone = self.changing.lock();
         let (at, prefix) = (tick(), prefix.as_str());
         let mut list = List::clone(&self.list.load());
@@ -62,7 +62,6 @@ impl Prefixes {
         list.lines.push(Line { prefix: prefix.into(), at, purge });
         self.list.store(list.into());
         self.newest.store(at, Ordering::Release);
-        at
     }
 
     /// The list, for who remembers it; and what was hard and softly purged before, whatever its URL.

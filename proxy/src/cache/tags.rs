@@ -187,7 +187,7 @@ impl Tags {
             Purge::Soft => self.soft.purge(tag, at),
         }
         let slots = if purge == Purge::Hard { SLOTS } else { SOFT_SLOTS };
-        self.note(Cell::Tag(purge, tag.0 as usize % slots), at);
+        self.note(Cell::Tag(purge, tag.0 as usize % slots));
     }
 
     /// Purges here, at once, and tells the fleet, if there is one.
@@ -224,12 +224,12 @@ impl Tags {
 
     /// Ends everything asked for before now whose URL begins with `prefix`.
     pub fn purge_prefix(&self, prefix: &Url, purge: Purge) {
-        let at = self.prefixes.purge(prefix, purge, || self.tick());
-        self.note(Cell::Prefixes, at);
+        self.prefixes.purge(prefix, purge, || self.tick());
+        self.note(Cell::Prefixes);
     }
 
-    fn note(&self, cell: Cell, at: u64) {
-        self.ledgers.read().iter().filter_map(Weak::upgrade).for_each(|ledger| ledger.note(cell, at));
+    fn note(&self, cell: Cell) {
+        self.ledgers.read().iter().filter_map(Weak::upgrade).for_each(|ledger| ledger.note(cell));
     }
 
     /// Waits until what was purged so far will still be after a start, whatever becomes of this process; not for long.
@@ -331,11 +331,19 @@ impl Floor {
 
     /// It was raised to `at`.
     pub(super) fn restore(&self, purge: Purge, at: u64) {
-        let floor = match purge {
+        self.of(purge).fetch_max(at, Ordering::AcqRel);
+    }
+
+    /// When it was raised last.
+    pub(super) fn at(&self, purge: Purge) -> u64 {
+        self.of(purge).load(Ordering::Acquire)
+    }
+
+    fn of(&self, purge: Purge) -> &AtomicU64 {
+        match purge {
             Purge::Hard => &self.hard,
             Purge::Soft => &self.soft,
-        };
-        floor.fetch_max(at, Ordering::AcqRel);
+        }
     }
 
     /// What is left of an entry asked for at `since`.

@@ -82,8 +82,13 @@ pub fn is_gzip(fields: &HeaderMap) -> bool {
 /// Not a part of one, which cannot be read, nor where it is forbidden (RFC 9110 §7.7).
 #[must_use]
 pub fn unpacks(asked: &Asked<'_>, fields: &HeaderMap) -> bool {
+    !fields.contains_key(header::CONTENT_RANGE) && unpacks_whole(asked, fields)
+}
+
+/// The same of the whole that an answer is, or is a part of.
+#[must_use]
+pub fn unpacks_whole(asked: &Asked<'_>, fields: &HeaderMap) -> bool {
     is_gzip(fields)
-        && !fields.contains_key(header::CONTENT_RANGE)
         && !accepted::takes_gzip(asked)
         && !says(fields, "no-transform")
         && !says(asked.headers, "no-transform")

@@ -124,7 +124,8 @@ impl Edge {
             let name = &upstream.plan.name;
             fields.insert(header::HOST, HeaderValue::try_from(&**name).map_err(|_| Refusal::Hops)?);
         }
-        if trip.resumes_by_date() {
+        // The range of a fetch of our own is that of a slice.
+        if framing == Framing::AsTheClient && trip.resumes_by_date() {
             fields.remove(header::RANGE);
             fields.remove(header::IF_RANGE);
         }

@@ -49,6 +49,7 @@ mod sessions;
 mod shared_tier;
 mod signed;
 mod slicing;
+mod slicing_faults;
 mod streaming;
 mod telling;
 mod trouble;

@@ -97,15 +97,7 @@ routes: [{{ match: /*, to: api, cache: {{ in: store, stale_if_error: 60s, stale_
 
 #[test]
 fn without_background_update_one_client_waits_and_the_others_get_what_is_stale() {
-    let gate = Arc::new(Gate::default());
-    let (release, number) = (Arc::clone(&gate), AtomicUsize::new(0));
-    let origin = Origin::start(move |_, wire| {
-        let number = number.fetch_add(1, Ordering::SeqCst);
-        if number > 0 {
-            release.pass();
-        }
-        wire.answer(if number == 0 { STALE } else { "cache-control: max-age=60\r\n" }, number.to_string());
-    });
+    let (origin, gate) = Origin::held_after_the_first(STALE);
     let edge = keeping(&origin, ", stale_while_revalidate: 60s, background_update: false");
     assert_eq!(word(&edge, "/x"), said(200, "MISS", "0"));
     kept(&edge, 1);

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use crate::support::{Edge, Gate, Origin, until};
+use crate::support::{Edge, Origin, until};
 
 fn caching(origin: &Origin, rule: &str) -> Edge {
     Edge::routing(origin, &format!("cache: {{ in: store{rule} }}"), "caches: { store: {} }")
@@ -87,17 +87,7 @@ fn without_leave_a_stale_entry_covers_nothing() {
 
 #[test]
 fn while_one_fetches_behind_everybody_gets_the_stale_answer_at_once() {
-    let gate = Arc::new(Gate::default());
-    let (release, number) = (Arc::clone(&gate), AtomicUsize::new(0));
-    let origin = Origin::start(move |_, wire| {
-        let number = number.fetch_add(1, Ordering::SeqCst);
-        if number > 0 {
-            release.pass();
-        }
-        let fields =
-            if number == 0 { "cache-control: max-age=0\r\n" } else { "cache-control: max-age=60\r\n" };
-        wire.answer(fields, number.to_string());
-    });
+    let (origin, gate) = Origin::held_after_the_first("cache-control: max-age=0\r\n");
     let edge = caching(&origin, ", stale_while_revalidate: 60s");
     assert_eq!(edge.get("/x").text(), "0");
     for _ in 0..5 {

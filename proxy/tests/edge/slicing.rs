@@ -4,7 +4,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -18,11 +18,11 @@ use crate::{
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 /// The slices of most tests.
-const SLICE: u64 = 4 * KIB;
+pub(crate) const SLICE: u64 = 4 * KIB;
 /// A file of two slices and a half.
-const FILE: u64 = 10 * KIB;
+pub(crate) const FILE: u64 = 10 * KIB;
 
-fn slicing(origin: &Origin, rule: &str) -> Edge {
+pub(crate) fn slicing(origin: &Origin, rule: &str) -> Edge {
     Edge::routing(
         origin,
         &format!("cache: {{ in: store, slice: 4KiB, ttl: 60s{rule} }}"),
@@ -35,12 +35,12 @@ fn byte(version: u64, at: u64) -> u8 {
     (at % 251 + at / SLICE + 7 * version) as u8
 }
 
-fn bytes(version: u64, range: Range<u64>) -> Vec<u8> {
+pub(crate) fn bytes(version: u64, range: Range<u64>) -> Vec<u8> {
     range.map(|at| byte(version, at)).collect()
 }
 
 /// What a request asks of so many bytes, as a server reads it that knows single ranges.
-fn asked(request: &Request, total: u64) -> Option<Range<u64>> {
+pub(crate) fn asked(request: &Request, total: u64) -> Option<Range<u64>> {
     let value = Some(request.field("range")).filter(|value| !value.contains(','))?;
     let (first, last) = value.strip_prefix("bytes=")?.split_once('-')?;
     let last = last.parse::<u64>().map_or(total, |last| (last + 1).min(total));
@@ -48,7 +48,7 @@ fn asked(request: &Request, total: u64) -> Option<Range<u64>> {
 }
 
 /// Serves a version of a file of `total` bytes as nginx would, with these validators.
-fn serve(request: &Request, wire: &mut Wire, (version, total): (u64, u64), fields: &str) {
+pub(crate) fn serve(request: &Request, wire: &mut Wire, (version, total): (u64, u64), fields: &str) {
     let Some(range) = asked(request, total) else {
         return wire.answer(fields, bytes(version, 0..total));
     };
@@ -74,12 +74,19 @@ fn file() -> Origin {
     Origin::start(|request, wire| serve(request, wire, (1, FILE), "etag: \"1\"\r\n"))
 }
 
-fn ranges(origin: &Origin) -> Vec<String> {
+/// One whose version the test changes.
+pub(crate) fn versions(fields: &'static str) -> (Origin, Arc<AtomicU64>) {
+    Origin::of_versions(move |version, request, wire| {
+        serve(request, wire, (version, FILE), &format!("{fields}etag: \"{version}\"\r\n"));
+    })
+}
+
+pub(crate) fn ranges(origin: &Origin) -> Vec<String> {
     origin.seen().iter().map(|request| request.field("range")).collect()
 }
 
 #[track_caller]
-fn is(answer: &Answer, status: u16, body: &[u8]) {
+pub(crate) fn is(answer: &Answer, status: u16, body: &[u8]) {
     assert_eq!((answer.status, answer.whole), (status, true), "{:?}", answer.head);
     assert!(answer.body == body, "{} bytes instead of {}: {}", answer.body.len(), body.len(), answer.text());
 }
@@ -222,83 +229,6 @@ fn errors_are_answers_and_kept_as_any() {
 }
 
 #[test]
-fn parts_that_were_not_asked_for_reach_nobody() {
-    for (name, fields) in [
-        ("of another place", "content-range: bytes 1-4096/10240\r\netag: \"1\"\r\n"),
-        ("of an unknown whole", "content-range: bytes 0-4095/*\r\netag: \"1\"\r\n"),
-        ("without its place", "etag: \"1\"\r\n"),
-        ("without a validator", "content-range: bytes 0-4095/10240\r\n"),
-        ("with a weak one", "content-range: bytes 0-4095/10240\r\netag: W/\"1\"\r\n"),
-    ] {
-        let origin = Origin::start(move |request, wire| {
-            if !request.has("range") {
-                return wire.answer("", bytes(1, 0..FILE));
-            }
-            let mut part = format!("HTTP/1.1 206 Part\r\ncontent-length: 4096\r\n{fields}\r\n").into_bytes();
-            part.extend(bytes(9, 0..SLICE));
-            wire.send(part);
-        });
-        let edge = slicing(&origin, "");
-        for _ in 0..2 {
-            let answer = edge.get("/f");
-            assert!(answer.body == bytes(1, 0..FILE), "{name}");
-            assert!(!answer.cache().contains("stored"), "{name}: {}", answer.cache());
-        }
-    }
-}
-
-#[test]
-fn a_slice_whose_length_is_another_is_cut() {
-    let origin = Origin::start(|request, wire| match asked(request, FILE) {
-        Some(range) if range.start == SLICE => {
-            wire.cut();
-            wire.send("HTTP/1.1 206 Part\r\ncontent-range: bytes 4096-8191/10240\r\netag: \"1\"\r\ncontent-length: 4096\r\n\r\nshort");
-        }
-        _ => serve(request, wire, (1, FILE), "etag: \"1\"\r\n"),
-    });
-    let edge = slicing(&origin, "");
-    let answer = edge.get("/f");
-    assert_eq!((answer.status, answer.whole), (200, false));
-    let before = answer.body.len().min(SLICE as usize);
-    assert_eq!(answer.body[..before], bytes(1, 0..SLICE)[..before]);
-}
-
-#[test]
-fn a_file_that_changes_midway_is_never_mixed() {
-    let version = Arc::new(AtomicU64::new(1));
-    let now = Arc::clone(&version);
-    let origin = Origin::start(move |request, wire| {
-        let version = now.load(Ordering::SeqCst);
-        serve(request, wire, (version, FILE), &format!("etag: \"{version}\"\r\n"));
-    });
-    let edge = slicing(&origin, "");
-    is(&edge.ask("/f", "range: bytes=0-9\r\n"), 206, &bytes(1, 0..10));
-    version.store(2, Ordering::SeqCst);
-    // The first slice is kept, and old.
-    let mixed = edge.get("/f");
-    assert_eq!((mixed.status, mixed.whole), (200, false));
-    assert_eq!(mixed.body, bytes(1, 0..SLICE));
-    is(&edge.get("/f"), 200, &bytes(2, 0..FILE));
-    let asked = origin.count();
-    is(&edge.get("/f"), 200, &bytes(2, 0..FILE));
-    assert_eq!(origin.count(), asked);
-}
-
-#[test]
-fn an_old_slice_behind_a_new_one_is_fetched_anew() {
-    let version = Arc::new(AtomicU64::new(1));
-    let now = Arc::clone(&version);
-    let origin = Origin::start(move |request, wire| {
-        let version = now.load(Ordering::SeqCst);
-        serve(request, wire, (version, FILE), &format!("etag: \"{version}\"\r\n"));
-    });
-    let edge = slicing(&origin, "");
-    is(&edge.ask("/f", "range: bytes=5000-5009\r\n"), 206, &bytes(1, 5000..5010));
-    version.store(2, Ordering::SeqCst);
-    is(&edge.get("/f"), 200, &bytes(2, 0..FILE));
-}
-
-#[test]
 fn fifty_clients_cost_one_fetch_of_each_slice() {
     let gate = Arc::new(Gate::default());
     let release = Arc::clone(&gate);
@@ -328,12 +258,7 @@ fn fifty_clients_cost_one_fetch_of_each_slice() {
 
 #[test]
 fn a_purge_of_the_file_is_one_of_its_slices() {
-    let version = Arc::new(AtomicU64::new(1));
-    let now = Arc::clone(&version);
-    let origin = Origin::start(move |request, wire| {
-        let version = now.load(Ordering::SeqCst);
-        serve(request, wire, (version, FILE), &format!("cache-tag: films\r\netag: \"{version}\"\r\n"));
-    });
+    let (origin, version) = versions("cache-tag: films\r\n");
     let edge = slicing(&origin, ", key: \"f:${request.target}\", purge: { allow: [127.0.0.1] }");
     let purges = [
         ("PURGE /f HTTP/1.1\r\nhost: edge.test\r\n\r\n", 200),
@@ -384,25 +309,6 @@ fn what_may_not_be_kept_is_passed_on_in_slices_all_the_same() {
         is(&edge.ask("/f", "range: bytes=4000-4099\r\n"), 206, &bytes(1, 4000..4100));
     }
     assert_eq!(origin.count(), 10);
-}
-
-#[test]
-fn an_origin_that_fails_midway_cuts_and_the_kept_slices_stay() {
-    let fails = Arc::new(AtomicBool::new(true));
-    let failing = Arc::clone(&fails);
-    let origin = Origin::start(move |request, wire| {
-        if request.field("range") == "bytes=8192-12287" && failing.load(Ordering::SeqCst) {
-            wire.send("HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n");
-        } else {
-            serve(request, wire, (1, FILE), "etag: \"1\"\r\n");
-        }
-    });
-    let edge = slicing(&origin, "");
-    let answer = edge.get("/f");
-    assert_eq!((answer.status, answer.whole, answer.body.len() as u64), (200, false, 2 * SLICE));
-    fails.store(false, Ordering::SeqCst);
-    is(&edge.get("/f"), 200, &bytes(1, 0..FILE));
-    assert_eq!(ranges(&origin).iter().filter(|range| *range == "bytes=0-4095").count(), 1);
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Answers in gzip for clients that do not take it.
 
-use std::io::Write;
+use std::{io::Write, time::SystemTime};
 
 use flate2::{Compression, write::GzEncoder};
 
-use crate::support::{Answer, Edge, Origin};
+use crate::{
+    partial::serve,
+    support::{Answer, Edge, Origin},
+};
 
 fn text() -> String {
     (0..2000).map(|number| format!("line {number}\n")).collect()
@@ -98,6 +101,65 @@ fn heads_conditions_and_ranges_speak_of_what_the_client_would_get() {
     assert_eq!((held("W/\"1\"").status, &*held("W/\"1\"").field("etag")), (304, "W/\"1\""));
     assert_eq!((held("\"1\"").status, &*held("\"1\"").field("etag")), (304, "\"1\""));
     assert_eq!(origin.count(), 1);
+}
+
+const DATE: &str = "Sat, 21 Nov 2020 20:00:00 GMT";
+
+/// A file in gzip, of which ranges can be had.
+fn file() -> Origin {
+    let now = httpdate::fmt_http_date(SystemTime::now());
+    let fields = format!("content-encoding: gzip\r\netag: \"1\"\r\nlast-modified: {DATE}\r\ndate: {now}\r\n");
+    let packed = packed(text().as_bytes());
+    Origin::start(move |request, wire| serve(request, wire, &fields, &packed))
+}
+
+#[test]
+fn what_is_packed_is_never_put_behind_an_unpacked_beginning() {
+    let whole = packed(text().as_bytes());
+    for kept in ["", "ttl: 60s", "partial: true, ttl: 60s", "slice: 4KiB, ttl: 60s"] {
+        let origin = file();
+        let edge = match kept {
+            "" => Edge::routing(&origin, "gunzip: true", ""),
+            kept => {
+                let rest = format!("gunzip: true\n    cache: {{ in: store, {kept} }}");
+                Edge::routing(&origin, &rest, "caches: { store: {} }")
+            }
+        };
+        let mut client = edge.connect();
+        let resumed = |from: usize| format!("range: bytes={from}-\r\nif-range: {DATE}\r\n");
+        // Who takes gzip gets the rest of it.
+        let rest = client.ask("/f", format!("{}{GZIP}", resumed(2000)));
+        assert_eq!((rest.status, rest.body == whole[2000..]), (206, true), "{kept}");
+        // Who has so much of what it was unpacked to, and more than there is of it packed.
+        for from in [2000, whole.len() - 10, whole.len() + 2000] {
+            is_unpacked(&client.ask("/f", resumed(from)));
+        }
+    }
+}
+
+#[test]
+fn a_packed_part_that_is_kept_is_not_for_who_could_not_unpack_it() {
+    let origin = file();
+    let rest = "gunzip: true\n    cache: { in: store, partial: true, ttl: 60s }";
+    let edge = Edge::routing(&origin, rest, "caches: { store: {} }");
+    let mut client = edge.connect();
+    for (fields, asked) in [(GZIP, 1), (GZIP, 1), ("", 2)] {
+        client.ask("/f", format!("range: bytes=0-9\r\n{fields}"));
+        assert_eq!(origin.count(), asked);
+    }
+}
+
+#[test]
+fn a_part_of_slices_is_the_whole_for_who_could_not_unpack_it() {
+    let origin = file();
+    let rest = "gunzip: true\n    cache: { in: store, slice: 4KiB, ttl: 60s }";
+    let edge = Edge::routing(&origin, rest, "caches: { store: {} }");
+    for (path, condition) in [("/f", String::new()), ("/g", format!("if-range: {DATE}\r\n"))] {
+        is_unpacked(&edge.ask(path, &format!("range: bytes=2000-\r\n{condition}")));
+    }
+    assert!(origin.seen().iter().all(|request| request.has("range")), "asked for in slices");
+    let part = edge.ask("/f", &format!("range: bytes=0-9\r\n{GZIP}"));
+    assert_eq!((part.status, part.body), (206, packed(text().as_bytes())[..10].to_vec()));
 }
 
 #[test]

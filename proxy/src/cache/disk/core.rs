@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use http::HeaderMap;
+use nix::errno::Errno;
 use parking_lot::Mutex;
 
 use super::{
@@ -21,7 +22,7 @@ use super::{
         entry::{Body, Entry, Head},
         request::Now,
         shelf::count,
-        tags::Tags,
+        tags::{Moment, Tags},
         vary::Variant,
     },
     folder::Folder,
@@ -55,6 +56,8 @@ pub(super) struct Core {
     /// Bodies that are written while they arrive.
     pub(super) spools: AtomicUsize,
     pub(super) is_scanned: AtomicBool,
+    /// Numbers of files of this life begin here.
+    pub(super) life: u64,
     pub(super) next: AtomicU64,
     pub(super) counts: Counts,
 }
@@ -325,9 +328,13 @@ impl Core {
         let mut heads = vec![0; layout.heads()];
         from.read_exact_at(&mut heads, HEADER as u64)?;
         let (turn, head) = layout.newest(&heads).ok_or(Unread::Spoiled)?;
-        let (key, head) = format::decode(head, now).ok_or(Unread::Spoiled)?;
+        let (key, mut head) = format::decode(head, now).ok_or(Unread::Spoiled)?;
         if name(&key, &head.variant) != file.name {
             return Err(Unread::Spoiled);
+        }
+        if file.serial < self.life {
+            // The clock is the process's: another folder may have put it far ahead then, and be away now.
+            head.moment = head.moment.min(Moment(self.life - 1));
         }
         Ok(Opened { file: from, layout, turn, key, head })
     }
@@ -340,10 +347,13 @@ impl Core {
                 count(&self.counts.spoiled);
                 tracing::warn!(file = %self.folder.place(file).display(), "a file of the cache is damaged, and dropped");
             }
-            // It may be there when the disk answers again.
             Unread::Failed(error) => {
                 count(&self.counts.failed);
-                return self.reading.failed(self.folder.path(), &error, Instant::now());
+                self.reading.failed(self.folder.path(), &error, Instant::now());
+                if !is_of_the_disk(&error) {
+                    return;
+                }
+                // Or else the next request for it has the disk rest again.
             }
         }
         self.index.lock().remove(file);
@@ -400,7 +410,7 @@ impl Core {
                 let mut index = self.index.lock();
                 index.insert(file, bytes);
                 self.evicted(index.evict(self.size.load(Ordering::Relaxed)));
-            } else if file.serial < self.next.load(Ordering::Relaxed) & !u64::from(u32::MAX) {
+            } else if file.serial < self.life {
                 fs::remove_file(self.folder.place(file))?;
             }
         }
@@ -411,6 +421,12 @@ impl Core {
     pub(super) fn path(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// Whether a failure says something of the file, and not of what this process lacks just now.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    let lacks = |number| matches!(Errno::from_raw(number), Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM);
+    error.raw_os_error().is_some_and(|number| !lacks(number))
 }
 
 /// Everything before the body, the first head in its place.

@@ -18,6 +18,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    errno::Errno,
+    fcntl::{FallocateFlags, fallocate},
+};
+
 use super::index::{self, Name};
 
 /// For a process, or a generation, that is just ending.
@@ -131,6 +136,16 @@ pub fn can_keep(path: &Path) -> io::Result<()> {
 /// A file that only its owner reads, made if it is not there.
 pub(super) fn file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Takes so many bytes from the file system, for a file that will have them.
+pub(super) fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    let bytes = i64::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes) {
+        // A file system that cannot do this tells when it is full.
+        Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn make(path: &Path) -> io::Result<()> {

@@ -2,10 +2,12 @@
 //!
 //! A purge is heard here before it is answered ([`Ledger::recorded`]), and written by the thread that writes everything: a
 //! number at the tag's place, so the file neither grows nor has to be replayed. What was killed at once has it in the
-//! system's memory; a power cut may forget the last second of purges, and nothing else.
+//! system's memory; a power cut may forget the last second of purges, and nothing else. What cannot be written is tried again,
+//! and nobody is told that it was.
 //!
 //! Each life of a folder begins a part of the clock of its own, above all that was written before: an entry of an earlier
-//! life is older than every purge of a later one, even where the file knows less than it should.
+//! life is older than every purge of a later one, even where the file knows less than it should, and whatever other folders
+//! made of the clock (`disk/core.rs`).
 
 use std::{
     fs::File,
@@ -77,7 +79,7 @@ pub(in super::super) struct Ledger {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    cells: Vec<(Cell, u64)>,
+    cells: Vec<Cell>,
     all: bool,
     noted: u64,
 }
@@ -99,25 +101,17 @@ impl Ledger {
         let is_one = file.metadata()?.len() == END && file.read_exact_at(&mut start, 0).is_ok();
         let secret = start[SECRET_AT as usize..][..32].try_into().unwrap_or([0; 32]);
         let is_known = is_one && start[..8] == MAGIC && tags::adopt(secret);
-        let ledger = Self {
-            file,
-            work,
-            // What other folders brought along belongs into this one, too.
-            waiting: Mutex::new(Waiting { all: true, ..Waiting::default() }),
-            written: watch::Sender::new(0),
-            is_late: AtomicBool::new(false),
-            floors: Default::default(),
-        };
+        let ledger = Self::on(file, work);
         let mut latest = tags.moment().0;
         if is_known {
             latest = latest.max(ledger.read_start(&start, tags));
-            latest = latest.max(ledger.read_table(HARD_AT, SLOTS, Purge::Hard, tags)?);
-            latest = latest.max(ledger.read_table(SOFT_AT, SOFT_SLOTS, Purge::Soft, tags)?);
+            latest = latest.max(ledger.read_table(SLOTS, Purge::Hard, tags)?);
+            latest = latest.max(ledger.read_table(SOFT_SLOTS, Purge::Soft, tags)?);
         } else {
             ledger.file.set_len(0)?;
             ledger.file.set_len(END)?;
-        }
-        if !is_known {
+            // Or else a disk that is full of entries would have no room for their purges.
+            folder::allocate(&ledger.file, END)?;
             // Above every life that may have written here, so that what it left is older than what comes.
             let seconds = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
             latest = latest.max(seconds.min(u64::from(u32::MAX) >> 1) * LIFE);
@@ -131,6 +125,18 @@ impl Ledger {
         ledger.file.write_all_at(&head, 0)?;
         ledger.file.sync_data()?;
         Ok(Opened { ledger, is_known, life })
+    }
+
+    fn on(file: File, work: Arc<Work>) -> Self {
+        Self {
+            file,
+            work,
+            // What other folders brought along belongs into this one, too.
+            waiting: Mutex::new(Waiting { all: true, ..Waiting::default() }),
+            written: watch::Sender::new(0),
+            is_late: AtomicBool::new(false),
+            floors: Default::default(),
+        }
     }
 
     /// What lies in the folder is its own from now on.
@@ -161,10 +167,10 @@ impl Ledger {
         latest
     }
 
-    fn read_table(&self, at: u64, slots: usize, purge: Purge, tags: &Tags) -> io::Result<u64> {
+    fn read_table(&self, slots: usize, purge: Purge, tags: &Tags) -> io::Result<u64> {
         let (mut piece, mut latest) = (vec![0; 64 << 10], 0);
         for from in (0..slots * 8).step_by(piece.len()) {
-            self.file.read_exact_at(&mut piece, at + from as u64)?;
+            self.file.read_exact_at(&mut piece, table_at(purge) + from as u64)?;
             for (place, cell) in piece.chunks_exact(8).enumerate() {
                 let at = number(cell);
                 if at > 0 {
@@ -181,11 +187,15 @@ impl Ledger {
         self.floors.each_ref().map(|floor| floor.load(Ordering::Acquire))
     }
 
-    /// Something was purged at `at`: it is written soon.
-    pub(in super::super) fn note(&self, cell: Cell, at: u64) {
-        if let Cell::Floor(purge) = cell {
-            self.floors[purge as usize].fetch_max(at, Ordering::AcqRel);
+    /// What was asked for before `at` counts as purged: it is written soon, unless it is known.
+    pub(super) fn raise(&self, purge: Purge, at: u64) {
+        if self.floors[purge as usize].fetch_max(at, Ordering::AcqRel) < at {
+            self.note(Cell::Floor(purge));
         }
+    }
+
+    /// Something was purged: it is written soon.
+    pub(in super::super) fn note(&self, cell: Cell) {
         {
             let mut waiting = self.waiting.lock();
             waiting.noted += 1;
@@ -193,7 +203,7 @@ impl Ledger {
                 waiting.all = true;
                 waiting.cells.clear();
             }
-            waiting.cells.push((cell, at));
+            waiting.cells.push(cell);
         }
         self.work.wake();
     }
@@ -222,24 +232,25 @@ impl Ledger {
         let outcome = if waiting.all { self.write_all(tags) } else { self.write_cells(&waiting.cells, tags) };
         if outcome.is_err() {
             self.waiting.lock().all = true;
+        } else {
+            self.written.send_replace(waiting.noted);
+            self.is_late.store(false, Ordering::Release);
         }
-        self.written.send_replace(waiting.noted);
-        self.is_late.store(false, Ordering::Release);
         outcome
     }
 
-    fn write_cells(&self, cells: &[(Cell, u64)], tags: &Tags) -> io::Result<()> {
-        for (cell, at) in cells {
-            let place = match cell {
-                Cell::Tag(Purge::Hard, slot) => HARD_AT + 8 * *slot as u64,
-                Cell::Tag(Purge::Soft, slot) => SOFT_AT + 8 * *slot as u64,
-                Cell::Floor(purge) => FLOORS_AT + 8 * *purge as u64,
+    /// As it is now: of two purges of one place, the older may have been noted last.
+    fn write_cells(&self, cells: &[Cell], tags: &Tags) -> io::Result<()> {
+        for cell in cells {
+            let (at, place) = match cell {
+                Cell::Tag(purge, slot) => (&tags.slots(*purge)[*slot], table_at(*purge) + 8 * *slot as u64),
+                Cell::Floor(purge) => (&self.floors[*purge as usize], FLOORS_AT + 8 * *purge as u64),
                 Cell::Prefixes => {
                     self.write_prefixes(tags)?;
                     continue;
                 }
             };
-            self.file.write_all_at(&at.to_le_bytes(), place)?;
+            self.file.write_all_at(&at.load(Ordering::Acquire).to_le_bytes(), place)?;
         }
         Ok(())
     }
@@ -269,12 +280,12 @@ impl Ledger {
         let floors: Vec<u8> = self.floors().iter().flat_map(|at| at.to_le_bytes()).collect();
         self.file.write_all_at(&floors, FLOORS_AT)?;
         self.write_prefixes(tags)?;
-        for (purge, at) in [(Purge::Hard, HARD_AT), (Purge::Soft, SOFT_AT)] {
+        for purge in [Purge::Hard, Purge::Soft] {
             for (piece, slots) in tags.slots(purge).chunks(8 << 10).enumerate() {
                 let slots: Vec<u64> = slots.iter().map(|slot| slot.load(Ordering::Acquire)).collect();
                 if slots.iter().any(|slot| *slot > 0) {
                     let bytes: Vec<u8> = slots.iter().flat_map(|slot| slot.to_le_bytes()).collect();
-                    self.file.write_all_at(&bytes, at + (piece * (64 << 10)) as u64)?;
+                    self.file.write_all_at(&bytes, table_at(purge) + (piece * (64 << 10)) as u64)?;
                 }
             }
         }
@@ -293,6 +304,54 @@ impl Ledger {
     }
 }
 
+/// Where the table of these purges begins.
+fn table_at(purge: Purge) -> u64 {
+    match purge {
+        Purge::Hard => HARD_AT,
+        Purge::Soft => SOFT_AT,
+    }
+}
+
 fn number(bytes: &[u8]) -> u64 {
     bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot build its input has failed")]
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_purge_that_could_not_be_written_does_not_count_as_recorded() {
+        let (tags, full) = (Tags::new(), File::options().write(true).open("/dev/full").unwrap());
+        let mut ledger = Ledger::on(full, Arc::default());
+        let is_late = |ledger: &Ledger| ledger.is_late.load(Ordering::Acquire);
+        ledger.raise(Purge::Hard, 7);
+        assert!(ledger.write(&tags).is_err() && ledger.is_behind());
+        ledger.recorded().await;
+        assert!(is_late(&ledger), "waited for in vain");
+        assert!(ledger.write(&tags).is_err() && is_late(&ledger));
+        ledger.file = tempfile::tempfile().unwrap();
+        ledger.write(&tags).unwrap();
+        ledger.recorded().await;
+        assert!(!is_late(&ledger) && !ledger.is_behind());
+    }
+
+    #[test]
+    fn of_two_purges_of_one_place_the_later_one_is_written_in_whichever_order_they_are_noted() {
+        let (tags, file) = (Tags::new(), tempfile::tempfile().unwrap());
+        let ledger = Ledger::on(file, Arc::default());
+        ledger.write(&tags).unwrap();
+        for at in [9, 8] {
+            tags.restore(Purge::Soft, 3, at);
+            ledger.note(Cell::Tag(Purge::Soft, 3));
+            ledger.raise(Purge::Hard, at);
+            ledger.write(&tags).unwrap();
+            for place in [SOFT_AT + 24, FLOORS_AT] {
+                let mut written = [0; 8];
+                ledger.file.read_exact_at(&mut written, place).unwrap();
+                assert_eq!(u64::from_le_bytes(written), 9);
+            }
+        }
+    }
 }

@@ -14,16 +14,13 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use nix::{
-    errno::Errno,
-    fcntl::{FallocateFlags, fallocate},
-};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::timeout};
 
 use super::{
     super::{entry::Head, request::Now, waiting::Broken},
     core::{Core, Unread, beginning, name},
+    folder,
     format::{self, BLOCK, Layout, sealed_len},
     index::{self, rounded},
     stored::{Stored, piece},
@@ -60,7 +57,7 @@ impl Room {
             // What has just made way for it may still lie there.
             room.core.delete_doomed(usize::MAX);
             let file = room.core.create(room.serial)?;
-            allocate(&file, bytes)?;
+            folder::allocate(&file, bytes)?;
             room.file = Some(Arc::new(file));
             Ok(room)
         });
@@ -95,16 +92,6 @@ impl Drop for Room {
             self.core.spools.fetch_sub(1, Ordering::AcqRel);
             scrap(&self.core, self.serial);
         }
-    }
-}
-
-/// Takes the bytes from the file system.
-fn allocate(file: &File, bytes: u64) -> io::Result<()> {
-    let bytes = i64::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes) {
-        // A file system that cannot do this tells when it is full.
-        Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
-        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -1,11 +1,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot build its input has failed")]
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, symlink},
+};
+
 use http::Method;
+use nix::errno::Errno;
 
 use super::{
     super::{
         Cache, Lookup, RequestHead, Rule, Standing, Tag, Url,
-        testing::{MIB, body, key, noon, secs},
+        testing::{MIB, body, key, noon, secs, uri},
     },
+    core::Unread,
     *,
 };
 
@@ -128,6 +135,72 @@ async fn purges_are_known_in_the_next_life() {
         }
         assert!(tags.moment() > end, "a new purge ends what an earlier life kept");
     }
+}
+
+#[tokio::test]
+async fn what_an_earlier_life_kept_is_older_than_each_purge_of_the_next() {
+    let (root, tags, now) = (tempfile::tempdir().unwrap(), Arc::new(Tags::new()), Now::read());
+    let disk = open(root.path(), &tags);
+    // As if the plan had named another folder behind this one, with more lives behind it.
+    tags.not_before(tags.moment().count() + (9 << 32));
+    cache_on(&disk, &tags).fill("/a", &FRESH, "body", now);
+    disk.finish();
+    drop(disk);
+    let tags = Arc::new(Tags::new());
+    let disk = open(root.path(), &tags);
+    assert_eq!(body(&deep(&cache_on(&disk, &tags), "/a", now).await.hit()), b"body");
+    tags.purge(uri("/a"), Purge::Hard);
+    assert!(matches!(deep(&cache_on(&disk, &tags), "/a", now).await, Lookup::Miss(_)));
+}
+
+#[tokio::test]
+async fn what_was_purged_while_a_folder_was_not_used_is_known_in_its_next_life() {
+    let (root, tags, now) = (tempfile::tempdir().unwrap(), Arc::new(Tags::new()), Now::read());
+    let disk = open(root.path(), &tags);
+    let cache = cache_on(&disk, &tags);
+    cache.fill("/a", &FRESH, "body", now);
+    cache.set_disk(None);
+    disk.finish();
+    drop(disk);
+    cache.purge_all(Purge::Hard);
+    let disk = open(root.path(), &tags);
+    assert_eq!(disk.stats().entries, 1);
+    cache.set_disk(Some(Arc::clone(&disk)));
+    tags.recorded().await;
+    drop(cache);
+    disk.finish();
+    drop(disk);
+    let tags = Arc::new(Tags::new());
+    let disk = open(root.path(), &tags);
+    assert!(matches!(deep(&cache_on(&disk, &tags), "/a", now).await, Lookup::Miss(_)));
+}
+
+#[test]
+fn a_folder_has_the_room_for_its_purges_from_the_start() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = open(root.path(), &Arc::new(Tags::new()));
+    let purges = fs::metadata(disk.core.folder.ledger()).unwrap();
+    assert!(purges.blocks() * 512 >= purges.len());
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_given_up_with_its_first_failure() {
+    let (root, tags, now) = (tempfile::tempdir().unwrap(), Arc::new(Tags::new()), Now::read());
+    let disk = open(root.path(), &tags);
+    let cache = cache_on(&disk, &tags);
+    ["/a", "/b"].iter().for_each(|target| drop(cache.fill(target, &FRESH, "body", now)));
+    until(|| disk.stats().entries == 2);
+    let file = |target: &str| disk.core.index.lock().find(key_name(key(target).text()))[0];
+    let place = disk.core.folder.place(file("/a"));
+    fs::remove_file(&place).unwrap();
+    symlink(&place, &place).unwrap();
+    assert!(matches!(deep(&cache_on(&disk, &tags), "/a", now).await, Lookup::Miss(_)));
+    let stats = disk.stats();
+    assert_eq!((stats.entries, stats.errors, stats.works), (1, 1, false));
+    until(|| place.symlink_metadata().is_err());
+    // What this process lacks says nothing of the file.
+    disk.core.unread(file("/b"), Unread::Failed(Errno::EMFILE.into()));
+    assert_eq!(disk.stats().entries, 1);
 }
 
 #[tokio::test]

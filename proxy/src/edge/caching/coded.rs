@@ -44,17 +44,21 @@ enum CodedBody {
 }
 
 impl Case<'_> {
-    /// How much of a kept body may be had in parts: none, for who would put them behind bytes of a compressed one or could not
-    /// unpack them, and by QUERY (RFC 9110 §14.2 knows only GET).
+    /// How much of a kept body may be had in parts.
     pub(super) fn extent(&self, reader: &Reader) -> Extent {
-        let unpacks =
-            || self.trip.route().gunzip && coding::unpacks(&self.trip.asked(), &reader.head().headers);
         match reader.extent() {
-            Extent::Complete(length) if self.is_query || self.trip.resumes_by_date() || unpacks() => {
-                Extent::Arriving(length)
-            }
+            Extent::Complete(length) if self.wants_whole(&reader.head().headers) => Extent::Arriving(length),
             extent => extent,
         }
+    }
+
+    /// Whether nothing but the whole is of use: to who would put parts behind bytes of a coded one, or could not unpack them,
+    /// and by QUERY (RFC 9110 §14.2 knows only GET). The `fields` are the whole's, or a part's.
+    pub(super) fn wants_whole(&self, fields: &HeaderMap) -> bool {
+        let trip = self.trip;
+        self.is_query
+            || trip.resumes_by_date()
+            || (trip.route().gunzip && coding::unpacks_whole(&trip.asked(), fields))
     }
 }
 

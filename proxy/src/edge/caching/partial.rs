@@ -37,6 +37,8 @@ impl Edge {
             found = cache.deepen(found, &key, &case.request(), policy, now).await;
         }
         let held = match found {
+            // A part would be of no use: the origin may have something that is.
+            Lookup::Hit { entry, .. } if case.wants_whole(&entry.head().headers) => Some(entry),
             Lookup::Hit { entry, ttl } => {
                 if let Some(answer) = cache::answer_from_part(&entry, &case.request(), now) {
                     journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });

@@ -20,8 +20,8 @@ use self::steps::{Step, overlap, steps};
 use super::{Case, fill::Fetched, turn::Turn, unconfirmed, usable_on_error};
 use crate::{
     cache::{
-        self, Bypass, CacheStatus, Entry, Forwarded, Key, Lookup, Now, ORIGIN_FAILED, Part, Plan, Purge,
-        Reader,
+        self, Bypass, CacheStatus, Entry, Extent, Forwarded, Key, Lookup, Now, ORIGIN_FAILED, Part, Plan,
+        Purge, Reader,
     },
     decide::{self, Looked},
     edge::{
@@ -183,7 +183,10 @@ impl Edge {
     ) -> Result<(), Ended> {
         let (key, found) = first;
         journey.cache = found.status();
-        let answer = cache::answer_of_whole(case.fields(&found), sliced.part.total, &case.request());
+        let (fields, total) = (case.fields(&found), sliced.part.total);
+        let wants_whole = case.wants_whole(&fields);
+        let extent = if wants_whole { Extent::Arriving(total) } else { Extent::Complete(total) };
+        let answer = cache::answer_of_whole(fields, extent, &case.request());
         if let Some(shown) = self.intercept(case.trip, answer.status, &answer.headers, client, journey).await
         {
             return shown;
@@ -368,6 +371,9 @@ impl Edge {
 impl Case<'_> {
     /// The slice that decides: the one in which the answer begins, or the first where a whole answer lies in its place.
     fn first_slice(&self, whole: &Key, size: u64) -> u64 {
+        if self.trip.resumes_by_date() {
+            return 0;
+        }
         let begins = cache::first_slice(&self.request(), size);
         let lies_whole = || {
             let first = self.cache.peek(&whole.slice(0, size), &self.request(), &self.policy, Now::read());

@@ -6,14 +6,17 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
 };
 
 use socket2::{Domain, Socket, Type};
 
-use super::client::{Client, Head};
+use super::{
+    Gate,
+    client::{Client, Head},
+};
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
@@ -136,6 +139,32 @@ impl Origin {
     /// Answers every request with its own name.
     pub(crate) fn named(name: &str) -> Self {
         Self::saying(ok(name))
+    }
+
+    /// Answers as `script` does with the version that there is: 1, until the test says another.
+    pub(crate) fn of_versions(
+        script: impl Fn(u64, &Request, &mut Wire) + Send + Sync + 'static,
+    ) -> (Self, Arc<AtomicU64>) {
+        let version = Arc::new(AtomicU64::new(1));
+        let now = Arc::clone(&version);
+        (Self::start(move |request, wire| script(now.load(Ordering::SeqCst), request, wire)), version)
+    }
+
+    /// Numbers its answers: 0 has these fields, and the later ones are good for a minute and wait at the gate.
+    pub(crate) fn held_after_the_first(fields: &'static str) -> (Self, Arc<Gate>) {
+        let gate = Arc::new(Gate::default());
+        let (release, number) = (Arc::clone(&gate), AtomicUsize::new(0));
+        let origin = Self::start(move |_, wire| {
+            let number = number.fetch_add(1, Ordering::SeqCst);
+            if number > 0 {
+                release.pass();
+            }
+            wire.answer(
+                if number == 0 { fields } else { "cache-control: max-age=60\r\n" },
+                number.to_string(),
+            );
+        });
+        (origin, gate)
     }
 
     pub(crate) fn on(
