@@ -159,7 +159,7 @@ impl Shared {
     }
 
     /// Looks for an entry for requests like this one.
-    pub(super) async fn find(&self, key: &Key, request: &HeaderMap) -> Search {
+    pub(super) async fn find(&self, key: &Key, request: &HeaderMap, now: Now) -> Search {
         let common = &self.common;
         let (name, digest) = common.called(key);
         if !common.timeline.is_current() {
@@ -193,7 +193,7 @@ impl Shared {
             }
             Ok(Err(_)) | Err(_) => return common.unavailable(),
         }
-        match common.believed(key, *read, left, Now::read()) {
+        match common.believed(key, *read, left, now) {
             Some(entry) if entry.head().variant.matches(request) => Search::Found(Arc::new(entry), name),
             _ => Search::Nothing(name),
         }

@@ -215,7 +215,7 @@ impl Edge {
         journey: &mut Journey,
     ) -> Result<(), Ended> {
         // Another edge may know, for less than a request to the origin.
-        if let Some((entry, ttl)) = guard.ask_fleet(case.rule.lock_timeout).await {
+        if let Some((entry, ttl)) = guard.ask_fleet(case.rule.lock_timeout, Now::read()).await {
             journey.cache =
                 Some(CacheStatus { ttl: Some(ttl), detail: Some(cache::SHARED), ..CacheStatus::default() });
             return self.serve_from(case, Reader::whole(entry), client, journey).await;

@@ -20,28 +20,31 @@ impl FillGuard {
     /// Looks into the fleet's tier for what the origin would be asked for, and waits at most `patience` for another edge that
     /// asks it. What is found fresh ends the fill: it is kept, and given to who waits, with the seconds left of its lifetime.
     /// What is stale is there for the origin to be asked about. `None`: the origin has to be asked.
-    pub async fn ask_fleet(&mut self, patience: Duration) -> Option<(Arc<Entry>, i64)> {
+    pub async fn ask_fleet(&mut self, patience: Duration, now: Now) -> Option<(Arc<Entry>, i64)> {
         let shared = self.fills.shelf.shared.load_full()?;
         if self.fill.is_alone || self.fill.ask.key.whole().is_some() {
             return None;
         }
         let mut waits = false;
-        let found = self.look(&shared, patience, &mut waits).await;
+        let found = self.look(&shared, patience, now, &mut waits).await;
         shared.count_fill(found.is_some(), waits);
-        found.map(|entry| {
-            let ttl = entry.head().freshness.ttl(Now::read());
-            (entry, ttl)
-        })
+        found
     }
 
-    async fn look(&mut self, shared: &Shared, patience: Duration, waits: &mut bool) -> Option<Arc<Entry>> {
-        let until = Instant::now() + patience.min(shared.patience());
+    async fn look(
+        &mut self,
+        shared: &Shared,
+        patience: Duration,
+        now: Now,
+        waits: &mut bool,
+    ) -> Option<(Arc<Entry>, i64)> {
+        let (started, patience) = (Instant::now(), patience.min(shared.patience()));
         let [mut pause, longest] = LOOK_AGAIN;
         loop {
-            let ask = &self.fill.ask;
-            let name = match shared.find(&ask.key, &ask.headers).await {
-                Search::Found(entry, name) => match self.take_from_fleet(entry, Now::read()) {
-                    Some(entry) => return Some(entry),
+            let (ask, now) = (&self.fill.ask, now.after(started.elapsed()));
+            let name = match shared.find(&ask.key, &ask.headers, now).await {
+                Search::Found(entry, name) => match self.take_from_fleet(entry, now) {
+                    Some(found) => return Some(found),
                     None => name,
                 },
                 Search::Nothing(name) => name,
@@ -56,7 +59,7 @@ impl FillGuard {
                     self.lease = Some(lease);
                     return None;
                 }
-                Turn::Another if Instant::now() < until => *waits = true,
+                Turn::Another if started.elapsed() < patience => *waits = true,
                 Turn::Another | Turn::Alone => return None,
             }
             sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
@@ -65,16 +68,16 @@ impl FillGuard {
     }
 
     /// Ends the fill with an entry of another edge, if that is good for its request.
-    fn take_from_fleet(&mut self, entry: Arc<Entry>, now: Now) -> Option<Arc<Entry>> {
+    fn take_from_fleet(&mut self, entry: Arc<Entry>, now: Now) -> Option<(Arc<Entry>, i64)> {
         let fill = Arc::clone(&self.fill);
         let (shelf, ask) = (&self.fills.shelf, &fill.ask);
         match shelf.look_at(&ask.key, || Found::Entry(entry), &ask.request(), &ask.rule, now) {
-            Lookup::Hit { entry, .. } => {
+            Lookup::Hit { entry, ttl } => {
                 shelf.keep(&ask.key, &entry, now);
                 self.fills.end_pass(ask);
                 shelf.refusals.forget(&ask.key);
                 self.end(Progress::Done(Arc::clone(&entry)));
-                Some(entry)
+                Some((entry, ttl))
             }
             Lookup::Stale { entry, .. } if self.stale.is_none() => {
                 // For others, too, if the origin fails.

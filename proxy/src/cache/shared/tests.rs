@@ -105,7 +105,7 @@ impl Edge {
 
     /// What it finds in the tier for a request that misses here.
     async fn finds(&self, target: &str) -> Option<Vec<u8>> {
-        let found = self.asks(target).ask_fleet(PATIENCE).await;
+        let found = self.asks(target).ask_fleet(PATIENCE, noon()).await;
         found.map(|(entry, _)| body(&entry))
     }
 

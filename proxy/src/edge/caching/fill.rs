@@ -275,7 +275,7 @@ impl Edge {
         tokio::spawn(async move {
             let Some(rule) = &trip.route().cache else { return };
             let case = Case::of(&trip, &forward, rule);
-            if guard.ask_fleet(rule.lock_timeout).await.is_some() {
+            if guard.ask_fleet(rule.lock_timeout, Now::read()).await.is_some() {
                 return;
             }
             // Its attempts are noted nowhere: the record belongs to the client that was answered.
