@@ -3,7 +3,7 @@
 //! *Asking.* Whoever has the right to fill a key asks here first ([`super::FillGuard::ask_fleet`]), and the others wait for it as
 //! they would for the origin. Redis has a deadline and a circuit of its own ([`Redis`]): slow, it is as good as away, and then
 //! each edge goes on alone.
-//! *Believing.* An entry says up to where in the stream of purges its writer had heard when its request left ([`timeline`]). It
+//! *Believing.* An entry says up to where in the stream of purges its writer had heard when its request left ([`super::timeline`]). It
 //! is used only by an edge that has heard that word, and all words that were told when it looked; and only if nothing that
 //! was purged since concerns it, which is decided as for every entry, by the moment that stands for that place here.
 //! *Keeping.* What was stored here, and is small enough, is written behind the back of whoever fetched it ([`writer`]), for as

@@ -277,7 +277,7 @@ fn nobody_waits_for_what_is_not_for_sharing() {
         edges.iter().for_each(|edge| {
             assert_eq!((happened(edge, "written"), happened(edge, "wait")), (0.0, 0.0), "{what}");
         });
-        assert_eq!(names(&server).len(), 1, "{what}: nothing but the word that nobody need wait");
+        assert!(names(&server).len() <= 1, "{what}: nothing but the word that nobody need wait");
     }
 }
 
@@ -305,10 +305,11 @@ fn an_edge_that_dies_while_it_fetches_holds_the_others_up_for_its_lease_at_most(
 #[test]
 fn without_redis_the_origin_answers_at_once() {
     let (origin, server) = (counting(""), Redis::start());
-    let [here, there] = [(), ()].map(|()| edge(&origin, &url(&server), "timeout: 20ms"));
+    let redis = format!("{}, timeout: 10s", url(&server));
+    let [here, there] = [(), ()].map(|()| edge(&origin, &redis, "timeout: 20ms"));
     until("it is written", || {
         here.get("/a");
-        order(&here, json!({ "tag": "nothing" }));
+        order(&here, json!({ "all": true }));
         happened(&here, "written") > 0.0
     });
     server.child().signal("STOP");
@@ -318,8 +319,8 @@ fn without_redis_the_origin_answers_at_once() {
         let answer = there.get(&format!("/stalled/{nth}"));
         assert_eq!(answer.status, 200);
     }
-    // With the deadline of sessions and limits (250 ms), or the lease's, each would be late.
-    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    // With the deadline of sessions and limits the first three alone would take longer.
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
     assert_eq!(origin.count(), asked + 40);
     server.child().signal("CONT");
     until("it is of use again", || {
@@ -359,6 +360,36 @@ fn what_lies_there_and_is_no_entry_of_this_key_is_a_miss() {
     }
     assert_eq!((happened(&there, "hit"), happened(&there, "damaged")), (0.0, 4.0));
     assert_eq!(origin.count(), 10);
+}
+
+#[test]
+fn what_is_kept_for_one_caller_is_found_for_that_one_and_its_key_is_told_to_nobody() {
+    let (origin, server) = (counting("cache-control: public, max-age=600\r\n"), Redis::start());
+    let yaml = format!(
+        "redis: {{ {} }}
+caches: {{ store: {{ shared: {{ {PATIENT}, compress: false }} }} }}
+upstreams: {{ api: {{ servers: [{}] }} }}
+routes: [{{ match: /*, cache: {{ in: store, key: '${{cookie.sid}}:${{request.path}}' }}, to: api }}]
+",
+        url(&server),
+        origin.address
+    );
+    let [here, there] = [(), ()].map(|()| {
+        let edge = Edge::start(&yaml);
+        until("it hears the fleet", || edge.metric("weir_fleet_purges_heard") == 1.0);
+        edge
+    });
+    let ask = |edge: &Edge, sid: &str| {
+        let answer = edge.ask("/own", &format!("cookie: sid={sid}\r\n"));
+        (answer.text(), answer.cache().contains("detail=shared"))
+    };
+    assert_eq!(ask(&here, "0a-secret-of-anna"), ("1".to_owned(), false));
+    until("it is written", || happened(&here, "written") == 1.0);
+    assert_eq!(ask(&there, "0b-secret-of-bert"), ("2".to_owned(), false));
+    assert_eq!(ask(&there, "0a-secret-of-anna"), ("1".to_owned(), true));
+    for name in names(&server) {
+        assert!(!name.contains("secret") && !server.ask(&["GET", &name]).contains("secret"), "{name}");
+    }
 }
 
 #[test]
