@@ -91,6 +91,8 @@ fn what_one_edge_fetched_another_finds_and_also_after_a_start() {
     let (origin, server) = (counting("cache-control: max-age=60\r\netag: \"a\"\r\n"), Redis::start());
     let [here, there] = fleet(&origin, &server);
     assert_eq!(brought(&here, "/a"), "1");
+    let told = operate(&there, "POST", "/explain", &json!({ "url": "http://edge.test/a" }), "").1;
+    assert!(told.to_string().contains("the fleet's tier is asked before the origin"), "{told}");
     let answer = there.get("/a");
     assert_eq!((answer.status, answer.text()), (200, "1".to_owned()));
     assert!(answer.cache().starts_with("weir; hit; ttl="), "{}", answer.cache());
