@@ -4,7 +4,7 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint audit bench bench-memory bench-origin bench-api judge-cache doc clean test-needs
+.PHONY: help run test lint audit bench bench-memory bench-origin bench-api bench-coherence judge-cache doc clean test-needs
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS  := $(TARGET)/tools
@@ -61,9 +61,13 @@ bench-memory: ## a million answers of 1 KiB through a cache of 256 MiB, and what
 bench-origin: ## every query of the origin on a tenth of the full volume, with its plan (ARGS='--users 1000000 --items 10000000')
 	@cargo run --release --locked --package weir-origin --example queries -- $(ARGS)
 
-bench-api: ## the load of L1 and L2 on edge, origins, Postgres and Redis, beside its targets (ARGS='normal --seconds 300')
+bench-api: ## the load of L1 to L3 on edge, origins, Postgres and Redis, beside its targets (ARGS='normal --seconds 300', ARGS='spike --seconds 90')
 	@cargo build --release --locked --package weir --package weir-origin --package weir-benches --bins
 	$(TARGET)/release/load $(ARGS)
+
+bench-coherence: ## a million tries to get in with sessions that have ended, and how soon an end is noticed (ARGS='--attempts 100000')
+	@cargo build --release --locked --package weir --package weir-benches --bins
+	$(TARGET)/release/coherence $(ARGS)
 
 # The suite's dependencies are its own: a clone in which `npm install` was done. One test with all its messages: CACHE_TEST=id.
 judge-cache: ## the HTTP cache suite through the edge: CACHE_TESTS=a clone of http-tests/cache-tests [IDS=file with test ids]

@@ -3,6 +3,8 @@
 //! An open loop: a deed is due at its time, and its latency counts from then, also while it waits for one of the people to be free. A closed
 //! loop would ask less of a slow system, and look well.
 
+pub mod crowd;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
@@ -125,12 +127,19 @@ impl People {
 
     async fn deed(self: Arc<Self>, kind: Kind, due: Instant) -> Result<Duration, String> {
         let _turn = self.turns.acquire().await.expect("it is never closed");
-        let person = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let mut person = person.expect("as many as turns");
+        let mut person = self.take_free().expect("as many as turns");
         let did = self.act(&mut person, kind).await;
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).push_back(person);
+        self.put_back(person);
         // A log-out may have needed a log-in first, which is not its own.
         did.map(|took| if kind == api::LOGOUT { took } else { due.elapsed() })
+    }
+
+    fn take_free(&self) -> Option<Person> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    fn put_back(&self, person: Person) {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner).push_back(person);
     }
 
     async fn act(&self, person: &mut Person, kind: Kind) -> Result<Duration, String> {

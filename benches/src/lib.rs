@@ -14,6 +14,7 @@
 //! - [`contest`]: what the benches ask of Weir and its peers.
 //! - [`rival`]: Weir, nginx, HAProxy and Varnish with equal set-ups.
 //! - [`measure`]: load and latency of whoever runs.
+//! - [`plain`]: a connection for programs that ask a million times.
 
 pub mod account;
 pub mod api;
@@ -21,6 +22,7 @@ pub mod client;
 pub mod contest;
 pub mod flow;
 pub mod measure;
+pub mod plain;
 pub mod promises;
 pub mod report;
 pub mod rival;

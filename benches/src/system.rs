@@ -6,7 +6,7 @@
 use std::{
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
@@ -80,10 +80,8 @@ impl System {
                 command.args(["--redis-url", redis]);
             }
             // One after the other: the first one makes the tables.
-            let child = Child::start(command, folder, "TERM", "none: build it with cargo")
-                .and_then(|child| child.ready(READY_WITHIN, |child| address_in(&child.output()).is_some()))
-                .map_err(fallen(&program))?;
-            addresses.extend(address_in(&child.output()));
+            let (child, address) = listening(&program, command, folder)?;
+            addresses.push(address);
             origins.push((program, child));
         }
 
@@ -101,10 +99,7 @@ impl System {
         for (number, origin) in (1..).zip(&addresses) {
             command.env(format!("ORIGIN_{number}"), origin.to_string());
         }
-        let folder = TempDir::with_prefix("weir-").map_err(fallen("edge"))?;
-        let child = Child::start(command, folder, "TERM", "none: build it with cargo")
-            .and_then(|child| child.ready(READY_WITHIN, |_| is_served(edge, "/health")))
-            .map_err(fallen("edge"))?;
+        let child = serving(command, edge, "/health")?;
         let mut programs = vec![("edge".to_owned(), child)];
         programs.extend(origins.into_iter().rev());
         Ok(Self { edge, admin, programs })
@@ -125,6 +120,50 @@ impl System {
             })
         })
     }
+}
+
+/// A program of ours: where somebody says it is, or where cargo has put it beside this one.
+///
+/// # Errors
+/// [`Fallen`] with the path where it is not.
+pub fn program(given: Option<&Path>, name: &str) -> Result<PathBuf, Fallen> {
+    let path = match given {
+        Some(path) => path.to_owned(),
+        None => {
+            let own = std::env::current_exe().map_err(fallen(name))?;
+            // Tests are in a folder below.
+            let folders = own.ancestors().skip(1).take(2);
+            let beside: Vec<_> = folders.map(|folder| folder.join(name)).collect();
+            beside.iter().find(|path| path.is_file()).or(beside.first()).cloned().unwrap_or_default()
+        }
+    };
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(fallen(name)(format!("not at {}: build it with `cargo build -p {name}`", path.display())))
+}
+
+/// Starts an origin or its worker, and waits until it says where it listens.
+///
+/// # Errors
+/// [`Fallen`] with what it said.
+pub fn listening(program: &str, command: Command, folder: TempDir) -> Result<(Child, SocketAddr), Fallen> {
+    let child = Child::start(command, folder, "TERM", "none: build it with cargo")
+        .and_then(|child| child.ready(READY_WITHIN, |child| address_in(&child.output()).is_some()))
+        .map_err(fallen(program))?;
+    let address = address_in(&child.output()).ok_or_else(|| fallen(program)("no address"))?;
+    Ok((child, address))
+}
+
+/// Starts an edge, and waits until it serves `path` at `address`.
+///
+/// # Errors
+/// [`Fallen`] with what it said.
+pub fn serving(command: Command, address: SocketAddr, path: &str) -> Result<Child, Fallen> {
+    let folder = TempDir::with_prefix("weir-").map_err(fallen("edge"))?;
+    Child::start(command, folder, "TERM", "none: build it with cargo")
+        .and_then(|child| child.ready(READY_WITHIN, |_| is_served(address, path)))
+        .map_err(fallen("edge"))
 }
 
 /// This port of 127.0.0.1.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::State,
     http::{HeaderMap, StatusCode},
     response::IntoResponse,
@@ -30,7 +30,8 @@ use crate::{
     jobs::{self, Job},
     openapi::{TEXT, WEB},
     refusal::Refusal,
-    sessions, trace,
+    sessions,
+    trace::Trace,
     verification::Proven,
 };
 
@@ -91,7 +92,7 @@ pub fn routes() -> Router<Arc<App>> {
 
 async fn register(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
+    Extension(trace): Extension<Trace>,
     mut fields: Fields,
 ) -> Result<impl IntoResponse, Refusal> {
     let email = fields.required("email", None, rule::email);
@@ -110,7 +111,7 @@ async fn register(
         created_at: Moment::now(),
         profile: Profile { display_name, ..Profile::default() },
     };
-    let welcome = Job::new(jobs::Kind::Welcome, account.id, trace::id(&headers), account.created_at);
+    let welcome = Job::new(jobs::Kind::Welcome, account.id, &trace, account.created_at);
     sql::insert(&app.database, &account, &hash, &welcome).await.map_err(|error| match &error {
         sqlx::Error::Database(cause) if cause.is_unique_violation() => Refusal::EmailTaken,
         _ => error.into(),
@@ -153,10 +154,10 @@ async fn replace_profile(
 async fn ask_proof(
     State(app): State<Arc<App>>,
     CallerOrBearer(caller): CallerOrBearer,
-    headers: HeaderMap,
+    Extension(trace): Extension<Trace>,
 ) -> Result<impl IntoResponse, Refusal> {
     let now = Moment::now();
-    let job = Job::new(jobs::Kind::Verification, caller.user_id, trace::id(&headers), now);
+    let job = Job::new(jobs::Kind::Verification, caller.user_id, &trace, now);
     let then = Moment::cut(now.timestamp() - PROOF_EVERY);
     if jobs::sql::ask_proof(&app.database, &job, then).await? {
         app.bell.ring().await;

@@ -11,12 +11,12 @@ use axum::{
     serve::ListenerExt,
 };
 use jiff::SignedDuration;
-use redis::aio::ConnectionManager;
 use tokio::{
     net::TcpListener,
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
+use tracing::Instrument;
 
 use crate::{
     accounts, admin,
@@ -24,10 +24,11 @@ use crate::{
     config::ServeConfig,
     cursor::Cursors,
     database::{Database, Moment, Replicas, Scope},
+    fleet::Redis,
     health, idempotency,
     identity::Identities,
     items,
-    jobs::{self, bell::Bell, worker::Worker},
+    jobs::{self, bell::Bell, purges::Purges, worker::Worker},
     metrics::{self, Metrics},
     notes, openapi,
     password::Passwords,
@@ -36,7 +37,7 @@ use crate::{
     sessions,
     throttle::Throttle,
     token::Tokens,
-    trace,
+    trace::Trace,
     verification::Verifications,
 };
 
@@ -59,7 +60,7 @@ pub struct App {
     /// Who else may be read from.
     pub replicas: Replicas,
     /// Where sessions are published, if anywhere.
-    pub redis: Option<ConnectionManager>,
+    pub redis: Option<Redis>,
     /// Hashes and checks passwords.
     pub passwords: Passwords,
     /// Checks the edge's header.
@@ -95,12 +96,15 @@ impl App {
     /// # Errors
     /// When the database cannot be reached or migrated, or a setting makes no sense.
     pub async fn start(config: &ServeConfig, name: &str) -> Result<Arc<Self>, StartError> {
-        let redis = config.redis_url.as_deref().map(sessions::published::connect).transpose()?;
+        let redis = config.redis_url.as_deref().map(Redis::at).transpose()?;
         let database = Database::open(&config.database).await?;
         let verifications = Verifications::new(&config.identity_secret);
         let metrics = Metrics::new()?;
         let bell = Arc::new(Bell::rung_through(redis.clone()));
         let works = config.work.unwrap_or(matches!(database, Database::Sqlite(_)));
+        let purges = redis
+            .clone()
+            .map(|redis| Purges::new(redis, &config.jobs.edge_prefix, config.database.replica_lag));
         let worker = works.then(|| {
             Worker::new(
                 database.clone(),
@@ -108,6 +112,7 @@ impl App {
                 verifications.clone(),
                 metrics.jobs.clone(),
                 Arc::clone(&bell),
+                purges,
             )
         });
         Ok(Arc::new(Self {
@@ -244,25 +249,29 @@ async fn mark_writes(State(app): State<Arc<App>>, request: Request, next: Next) 
 }
 
 /// Writes one record per request, and says which instance answered.
-async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     // The pattern, not the path: ids and tokens stay out of the log.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let request_id = request.headers().get("x-request-id").cloned();
-    let trace_id = trace::id(request.headers()).map(str::to_owned);
-    let mut response = next.run(request).await;
+    let trace = Trace::follow(request.headers());
+    request.extensions_mut().insert(trace);
+    // Whatever is logged on the way has the request's place in its trace.
+    let span = trace.span("request");
+    let mut response = next.run(request).instrument(span.clone()).await;
     response.headers_mut().insert("x-origin", app.name.clone());
     let (route, took) = (route.as_ref().map_or("none", MatchedPath::as_str), started.elapsed());
     app.metrics.answered(route, &method, response.status(), took);
-    tracing::info!(
-        %method,
-        route,
-        status = response.status().as_u16(),
-        milliseconds = took.as_secs_f64() * 1e3,
-        request_id = request_id.as_ref().and_then(|id| id.to_str().ok()),
-        trace_id,
-        "request"
-    );
+    span.in_scope(|| {
+        tracing::info!(
+            %method,
+            route,
+            status = response.status().as_u16(),
+            milliseconds = took.as_secs_f64() * 1e3,
+            request_id = request_id.as_ref().and_then(|id| id.to_str().ok()),
+            "request"
+        );
+    });
     response
 }

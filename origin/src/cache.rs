@@ -13,9 +13,11 @@ use std::{
     time::Duration,
 };
 
-use redis::{RedisResult, Script, aio::ConnectionManager};
+use redis::{RedisResult, Script};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::Semaphore;
+
+use crate::fleet::Redis;
 
 /// Life of a lease: longer than any of our reads and writes takes, pool and all.
 const LEASE: Duration = Duration::from_secs(15);
@@ -43,14 +45,14 @@ pub struct Kind {
 /// The cache; without Redis it keeps nothing.
 #[derive(Clone)]
 pub struct Cache {
-    redis: Option<ConnectionManager>,
+    redis: Option<Redis>,
     trying: Arc<Semaphore>,
 }
 
 impl Cache {
     /// In this Redis.
     #[must_use]
-    pub fn new(redis: Option<ConnectionManager>) -> Self {
+    pub fn new(redis: Option<Redis>) -> Self {
         Self { redis, trying: Arc::new(Semaphore::new(TRYING)) }
     }
 
@@ -120,7 +122,7 @@ impl Cache {
     }
 }
 
-async fn lease(redis: &mut ConnectionManager, key: &str) -> Option<String> {
+async fn lease(redis: &mut Redis, key: &str) -> Option<String> {
     let lease = format!("l{:032x}", rand::random::<u128>());
     let mut take = redis::cmd("SET");
     take.arg(key).arg(&lease).arg("NX").arg("PX").arg(u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX));
@@ -128,7 +130,7 @@ async fn lease(redis: &mut ConnectionManager, key: &str) -> Option<String> {
     taken.ok().flatten().map(|_| lease)
 }
 
-async fn clear_at_last(mut redis: ConnectionManager, clear: redis::Pipeline) {
+async fn clear_at_last(mut redis: Redis, clear: redis::Pipeline) {
     while clear.query_async::<()>(&mut redis).await.is_err() {
         tokio::time::sleep(AGAIN).await;
     }

@@ -87,7 +87,8 @@ pub struct ServeConfig {
     /// The store.
     #[command(flatten)]
     pub database: DatabaseConfig,
-    /// Redis shared with the edges, `redis://…`; without it the edges ask `GET /auth/session`.
+    /// Redis shared with the edges, `redis://…`, or `redis-cluster://host:port,host:port` with some nodes of a cluster (`rediss` for TLS);
+    /// without it the edges ask `GET /auth/session`.
     #[arg(long, env = "WEIR_REDIS_URL", hide_env_values = true)]
     pub redis_url: Option<String>,
     /// Secret of the identity header, shared with the edge; at least 32 bytes (RFC 7518 §3.2 for HS256).
@@ -164,6 +165,10 @@ pub struct JobsConfig {
     /// Seconds between two looks at the table when there was nothing to do.
     #[arg(long, env = "WEIR_JOB_POLL", default_value = "1", value_parser = seconds)]
     pub job_poll: Duration,
+    /// What the names of the edges' keys in Redis begin with, as their `redis.prefix` has it: with a Redis, they are told there to forget the
+    /// lists of whoever an item was delivered for.
+    #[arg(long, env = "WEIR_EDGE_PREFIX", default_value = "weir:")]
+    pub edge_prefix: String,
     /// Mail.
     #[command(flatten)]
     pub mail: MailConfig,
@@ -178,7 +183,8 @@ pub struct WorkerConfig {
     /// As for `serve`: the links in mails are signed with it.
     #[arg(long, env = "WEIR_IDENTITY_SECRET", hide_env_values = true, value_parser = long_secret)]
     pub identity_secret: String,
-    /// The Redis of those who serve: they wake this worker through it. Without it a job waits for the next look at the table.
+    /// The Redis of those who serve, as there: they wake this worker through it, and it tells the edges what to forget. Without it a job waits
+    /// for the next look at the table, and a list that an edge keeps shows what was delivered when its time is over.
     #[arg(long, env = "WEIR_REDIS_URL", hide_env_values = true)]
     pub redis_url: Option<String>,
     /// Longest time in seconds that jobs in hand get at a stop.

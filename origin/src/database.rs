@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 pub use self::{
     moment::Moment,
     postgres::{Pool, Transaction},
-    replicas::{Replica, Replicas, Scope},
+    replicas::{Replica, Replicas, Scope, mark},
     words::Words,
 };
 use crate::config::DatabaseConfig;

@@ -310,10 +310,16 @@ fn written(item: Item) -> impl IntoResponse {
     (PRIVATE, [(header::ETAG, conditions::tag(item.version))], Json(item))
 }
 
+/// What edges call all that they keep of a person's vault.
+#[must_use]
+pub fn tag(owner: Uuid) -> String {
+    format!("vault:{owner}")
+}
+
 /// The edge may keep the answer for its caller (RFC 9213) and purges it by tag; a browser asks again every time, because a purge
 /// does not reach it.
 fn stored_by_edge(caller: &Caller, item: Option<Uuid>) -> [(HeaderName, String); 3] {
-    let mut tags = format!("vault:{}", caller.user_id);
+    let mut tags = tag(caller.user_id);
     if let Some(id) = item {
         tags.push_str(&format!(", vault-item:{id}"));
     }

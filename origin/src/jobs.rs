@@ -1,4 +1,4 @@
-//! Work that a request leaves for later: mails. A row of `jobs` is written in the transaction of what it follows from, so that an
+//! Work that is left for later: mails, and what edges have to forget. A row of `jobs` is written in the transaction of what it follows from, so that an
 //! account without its mail cannot be, nor a mail about an account that was never stored.
 //!
 //! States of a row: *due* → *taken* (its `due_at` was moved on, for `--job-lease`) → *begun* (`tries` was counted) → gone (done) | due later
@@ -16,6 +16,7 @@ pub mod bell;
 pub mod letters;
 pub mod listener;
 pub mod measured;
+pub mod purges;
 pub mod sql;
 pub mod worker;
 
@@ -24,7 +25,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use uuid::Uuid;
 
-use crate::database::Moment;
+use crate::{database::Moment, trace::Trace};
 
 /// How long given up jobs are kept.
 pub const DEAD_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -40,6 +41,8 @@ pub enum Kind {
     Verification,
     /// Says that an item was delivered.
     Delivery,
+    /// Tells the edges to forget what they keep of somebody's vault.
+    Purge,
 }
 
 impl Kind {
@@ -50,13 +53,16 @@ impl Kind {
             Self::Welcome => "welcome",
             Self::Verification => "verification",
             Self::Delivery => "delivery",
+            Self::Purge => "purge",
         }
     }
 
     /// Back from [`Kind::word`]; `None` for one of another version of us.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
-        [Self::Welcome, Self::Verification, Self::Delivery].into_iter().find(|kind| kind.word() == word)
+        [Self::Welcome, Self::Verification, Self::Delivery, Self::Purge]
+            .into_iter()
+            .find(|kind| kind.word() == word)
     }
 }
 
@@ -71,8 +77,8 @@ pub struct Job {
     pub user: Uuid,
     /// Of a delivery.
     pub item: Option<Uuid>,
-    /// The request that asked for it.
-    pub trace_id: Option<String>,
+    /// Of the request that asked for it, or of the delivery.
+    pub trace_id: String,
     /// From when on.
     pub due_at: Moment,
 }
@@ -80,15 +86,8 @@ pub struct Job {
 impl Job {
     /// A job that is due at once.
     #[must_use]
-    pub fn new(kind: Kind, user: Uuid, trace_id: Option<&str>, now: Moment) -> Self {
-        Self {
-            id: Uuid::now_v7(),
-            kind,
-            user,
-            item: None,
-            trace_id: trace_id.map(str::to_owned),
-            due_at: now,
-        }
+    pub fn new(kind: Kind, user: Uuid, trace: &Trace, now: Moment) -> Self {
+        Self { id: Uuid::now_v7(), kind, user, item: None, trace_id: trace.id(), due_at: now }
     }
 }
 
@@ -120,7 +119,7 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_back_from_its_word() {
-        for kind in [Kind::Welcome, Kind::Verification, Kind::Delivery] {
+        for kind in [Kind::Welcome, Kind::Verification, Kind::Delivery, Kind::Purge] {
             assert_eq!(Kind::parse(kind.word()), Some(kind));
         }
         assert_eq!(Kind::parse("of a newer version"), None);

@@ -15,6 +15,7 @@
 //! - [`conditions`], [`idempotency`]: what makes writes safe to race and to repeat
 //! - [`trace`]: which request of the edge's a line of the log belongs to
 //! - [`cursor`], [`password`], [`token`], [`verification`]: the small cryptographic nouns
+//! - [`fleet`]: the Redis that instances and edges share
 //! - [`cache`]: reads that Redis keeps until the next write
 //! - [`throttle`]: how often one may guess
 //! - [`database`]: one enum over both stores, and the two column types they do not share
@@ -29,6 +30,7 @@ pub mod config;
 pub mod cursor;
 pub mod database;
 pub mod fields;
+pub mod fleet;
 pub mod health;
 pub mod idempotency;
 pub mod identity;

@@ -17,15 +17,16 @@ use weir_origin::{
     cache::Cache,
     config::{DatabaseConfig, PasswordConfig, ServeConfig, WorkerConfig},
     database::{Database, Moment, Words},
+    fleet::Redis,
     jobs::{
         self,
         bell::Bell,
         listener::{self, Watched},
         measured::Measured,
+        purges::Purges,
         worker::Worker,
     },
     seed::{self, Volume},
-    sessions,
     verification::Verifications,
 };
 
@@ -107,6 +108,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
+        .with_span_list(false)
         .with_writer(std::io::stderr)
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
         .init();
@@ -174,9 +176,11 @@ async fn work(config: WorkerConfig) -> Result<(), StartError> {
     let measured = Measured::new(&registry)?;
     let verifications = Verifications::new(&config.identity_secret);
     let longest = config.jobs.job_poll;
-    let bell =
-        config.redis_url.map(|url| Bell::heard_through(&url, longest)).transpose()?.unwrap_or_default();
-    let worker = Worker::new(database.clone(), config.jobs, verifications, measured.clone(), Arc::new(bell))?;
+    let url = config.redis_url.as_deref();
+    let bell = Arc::new(url.map(|url| Bell::heard_through(url, longest)).transpose()?.unwrap_or_default());
+    let redis = url.map(Redis::at).transpose()?;
+    let purges = redis.map(|redis| Purges::new(redis, &config.jobs.edge_prefix, config.database.replica_lag));
+    let worker = Worker::new(database.clone(), config.jobs, verifications, measured.clone(), bell, purges)?;
     let watched = Watched { database: database.clone(), worker: worker.clone(), measured, registry };
     println!("listening on {address}");
     tokio::spawn(axum::serve(socket, listener::routes(watched)).into_future());
@@ -219,7 +223,7 @@ async fn fill(config: SeedConfig) -> Result<(), StartError> {
 async fn give_roles(config: RolesConfig) -> Result<(), StartError> {
     let database = Database::open(&config.database).await?;
     let user = account(&database, &config.email).await?;
-    let redis = config.redis_url.as_deref().map(sessions::published::connect).transpose()?;
+    let redis = config.redis_url.as_deref().map(Redis::at).transpose()?;
     let roles = Words(config.roles);
     let write = admin::sql::give_roles(&database, None, user, &roles, Moment::now());
     accounts::kept::around_roles(&Cache::new(redis), user, write).await?;

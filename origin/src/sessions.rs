@@ -15,7 +15,6 @@ use axum::{
     response::IntoResponse,
     routing::{delete, get, post},
 };
-use redis::aio::ConnectionManager;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
@@ -27,6 +26,7 @@ use crate::{
     cursor::Walk,
     database::{Moment, Scope, Words, read},
     fields::{Fields, QueryFields, rule},
+    fleet::Redis,
     identity::{Caller, CallerOrBearer, bearer},
     refusal::Refusal,
     token::{Token, TokenHash},
@@ -111,7 +111,7 @@ async fn check(app: &App, email: &str, password: String) -> Result<Option<Creden
 /// before we published is found gone here, one that ends later is taken back by whoever ends it.
 async fn publish(
     app: &App,
-    redis: &ConnectionManager,
+    redis: &Redis,
     token: &Token,
     row: &sql::Row,
     now: Moment,

@@ -15,10 +15,10 @@ use std::{
 use axum::http::HeaderMap;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use lru::LruCache;
-use redis::{RedisResult, Script, aio::ConnectionManager};
+use redis::{RedisResult, Script};
 use sha2::{Digest, Sha256};
 
-use crate::{config::ThrottleConfig, refusal::Refusal};
+use crate::{config::ThrottleConfig, fleet::Redis, refusal::Refusal};
 
 /// Counters of this instance; the least recently used is forgotten first.
 const COUNTERS: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
@@ -30,7 +30,7 @@ static REFUND: LazyLock<Script> = LazyLock::new(|| {
 
 /// Counts attempts.
 pub struct Throttle {
-    redis: Option<ConnectionManager>,
+    redis: Option<Redis>,
     window: Duration,
     pair_most: u32,
     account_most: u32,
@@ -52,7 +52,7 @@ pub struct Attempt(Vec<String>);
 impl Throttle {
     /// Counts in Redis where there is one.
     #[must_use]
-    pub fn new(config: &ThrottleConfig, redis: Option<ConnectionManager>) -> Self {
+    pub fn new(config: &ThrottleConfig, redis: Option<Redis>) -> Self {
         Self {
             redis,
             window: config.login_window,

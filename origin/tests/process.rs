@@ -205,6 +205,70 @@ fn on_postgres_a_worker_mails_and_says_how_it_is() {
     );
 }
 
+/// The lines of a log that have all of these words, as JSON.
+fn lines(program: &Child, words: &[&str]) -> Vec<serde_json::Value> {
+    let output = program.output();
+    let found = output.lines().filter(|line| words.iter().all(|word| line.contains(word)));
+    found.map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
+}
+
+#[test]
+fn every_line_of_a_request_and_of_its_job_has_its_place_in_the_edges_trace() {
+    let (postgres, smtp) = (Postgres::start(), Smtp::start());
+    let url = postgres.create_database();
+    let mut command = program(&url, &["serve", "--listen", "127.0.0.1:0"]);
+    command.env("RUST_LOG", "info,sqlx::query=debug");
+    let origin = Child::start(command, tempfile::tempdir().unwrap(), "KILL", "cargo").unwrap();
+    let (origin, serving) = address(origin);
+    let (worker, _) = address(start(&url, &["worker", "--listen", "127.0.0.1:0", "--smtp-url", &smtp.url()]));
+
+    let (trace, edge) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+    let body = r#"{"email":"ada@example.org","password":"correct horse battery staple"}"#;
+    let length = body.len();
+    let register = |serving: &str| {
+        ask(
+            serving,
+            &format!(
+                "POST /auth/register HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+                 Traceparent: 00-{trace}-{edge}-01\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            ),
+        )
+    };
+    // A statement that has to wait is a slow one.
+    let held = postgres.hold(&url, "LOCK TABLE users IN ACCESS EXCLUSIVE MODE");
+    let answer = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| register(&serving));
+        assert!(!wait_until(Duration::from_millis(500), || asked.is_finished()), "it waits");
+        drop(held);
+        asked.join().unwrap()
+    });
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    let of_trace = |words: &[&str]| lines(&origin, &[&[trace], words].concat());
+    assert!(wait_until(READY_WITHIN, || !of_trace(&[r#""message":"request""#]).is_empty()));
+    let part = of_trace(&[r#""message":"request""#])[0]["span"].clone();
+    assert_eq!(part["parent_id"], edge);
+    let own = part["span_id"].as_str().unwrap();
+    assert!(own.len() == 16 && own != edge, "{part}");
+    let slow = &of_trace(&["slow statement"])[0];
+    assert!(slow["span"]["span_id"] == own && slow["elapsed_secs"].as_f64().unwrap() > 0.1, "{slow}");
+    let fast = of_trace(&["INSERT INTO jobs", r#""level":"DEBUG""#]);
+    assert!(fast.iter().any(|line| line["span"]["span_id"] == own), "each statement with its time: {fast:?}");
+
+    let job = || lines(&worker, &[trace, r#""kind":"welcome""#]);
+    assert!(wait_until(READY_WITHIN, || !job().is_empty()), "{}", worker.output());
+    assert_ne!(job()[0]["span"]["span_id"], own, "another part of the same trace");
+
+    let _done = postgres.hold(&url, "DROP TABLE users CASCADE; COMMIT");
+    let answer = register(&serving);
+    assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+    assert_eq!(of_trace(&["internal error"])[0]["span"]["parent_id"], edge);
+    get(&serving, "/posts");
+    let begun = || lines(&origin, &["/posts", r#""message":"request""#]);
+    assert!(wait_until(READY_WITHIN, || !begun().is_empty()));
+    let part = &begun()[0]["span"];
+    assert!(part["trace_id"] != trace && part["parent_id"].is_null(), "a trace of its own: {part}");
+}
+
 #[test]
 fn mail_goes_by_tls_to_a_server_that_is_who_it_says() {
     let folder = tempfile::tempdir().unwrap();

@@ -137,6 +137,22 @@ impl Postgres {
         self.execute(&format!("DROP DATABASE {name} WITH (FORCE)"));
     }
 
+    /// Runs SQL in a transaction of a database made by [`Postgres::create_database`], which is rolled back when the guard is dropped.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    #[must_use]
+    pub fn hold(&self, url: &str, sql: &str) -> Child {
+        // What waits for another statement notices its client's end; what sleeps in one does not.
+        const SESSION: &str = r#"(printf 'BEGIN; %s;\n\\warn held\n' "$3"; exec sleep 3600) | "$1" -X -q -v ON_ERROR_STOP=1 "$2""#;
+        let mut session = Command::new("sh");
+        session.args(["-c", SESSION, "session"]).arg(self.programs.join("psql")).args([url, sql]);
+        let folder = tempfile::tempdir().expect("there is room for a folder");
+        Child::start(session, folder, "KILL", PACKAGE)
+            .and_then(|child| child.ready(READY_WITHIN, |child| child.output().contains("held")))
+            .unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
     /// The port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {

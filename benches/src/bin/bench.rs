@@ -27,6 +27,7 @@ use weir_benches::{
     contest::{Scenario, Wire},
     measure::{self, Round},
     rival::{self, Rival, Running},
+    system,
     table::{
         Ink,
         Side::{Left, Right},
@@ -87,13 +88,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         ("varnishd", "varnish"),
         ("h2load", "nghttp2-client"),
     ])?;
-    let weir = match &arguments.weir {
-        Some(path) => path.clone(),
-        None => std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("weir"),
-    };
-    if !weir.is_file() {
-        return Err(format!("no program {}: build it with `cargo build --release -p weir`", weir.display()));
-    }
+    let weir = system::program(arguments.weir.as_deref(), "weir").map_err(|fallen| fallen.to_string())?;
     let scenarios = Scenario::named(arguments.scenario.as_deref())?;
     let many = std::thread::available_parallelism().map_or(1, usize::from) > 1;
     let cores = Cores { proxy: 0, load: usize::from(many) };

@@ -1,4 +1,6 @@
-//! The load of REQUIREMENTS L1 and L2 on edge, origins, Postgres and Redis: what `make bench-api` runs.
+//! The load of REQUIREMENTS L1 to L3 on edge, origins, Postgres and Redis: what `make bench-api` runs.
+//!
+//! L3's scenarios leave their curves beside the program, in `load-NAME.csv` and `load-NAME.svg`.
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -6,9 +8,12 @@ use clap::{Parser, ValueEnum};
 use weir_benches::{
     api,
     client::Client,
-    flow::{Flow, People, Seen},
+    flow::{
+        Flow, People, Seen,
+        crowd::{self, Second, Shape},
+    },
     measure, scenario,
-    system::{Setup, System},
+    system::{Setup, System, program},
     table::{Ink, Side, Table, count, paint, span},
     tally::Latencies,
 };
@@ -21,10 +26,10 @@ struct Arguments {
     /// What to ask, one after the other.
     #[arg(value_enum, default_values_t = [Load::Normal, Load::Sustained, Load::Peak])]
     loads: Vec<Load>,
-    /// How long each lasts.
+    /// How long each lasts. L3 asks for 300 of `baseline`, 600 of `rush`, 90 of `spike` and 86400 of `soak`.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
-    /// People who are there at once, each with a connection and one request at a time.
+    /// People who are there at once, each with a connection and one request at a time; scenarios of L3 bring their own.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=5000))]
     users: u16,
     /// The edge; beside this program by default.
@@ -47,14 +52,34 @@ enum Load {
     Sustained,
     /// L2: the peaks, all of them at once.
     Peak,
+    /// L3: a hundred people.
+    Baseline,
+    /// L3's peak: five hundred people.
+    Rush,
+    /// L3: a hundred people become a thousand in a minute, or in two thirds of the time if that is less.
+    Spike,
+    /// L3: a hundred people for as long as there is time.
+    Soak,
 }
 
 impl Load {
+    /// The people of a scenario of L3, and how many of a thousand of their deeds may fail.
+    fn crowd(self, lasts: Duration) -> Option<(Shape, u64)> {
+        let (from, to, within, failing) = match self {
+            Self::Normal | Self::Sustained | Self::Peak => return None,
+            Self::Baseline | Self::Soak => (100, 100, Duration::ZERO, 0),
+            Self::Rush => (500, 500, Duration::ZERO, 1),
+            Self::Spike => (100, 1_000, (lasts * 2 / 3).min(Duration::from_secs(60)), 0),
+        };
+        Some((Shape { from, to, within, lasts }, failing))
+    }
+
     fn flows(self) -> Vec<Flow> {
         let per_minute = match self {
             Self::Normal => [50, 150, 500, 150, 150],
             Self::Sustained => [100, 1_000, 10_000, 0, 200],
             Self::Peak => [500, 5_000, 50_000, 0, 1_000],
+            Self::Baseline | Self::Rush | Self::Spike | Self::Soak => [0; 5],
         };
         [(api::REGISTER, 500), (api::LOGIN, 200), (api::ME, 100), (api::LOGOUT, 100), (api::PROFILE, 150)]
             .into_iter()
@@ -84,13 +109,10 @@ async fn main() -> ExitCode {
 
 /// Whether every target was met.
 async fn run(arguments: &Arguments) -> Result<bool, Error> {
-    let beside = |given: &Option<PathBuf>, name: &str| -> Result<PathBuf, Error> {
-        Ok(given.clone().unwrap_or(std::env::current_exe()?.with_file_name(name)))
-    };
     let (redis, postgres) = tokio::task::spawn_blocking(|| (Redis::start(), Postgres::start())).await?;
     let setup = Setup {
-        weir: beside(&arguments.weir, "weir")?,
-        origin: beside(&arguments.origin, "weir-origin")?,
+        weir: program(arguments.weir.as_deref(), "weir")?,
+        origin: program(arguments.origin.as_deref(), "weir-origin")?,
         config: arguments.config.clone(),
         database: Some(postgres.create_database()),
         redis: Some(redis.url()),
@@ -99,16 +121,21 @@ async fn run(arguments: &Arguments) -> Result<bool, Error> {
         variables: vec![("API_RATE", "100000/s".into()), ("LOGIN_RATE", "100000/s".into())],
     };
     let mut system = tokio::task::spawn_blocking(move || System::start(&setup)).await??;
-    let clients =
-        (1..=arguments.users.into()).map(|n| Client::new(Some(scenario::address(0, n)), system.edge));
+    let lasts = Duration::from_secs(arguments.seconds.into());
+    let crowds = arguments.loads.iter().filter_map(|load| load.crowd(lasts)).map(|(shape, _)| shape.to);
+    let users = crowds.chain([arguments.users.into()]).max().unwrap_or_default();
+    let clients = (1..=users as usize).map(|n| Client::new(Some(scenario::address(0, n)), system.edge));
     let people = Arc::new(People::gather(clients).await?);
     let machine = measure::machine();
     println!("{}, {} cores, load average {}", machine["processor"], machine["cores"], load_average());
 
     let mut met = true;
     for load in &arguments.loads {
+        if let Some((shape, failing)) = load.crowd(lasts) {
+            met &= draw(*load, shape, failing, &people.crowd(shape).await)?;
+            continue;
+        }
         let flows = load.flows();
-        let lasts = Duration::from_secs(arguments.seconds.into());
         let seen = people.run(&flows, lasts).await;
         let asked: u32 = flows.iter().map(|flow| flow.per_minute).sum();
         let title = format!(
@@ -125,6 +152,37 @@ async fn run(arguments: &Arguments) -> Result<bool, Error> {
     }
     println!("\nload average {}", load_average());
     Ok(met)
+}
+
+/// Prints a scenario, leaves its curves, and says whether no more failed than may.
+fn draw(load: Load, shape: Shape, failing: u64, seconds: &[Second]) -> Result<bool, Error> {
+    let name = format!("{load:?}").to_lowercase();
+    let mut all = Second::default();
+    for second in seconds {
+        all.took.extend(&second.took);
+        all.failed += second.failed;
+    }
+    all.took.sort_unstable();
+    let asked = all.took.len() as u64 + all.failed;
+    let held = asked > 0 && all.failed * 1_000 <= asked * failing;
+    let title = format!("\n{load:?}: {} to {} people for {} s", shape.from, shape.to, shape.lasts.as_secs());
+    println!("{}", paint(Ink::Bold, &title));
+    println!(
+        "  {} asked, {} failed; p50 {}, p95 {}, p99 {}; {}",
+        count(asked),
+        count(all.failed),
+        span(all.quantile(0.5)),
+        span(all.quantile(0.95)),
+        span(all.quantile(0.99)),
+        if held { "met" } else { "missed" }
+    );
+    let beside = std::env::current_exe()?;
+    for (ending, text) in [("csv", crowd::csv(seconds)), ("svg", crowd::svg(&name, seconds))] {
+        let path = beside.with_file_name(format!("load-{name}.{ending}"));
+        std::fs::write(&path, text)?;
+        println!("  {}", path.display());
+    }
+    Ok(held)
 }
 
 /// Prints one load, and says whether every target was met.

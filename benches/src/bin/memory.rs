@@ -6,7 +6,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Command, ExitCode},
@@ -14,7 +14,7 @@ use std::{
 };
 
 use clap::Parser;
-use weir_benches::measure;
+use weir_benches::{measure, plain::Connection, system};
 use weir_testkit::{Child, READY_WITHIN, free_port};
 
 /// Fills a cache many times over and says how much memory that took.
@@ -55,10 +55,7 @@ fn main() -> ExitCode {
 
 /// The most resident memory, in bytes.
 fn run(arguments: &Arguments) -> Result<u64, String> {
-    let weir = match &arguments.weir {
-        Some(path) => path.clone(),
-        None => std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("weir"),
-    };
+    let weir = system::program(arguments.weir.as_deref(), "weir").map_err(|fallen| fallen.to_string())?;
     let origin = origin(arguments.body).map_err(|error| format!("no origin: {error}"))?;
     let (edge, admin, child) = edge(&weir, origin, arguments.memory)?;
     let idle = measure::group_peak(child.id());
@@ -138,30 +135,11 @@ fn edge(weir: &PathBuf, origin: SocketAddr, memory: u64) -> Result<(SocketAddr, 
 
 /// Asks for every so many-th answer; how many came whole.
 fn ask(edge: SocketAddr, first: u64, step: u64, answers: u64) -> Result<u64, String> {
-    let broke = |error: std::io::Error| error.to_string();
-    let stream = TcpStream::connect(edge).map_err(broke)?;
-    stream.set_nodelay(true).map_err(broke)?;
-    let mut reader = BufReader::new(&stream);
+    let broke = |error: std::io::Error| format!("a connection broke: {error}");
+    let mut connection = Connection::open(edge).map_err(broke)?;
     let mut whole = 0;
     for number in (first..answers).step_by(usize::try_from(step).unwrap_or(1)) {
-        let request = format!("GET /{number} HTTP/1.1\r\nhost: memory.test\r\n\r\n");
-        (&stream).write_all(request.as_bytes()).map_err(broke)?;
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).map_err(broke)? == 0 {
-                return Err("the edge closed a connection".to_owned());
-            }
-            if line == "\r\n" {
-                break;
-            }
-            let field = line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-            if let Some((_, value)) = field {
-                length = value.trim().parse().map_err(|_| format!("no length: {line}"))?;
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).map_err(broke)?;
+        connection.get(&format!("/{number}"), "").map_err(broke)?;
         whole += 1;
     }
     Ok(whole)

@@ -18,7 +18,7 @@ use weir_benches::{
     client::Client,
     report,
     scenario::{self, ABUSERS, ABUSERS_PER_KIND, DEVICES, Outcome, Progress, Scale},
-    system::{ORIGINS, Setup, System},
+    system::{ORIGINS, Setup, System, program},
     table::{Ink, paint},
 };
 use weir_testkit::{Postgres, Redis};
@@ -146,21 +146,9 @@ async fn run(arguments: &Arguments) -> Result<Ran, Error> {
 }
 
 fn setup(arguments: &Arguments) -> Result<Setup, Error> {
-    let program = |given: &Option<PathBuf>, name: &str| -> Result<PathBuf, Error> {
-        let path = match given {
-            Some(path) => path.clone(),
-            None => std::env::current_exe()?.with_file_name(name),
-        };
-        match path.is_file() {
-            true => Ok(path),
-            false => {
-                Err(format!("no program {}: build it with `cargo build -p {name}`", path.display()).into())
-            }
-        }
-    };
     Ok(Setup {
-        weir: program(&arguments.weir, "weir")?,
-        origin: program(&arguments.origin, "weir-origin")?,
+        weir: program(arguments.weir.as_deref(), "weir")?,
+        origin: program(arguments.origin.as_deref(), "weir-origin")?,
         config: arguments.config.clone(),
         database: arguments.postgres.clone(),
         redis: arguments.redis.clone(),

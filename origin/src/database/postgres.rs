@@ -16,6 +16,7 @@ use sqlx::{
     postgres::{PgArguments, PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use super::{SLOW, warn};
 use crate::config::DatabaseConfig;
@@ -72,7 +73,7 @@ impl Pool {
         let pool = self.pool.clone();
         // In a task, which nobody breaks off: sqlx would give the connection back with the transaction open, and behind PgBouncer with
         // the server it has. What nobody waits for any more is rolled back when the task drops it.
-        let begun = tokio::spawn(async move { pool.begin().await });
+        let begun = tokio::spawn(async move { pool.begin().await }.in_current_span());
         // PgBouncer lets a client wait for a server as long as its `query_wait_timeout` says, of old two minutes.
         let wait = self.pool.options().get_acquire_timeout() + PATIENCE;
         let begun = timeout(wait, begun).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
@@ -168,6 +169,29 @@ impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
     }
 }
 
+/// What does not run a statement, and so needs neither a transaction nor a way around names.
+macro_rules! as_sqlx_has_it {
+    ($life:lifetime, $inner:ident) => {
+        fn prepare_with<'e>(
+            self,
+            sql: SqlStr,
+            parameters: &'e [PgTypeInfo],
+        ) -> BoxFuture<'e, Result<PgStatement>>
+        where
+            $life: 'e,
+        {
+            self.$inner.prepare_with(sql, parameters)
+        }
+
+        fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>>>
+        where
+            $life: 'e,
+        {
+            self.$inner.describe(sql)
+        }
+    };
+}
+
 impl<'p> Executor<'p> for &'_ Pool {
     type Database = Postgres;
 
@@ -215,19 +239,7 @@ impl<'p> Executor<'p> for &'_ Pool {
         .boxed()
     }
 
-    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, Result<PgStatement>>
-    where
-        'p: 'e,
-    {
-        self.pool.prepare_with(sql, parameters)
-    }
-
-    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>>>
-    where
-        'p: 'e,
-    {
-        self.pool.describe(sql)
-    }
+    as_sqlx_has_it!('p, pool);
 }
 
 impl<'t> Executor<'t> for &'t mut Transaction {
@@ -261,17 +273,5 @@ impl<'t> Executor<'t> for &'t mut Transaction {
         }
     }
 
-    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, Result<PgStatement>>
-    where
-        't: 'e,
-    {
-        self.inner.prepare_with(sql, parameters)
-    }
-
-    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>>>
-    where
-        't: 'e,
-    {
-        self.inner.describe(sql)
-    }
+    as_sqlx_has_it!('t, inner);
 }

@@ -11,13 +11,13 @@ use std::{
     time::Duration,
 };
 
-use redis::{AsyncCommands, RedisResult, SetExpiry, SetOptions, aio::ConnectionManager};
+use redis::{AsyncCommands, RedisResult, SetExpiry, SetOptions};
 use sqlx::{Result, postgres::PgPoolOptions};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
 use super::{Database, Pool, is_passing};
-use crate::config::DatabaseConfig;
+use crate::{config::DatabaseConfig, fleet::Redis};
 
 /// Time between two looks at the replicas; a fraction of any lag that can be configured.
 const LOOK: Duration = Duration::from_millis(200);
@@ -59,7 +59,7 @@ pub struct Replicas {
     list: Vec<Replica>,
     next: AtomicUsize,
     lag: Duration,
-    redis: Option<ConnectionManager>,
+    redis: Option<Redis>,
     started: Instant,
 }
 
@@ -77,7 +77,7 @@ impl Replicas {
     ///
     /// # Errors
     /// When a URL is none.
-    pub fn new(config: &DatabaseConfig, redis: Option<ConnectionManager>) -> Result<Self> {
+    pub fn new(config: &DatabaseConfig, redis: Option<Redis>) -> Result<Self> {
         let replica = |url: &String| {
             let options = PgPoolOptions::new()
                 .max_connections(config.pool_max.get())
@@ -126,13 +126,11 @@ impl Replicas {
 
     /// Notes that somebody in `scope` wrote; before the writer is answered.
     pub async fn wrote(&self, scope: Scope) {
-        let (Some(redis), Some(mark)) = (&self.redis, mark(scope)) else { return };
+        let Some(redis) = &self.redis else { return };
         if self.list.is_empty() {
             return;
         }
-        let options = SetOptions::default().with_expiration(SetExpiry::PX(milliseconds(self.lag)));
-        let marked: RedisResult<()> = redis.clone().set_options(mark, 1, options).await;
-        if let Err(error) = marked {
+        if let Err(error) = mark(redis, scope, self.lag).await {
             // While Redis is away nobody reads marks either: see `may_lag`.
             tracing::debug!(%error, "a write is not marked");
         }
@@ -172,7 +170,7 @@ impl Replicas {
     }
 
     async fn may_lag(&self, scope: Scope) -> bool {
-        let Some(mark) = mark(scope) else { return true };
+        let Some(mark) = mark_of(scope) else { return true };
         let Some(redis) = &self.redis else { return false };
         redis.clone().exists::<_, bool>(mark).await.is_ok_and(|wrote| !wrote)
     }
@@ -231,8 +229,18 @@ fn milliseconds(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Notes that somebody in `scope` wrote: for as long as a replica may lag, the scope's reads go to the primary.
+///
+/// # Errors
+/// When Redis did not confirm it.
+pub async fn mark(redis: &Redis, scope: Scope, lag: Duration) -> RedisResult<()> {
+    let Some(mark) = mark_of(scope) else { return Ok(()) };
+    let options = SetOptions::default().with_expiration(SetExpiry::PX(milliseconds(lag)));
+    redis.clone().set_options(mark, 1, options).await
+}
+
 /// Where a scope's writers leave their mark.
-fn mark(scope: Scope) -> Option<String> {
+fn mark_of(scope: Scope) -> Option<String> {
     match scope {
         Scope::Nobody => None,
         Scope::Of(user) => Some(format!("wrote:{user}")),

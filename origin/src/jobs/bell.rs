@@ -5,29 +5,26 @@
 
 use std::time::Duration;
 
-use redis::{
-    AsyncCommands, Client, RedisResult,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
+use redis::{AsyncCommands, RedisResult};
 use tokio::{sync::Notify, time::sleep};
+
+use crate::fleet::Redis;
 
 /// The list.
 const KEY: &str = "jobs:bell";
-/// How much later than asked Redis may answer a wait.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// Rings, and waits for rings.
 #[derive(Default)]
 pub struct Bell {
     here: Notify,
-    rung: Option<ConnectionManager>,
-    heard: Option<ConnectionManager>,
+    rung: Option<Redis>,
+    heard: Option<Redis>,
 }
 
 impl Bell {
     /// For those who queue: workers in this process hear it, and through this Redis those elsewhere.
     #[must_use]
-    pub fn rung_through(redis: Option<ConnectionManager>) -> Self {
+    pub fn rung_through(redis: Option<Redis>) -> Self {
         Self { rung: redis, ..Self::default() }
     }
 
@@ -37,11 +34,7 @@ impl Bell {
     /// # Errors
     /// When the URL is not one.
     pub fn heard_through(url: &str, longest: Duration) -> RedisResult<Self> {
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(GRACE))
-            .set_response_timeout(Some(longest + GRACE))
-            .set_number_of_retries(1);
-        let redis = ConnectionManager::new_lazy_with_config(Client::open(url)?, config)?;
+        let redis = Redis::waiting(url, longest)?;
         Ok(Self { heard: Some(redis), ..Self::default() })
     }
 

@@ -29,6 +29,7 @@ pub fn letter(
         (Kind::Welcome, Some(_)) => ("Welcome", "Hello,\n\nyour account is ready.\n".into()),
         (Kind::Verification, None) => ("Your address", format!("Hello,\n\n{}", proof())),
         (Kind::Verification, Some(_)) => return None,
+        (Kind::Purge, _) => return None,
         // Any number of items can be due at once: to an address that is not proven that is a way to fill somebody else's mailbox.
         (Kind::Delivery, None) => return None,
         // Not which one: a mail may be read by others than the vault is.

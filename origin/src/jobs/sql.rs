@@ -1,12 +1,17 @@
 //! Statements over `jobs`, and the delivery of items, which queues some.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::{QueryBuilder, Result};
 use uuid::Uuid;
 
 use super::{Job, Kind};
-use crate::database::{Database, Moment, on};
+use crate::{
+    database::{Database, Moment, on},
+    trace::Trace,
+};
 
 /// Most characters of an error that are kept.
 const ERROR_MOST: usize = 500;
@@ -48,6 +53,20 @@ pub struct Taken {
     pub trace_id: Option<String>,
     /// How often it was begun.
     pub tries: i32,
+}
+
+impl From<Job> for Taken {
+    fn from(job: Job) -> Self {
+        let Job { id, kind, user, item, trace_id, .. } = job;
+        Self {
+            id,
+            kind: kind.word().to_owned(),
+            user_id: user,
+            item_id: item,
+            trace_id: Some(trace_id),
+            tries: 0,
+        }
+    }
 }
 
 /// Takes at most `count` due jobs, oldest first, until `lease_ends`.
@@ -179,19 +198,34 @@ pub async fn recipient(database: &Database, user: Uuid, item: Option<Uuid>) -> R
     })
 }
 
-/// Delivers at most `count` items whose time has come, queues a mail about each, and says how many there were. An item is delivered once:
-/// that it was stands in its row, written with its mail.
+/// What was delivered.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    /// How many items.
+    pub items: usize,
+    /// What their owners' edges are to be told; already taken.
+    pub purges: Vec<Taken>,
+}
+
+/// Delivers at most `count` items whose time has come, and queues a mail about each, and a purge for each owner if somebody can tell the
+/// edges; those purges are the caller's until `purged_by`. An item is delivered once: that it was stands in its row, written with both.
 ///
 /// # Errors
 /// What the store said.
-pub async fn deliver(database: &Database, now: Moment, count: u32) -> Result<usize> {
+pub async fn deliver(
+    database: &Database,
+    now: Moment,
+    count: u32,
+    trace: &Trace,
+    purged_by: Option<Moment>,
+) -> Result<Delivered> {
     const DUE: &str = "SELECT id FROM items WHERE delivered_at IS NULL AND scheduled_delivery <= ";
     let skip = match database {
         Database::Sqlite(pool) => {
             let due =
                 QueryBuilder::new(DUE).push_bind(now).push(" LIMIT 1").build().fetch_optional(pool).await?;
             if due.is_none() {
-                return Ok(0);
+                return Ok(Delivered::default());
             }
             ""
         }
@@ -206,18 +240,28 @@ pub async fn deliver(database: &Database, now: Moment, count: u32) -> Result<usi
         sql.push(", updated_at = ").push_bind(now);
         sql.push(" WHERE id IN (SELECT id FROM due) RETURNING id, user_id");
         let delivered: Vec<(Uuid, Uuid)> = sql.build_query_as().fetch_all(&mut *transaction).await?;
-        if !delivered.is_empty() {
-            QueryBuilder::new("INSERT INTO jobs (id, kind, user_id, item_id, created_at, due_at, tries) ")
-                .push_values(&delivered, |mut row, (item, user)| {
-                    row.push_bind(Uuid::now_v7()).push_bind(Kind::Delivery.word());
-                    row.push_bind(user).push_bind(item).push_bind(now).push_bind(now).push("0");
+        let mails = delivered
+            .iter()
+            .map(|(item, user)| Job { item: Some(*item), ..Job::new(Kind::Delivery, *user, trace, now) });
+        let owners: BTreeSet<_> = delivered.iter().map(|(_, user)| *user).collect();
+        let purge = |user, due_at| Job { due_at, ..Job::new(Kind::Purge, user, trace, now) };
+        let purges = purged_by.iter().flat_map(|by| owners.iter().map(|user| purge(*user, *by)));
+        let jobs: Vec<_> = mails.chain(purges).collect();
+        if !jobs.is_empty() {
+            let columns =
+                "INSERT INTO jobs (id, kind, user_id, item_id, trace_id, created_at, due_at, tries) ";
+            QueryBuilder::new(columns)
+                .push_values(&jobs, |mut row, job| {
+                    row.push_bind(job.id).push_bind(job.kind.word()).push_bind(job.user).push_bind(job.item);
+                    row.push_bind(&job.trace_id).push_bind(now).push_bind(job.due_at).push("0");
                 })
                 .build()
                 .execute(&mut *transaction)
                 .await?;
         }
         transaction.commit().await?;
-        Ok(delivered.len())
+        let purges = jobs.into_iter().filter(|job| job.kind == Kind::Purge).map(Taken::from).collect();
+        Ok(Delivered { items: delivered.len(), purges })
     })
 }
 

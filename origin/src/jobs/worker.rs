@@ -1,6 +1,6 @@
 //! Takes due jobs in batches and does them, a few at once; delivers items at their time.
 //!
-//! Each turn: deliver what is due, take a batch, begin each of it when a slot is free. A full batch is followed by the next at once, else
+//! Each turn: deliver what is due and tell the edges, take a batch, begin each of it when a slot is free. A full batch is followed by the next at once, else
 //! by a pause, which a ring of the bell ends. At a stop nothing new is begun: what is in hand is finished, the rest of the batch is given back.
 
 use std::{
@@ -18,19 +18,22 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tracing::Instrument;
 
 use super::{
     Kind, backoff,
     bell::Bell,
     letters,
     measured::{Measured, Outcome},
-    sql::{self, Ended, Taken},
+    purges::Purges,
+    sql::{self, Delivered, Ended, Taken},
 };
 use crate::{
     app::StartError,
     config::JobsConfig,
     database::{Database, Moment, is_passing},
     mail::{Mailer, NotSent, Sent},
+    trace::Trace,
     verification::Verifications,
 };
 
@@ -46,13 +49,14 @@ pub struct Worker {
     verifications: Verifications,
     measured: Measured,
     bell: Arc<Bell>,
+    purges: Option<Purges>,
     config: JobsConfig,
     /// When the table was last asked, in microseconds since 1970.
     turned: AtomicI64,
 }
 
 impl Worker {
-    /// One that has not begun.
+    /// One that has not begun. Without `purges` the edges show what they keep until it is too old.
     ///
     /// # Errors
     /// When a setting of mail makes no sense.
@@ -62,6 +66,7 @@ impl Worker {
         verifications: Verifications,
         measured: Measured,
         bell: Arc<Bell>,
+        purges: Option<Purges>,
     ) -> Result<Arc<Self>, StartError> {
         let mailer = Mailer::new(&config.mail, config.job_concurrency.get())?;
         if config.mail.smtp_url.is_none() {
@@ -73,6 +78,7 @@ impl Worker {
             verifications,
             measured,
             bell,
+            purges,
             config,
             turned: AtomicI64::new(0),
         }))
@@ -85,7 +91,9 @@ impl Worker {
         let mut in_hand = JoinSet::new();
         'work: loop {
             // Neither is cut off by a stop: what was taken and then forgotten would have to wait for the end of its lease.
-            let more = self.deliver().await;
+            let (more, purges) = self.deliver().await;
+            // At once and not in a slot, where a mail server may be slow.
+            self.purge(purges).await;
             let mut batch = self.take().await;
             let more = more || batch.len() == self.config.job_batch.get() as usize;
             while let Some(job) = batch.pop() {
@@ -97,7 +105,7 @@ impl Worker {
                         break 'work;
                     }
                     Ok(slot) = Arc::clone(&slots).acquire_owned() => {
-                        in_hand.spawn(Arc::clone(&self).work(job, slot));
+                        in_hand.spawn(Arc::clone(&self).work_in(slot, job));
                     }
                 }
             }
@@ -127,19 +135,30 @@ impl Worker {
         turned.is_some_and(|turned| turned.after(SILENT + self.config.job_poll) > now)
     }
 
-    /// Delivers a batch of items, and says whether there may be more.
-    async fn deliver(&self) -> bool {
-        let count = self.config.job_batch.get();
-        match sql::deliver(&self.database, Moment::now(), count).await {
-            Ok(0) => false,
-            Ok(delivered) => {
-                tracing::info!(delivered, "items delivered");
-                self.measured.delivered(delivered);
-                delivered == count as usize
+    /// Delivers a batch of items; says whether there may be more, and what the edges have to forget now.
+    async fn deliver(&self) -> (bool, Vec<Taken>) {
+        let (count, now, trace) = (self.config.job_batch.get(), Moment::now(), Trace::begin());
+        let purged_by = self.purges.as_ref().map(|_| now.after(self.config.job_lease));
+        let span = trace.span("delivery");
+        match sql::deliver(&self.database, now, count, &trace, purged_by).instrument(span.clone()).await {
+            Ok(Delivered { items: 0, .. }) => (false, Vec::new()),
+            Ok(Delivered { items, purges }) => {
+                span.in_scope(|| tracing::info!(delivered = items, "items delivered"));
+                self.measured.delivered(items);
+                (items == count as usize, purges)
             }
             Err(error) => {
-                tracing::warn!(%error, "items not delivered");
-                false
+                span.in_scope(|| tracing::warn!(%error, "items not delivered"));
+                (false, Vec::new())
+            }
+        }
+    }
+
+    /// Does these one after the other, until one fails: those behind it would, too, and are due again when their lease ends.
+    async fn purge(&self, jobs: Vec<Taken>) {
+        for job in jobs {
+            if !self.work(job).await {
+                return;
             }
         }
     }
@@ -171,17 +190,27 @@ impl Worker {
         }
     }
 
-    /// Does one job, in a slot that is free again after.
-    async fn work(self: Arc<Self>, mut job: Taken, _slot: OwnedSemaphorePermit) {
+    /// In a slot that is free again after.
+    async fn work_in(self: Arc<Self>, _slot: OwnedSemaphorePermit, job: Taken) {
+        self.work(job).await;
+    }
+
+    /// Does one job, and says whether there is nothing left of it to do.
+    async fn work(&self, job: Taken) -> bool {
+        let span = Trace::resume(job.trace_id.as_deref()).span("job");
+        self.try_once(job).instrument(span).await
+    }
+
+    async fn try_once(&self, mut job: Taken) -> bool {
         let begun = Moment::now();
         let lease_ends = begun.after(self.config.job_lease);
         match sql::begin(&self.database, &job, lease_ends).await {
             Ok(true) => job.tries += 1,
             // Removed, or somebody else's by now.
-            Ok(false) => return,
+            Ok(false) => return true,
             Err(error) => {
                 tracing::warn!(%error, job = %job.id, "job not begun");
-                return;
+                return false;
             }
         }
         let most = i32::try_from(self.config.job_tries.get()).unwrap_or(i32::MAX);
@@ -190,7 +219,7 @@ impl Worker {
             (Outcome::Dead, "never ended".into())
         } else {
             // Half of the lease, so that the other half is left to write down how it ended.
-            match timeout(self.config.job_lease / 2, self.send(&job)).await {
+            match timeout(self.config.job_lease / 2, self.act(&job)).await {
                 Ok(Ok(Sent::Accepted)) => (Outcome::Done, String::new()),
                 Ok(Ok(Sent::Nowhere)) => (Outcome::Unsent, String::new()),
                 Ok(Err(NotSent::Refused(problem))) => (Outcome::Dead, problem),
@@ -203,18 +232,31 @@ impl Worker {
         let outcome = self.end(&job, outcome, &problem, lease_ends).await;
         self.measured.ended(Kind::parse(&job.kind).map_or("unknown", Kind::word), outcome);
         let milliseconds = (Moment::now().microseconds() - begun.microseconds()) / 1000;
-        let Taken { id, kind, user_id, tries, trace_id, .. } = &job;
-        if matches!(outcome, Outcome::Done | Outcome::Unsent) {
-            tracing::info!(%id, kind, %user_id, tries, trace_id, milliseconds, outcome = outcome.word(), "job");
+        let Taken { id, kind, user_id, tries, .. } = &job;
+        let is_done = matches!(outcome, Outcome::Done | Outcome::Unsent);
+        if is_done {
+            tracing::info!(%id, kind, %user_id, tries, milliseconds, outcome = outcome.word(), "job");
         } else {
             let outcome = outcome.word();
-            tracing::warn!(%id, kind, %user_id, tries, trace_id, milliseconds, outcome, problem, "job");
+            tracing::warn!(%id, kind, %user_id, tries, milliseconds, outcome, problem, "job");
+        }
+        is_done
+    }
+
+    async fn act(&self, job: &Taken) -> Result<Sent, NotSent> {
+        match Kind::parse(&job.kind) {
+            Some(Kind::Purge) => {
+                let purges = self.purges.as_ref();
+                let purges = purges.ok_or_else(|| NotSent::Failed("there is no way to the edges".into()))?;
+                let told = purges.tell(job.user_id).await;
+                told.map(|()| Sent::Accepted).map_err(|error| NotSent::Failed(error.to_string()))
+            }
+            Some(kind) => self.send(kind, job).await,
+            None => Err(NotSent::Failed("this version does not know such jobs".into())),
         }
     }
 
-    async fn send(&self, job: &Taken) -> Result<Sent, NotSent> {
-        let kind = Kind::parse(&job.kind)
-            .ok_or_else(|| NotSent::Failed("this version does not know such jobs".into()))?;
+    async fn send(&self, kind: Kind, job: &Taken) -> Result<Sent, NotSent> {
         let to = sql::recipient(&self.database, job.user_id, job.item_id).await;
         let to = to.map_err(|error| NotSent::Failed(error.to_string()))?;
         // The account, the item or the reason is gone: nobody waits for this mail.

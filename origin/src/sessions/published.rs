@@ -2,39 +2,16 @@
 
 use std::time::Duration;
 
-use redis::{
-    AsyncCommands, Client, RedisResult, SetExpiry, SetOptions,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
+use redis::{AsyncCommands, RedisResult, SetExpiry, SetOptions};
 
 use super::Session;
-use crate::token::Token;
-
-/// Longest wait for Redis: it answers within a millisecond or something is wrong.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// A connection that is made when first needed and made again when it breaks: an origin starts without Redis.
-///
-/// # Errors
-/// When the URL is not one.
-pub fn connect(url: &str) -> RedisResult<ConnectionManager> {
-    let config = ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(PATIENCE))
-        .set_response_timeout(Some(PATIENCE))
-        .set_number_of_retries(1);
-    ConnectionManager::new_lazy_with_config(Client::open(url)?, config)
-}
+use crate::{fleet::Redis, token::Token};
 
 /// Publishes a session for `ttl`.
 ///
 /// # Errors
 /// When Redis did not take it.
-pub async fn put(
-    redis: &ConnectionManager,
-    token: &Token,
-    session: &Session,
-    ttl: Duration,
-) -> RedisResult<()> {
+pub async fn put(redis: &Redis, token: &Token, session: &Session, ttl: Duration) -> RedisResult<()> {
     let json = serde_json::to_string(session).expect("a session has only strings and numbers");
     let options = SetOptions::default().with_expiration(SetExpiry::EX(ttl.as_secs()));
     redis.clone().set_options(key(token), json, options).await
@@ -44,7 +21,7 @@ pub async fn put(
 ///
 /// # Errors
 /// When Redis did not confirm it.
-pub async fn remove(redis: &ConnectionManager, tokens: &[Token]) -> RedisResult<()> {
+pub async fn remove(redis: &Redis, tokens: &[Token]) -> RedisResult<()> {
     // A DEL without keys is an error.
     if tokens.is_empty() {
         return Ok(());

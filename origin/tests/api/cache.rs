@@ -35,7 +35,7 @@ struct Kept {
 impl Kept {
     async fn start() -> Self {
         let server = weir_testkit::Redis::start();
-        let manager = weir_origin::sessions::published::connect(&server.url()).unwrap();
+        let manager = weir_origin::fleet::Redis::at(&server.url()).unwrap();
         let client = redis::Client::open(server.url()).unwrap();
         let redis = client.get_multiplexed_async_connection().await.unwrap();
         let (stored, reads) = (Cell::new(1), Cell::new(0));

@@ -11,12 +11,15 @@ use weir_origin::{
     accounts::{self, Account, Profile},
     config::JobsConfig,
     database::{Database, Moment, Words},
+    fleet::Redis,
     jobs::{
         Job, Kind,
         bell::Bell,
+        purges::Purges,
         sql::{self, Ended},
         worker::Worker,
     },
+    trace::Trace,
 };
 use weir_testkit::{Child, READY_WITHIN, Smtp, free_port};
 
@@ -29,6 +32,7 @@ on_both_stores!(
     a_mail_server_that_was_away_gets_its_mail_later,
     mail_without_a_server_is_noted_and_not_sent,
     an_item_is_delivered_once_for_each_time_it_is_scheduled,
+    edges_are_told_to_forget_what_was_delivered_sooner_or_later,
     a_worker_that_is_stopped_finishes_what_it_has_and_gives_back_the_rest,
     of_two_who_hold_a_job_only_one_begins_and_ends_it,
     a_job_that_nobody_survives_is_given_up,
@@ -60,12 +64,12 @@ impl Working {
         let app = &origin.app;
         let (database, measured) = (app.database.clone(), app.metrics.jobs.clone());
         let config = Settings::parse_from(settings).jobs;
-        let bell = match &origin.redis {
-            Some(redis) => Bell::heard_through(&redis.url(), config.job_poll).unwrap(),
-            None => Bell::default(),
-        };
-        let worker =
-            Worker::new(database, config, app.verifications.clone(), measured, Arc::new(bell)).unwrap();
+        let url = origin.redis.as_ref().map(weir_testkit::Redis::url);
+        let bell = url.as_ref().map(|url| Bell::heard_through(url, config.job_poll).unwrap());
+        let bell = Arc::new(bell.unwrap_or_default());
+        let purges = url.map(|url| Purges::new(Redis::at(&url).unwrap(), "edges:", Duration::from_secs(60)));
+        let verifications = app.verifications.clone();
+        let worker = Worker::new(database, config, verifications, measured, bell, purges).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move { drop(stopped.await) };
         Self { stop: Some(stop), task: tokio::spawn(Arc::clone(&worker).run(stopped, READY_WITHIN)) }
@@ -123,7 +127,7 @@ async fn register_many(origin: &Origin, count: usize) {
             created_at: Moment::now(),
             profile: Profile::default(),
         };
-        let welcome = Job::new(Kind::Welcome, account.id, None, account.created_at);
+        let welcome = Job::new(Kind::Welcome, account.id, &Trace::begin(), account.created_at);
         accounts::sql::insert(&origin.app.database, &account, "no hash", &welcome).await.unwrap();
     }
 }
@@ -321,6 +325,44 @@ async fn an_item_is_delivered_once_for_each_time_it_is_scheduled(store: Store) {
     for id in [&later, &never] {
         assert!(get(id).await.body["deliveredAt"].is_null());
     }
+}
+
+async fn edges_are_told_to_forget_what_was_delivered_sooner_or_later(store: Store) {
+    let origin = Origin::start_with_redis(store).await;
+    let redis = origin.redis.as_ref().unwrap();
+    let (ada, joan) = (origin.person("ada").await, origin.person("joan").await);
+    let letter = json!({ "type": "letter", "title": "t", "scheduledDelivery": "2020-01-01T00:00:00Z" });
+    let told = |person: &Person| {
+        let words = redis.ask(&["XRANGE", "edges:purges", "-", "+"]);
+        words.matches(&format!("h\nnvault:{}", person.id)).count()
+    };
+    // The words of a worker that died right after it had delivered.
+    origin.item(&joan, letter.clone()).await;
+    let (database, now) = (&origin.app.database, Moment::now());
+    let delivered = sql::deliver(database, now, 9, &Trace::begin(), Some(now)).await.unwrap();
+    assert_eq!((delivered.items, delivered.purges.len(), told(&joan)), (1, 1, 0));
+
+    for _ in 0..2 {
+        origin.item(&ada, letter.clone()).await;
+    }
+    let worker = Working::start(&origin, None, &[]);
+    eventually("both are told", async || told(&ada) == 1 && told(&joan) == 1).await;
+    eventually("it is noted", async || waiting(&origin).await == 0).await;
+    worker.stop().await;
+    let marks = redis.ask(&["EXISTS", &format!("wrote:{}", ada.id)]);
+    assert_eq!(marks, "1", "nobody reads an older list from a replica");
+
+    origin.item(&ada, letter).await;
+    redis.child().signal("STOP");
+    let worker = Working::start(&origin, None, &[]);
+    eventually("Redis does not hear", async || {
+        let failed = "SELECT last_error FROM jobs WHERE kind = 'purge'";
+        ask::<Option<String>>(&origin, failed).await.flatten().is_some()
+    })
+    .await;
+    redis.child().signal("CONT");
+    eventually("it is told again", async || told(&ada) >= 2).await;
+    worker.stop().await;
 }
 
 async fn a_worker_that_is_stopped_finishes_what_it_has_and_gives_back_the_rest(store: Store) {

@@ -12,6 +12,7 @@ use weir_origin::{
     database::{Database, Moment},
     jobs::{self, sql::Ended},
     seed::{self, Volume},
+    trace::Trace,
 };
 use weir_testkit::{READY_WITHIN, wait_until};
 
@@ -274,7 +275,8 @@ async fn judge_work(origin: &Origin, ours: &PgPool, name: &str) -> Vec<String> {
     }
     let before = POSTGRES.child().output().len();
     let (database, now) = (&origin.app.database, Moment::now());
-    assert_eq!(jobs::sql::deliver(database, now, 32).await.unwrap(), 10);
+    let delivered = jobs::sql::deliver(database, now, 32, &Trace::begin(), None).await.unwrap();
+    assert_eq!((delivered.items, delivered.purges.len()), (10, 0), "nobody can tell the edges");
     let taken = jobs::sql::take(database, now, now, 32).await.unwrap();
     assert_eq!(taken.len(), 10, "their mails");
     assert!(jobs::sql::begin(database, &taken[0], now).await.unwrap());

@@ -213,10 +213,11 @@ impl Common {
             if place.is_none()
                 && let Some(kept) = self.kept_place(&mut connection).await?
             {
-                self.begin_at(kept);
+                *self.place.lock() = Some(kept);
                 continue;
             }
             if !is_there {
+                self.timeline.forget();
                 let told = self.tags.outbox().last_told();
                 let end = self.end(&mut connection).await?;
                 let begin = match &place {
@@ -237,7 +238,7 @@ impl Common {
                 self.apply(&Subject::everything(), Purge::Hard);
                 self.tags.outbox().came_back(told);
                 self.keep_place(&mut connection, &begin).await?;
-                self.begin_at(begin);
+                *self.place.lock() = Some(begin);
                 continue;
             }
             let heard = position(place.as_deref().unwrap_or_default());
@@ -322,12 +323,6 @@ impl Common {
         first.arg(&self.stream).arg("-").arg("+").arg("COUNT").arg(1);
         let first: Vec<Entry> = self.ask(connection, &first).await?;
         Ok(first.into_iter().next().map(|(place, _)| place))
-    }
-
-    /// Goes on from a place, if that is there. Everything before it counts here.
-    fn begin_at(&self, place: String) {
-        self.timeline.forget();
-        *self.place.lock() = Some(place);
     }
 
     /// The word at a place counts from now on.

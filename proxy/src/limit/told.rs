@@ -9,7 +9,7 @@ use weir_config::{
     template::{Template, Variable},
 };
 
-/// draft-ietf-httpapi-ratelimit-headers-10.
+/// draft-ietf-httpapi-ratelimit-headers-11.
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 /// What most APIs had before there was a draft; `Reset` is in seconds from now, as there.
@@ -73,7 +73,9 @@ impl Standing {
     /// As members of lists (RFC 9651 §3.1).
     fn put(&self, now: &mut String, policy: &mut String) {
         let comma = if now.is_empty() { "" } else { ", " };
-        let name = self.name.replace(['"', '\\'], "_");
+        // A String has printable ASCII alone (§3.3.3); who writes another breaks the whole field.
+        let is_odd = |letter: char| !matches!(letter, ' '..='~') || matches!(letter, '"' | '\\');
+        let name = self.name.replace(is_odd, "_");
         // Writing to a string does not fail.
         _ = write!(now, "{comma}\"{name}\";r={}", self.remaining);
         _ = write!(policy, "{comma}\"{name}\";q={}", self.most);
@@ -154,6 +156,12 @@ mod tests {
         assert_eq!(fields[0].1, r#""api";r=7;t=2, "one_address";r=2"#);
         assert_eq!(fields[1].1, r#""api";q=100;w=900, "one_address";q=3;qu="concurrent-requests""#);
         assert_eq!(fields[2], ("x-ratelimit-limit".into(), "3".into()), "of those that say so");
+    }
+
+    #[test]
+    fn a_name_that_no_field_can_hold_breaks_none() {
+        let fields = told(&[standing(LimitHeaders::Ratelimit, "gr\u{f6}\u{df}e \"1\"", "100/15m", 7)]);
+        assert_eq!(fields[0].1, r#""gr__e _1_";r=7;t=2"#);
     }
 
     #[test]
