@@ -4,7 +4,7 @@ SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint audit bench bench-memory bench-origin bench-api bench-coherence judge-cache doc clean test-needs
+.PHONY: help run test lint audit bench bench-memory bench-sessions bench-origin bench-api bench-coherence judge-cache doc clean test-needs
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS  := $(TARGET)/tools
@@ -57,6 +57,9 @@ bench: ## Weir beside nginx, HAProxy and Varnish; results in target/bench.json
 bench-memory: ## a million answers of 1 KiB through a cache of 256 MiB, and what that takes (ARGS='--answers 200000 --memory 64')
 	@cargo build --release --locked --package weir --package weir-benches --bins
 	$(TARGET)/release/memory $(ARGS)
+
+bench-sessions: ## what it costs to know whose a request is: from memory, and from Redis
+	@cargo run --release --locked --package weir --example sessions
 
 bench-origin: ## every query of the origin on a tenth of the full volume, with its plan (ARGS='--users 1000000 --items 10000000')
 	@cargo run --release --locked --package weir-origin --example queries -- $(ARGS)

@@ -32,6 +32,9 @@ pub enum Task {
     Limit,
     /// It knows the session of each request from memory, and keeps answers for it alone. Only Weir has sessions.
     Session,
+    /// It knows whose each request is by a Redis: Weir from memory, which Redis keeps true; nginx by `auth_request`. Beside Weir
+    /// without sessions, which is what they are to cost next to nothing of.
+    Auth,
     /// It answers in gzip, level 6.
     Gzip,
 }
@@ -49,7 +52,7 @@ pub enum Wire {
 
 impl Scenario {
     /// In the order they run.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self { cached: false, ..Self::hit("pass_1k", KIB) },
         Self { cached: false, ..Self::hit("pass_64k", 64 * KIB) },
         Self::hit("hit_1k", KIB),
@@ -62,6 +65,7 @@ impl Scenario {
         Self { task: Task::Gzip, ..Self::hit("hit_16k_gzip", 16 * KIB) },
         Self { task: Task::Limit, ..Self::hit("hit_1k_limit", KIB) },
         Self { task: Task::Session, ..Self::hit("hit_1k_session", KIB) },
+        Self { task: Task::Auth, ..Self::hit("hit_1k_auth", KIB) },
         Self { keys: 10_000, ..Self::hit("hit_1k_zipf", KIB) },
         Self { threads: 2, ..Self::hit("hit_1k_two", KIB) },
     ];
@@ -69,6 +73,12 @@ impl Scenario {
     const fn hit(name: &'static str, body: usize) -> Self {
         let (task, wire) = (Task::None, Wire::Plain);
         Self { name, body, cached: true, task, wire, pipelined: 1, keys: 1, threads: 1 }
+    }
+
+    /// Whether it is asked one request at a time, too, by a client that says nothing but `GET /`.
+    #[must_use]
+    pub fn is_asked_alone(&self) -> bool {
+        self.wire == Wire::Plain && self.task != Task::Auth
     }
 
     /// The one of this name, or all of them.

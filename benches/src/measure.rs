@@ -14,8 +14,8 @@ use crate::{
 /// Connections that are kept busy.
 const CONNECTIONS: u32 = 64;
 
-/// The cookie of every request of [`Task::Session`].
-const SESSION: &str = "sid=0123456789abcdef0123456789abcdef";
+/// The session of every request of [`Task::Session`], in a cookie, and of [`Task::Auth`], in a field.
+pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 /// What one round of load showed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,7 +73,8 @@ pub fn load(address: SocketAddr, core: usize, seconds: u32, scenario: Scenario) 
 /// What `wrk` asks for. Keys are drawn beforehand, alike for all and in every round.
 fn requests(scenario: Scenario) -> String {
     let headers = match scenario.task {
-        Task::Session => format!("[\"Cookie\"] = \"{SESSION}\""),
+        Task::Session => format!("[\"Cookie\"] = \"sid={TOKEN}\""),
+        Task::Auth => format!("[\"X-Token\"] = \"{TOKEN}\""),
         Task::Gzip => "[\"Accept-Encoding\"] = \"gzip\"".to_owned(),
         Task::None | Task::Limit => String::new(),
     };

@@ -1,6 +1,7 @@
 //! Weir, nginx, HAProxy and Varnish with equal set-ups: so many threads on so many cores, kept-alive connections to the same
 //! origin, no access log. What each of them is told stands in [`set_up`].
 
+mod backing;
 mod set_up;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 use tempfile::TempDir;
 use weir_testkit::{Child, READY_WITHIN, free_port};
 
+pub use self::backing::Backing;
 use self::set_up::Place;
 use crate::{
     contest::{Scenario, Task, Wire},
@@ -32,6 +34,10 @@ pub enum Rival {
     Haproxy,
     /// `varnishd`, Debian's.
     Varnish,
+    /// This repository's edge without the sessions that it has beside.
+    Plain,
+    /// `nginx` that keeps what the service said of a token for a minute.
+    Kept,
     /// nginx that answers `return 200` itself, without a cache or an origin: what the kernel allows.
     Return,
 }
@@ -42,6 +48,10 @@ impl Rival {
     pub fn of(scenario: Scenario) -> Vec<Self> {
         let mut all = vec![Self::Weir];
         if scenario.task == Task::Session {
+            return all;
+        }
+        if scenario.task == Task::Auth {
+            all.extend([Self::Plain, Self::Nginx, Self::Kept]);
             return all;
         }
         all.extend([Self::Nginx, Self::Haproxy]);
@@ -68,6 +78,8 @@ impl fmt::Display for Rival {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Varnish => "varnish",
+            Self::Plain => "weir, no session",
+            Self::Kept => "nginx, auth kept",
             Self::Return => "nginx return",
         })
     }
@@ -102,10 +114,10 @@ impl Running {
 pub fn origin(scenario: Scenario, core: usize) -> Result<Running, String> {
     let (address, folder) = (loopback(free_port()), folder()?);
     let command = nginx(folder.path(), &set_up::origin(scenario, address), 1)?;
-    run(pinned(&[core], command), "nginx", address, folder, Wire::Plain)
+    run(pinned(&[core], command), "nginx", address, folder, true)
 }
 
-/// Starts a proxy in front of the origin.
+/// Starts a proxy in front of the origin, and of what is behind sessions where there are some.
 ///
 /// # Errors
 /// What is missing, or what the program said.
@@ -113,6 +125,7 @@ pub fn start(
     rival: Rival,
     scenario: Scenario,
     origin: SocketAddr,
+    backing: Option<&Backing>,
     cores: &[usize],
     weir: &Path,
 ) -> Result<Running, String> {
@@ -123,14 +136,20 @@ pub fn start(
     write(folder.path(), "key.pem", &key)?;
     write(folder.path(), "chain.pem", &chain)?;
     write(folder.path(), "both.pem", &format!("{chain}{key}"))?;
-    let place = Place { address, origin, folder: folder.path() };
+    let behind = backing.map(Backing::behind);
+    let place = Place { address, origin, behind, folder: folder.path() };
     let (command, package) = match rival {
-        Rival::Weir => {
+        Rival::Weir | Rival::Plain => {
+            let task = if rival == Rival::Plain { Task::None } else { scenario.task };
+            let config = set_up::weir(Scenario { task, ..scenario }, place);
             let mut command = Command::new(weir);
-            command.arg("run").arg(write(folder.path(), "config.yaml", &set_up::weir(scenario, place))?);
+            command.arg("run").arg(write(folder.path(), "config.yaml", &config)?);
             (command, "none: build it with cargo")
         }
-        Rival::Nginx => (nginx(folder.path(), &set_up::nginx(scenario, place), scenario.threads)?, "nginx"),
+        Rival::Nginx | Rival::Kept => {
+            let server = set_up::nginx(scenario, place, rival == Rival::Kept);
+            (nginx(folder.path(), &server, scenario.threads)?, "nginx")
+        }
         Rival::Return => (nginx(folder.path(), &set_up::fixed(scenario, place), scenario.threads)?, "nginx"),
         Rival::Haproxy => {
             let mut command = Command::new("haproxy");
@@ -148,7 +167,7 @@ pub fn start(
             (command, "varnish")
         }
     };
-    run(pinned(cores, command), package, address, folder, scenario.wire)
+    run(pinned(cores, command), package, address, folder, scenario.is_asked_alone())
 }
 
 fn run(
@@ -156,12 +175,12 @@ fn run(
     package: &str,
     address: SocketAddr,
     folder: TempDir,
-    wire: Wire,
+    is_asked_alone: bool,
 ) -> Result<Running, String> {
     let child = Child::start(command, folder, "TERM", package)?;
-    let is_ready = || match wire {
-        Wire::Plain => is_served(address, "/"),
-        Wire::Tls | Wire::Http2 => TcpStream::connect(address).is_ok(),
+    let is_ready = || match is_asked_alone {
+        true => is_served(address, "/"),
+        false => TcpStream::connect(address).is_ok(),
     };
     Ok(Running { address, child: child.ready(READY_WITHIN, |_| is_ready())? })
 }
@@ -202,6 +221,7 @@ mod tests {
             let rivals = Rival::of(scenario);
             assert_eq!(rivals.first(), Some(&Rival::Weir));
             assert_eq!(rivals.contains(&Rival::Nginx), scenario.task != Task::Session);
+            assert_eq!(rivals.contains(&Rival::Plain), scenario.task == Task::Auth);
             assert!(scenario.wire != Wire::Tls || !rivals.contains(&Rival::Varnish));
             assert!(scenario.body <= set_up::PIECE || !rivals.contains(&Rival::Return));
         }

@@ -45,17 +45,29 @@ impl<'a> Scope<'a> {
 
     /// The location for exactly this path, on the innermost level that has one.
     pub(crate) fn location(&self, path: &str) -> Option<&'a Directive> {
-        let is_it = |directive: &&Directive| {
-            let words: Vec<&str> = directive.texts().collect();
-            directive.name == "location"
-                && (matches!(words.as_slice(), ["=" | "^~", other] if *other == path)
-                    || matches!(words.as_slice(), [other] if other.strip_prefix('=').unwrap_or(other) == path))
-        };
-        self.levels.iter().rev().find_map(|level| level.iter().find(is_it))
+        self.levels.iter().rev().find_map(|level| location(level, path))
+    }
+
+    /// What that location sees: its own directives, and those of the levels around it.
+    pub(crate) fn of_location(&self, path: &str) -> Option<Self> {
+        let found = |level: &&'a [Directive]| location(level, path).is_some();
+        let depth = self.levels.iter().rposition(found)?;
+        let around = Self { levels: self.levels[..=depth].to_vec() };
+        Some(around.inner(location(self.levels[depth], path)?.inside()))
     }
 
     /// Whether this flag is `on` here.
     pub(crate) fn is_on(&self, name: &str) -> bool {
         self.one(name).is_some_and(|directive| directive.arg(0) == "on")
     }
+}
+
+/// The location for exactly this path among these directives.
+fn location<'a>(level: &'a [Directive], path: &str) -> Option<&'a Directive> {
+    level.iter().find(|directive| {
+        let words: Vec<&str> = directive.texts().collect();
+        directive.name == "location"
+            && (matches!(words.as_slice(), ["=" | "^~", other] if *other == path)
+                || matches!(words.as_slice(), [other] if other.strip_prefix('=').unwrap_or(other) == path))
+    })
 }

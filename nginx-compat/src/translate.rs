@@ -3,8 +3,9 @@
 //! Top-down: what is said once for the process, then `http`, its upstreams and servers. The parts:
 //! [`upstream`] groups of peers · [`listen`] sockets and names · [`server`] which locations become which routes, in what order ·
 //! [`location`] one route · [`forward`] `proxy_pass` and what tunes it · [`peers`] how peers are found and connected to ·
-//! [`guard`] who may pass, [`limit`] how often · [`cache`] what is kept, and for how long.
+//! [`guard`] who may pass, [`auth_request`] who is asked about that, [`limit`] how often · [`cache`] what is kept, and for how long.
 
+mod auth_request;
 mod balance;
 mod bandwidth;
 mod cache;
@@ -22,7 +23,7 @@ mod upstream;
 
 use weir_config::raw::{
     AccessFormat, AccessLog, Cache, Clients, ForwardedBy, Level, Limit, List, Listener, Log, Named, Raw,
-    Route, Short, Shutdown, Switch, Upstream, Word,
+    Route, Session, Short, Shutdown, Switch, Upstream, Word,
 };
 
 use crate::{
@@ -46,6 +47,8 @@ struct Translator<'a, 'n> {
     listeners: Vec<Listener>,
     upstreams: Vec<(String, Upstream)>,
     limits: Vec<(String, Limit)>,
+    /// The services of `auth_request`, by the paths of their locations.
+    sessions: Vec<(String, Session)>,
     /// The `proxy_cache_path` directives, by the names of their zones.
     caches: Vec<(String, Cache)>,
     routes: Vec<Route>,
@@ -62,6 +65,7 @@ pub(crate) fn translate(directives: &[Directive], ledger: &mut Ledger, problems:
         listeners: Vec::new(),
         upstreams: Vec::new(),
         limits: Vec::new(),
+        sessions: Vec::new(),
         caches: Vec::new(),
         routes: Vec::new(),
     };
@@ -92,6 +96,7 @@ impl<'a> Translator<'a, '_> {
         self.unused_groups(&scope);
         raw.listeners = list(self.listeners.drain(..).map(Short));
         raw.upstreams = named(self.upstreams.drain(..));
+        raw.sessions = named(self.sessions.drain(..));
         raw.limits = named(self.limits.drain(..));
         raw.caches = named(self.caches.drain(..));
         raw.routes = list(self.routes.drain(..));

@@ -9,6 +9,8 @@ pub(crate) struct Known {
     pub(crate) captures: Vec<String>,
     /// Variables that are constant here: `proxy_host`, `server_name`, `server_port`.
     pub(crate) constants: Vec<(&'static str, String)>,
+    /// Variables that the file sets, each with a template.
+    pub(crate) set: Vec<(String, String)>,
 }
 
 /// Variables that are one of ours.
@@ -75,7 +77,11 @@ fn translated(text: &str, known: &Known) -> Result<String, String> {
 }
 
 fn variable(name: &str, known: &Known) -> Result<String, String> {
-    if let Some((_, value)) = known.constants.iter().find(|(constant, _)| *constant == name) {
+    // The last one counts: a subrequest has some of its own.
+    if let Some((_, value)) = known.constants.iter().rev().find(|(constant, _)| *constant == name) {
+        return Ok(value.clone());
+    }
+    if let Some((_, value)) = known.set.iter().find(|(set, _)| set == name) {
         return Ok(value.clone());
     }
     if known.captures.iter().any(|capture| capture == name) {

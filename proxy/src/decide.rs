@@ -26,7 +26,7 @@ pub use self::{
 };
 use crate::{
     accept::BadRequest,
-    auth::{Caller, Denied, Session, Token},
+    auth::{Caller, Claim, Denied, No, Session, Whose},
     cache::Now,
     limit::{Admitted, Tally},
     refusal::Refusal,
@@ -121,8 +121,8 @@ pub struct Waiting {
 enum Wants {
     /// That its limits have room for it.
     Room(Tally),
-    /// Whose token this is.
-    Session(Token),
+    /// Whose claim this is.
+    Session(Claim),
     /// That the limits on its caller have room.
     CallersRoom(Tally, Caller),
 }
@@ -166,25 +166,30 @@ fn authenticate(
     let Some(rule) = &running.plan.routes[matched.route.index()].session else {
         return Decided::Now(Decision::go(matched, Caller::Anonymous, admitted));
     };
-    match running.validate_from_memory(rule, &request.headers, now.wall) {
-        Ok(session) => ask_for(running, request, matched, admitted, session, now),
-        Err(token) => Decided::Wait(Waiting { matched, admitted, wants: Wants::Session(token) }),
+    let facts = Facts { request, params: &matched.params, caller: None, cache: "" };
+    match running.validate_from_memory(rule, &facts, now.wall) {
+        Ok(whose) => ask_for(running, request, matched, admitted, whose, now),
+        Err(claim) => Decided::Wait(Waiting { matched, admitted, wants: Wants::Session(claim) }),
     }
 }
 
-/// Whether the route takes a caller with this session, or with none, and the limits on callers do.
+/// Whether the route takes whosever it is, and the limits on callers do.
 fn ask_for(
     running: &Running,
     request: &RequestView,
     matched: Matched,
     admitted: Admitted,
-    session: Option<Arc<Session>>,
+    whose: Whose,
     now: Now,
 ) -> Decided {
     let Some(rule) = &running.plan.routes[matched.route.index()].session else {
         return Decided::refused(Refusal::Internal);
     };
-    let caller = match Caller::admit(session.clone(), rule) {
+    let session = match &whose {
+        Whose::Session(session) => Some(Arc::clone(session)),
+        Whose::Nobody(_) => None,
+    };
+    let caller = match Caller::admit(whose, rule) {
         Ok(caller) => caller,
         Err(denied) => {
             let facts = Facts { request, params: &matched.params, caller: None, cache: "" };
@@ -231,12 +236,12 @@ impl Decided {
                     Ok(more) => authenticate(running, request, matched, admitted.and(more), Now::read()),
                     Err((refusal, more)) => return Decision::no(&matched, None, admitted.and(more), refusal),
                 },
-                Wants::Session(token) => {
+                Wants::Session(claim) => {
                     let Some(rule) = &running.plan.routes[matched.route.index()].session else {
                         return Decision::no(&matched, None, admitted, Refusal::Internal);
                     };
-                    match running.validate(rule, &token, Now::read().wall).await {
-                        Ok(session) => ask_for(running, request, matched, admitted, session, Now::read()),
+                    match running.validate(rule, &claim, Now::read().wall).await {
+                        Ok(whose) => ask_for(running, request, matched, admitted, whose, Now::read()),
                         Err(_) => return Decision::no(&matched, None, admitted, Refusal::SessionsDown),
                     }
                 }
@@ -274,5 +279,9 @@ fn refusal_of(denied: Denied, login: impl FnOnce() -> Option<String>) -> Refusal
     match denied {
         Denied::Unauthenticated => login().map_or(Refusal::NoSession, Refusal::Login),
         Denied::Forbidden => Refusal::Role,
+        Denied::Said(no) => match &*no {
+            No::Challenge(with) => login().map_or_else(|| Refusal::Challenged(with.clone()), Refusal::Login),
+            No::Forbid => Refusal::Forbidden,
+        },
     }
 }

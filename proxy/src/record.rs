@@ -174,7 +174,7 @@ impl Line<'_> {
         if let Some(cache) = &journey.cache {
             put("cache", cache.word().into());
         }
-        if let Some(caller) = &journey.caller {
+        if let Some(caller) = journey.caller.as_ref().filter(|caller| caller.is_named()) {
             put("caller", caller.user_id().into());
         }
         if let Some(refusal) = &journey.refusal {

@@ -8,7 +8,7 @@ mod proxy_status;
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, HeaderValue, StatusCode, header};
 
 pub use self::proxy_status::PROXY_STATUS;
 use crate::{accept::BadRequest, forward::retry::Failure};
@@ -35,6 +35,10 @@ pub enum Refusal {
     LimitsDown,
     /// A session is required, and there is none.
     NoSession,
+    /// The same, and the service that was asked challenges the client with this.
+    Challenged(Box<[HeaderValue]>),
+    /// The service that was asked about the request forbids it.
+    Forbidden,
     /// A session is required, there is none, and the caller is sent here to get one.
     Login(String),
     /// The caller lacks the role.
@@ -114,7 +118,8 @@ impl Refusal {
             }
             // The limit's own word for it: otherwise it counts on each edge, or lets everybody pass.
             Self::LimitsDown => said(503, "limits_down", "requests cannot be counted at the moment"),
-            Self::NoSession => said(401, "no_session", "a valid session is needed"),
+            Self::NoSession | Self::Challenged(_) => said(401, "no_session", "a valid session is needed"),
+            Self::Forbidden => said(403, "forbidden", "this request may not pass"),
             Self::Login(_) => said(302, "login", "a valid session is needed"),
             Self::Role => said(403, "role", "this session may not do that"),
             // 503, not 401: the caller may be right, we cannot tell; failing open would let anyone pass.
@@ -140,18 +145,23 @@ impl Refusal {
 
     /// The fields that belong to this refusal alone.
     #[must_use]
-    pub fn fields(&self) -> Vec<(http::HeaderName, String)> {
+    pub fn fields(&self) -> Vec<(HeaderName, HeaderValue)> {
+        let text =
+            |name, text: &str| HeaderValue::try_from(text).map(|value| (name, value)).into_iter().collect();
         match self {
             Self::Limited { retry_after: None, .. } => Vec::new(),
             Self::Limited { retry_after: Some(retry_after), .. } | Self::CircuitOpen { retry_after } => {
-                vec![(http::header::RETRY_AFTER, whole_seconds(*retry_after).to_string())]
+                vec![(header::RETRY_AFTER, whole_seconds(*retry_after).into())]
             }
             Self::SessionsDown | Self::LimitsDown | Self::PeersFull | Self::NoSocket => {
-                vec![(http::header::RETRY_AFTER, "1".to_owned())]
+                vec![(header::RETRY_AFTER, HeaderValue::from_static("1"))]
             }
-            Self::Method(allow) => vec![(http::header::ALLOW, allow.clone())],
-            Self::Login(location) => vec![(http::header::LOCATION, location.clone())],
-            Self::NoSession => vec![(http::header::WWW_AUTHENTICATE, "Bearer".to_owned())],
+            Self::Method(allow) => text(header::ALLOW, allow),
+            Self::Login(location) => text(header::LOCATION, location),
+            Self::NoSession => vec![(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))],
+            Self::Challenged(with) => {
+                with.iter().map(|challenge| (header::WWW_AUTHENTICATE, challenge.clone())).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -185,6 +195,7 @@ mod tests {
             Refusal::NoRoute,
             Refusal::Address,
             Refusal::NoSession,
+            Refusal::Forbidden,
             Refusal::Role,
             Refusal::NoPeer,
             Refusal::NoSocket,

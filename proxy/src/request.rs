@@ -226,8 +226,10 @@ impl RequestView {
     fn field(&self, name: &http::HeaderName) -> Option<Cow<'_, str>> {
         let mut values = self.headers.get_all(name).iter();
         let first = String::from_utf8_lossy(values.next()?.as_bytes());
+        // Cookies are the one list whose members have another sign between them (RFC 6265 §4.2.1).
+        let between = if *name == header::COOKIE { "; " } else { ", " };
         Some(values.fold(first, |all, value| {
-            Cow::Owned(format!("{all}, {}", String::from_utf8_lossy(value.as_bytes())))
+            Cow::Owned(format!("{all}{between}{}", String::from_utf8_lossy(value.as_bytes())))
         }))
     }
 }

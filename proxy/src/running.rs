@@ -44,7 +44,7 @@ pub use self::{
 };
 pub(crate) use self::{error_pages::whole as page, upstream::secured};
 use crate::{
-    auth::{Presented, Sessions, Token, Unavailable, access::Access, identity::Signer},
+    auth::{Claim, Presented, Sessions, Token, Unavailable, Whose, access::Access, identity::Signer},
     balance::names::Names,
     cache::{Cache, Rule, Sharing, Tags},
     coding::Compressors,
@@ -278,61 +278,67 @@ impl Running {
     #[must_use]
     pub fn token(&self, rule: &SessionRule, headers: &http::HeaderMap) -> Option<Token> {
         let session = &self.plan.sessions[rule.session.index()];
-        match Presented::find(&session.from, headers) {
+        match Presented::find(&session.from, headers, session.jwt.is_some()) {
             Presented::Token(token) => Some(token),
             Presented::Nothing | Presented::Malformed => None,
         }
     }
 
-    /// Whose token this is, without asking an origin: `None` where only an origin could say.
+    /// What a request claims; `None` for what can be nobody's.
+    #[must_use]
+    pub fn claim(&self, rule: &SessionRule, facts: &Facts<'_>) -> Option<Claim> {
+        Claim::find(&self.plan.sessions[rule.session.index()], &facts.request.headers, facts)
+    }
+
+    /// Whose claim this is, without asking an origin: `None` where only an origin could say.
     ///
     /// # Errors
     /// [`Unavailable`] when Redis does not answer.
     pub async fn known_session(
         &self,
         rule: &SessionRule,
-        token: &Token,
+        claim: &Claim,
         now: SystemTime,
-    ) -> Result<Option<Option<Arc<crate::auth::Session>>>, Unavailable> {
+    ) -> Result<Option<Whose>, Unavailable> {
         let (sessions, plan) =
             (&self.sessions[rule.session.index()], &self.plan.sessions[rule.session.index()]);
         // Signed tokens are asked of nobody.
         let asks_no_origin = plan.jwt.is_some() || (self.redis.is_some() && plan.is_in_redis());
-        match sessions.known(token, now) {
-            None if asks_no_origin => sessions.validate(token, now).await.map(Some),
+        match sessions.known(claim, now) {
+            None if asks_no_origin => sessions.validate(claim, now).await.map(Some),
             known => Ok(known),
         }
     }
 
-    /// Whose token a request carries, if memory knows.
+    /// Whose a request is, if memory knows.
     ///
     /// # Errors
-    /// The token that [`Running::validate`] has to ask about.
+    /// The claim that [`Running::validate`] has to ask about.
     pub fn validate_from_memory(
         &self,
         rule: &SessionRule,
-        headers: &http::HeaderMap,
+        facts: &Facts<'_>,
         now: SystemTime,
-    ) -> Result<Option<Arc<crate::auth::Session>>, Token> {
-        // What cannot be a token belongs to nobody.
-        let Some(token) = self.token(rule, headers) else { return Ok(None) };
-        let Some(known) = self.sessions[rule.session.index()].known(&token, now) else { return Err(token) };
-        self.count_session(rule.session, &Ok(known.clone()));
+    ) -> Result<Whose, Claim> {
+        // What can be nobody's is nobody's.
+        let Some(claim) = self.claim(rule, facts) else { return Ok(Whose::Nobody(None)) };
+        let Some(known) = self.sessions[rule.session.index()].known(&claim, now) else { return Err(claim) };
+        self.count_session(rule.session, Ok(&known));
         Ok(known)
     }
 
-    /// Whose token this is.
+    /// Whose claim this is.
     ///
     /// # Errors
     /// [`Unavailable`] when nobody can say.
     pub async fn validate(
         &self,
         rule: &SessionRule,
-        token: &Token,
+        claim: &Claim,
         now: SystemTime,
-    ) -> Result<Option<Arc<crate::auth::Session>>, Unavailable> {
-        let validated = self.sessions[rule.session.index()].validate(token, now).await;
-        self.count_session(rule.session, &validated);
+    ) -> Result<Whose, Unavailable> {
+        let validated = self.sessions[rule.session.index()].validate(claim, now).await;
+        self.count_session(rule.session, validated.as_ref());
         validated
     }
 }

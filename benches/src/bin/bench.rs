@@ -7,6 +7,9 @@
 //! - `hit_1k_pipelined` asks it of sixteen requests at once, `hit_1k_h2` of HTTP/2, `hit_1k_tls` within TLS 1.3,
 //!   `hit_16k_gzip` of answers in gzip, `hit_1k_limit` where requests are counted by address, and `hit_1k_zipf` of ten thousand keys.
 //! - `hit_1k_session` asks it where each request has a session. Nobody else has sessions: it is held against `hit_1k`.
+//! - `hit_1k_auth` asks what sessions in Redis cost: Weir knows them from memory, nginx asks a service (`auth_request`) that reads Redis,
+//!   for each request, or once a minute where it keeps that. The service and Redis work on the load's core, and their work counts for
+//!   nobody. Weir without a session is in the same run: with one it is to answer nine of ten times as much.
 //! - `hit_1k_two` asks: does a second thread cost? Both have a core, and load and origin share the second. What a request costs
 //!   is held against `hit_1k`.
 //!
@@ -24,9 +27,9 @@ use std::{
 use clap::Parser;
 use serde_json::{Map, Value, json};
 use weir_benches::{
-    contest::{Scenario, Wire},
+    contest::{Scenario, Task, Wire},
     measure::{self, Round},
-    rival::{self, Rival, Running},
+    rival::{self, Backing, Rival, Running},
     system,
     table::{
         Ink,
@@ -38,6 +41,9 @@ use weir_benches::{
 
 /// What the edge may add to the 99th percentile of an uncached request on an idle machine.
 const ADDED_P99: Duration = Duration::from_millis(1);
+
+/// Hits with a session as a share of those without, at least.
+const SESSION_SHARE: f64 = 0.9;
 
 /// Compares Weir with nginx, HAProxy and Varnish; a wrong scenario is answered with their names.
 #[derive(Debug, Parser)]
@@ -87,6 +93,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         ("haproxy", "haproxy"),
         ("varnishd", "varnish"),
         ("h2load", "nghttp2-client"),
+        ("redis-server", "redis-server"),
     ])?;
     let weir = system::program(arguments.weir.as_deref(), "weir").map_err(|fallen| fallen.to_string())?;
     let scenarios = Scenario::named(arguments.scenario.as_deref())?;
@@ -131,22 +138,22 @@ impl Measured {
 fn compare(scenario: Scenario, arguments: &Arguments, cores: Cores, weir: &Path) -> Result<Value, String> {
     let name = scenario.name;
     let origin = rival::origin(scenario, cores.load)?;
+    let backing = (scenario.task == Task::Auth).then(|| Backing::start(cores.load)).transpose()?;
+    let backing = backing.as_ref();
     let of_proxy = [cores.proxy, cores.load];
     let of_proxy = &of_proxy[..scenario.threads.min(2)];
     let rivals: Vec<(Rival, Running)> = Rival::of(scenario)
         .into_iter()
-        .map(|rival| Ok((rival, rival::start(rival, scenario, origin.address, of_proxy, weir)?)))
+        .map(|rival| Ok((rival, rival::start(rival, scenario, origin.address, backing, of_proxy, weir)?)))
         .collect::<Result<_, String>>()?;
     // The origin itself goes first: what is asked directly is what the proxies' latency is held against.
     let mut servers = vec![("origin".to_owned(), &origin)];
     servers.extend(rivals.iter().map(|(rival, running)| (rival.to_string(), running)));
 
     let addresses: Vec<_> = servers.iter().map(|(_, running)| running.address).collect();
-    let alone = match scenario.wire {
-        Wire::Plain => {
-            on_core(cores.load, async || measure::ask_in_turn(&addresses, arguments.requests).await)?
-        }
-        Wire::Tls | Wire::Http2 => vec![Latencies::default(); servers.len()],
+    let alone = match scenario.is_asked_alone() {
+        true => on_core(cores.load, async || measure::ask_in_turn(&addresses, arguments.requests).await)?,
+        false => vec![Latencies::default(); servers.len()],
     };
     let mut measured: Vec<_> = servers
         .iter()
@@ -242,8 +249,11 @@ fn print(scenario: Scenario, measured: &[Measured]) {
         ]);
     }
     println!("\n{}\n{loaded}", paint(Ink::Bold, scenario.name));
-    if scenario.wire == Wire::Plain {
+    if scenario.is_asked_alone() {
         println!("{alone}");
+    }
+    if let Some(plain) = measured.iter().find(|server| server.name == Rival::Plain.to_string()) {
+        judge(rate / measure::median(plain.per_second()));
     }
     if !scenario.cached {
         let p99 = added(weir, origin, 0.99);
@@ -256,6 +266,21 @@ fn print(scenario: Scenario, measured: &[Measured]) {
             paint(ink, &format!("the edge adds {} to p99: {word} {}", signed(p99), span(ADDED_P99)))
         );
     }
+}
+
+/// What a session costs, next to what it may.
+fn judge(share: f64) {
+    let (ink, word) = match share >= SESSION_SHARE {
+        true => (Ink::Green, "at least"),
+        false => (Ink::Red, "less than"),
+    };
+    println!(
+        "  {}",
+        paint(
+            ink,
+            &format!("hits with a session are × {share:.2} of those without: {word} {SESSION_SHARE:.2}")
+        )
+    );
 }
 
 /// How many times as good the first is as the second.

@@ -7,6 +7,7 @@
 
 use std::{net::SocketAddr, path::Path};
 
+use super::backing::Behind;
 use crate::contest::{Scenario, Task, Wire};
 
 /// No word of nginx's language may have more than 4 KiB.
@@ -19,6 +20,8 @@ pub(super) struct Place<'a> {
     pub(super) address: SocketAddr,
     /// Where the origin does.
     pub(super) origin: SocketAddr,
+    /// What is behind the sessions of [`Task::Auth`].
+    pub(super) behind: Option<Behind>,
     /// For its files. There are `key.pem`, `chain.pem` and `both.pem`.
     pub(super) folder: &'a Path,
 }
@@ -52,18 +55,28 @@ fn answer(scenario: Scenario) -> String {
     )
 }
 
-pub(super) fn weir(scenario: Scenario, Place { address, origin, folder }: Place<'_>) -> String {
+pub(super) fn weir(scenario: Scenario, Place { address, origin, behind, folder }: Place<'_>) -> String {
     let cache = "cache: { in: responses, ttl: 1h }, ";
+    let of_caller = "cache: { in: responses, ttl: 1h, key: \"${session.user_id}:${request.target}\" }, ";
+    let redis = behind.map(|behind| {
+        format!(
+            "redis: {{ url: \"redis://{}\" }}\nsessions: {{ app: {{ from: [{{ header: x-token }}] }} }}\n",
+            behind.redis
+        )
+    });
     let (of_route, task) = match (scenario.cached, scenario.task) {
         (false, _) => (String::new(), ""),
+        (true, Task::Auth) => (
+            format!("session: {{ use: app, required: true }}, {of_caller}"),
+            redis.as_deref().unwrap_or_default(),
+        ),
         (true, Task::None) => (cache.to_owned(), ""),
         (true, Task::Gzip) => (cache.to_owned(), "compress: { codings: { gzip: 6 } }\n"),
         (true, Task::Limit) => {
             (format!("limit: [address], {cache}"), "limits: { address: { rate: 1000000/s } }\n")
         }
         (true, Task::Session) => (
-            "session: { use: app }, cache: { in: responses, ttl: 1h, key: \"${session.user_id}:${request.target}\" }, "
-                .to_owned(),
+            format!("session: {{ use: app }}, {of_caller}"),
             "sessions: { app: { from: [{ cookie: sid }], ask: { upstream: origin, path: /session }, memory_ttl: 1h } }\n",
         ),
     };
@@ -115,11 +128,30 @@ fn nginx_listen(scenario: Scenario, Place { address, folder, .. }: Place<'_>) ->
     }
 }
 
-pub(super) fn nginx(scenario: Scenario, place: Place<'_>) -> String {
+/// `keeps`: whether what the service said is kept. Otherwise it is asked for each request, as `auth_request` does by itself.
+pub(super) fn nginx(scenario: Scenario, place: Place<'_>, keeps: bool) -> String {
     let at = place.folder.display();
+    let service = place.behind.filter(|_| scenario.task == Task::Auth).map(|behind| behind.service);
+    let group = service.map_or_else(String::new, |service| {
+        format!(
+            "proxy_cache_path {at}/said keys_zone=said:1m;
+  upstream service {{ server {service}; keepalive 128; keepalive_requests 1000000000; }}"
+        )
+    });
+    let said = match keeps {
+        true => "proxy_cache said; proxy_cache_key $http_x_token; proxy_cache_valid 204 1m;",
+        false => "",
+    };
+    let asked = service.map_or_else(String::new, |_| {
+        format!(
+            "location = /auth {{ internal; proxy_pass http://service/check; proxy_pass_request_body off;
+      proxy_set_header Content-Length \"\"; proxy_http_version 1.1; proxy_set_header Connection \"\"; {said} }}"
+        )
+    });
     let task = match scenario.task {
         Task::Limit => "limit_req zone=address burst=1000000 nodelay;",
         Task::Gzip => "gzip on; gzip_comp_level 6; gzip_types text/plain;",
+        Task::Auth => "auth_request /auth;",
         Task::None | Task::Session => "",
     };
     let (zone, cache) = if scenario.cached {
@@ -134,18 +166,19 @@ pub(super) fn nginx(scenario: Scenario, place: Place<'_>) -> String {
         (String::new(), "proxy_buffers 8 8k; proxy_max_temp_file_size 0;")
     };
     format!(
-        "{zone}
+        "{zone} {group}
   upstream origin {{ server {}; keepalive 128; keepalive_requests 1000000000; }}
   server {{
     {}
     location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection \"\"; {task} {cache} }}
+    {asked}
   }}",
         place.origin,
         nginx_listen(scenario, place),
     )
 }
 
-pub(super) fn haproxy(scenario: Scenario, Place { address, origin, folder }: Place<'_>) -> String {
+pub(super) fn haproxy(scenario: Scenario, Place { address, origin, folder, .. }: Place<'_>) -> String {
     let (store, cache) = if scenario.cached {
         (
             "cache kept\n  total-max-size 64\n  max-age 3600\n  max-object-size 4000000\n",
@@ -162,7 +195,7 @@ pub(super) fn haproxy(scenario: Scenario, Place { address, origin, folder }: Pla
 "
         }
         Task::Gzip => "  filter cache kept\n  filter compression\n  compression algo gzip\n",
-        Task::None | Task::Session => "",
+        Task::None | Task::Session | Task::Auth => "",
     };
     let wire = match scenario.wire {
         Wire::Plain => String::new(),
@@ -207,7 +240,8 @@ mod tests {
     use crate::system::loopback;
 
     fn place(folder: &Path) -> Place<'_> {
-        Place { address: loopback(1), origin: loopback(2), folder }
+        let behind = Some(Behind { redis: loopback(3), service: loopback(4) });
+        Place { address: loopback(1), origin: loopback(2), behind, folder }
     }
 
     #[test]
@@ -215,7 +249,7 @@ mod tests {
         let place = place(Path::new("f"));
         for scenario in Scenario::ALL {
             assert_eq!(weir(scenario, place).contains("in: responses"), scenario.cached);
-            assert_eq!(nginx(scenario, place).contains("proxy_cache"), scenario.cached);
+            assert_eq!(nginx(scenario, place, false).contains("proxy_cache"), scenario.cached);
             assert_eq!(haproxy(scenario, place).contains("cache-use"), scenario.cached);
         }
     }
@@ -243,7 +277,8 @@ mod tests {
             let plan = loaded.plan;
             assert_eq!(plan.routes[0].cache.is_some(), scenario.cached);
             assert_eq!(plan.routes[0].limits.len(), usize::from(scenario.task == Task::Limit));
-            assert_eq!(plan.routes[0].session.is_some(), scenario.task == Task::Session);
+            assert_eq!(plan.routes[0].session.is_some(), matches!(scenario.task, Task::Session | Task::Auth));
+            assert_eq!(plan.redis.is_some(), scenario.task == Task::Auth);
             assert_eq!(plan.routes[0].compress.is_some(), scenario.task == Task::Gzip);
             assert_eq!(plan.listeners[0].tls.is_some(), scenario.wire == Wire::Tls);
             assert!(plan.log.access.is_none() && plan.admin.is_none());

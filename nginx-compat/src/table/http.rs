@@ -158,7 +158,7 @@ pub(super) const ROWS: &[Row] = &[
     once("auth_basic", HSL | EXCEPT, ONE, Means),
     once("auth_basic_user_file", HSL | EXCEPT, ONE, Means),
     once("auth_request", HSL, ONE, Means),
-    often("auth_request_set", HSL, TWO, Refused("the caller travels in the signed identity header")),
+    often("auth_request_set", HSL, TWO, Means),
     once("auth_jwt", HSL, ONE_OR_TWO, Refused("declare a session source in config.yaml")),
     often("limit_req_zone", HTTP, Args::Between(3, 4), Means),
     often("limit_req", HSL, Args::Between(1, 3), Means),

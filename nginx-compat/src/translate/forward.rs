@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What nginx waits without a word for a connection, for an answer, and between two reads.
-const NGINX_TIMEOUT: Span = Span::new(std::time::Duration::from_secs(60));
+pub(super) const NGINX_TIMEOUT: Span = Span::new(std::time::Duration::from_secs(60));
 
 /// Fields between two hops: weir manages them for each connection.
 const HOP_BY_HOP: [&str; 8] = [
@@ -143,7 +143,7 @@ impl<'t> Target<'t> {
 
 impl Target<'_> {
     /// The name of the target. A socket has none; nginx says localhost.
-    fn host(&self) -> &str {
+    pub(super) fn host(&self) -> &str {
         if self.authority.starts_with("unix:") { "localhost" } else { self.authority }
     }
 

@@ -80,7 +80,6 @@ impl<'a> Translator<'a, '_> {
         };
         for (name, what_to_do) in [
             ("auth_basic", "use sessions, or an allow list"),
-            ("auth_request", "use sessions with `ask:`"),
             ("auth_jwt", "use sessions"),
             ("ssl_verify_client", "use sessions, or verify client certificates in front"),
             ("limit_except", "write a route with `methods:`"),

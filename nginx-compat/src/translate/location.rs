@@ -2,12 +2,14 @@
 
 use regex::Regex;
 use weir_config::{
-    raw::{Answer, Files, Redirect, Route, Word},
+    raw::{Answer, Files, Redirect, Route, SessionRule, Word},
     template::Template,
 };
 
 use super::{
-    Translator, forward, maybe, named,
+    Translator,
+    auth_request::Closed,
+    forward, maybe, named,
     server::{Kind, Location},
 };
 use crate::{
@@ -32,7 +34,8 @@ impl<'a> Translator<'a, '_> {
             path.and_then(|path| path.strip_prefix("~ ")).and_then(|pattern| Regex::new(pattern).ok());
         let captures =
             pattern.iter().flat_map(|regex| regex.capture_names().flatten()).map(str::to_owned).collect();
-        let mut known = Known { captures, constants };
+        let mut known = Known { captures, constants, set: Vec::new() };
+        let asked = self.guarded(&location.scope, &mut known);
         let mut route = self.common(&location.scope, &known);
         let passes = location.scope.own("proxy_pass").or_else(|| location.scope.own("grpc_pass"));
         if let Some(internal) = location.scope.own("internal") {
@@ -49,6 +52,7 @@ impl<'a> Translator<'a, '_> {
                     self.intercepted(&location.scope, &mut route);
                     if pass.name == "proxy_pass" {
                         self.cached(&location.scope, &known, &mut route);
+                        self.kept_for_whom(&location.scope, &mut route);
                     }
                     self.ledger.exact(pass);
                 }
@@ -60,20 +64,39 @@ impl<'a> Translator<'a, '_> {
         } else {
             self.action(&location.scope, Some(location), &known, &mut route);
         }
-        self.closed_if_unguardable(&location.scope, route)
+        self.closed_if_unguardable(&location.scope, asked, route)
     }
 
     /// The route of a server for what none of its locations takes.
     pub(super) fn fallback(&mut self, scope: &Scope<'a>, constants: Constants) -> Route {
-        let known = Known { captures: Vec::new(), constants };
+        let mut known = Known { captures: Vec::new(), constants, set: Vec::new() };
+        let asked = self.guarded(scope, &mut known);
         let mut route = self.common(scope, &known);
         self.action(scope, None, &known, &mut route);
-        self.closed_if_unguardable(scope, route)
+        self.closed_if_unguardable(scope, asked, route)
     }
 
-    fn closed_if_unguardable(&mut self, scope: &Scope<'a>, route: Route) -> Route {
-        // `return` answers before nginx asks who it is.
-        if self.unguardable(scope) && !answers(scope) { unavailable(403) } else { route }
+    /// Who is asked, where somebody is. nginx asks nobody before a `return`, nor about what no client reaches.
+    fn guarded(&mut self, scope: &Scope<'a>, known: &mut Known) -> Result<Word<SessionRule>, Closed> {
+        let is_unasked = answers(scope) || scope.own("internal").is_some();
+        if is_unasked { Ok(Word::Absent) } else { self.asked(scope, known) }
+    }
+
+    fn closed_if_unguardable(
+        &mut self,
+        scope: &Scope<'a>,
+        asked: Result<Word<SessionRule>, Closed>,
+        mut route: Route,
+    ) -> Route {
+        let is_open = !self.unguardable(scope) || answers(scope);
+        match asked {
+            Ok(session) if is_open => {
+                // What answers itself is guarded all the same.
+                route.session = session;
+                route
+            }
+            _ => unavailable(403),
+        }
     }
 
     /// What every kind of route can have.

@@ -183,6 +183,8 @@ pub const SESSION_FORMAT: crate::plan::SessionFormat = crate::plan::SessionForma
 pub const SESSION_MEMORY_TTL: Duration = seconds(2);
 /// On a sound network Redis is heard every few milliseconds; shorter, and each of its pauses is taken for a failure.
 pub const SESSION_STALENESS: Duration = Duration::from_millis(500);
+/// A caller waits behind the question: nginx's minute would hold all of them for a service that hangs.
+pub const ASK_TIMEOUT: Duration = seconds(5);
 /// Nobody is let in on an old word unless the operator says so.
 pub const SESSION_SERVE_KNOWN_FOR: Duration = Duration::ZERO;
 /// Stands for a value that was refused.

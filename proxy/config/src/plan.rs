@@ -169,7 +169,7 @@ pub struct Session {
     pub memory_entries: usize,
     /// How long Redis may be silent until what is remembered is not believed any more.
     pub staleness: Duration,
-    /// How long who is remembered stays known while Redis does not answer.
+    /// How long who is remembered stays known while Redis, or who is asked, does not answer.
     pub serve_known_for: Duration,
     /// Whether `ask` is asked about the others meanwhile, instead of refusing them.
     pub asks_when_down: bool,
@@ -197,7 +197,8 @@ pub enum TokenSource {
     Header(http::HeaderName),
 }
 
-/// An upstream as the source of sessions: `GET path` with the token; 200 with JSON is a session, or fields of a 2xx.
+/// An upstream as the source of sessions: `GET path` with the token, and with what it is told about the request; 200 with JSON is
+/// a session, or fields of a 2xx.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AskOrigin {
@@ -211,6 +212,10 @@ pub struct AskOrigin {
     pub answer: AskAnswer,
     /// Whether it is asked also where there is a Redis.
     pub always: bool,
+    /// What it is told about the request. Where that is something, it is asked about requests, and not about tokens.
+    pub told: Vec<(http::HeaderName, Template)>,
+    /// For one question.
+    pub timeout: Duration,
 }
 
 /// What of an answer a session is made of.
@@ -227,6 +232,12 @@ impl Session {
     #[must_use]
     pub fn is_in_redis(&self) -> bool {
         self.jwt.is_none() && !self.ask.as_ref().is_some_and(|ask| ask.always)
+    }
+
+    /// What a service is told about each request; nothing where it is asked about tokens, or nobody is asked.
+    #[must_use]
+    pub fn told(&self) -> &[(http::HeaderName, Template)] {
+        self.ask.as_ref().map_or(&[], |ask| &ask.told)
     }
 }
 

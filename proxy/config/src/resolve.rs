@@ -5,6 +5,7 @@
 
 mod action;
 mod address;
+mod ask;
 mod bandwidth;
 mod balance;
 mod compress;

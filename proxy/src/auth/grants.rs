@@ -10,6 +10,7 @@ use weir_config::{
 };
 
 use super::{
+    claim::Claim,
     lookup::{Kind, Mirror, Read},
     session::{Lists, Session, words},
     source::{Said, Source, Unavailable},
@@ -42,7 +43,7 @@ impl Granted {
     /// The session with its user's grants; `None` when they have to be looked up.
     pub(super) fn known(&self, session: &Arc<Session>, now: SystemTime) -> Option<Arc<Session>> {
         let grants = match self.name(session) {
-            Some(name) => self.mirror.known(&name.digest(), now)?.at(now),
+            Some(name) => self.mirror.known(&name, now)?.at(now),
             None => None,
         };
         Some(session.with(grants))
@@ -66,8 +67,8 @@ impl Granted {
     }
 
     /// Whose they are; who cannot be named in a key has none.
-    fn name(&self, session: &Session) -> Option<Token> {
-        Token::parse(session.field(&self.field)?.as_bytes())
+    fn name(&self, session: &Session) -> Option<Claim> {
+        Token::parse(session.field(&self.field)?.as_bytes()).map(Claim::from)
     }
 }
 

@@ -23,6 +23,7 @@ use weir_config::{
 pub use self::keys::BadKeys;
 use self::{check::Parts, rotation::Keys};
 use super::{
+    claim::Claim,
     lookup::{Kind, Mirror, Read},
     memory::{Answer, Sharded},
     session::Session,
@@ -55,7 +56,7 @@ struct Verified {
     /// The keys that it was checked with.
     keys: u64,
     /// Under which names it would be revoked.
-    names: [Option<(Token, Digest)>; 2],
+    names: [Option<Claim>; 2],
 }
 
 /// Where the lists of revocations are.
@@ -109,12 +110,12 @@ impl Jwt {
             return Some(None);
         }
         let [token, time] = &verified.names;
-        if let (Some(list), Some((_, name))) = (&self.revoked, token)
+        if let (Some(list), Some(name)) = (&self.revoked, token)
             && list.mirror.known(name, now)?.at(now).is_some()
         {
             return Some(None);
         }
-        if let (Some(list), Some((_, name))) = (&self.revoked_before, time)
+        if let (Some(list), Some(name)) = (&self.revoked_before, time)
             && verified.is_before(&list.mirror.known(name, now)?, now)
         {
             return Some(None);
@@ -125,15 +126,15 @@ impl Jwt {
     /// Checks a token, and looks up whether it was revoked.
     pub(super) async fn validate(
         &self,
-        token: &Token,
+        claim: &Claim,
         now: SystemTime,
     ) -> Result<Option<Arc<Session>>, Unavailable> {
-        let digest = token.digest();
-        let verified = match self.remembered(&digest) {
+        let Some(token) = claim.token() else { return Ok(None) };
+        let verified = match self.remembered(claim.digest()) {
             Some(verified) => verified,
             None => match self.verify(token, now).await? {
                 Some(verified) => {
-                    self.verified.put(digest, Arc::clone(&verified));
+                    self.verified.put(*claim.digest(), Arc::clone(&verified));
                     verified
                 }
                 None => return Ok(None),
@@ -143,12 +144,12 @@ impl Jwt {
             return Ok(None);
         }
         let [token, time] = &verified.names;
-        if let (Some(list), Some((name, _))) = (&self.revoked, token)
+        if let (Some(list), Some(name)) = (&self.revoked, token)
             && list.mirror.look_up(name, now).await?.at(now).is_some()
         {
             return Ok(None);
         }
-        if let (Some(list), Some((name, _))) = (&self.revoked_before, time)
+        if let (Some(list), Some(name)) = (&self.revoked_before, time)
             && verified.is_before(&list.mirror.look_up(name, now).await?, now)
         {
             return Ok(None);
@@ -161,11 +162,11 @@ impl Jwt {
         let Some(verified) = self.verified.get(&token) else { return };
         self.verified.forget(&token);
         let [token, time] = &verified.names;
-        if let (Some(list), Some((_, name))) = (&self.revoked, token) {
-            list.mirror.forget(*name);
+        if let (Some(list), Some(name)) = (&self.revoked, token) {
+            list.mirror.forget(*name.digest());
         }
-        if let (Some(list), Some((_, name))) = (&self.revoked_before, time) {
-            list.mirror.forget(*name);
+        if let (Some(list), Some(name)) = (&self.revoked_before, time) {
+            list.mirror.forget(*name.digest());
         }
     }
 
@@ -183,11 +184,7 @@ impl Jwt {
             Ok(claims) => claims,
             Err(why) => return Ok(self.refuse(why)),
         };
-        let name = |field: &str| {
-            let name = Token::parse(claims.session.field(field)?.as_bytes())?;
-            let digest = name.digest();
-            Some((name, digest))
-        };
+        let name = |field: &str| Token::parse(claims.session.field(field)?.as_bytes()).map(Claim::from);
         let names = [
             self.revoked.as_ref().map(|list| name(&list.field)),
             self.revoked_before.as_ref().map(|list| name(&list.field)),

@@ -4,7 +4,8 @@
 //!   lookup may go away, the rest carry it on.
 //! - A lookup that was overtaken by [`Mirror::forget`] still answers those who already wait, since they asked
 //!   before, but its answer is not remembered: it may have been read before the change.
-//! - A source that fails is not remembered either; who is in memory stays known for what is left of their time.
+//! - A source that fails is not remembered either; who is in memory stays known for what is left of their time, and as long
+//!   beyond it as the plan says. A service that is down is then asked by one of them at a time, behind an answer.
 //!
 //! How long memory is believed: of a Redis that tells what changes, as long as it can be heard ([`super::tracking`]); of
 //! another source for `memory_ttl`, so long a session revoked elsewhere lives here unless somebody calls `forget`.
@@ -25,8 +26,9 @@ use parking_lot::Mutex;
 use weir_config::plan;
 
 use super::{
+    claim::Claim,
     memory::{Answer, Memory},
-    source::{Held, Said, Source, Unavailable},
+    source::{Held, LookedUp, Said, Source, Unavailable},
     token::{Digest, Token},
     touch::{self, Touches},
     tracking::{self, Hearing, Keys, Remembers, Trust},
@@ -83,7 +85,7 @@ pub(super) struct Kind<T> {
     pub(super) sliding: Option<Duration>,
 }
 
-/// What happens while Redis does not answer.
+/// What happens while the source does not answer.
 struct WhenDown<T> {
     /// So long who is remembered stays known.
     serve_known_for: Duration,
@@ -91,7 +93,7 @@ struct WhenDown<T> {
     ask: Option<Mirror<T>>,
 }
 
-/// A Redis that is silent and has just failed is not asked again at once: each question would wait as long.
+/// A source that is silent and has just failed is not asked again at once: each question would wait as long.
 const REST: Duration = Duration::from_millis(100);
 
 impl<T: Send + Sync + 'static> Inner<T> {
@@ -125,15 +127,21 @@ impl<T: Send + Sync + 'static> Inner<T> {
         is_believed.then_some(answer)
     }
 
-    /// What was true when Redis was last heard, if that may still count.
-    fn known_before(&self, key: &Digest) -> Option<Answer<T>> {
-        let Trust::Since(silence) = self.trust() else { return None };
-        self.memory.get(key).filter(|answer| self.outlasts(answer, silence))
+    /// What was true when the source was last heard, if that may still count.
+    fn known_before(&self, key: &Digest, now: SystemTime) -> Option<Answer<T>> {
+        let answer = self.memory.get(key)?;
+        let silence = match self.trust() {
+            Trust::Full => return None,
+            Trust::ByAge => now.duration_since(answer.asked_at).ok()?.saturating_sub(self.ttl),
+            Trust::Since(silence) => silence,
+        };
+        self.outlasts(&answer, silence).then_some(answer)
     }
 
-    /// Whether an answer counts although Redis was silent for so long. That there is no session is true for a moment only.
+    /// Whether an answer counts although the source was silent for so long. That there is no session is true for a moment only.
     fn outlasts(&self, answer: &Answer<T>, silence: Duration) -> bool {
-        (answer.fact.is_some() || self.kind.nothing_lasts) && silence <= self.when_down.serve_known_for
+        let bound = self.when_down.serve_known_for;
+        !bound.is_zero() && (answer.fact.is_some() || self.kind.nothing_lasts) && silence <= bound
     }
 
     fn trust(&self) -> Trust {
@@ -148,6 +156,18 @@ impl<T: Send + Sync + 'static> Inner<T> {
         let failed = self.failed.lock();
         let (at, problem) = failed.as_ref()?;
         (at.elapsed() < REST).then(|| problem.clone())
+    }
+
+    /// Whether it is time to ask a source that failed once more; only the first who wants to know is told so.
+    fn is_tried_again(&self) -> bool {
+        let mut failed = self.failed.lock();
+        match &mut *failed {
+            Some((at, _)) if at.elapsed() >= REST => {
+                *at = Instant::now();
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Tells the operator when the source stops answering, and when it is back.
@@ -236,32 +256,46 @@ impl<T: Send + Sync + 'static> Mirror<T> {
     }
 
     /// What memory knows: `None` when the source has to be asked.
-    pub(super) fn known(&self, key: &Digest, now: SystemTime) -> Option<Answer<T>> {
-        self.0.known(key, now)
+    ///
+    /// Shape:  must be called within a tokio runtime.
+    pub(super) fn known(&self, claim: &Claim, now: SystemTime) -> Option<Answer<T>> {
+        let digest = claim.digest();
+        if let Some(known) = self.0.known(digest, now) {
+            return Some(known);
+        }
+        // A service tells nobody when it is back, as Redis does: somebody has to ask, and nobody to wait for that.
+        if !self.0.is_down.load(Ordering::Relaxed) || self.0.trust() != Trust::ByAge {
+            return None;
+        }
+        let before = self.0.known_before(digest, now)?;
+        if self.0.is_tried_again() {
+            let lookup = self.lookup(claim, now);
+            tokio::spawn(async move { lookup.await.map(drop) });
+        }
+        Some(before)
     }
 
-    /// What is under `key`, from memory or from the source.
+    /// What is under `claim`, from memory or from the source.
     ///
     /// Errors: [`Unavailable`] when memory does not know and the source does not answer.
-    pub(super) async fn look_up(&self, key: &Token, now: SystemTime) -> Looked<T> {
-        let digest = key.digest();
-        if let Some(known) = self.0.known(&digest, now) {
+    pub(super) async fn look_up(&self, claim: &Claim, now: SystemTime) -> Looked<T> {
+        if let Some(known) = self.known(claim, now) {
             return Ok(known);
         }
-        match self.lookup(digest, key, now).await {
+        match self.lookup(claim, now).await {
             Ok(answer) => Ok(answer),
-            Err(unavailable) => match (self.0.known_before(&digest), &self.0.when_down.ask) {
+            Err(unavailable) => match (self.0.known_before(claim.digest(), now), &self.0.when_down.ask) {
                 (Some(known), _) => Ok(known),
-                (None, Some(ask)) => Box::pin(ask.look_up(key, now)).await,
+                (None, Some(ask)) => Box::pin(ask.look_up(claim, now)).await,
                 (None, None) => Err(unavailable),
             },
         }
     }
 
-    /// A key was used, under which this is.
-    pub(super) fn used(&self, key: &Token, digest: Digest, answer: &Answer<T>, now: SystemTime) {
+    /// A claim was used, under which this is.
+    pub(super) fn used(&self, claim: &Claim, answer: &Answer<T>, now: SystemTime) {
         if let Some(touches) = &self.0.touches {
-            touches.used(key, digest, answer, now);
+            touches.used(claim, answer, now);
         }
     }
 
@@ -284,20 +318,16 @@ impl<T: Send + Sync + 'static> Mirror<T> {
         }
     }
 
-    /// Joins the lookup of this key, or starts one.
-    fn lookup(
-        &self,
-        digest: Digest,
-        key: &Token,
-        now: SystemTime,
-    ) -> impl Future<Output = Looked<T>> + use<T> {
+    /// Joins the lookup of this claim, or starts one.
+    fn lookup(&self, claim: &Claim, now: SystemTime) -> impl Future<Output = Looked<T>> + use<T> {
+        let digest = *claim.digest();
         let mut lookups = self.0.lookups.lock();
         if let Some(lookup) = lookups.get(&digest).and_then(|(_, lookup)| lookup.upgrade()) {
             return lookup;
         }
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let entry = Entry { inner: Arc::clone(&self.0), digest, number };
-        let lookup = entry.run(key.clone(), now).boxed().shared();
+        let lookup = entry.run(claim.clone(), now).boxed().shared();
         if let Some(weak) = lookup.downgrade() {
             lookups.insert(digest, (number, weak));
         }
@@ -319,12 +349,15 @@ struct Entry<T> {
 }
 
 impl<T: Send + Sync + 'static> Entry<T> {
-    async fn run(self, key: Token, asked_at: SystemTime) -> Looked<T> {
+    async fn run(self, claim: Claim, asked_at: SystemTime) -> Looked<T> {
         let Inner { name, kind, source, .. } = &*self.inner;
         if let Some(problem) = self.inner.rests() {
             return Err(problem);
         }
-        let held = self.inner.note(source.look_up(&key).await)?;
+        let (held, no) = match self.inner.note(source.look_up(&claim).await)? {
+            LookedUp::Held(held) => (Some(held), None),
+            LookedUp::Nothing(no) => (None, no.map(Arc::new)),
+        };
         let key_until = held.as_ref().and_then(|held| asked_at.checked_add(held.left?));
         let read = held.and_then(|Held { said, .. }| {
             let read = (kind.read)(said);
@@ -335,7 +368,7 @@ impl<T: Send + Sync + 'static> Entry<T> {
         });
         let (fact, until) = read.map_or((None, None), |Read { fact, until }| (Some(Arc::new(fact)), until));
         let until = until.into_iter().chain(key_until).min();
-        let answer = Answer { asked_at, until, key_until, fact };
+        let answer = Answer { asked_at, until, key_until, fact, no };
         let lookups = self.inner.lookups.lock();
         if lookups.get(&self.digest).is_some_and(|(number, _)| *number == self.number) {
             self.inner.memory.put(self.digest, answer.clone());

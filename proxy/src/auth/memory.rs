@@ -12,7 +12,7 @@ use std::{
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use super::token::Digest;
+use super::{claim::No, token::Digest};
 
 /// An unknown token may become known (a login on another edge): it is asked for again after a moment.
 const UNKNOWN_TTL: Duration = Duration::from_secs(1);
@@ -37,11 +37,13 @@ pub(super) struct Answer<T> {
     pub(super) key_until: Option<SystemTime>,
     /// What is there.
     pub(super) fact: Option<Arc<T>>,
+    /// What was said to there being nothing.
+    pub(super) no: Option<Arc<No>>,
 }
 
 impl<T> Clone for Answer<T> {
     fn clone(&self) -> Self {
-        Self { fact: self.fact.clone(), ..*self }
+        Self { fact: self.fact.clone(), no: self.no.clone(), ..*self }
     }
 }
 
@@ -126,7 +128,8 @@ mod tests {
     #[test]
     fn an_answer_is_over_with_its_key() {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let answer = |until| Answer { asked_at: at(0), until, key_until: until, fact: Some(Arc::new(())) };
+        let answer =
+            |until| Answer { asked_at: at(0), until, key_until: until, fact: Some(Arc::new(())), no: None };
         assert!(answer(None).at(at(1 << 40)).is_some());
         assert!(answer(Some(at(50))).at(at(49)).is_some() && answer(Some(at(50))).at(at(50)).is_none());
     }

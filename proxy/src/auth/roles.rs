@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use weir_config::plan::SessionRule;
 
-use super::session::Session;
+use super::{
+    claim::{No, Whose},
+    session::Session,
+};
 
 /// Proof that a request may pass its route's session rule.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,38 +19,37 @@ pub enum Caller {
 }
 
 /// Why a caller may not pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denied {
     /// No valid session: 401.
     Unauthenticated,
+    /// None either, in the words of the service that was asked.
+    Said(Arc<No>),
     /// A session without any of the roles, or without all of the permissions: 403.
     Forbidden,
 }
 
 impl Caller {
-    /// Holds `session` against the rule of a route.
+    /// Holds whosever it is against the rule of a route.
     ///
     /// Errors: [`Denied`].
-    pub fn admit(session: Option<Arc<Session>>, rule: &SessionRule) -> Result<Self, Denied> {
-        Self::with(session, rule.required, &rule.roles, &rule.permissions)
+    pub fn admit(whose: Whose, rule: &SessionRule) -> Result<Self, Denied> {
+        Self::with(whose, rule.required, &rule.roles, &rule.permissions)
     }
 
-    fn with(
-        session: Option<Arc<Session>>,
-        required: bool,
-        roles: &[String],
-        permissions: &[String],
-    ) -> Result<Self, Denied> {
+    fn with(whose: Whose, required: bool, roles: &[String], permissions: &[String]) -> Result<Self, Denied> {
         let may = |session: &Session| {
             (roles.is_empty() || roles.iter().any(|role| session.roles().contains(role)))
                 && permissions.iter().all(|permission| session.permissions().contains(permission))
         };
-        match session {
-            Some(session) if may(&session) => Ok(Self::Known(session)),
-            Some(_) => Err(Denied::Forbidden),
+        match whose {
+            Whose::Session(session) if may(&session) => Ok(Self::Known(session)),
+            Whose::Session(_) => Err(Denied::Forbidden),
             // A role can only be held by somebody, whether the rule says `required` or not.
-            None if required || !roles.is_empty() || !permissions.is_empty() => Err(Denied::Unauthenticated),
-            None => Ok(Self::Anonymous),
+            Whose::Nobody(no) if required || !roles.is_empty() || !permissions.is_empty() => {
+                Err(no.map_or(Denied::Unauthenticated, Denied::Said))
+            }
+            Whose::Nobody(_) => Ok(Self::Anonymous),
         }
     }
 
@@ -69,7 +71,7 @@ mod tests {
     fn outcome(session: Option<&str>, required: bool, roles: &[&str]) -> Result<bool, Denied> {
         let session = session.map(|json| Arc::new(Session::parse(json).unwrap()));
         let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
-        Caller::with(session, required, &roles, &[]).map(|caller| caller.session().is_some())
+        Caller::with(session.into(), required, &roles, &[]).map(|caller| caller.session().is_some())
     }
 
     const USER: Option<&str> = Some(r#"{"user_id":"u","roles":["user","author"]}"#);
@@ -88,10 +90,18 @@ mod tests {
         let session = Arc::new(session);
         let may = |permissions: &[&str]| {
             let permissions: Vec<String> = permissions.iter().map(|it| (*it).to_owned()).collect();
-            Caller::with(Some(Arc::clone(&session)), true, &[], &permissions).is_ok()
+            Caller::with(Whose::Session(Arc::clone(&session)), true, &[], &permissions).is_ok()
         };
         assert!(may(&[]) && may(&["write"]) && may(&["read", "write"]));
         assert!(!may(&["read", "delete"]));
+    }
+
+    #[test]
+    fn a_service_s_own_no_is_passed_on_where_somebody_is_needed() {
+        let no = Arc::new(No::Forbid);
+        let admit = |required| Caller::with(Whose::Nobody(Some(Arc::clone(&no))), required, &[], &[]);
+        assert_eq!(admit(true), Err(Denied::Said(Arc::clone(&no))));
+        assert_eq!(admit(false), Ok(Caller::Anonymous));
     }
 
     #[test]

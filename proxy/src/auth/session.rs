@@ -53,17 +53,30 @@ impl Session {
     pub(super) fn read(said: Said, fields: &Fields) -> Result<Self, NotASession> {
         match said {
             Said::Text(json) => match serde_json::from_slice(&json) {
-                Ok(Value::Object(object)) => Self::of(object, fields, Lists::Arrays),
+                Ok(Value::Object(object)) => Self::of(object, fields, Lists::Arrays).and_then(Self::named),
                 _ => Err(NotASession),
             },
-            Said::Hash(hash) => {
-                let object = hash.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
-                Self::of(object, fields, Lists::Texts)
+            Said::Hash(hash) => Self::of(texts(hash), fields, Lists::Texts).and_then(Self::named),
+            Said::Yes(yes) => {
+                let session = Self::of(texts(yes), fields, Lists::Texts)?;
+                let says_whose = fields.iter().any(|(ours, _)| ours == "user_id");
+                if says_whose { session.named() } else { Ok(session) }
             }
         }
     }
 
-    /// A session of these values.
+    /// The same, if it says whose it is.
+    pub(super) fn named(self) -> Result<Self, NotASession> {
+        if self.is_named() { Ok(self) } else { Err(NotASession) }
+    }
+
+    /// Whether it says whose it is; a service that is asked about requests need not.
+    #[must_use]
+    pub fn is_named(&self) -> bool {
+        !self.user_id.is_empty()
+    }
+
+    /// A session of these values, whosever it is.
     pub(super) fn of(
         mut object: Map<String, Value>,
         fields: &Fields,
@@ -101,11 +114,11 @@ impl Session {
             signed: ArcSwapOption::empty(),
             granted: ArcSwapOption::empty(),
         };
-        session.user_id = session.field("user_id").filter(|id| !id.is_empty()).ok_or(NotASession)?.into();
+        session.user_id = session.field("user_id").unwrap_or_default().into();
         Ok(session)
     }
 
-    /// The caller's id; never empty.
+    /// The caller's id; empty where it says not whose it is.
     #[must_use]
     pub fn user_id(&self) -> &str {
         &self.user_id
@@ -196,6 +209,10 @@ impl Lists {
 pub(super) fn words(text: &str) -> Vec<String> {
     let words = text.split(|at: char| at == ',' || at.is_whitespace());
     words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+fn texts(fields: Vec<(String, String)>) -> Map<String, Value> {
+    fields.into_iter().map(|(name, value)| (name, Value::String(value))).collect()
 }
 
 /// The value of this name, or, when there is none, of this path: `realm_access.roles`.

@@ -9,12 +9,14 @@ use std::{
 use weir_config::plan;
 
 use super::{
+    claim::{Claim, Whose},
     grants::Granted,
     jwt::{BadKeys, Jwt, Lists},
     lookup::{Kind, Mirror, Read},
+    memory::Answer,
     session::{Fields, Session},
     source::{Ask, Source, Unavailable},
-    token::{Digest, Token},
+    token::Digest,
 };
 
 /// The sessions of a plan's name, wherever they come from.
@@ -102,43 +104,42 @@ impl Sessions {
         is_answered && self.0.granted.as_ref().is_none_or(Granted::is_answered)
     }
 
-    /// What memory knows: `None` when somebody has to be asked, `Some(None)` for a token that is surely invalid.
+    /// What memory knows: `None` when somebody has to be asked.
+    ///
+    /// Shape:  must be called within a tokio runtime.
     #[must_use]
-    pub fn known(&self, token: &Token, now: SystemTime) -> Option<Option<Arc<Session>>> {
-        let digest = token.digest();
-        let session = match &self.0.origin {
+    pub fn known(&self, claim: &Claim, now: SystemTime) -> Option<Whose> {
+        let whose = match &self.0.origin {
             Origin::Held(sessions) => {
-                let answer = sessions.known(&digest, now)?;
-                sessions.used(token, digest, &answer, now);
-                answer.at(now)
+                let answer = sessions.known(claim, now)?;
+                sessions.used(claim, &answer, now);
+                whose(answer, now)
             }
-            Origin::Signed(jwt) => jwt.known(&digest, now)?,
+            Origin::Signed(jwt) => jwt.known(claim.digest(), now)?.into(),
         };
-        match (session, &self.0.granted) {
-            (Some(session), Some(granted)) => Some(Some(granted.known(&session, now)?)),
-            (session, _) => Some(session),
+        match (whose, &self.0.granted) {
+            (Whose::Session(session), Some(granted)) => Some(Whose::Session(granted.known(&session, now)?)),
+            (whose, _) => Some(whose),
         }
     }
 
-    /// The session of `token`, from memory or from whoever knows; `None` where there is no valid one.
+    /// Whose `claim` is, from memory or from whoever knows.
     ///
     /// Errors: [`Unavailable`] when memory does not know and nobody answers.
-    pub async fn validate(
-        &self,
-        token: &Token,
-        now: SystemTime,
-    ) -> Result<Option<Arc<Session>>, Unavailable> {
-        let session = match &self.0.origin {
+    pub async fn validate(&self, claim: &Claim, now: SystemTime) -> Result<Whose, Unavailable> {
+        let whose = match &self.0.origin {
             Origin::Held(sessions) => {
-                let answer = sessions.look_up(token, now).await?;
-                sessions.used(token, token.digest(), &answer, now);
-                answer.at(now)
+                let answer = sessions.look_up(claim, now).await?;
+                sessions.used(claim, &answer, now);
+                whose(answer, now)
             }
-            Origin::Signed(jwt) => jwt.validate(token, now).await?,
+            Origin::Signed(jwt) => jwt.validate(claim, now).await?.into(),
         };
-        match (session, &self.0.granted) {
-            (Some(session), Some(granted)) => granted.look_up(&session, now).await.map(Some),
-            (session, _) => Ok(session),
+        match (whose, &self.0.granted) {
+            (Whose::Session(session), Some(granted)) => {
+                granted.look_up(&session, now).await.map(Whose::Session)
+            }
+            (whose, _) => Ok(whose),
         }
     }
 
@@ -149,6 +150,11 @@ impl Sessions {
             Origin::Signed(jwt) => jwt.forget(token),
         }
     }
+}
+
+/// Whose it is now.
+fn whose(answer: Answer<Session>, now: SystemTime) -> Whose {
+    answer.at(now).map_or(Whose::Nobody(answer.no), Whose::Session)
 }
 
 impl fmt::Debug for Sessions {

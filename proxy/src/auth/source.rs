@@ -6,15 +6,18 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, Response, StatusCode};
 use redis::Value;
 use weir_config::{
     plan,
-    plan::{AskAnswer, SessionFormat, TokenSource},
+    plan::{AskAnswer, SessionFormat},
     template::{Part, Template},
 };
 
-use super::token::Token;
+use super::{
+    claim::{Claim, No},
+    token::Token,
+};
 use crate::{causes::Causes, fleet::Redis};
 
 /// The source of sessions did not answer: 503, worth trying again.
@@ -49,6 +52,8 @@ pub struct Question<'q> {
     pub fields: HeaderMap,
     /// Which statuses are answers; others are its trouble.
     pub is_answer: fn(StatusCode) -> bool,
+    /// How long all of it may take, whoever is asked.
+    pub within: Duration,
 }
 
 /// An upstream that is asked about callers: whose token is this, which keys are good?
@@ -56,7 +61,7 @@ pub struct Question<'q> {
 pub trait Ask: fmt::Debug + Send + Sync {
     /// Asks, another peer if need be.
     ///
-    /// Errors: [`Unavailable`] for what is no answer, and for one that takes too long: the bound is the asker's.
+    /// Errors: [`Unavailable`] for what is no answer, and for one that takes too long, or is too long: that bound is the asker's.
     async fn ask(&self, question: Question<'_>) -> Result<Response<Bytes>, Unavailable>;
 }
 
@@ -89,36 +94,49 @@ pub(super) enum Said {
     Text(Vec<u8>),
     /// The fields of a hash, which are texts themselves.
     Hash(Vec<(String, String)>),
+    /// The fields of a yes, which need not say whose it is where the plan names no such field.
+    Yes(Vec<(String, String)>),
+}
+
+/// What came of a look-up.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum LookedUp {
+    /// There is something.
+    Held(Held),
+    /// There is nothing; and what was said to that.
+    Nothing(Option<No>),
 }
 
 impl Source {
-    /// What is under `token`, if there is anything.
-    pub(super) async fn look_up(&self, token: &Token) -> Result<Option<Held>, Unavailable> {
+    /// What is under `claim`, if there is anything.
+    pub(super) async fn look_up(&self, claim: &Claim) -> Result<LookedUp, Unavailable> {
         match self {
-            Self::Redis(redis) => redis.look_up(token).await,
-            Self::Ask { ask, plan } => ask_for(&**ask, plan, token).await,
+            Self::Redis(redis) => match claim.token() {
+                Some(token) => redis
+                    .look_up(token)
+                    .await
+                    .map(|held| held.map_or(LookedUp::Nothing(None), LookedUp::Held)),
+                None => Ok(LookedUp::Nothing(None)),
+            },
+            Self::Ask { ask, plan } => ask_for(&**ask, plan, claim).await,
         }
     }
 }
 
-/// Its yes is a session; 401, 403 and 404 are none.
-async fn ask_for(ask: &dyn Ask, plan: &plan::AskOrigin, token: &Token) -> Result<Option<Held>, Unavailable> {
-    let token = token.expose();
-    let (name, value) = match &plan.token {
-        TokenSource::Bearer => (header::AUTHORIZATION, format!("Bearer {token}")),
-        TokenSource::Cookie(name) => (header::COOKIE, format!("{name}={token}")),
-        TokenSource::Header(name) => (name.clone(), token.to_owned()),
+/// Its yes is a session; of a token 401, 403 and 404 are none, of a request 401 and 403.
+async fn ask_for(ask: &dyn Ask, plan: &plan::AskOrigin, claim: &Claim) -> Result<LookedUp, Unavailable> {
+    let is_told = !plan.told.is_empty();
+    let is_answer: fn(StatusCode) -> bool = match (&plan.answer, is_told) {
+        (AskAnswer::Json, false) => |status: StatusCode| status == StatusCode::OK || is_no(status),
+        (AskAnswer::Json, true) => |status: StatusCode| status == StatusCode::OK || is_refusal(status),
+        (AskAnswer::Headers(_), false) => |status: StatusCode| status.is_success() || is_no(status),
+        (AskAnswer::Headers(_), true) => |status: StatusCode| status.is_success() || is_refusal(status),
     };
-    let mut value = HeaderValue::try_from(value).map_err(Unavailable::new)?;
-    value.set_sensitive(true);
-    let is_answer: fn(StatusCode) -> bool = match plan.answer {
-        AskAnswer::Json => |status: StatusCode| status == StatusCode::OK || is_no(status),
-        AskAnswer::Headers(_) => |status: StatusCode| status.is_success() || is_no(status),
-    };
-    let fields = HeaderMap::from_iter([(name, value)]);
-    let answer = ask.ask(Question { path: &plan.path, fields, is_answer }).await?;
+    let fields = claim.fields(&plan.token).map_err(Unavailable::new)?;
+    let question = Question { path: &plan.path, fields, is_answer, within: plan.timeout };
+    let answer = ask.ask(question).await?;
     if !answer.status().is_success() {
-        return Ok(None);
+        return Ok(LookedUp::Nothing(No::of(answer.status(), answer.headers(), is_told)));
     }
     let said = match &plan.answer {
         AskAnswer::Json => Said::Text(answer.into_body().into()),
@@ -129,10 +147,16 @@ async fn ask_for(ask: &dyn Ask, plan: &plan::AskOrigin, token: &Token) -> Result
                 let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
                 Some((name.as_str().to_owned(), value.to_owned()))
             };
-            Said::Hash(names.iter().filter_map(text).collect())
+            let fields = names.iter().filter_map(text).collect();
+            if is_told { Said::Yes(fields) } else { Said::Hash(fields) }
         }
     };
-    Ok(Some(Held { said, left: None }))
+    Ok(LookedUp::Held(Held { said, left: None }))
+}
+
+/// nginx's two for `auth_request`; whatever else the service answers is its trouble.
+fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 fn is_no(status: StatusCode) -> bool {

@@ -10,6 +10,8 @@ use weir_config::plan::TokenSource;
 
 /// No session scheme needs more, and the key of a lookup should not be the client's to inflate.
 const LONGEST: usize = 4096;
+/// A signed token carries what it says; it is no key of anything.
+const LONGEST_SIGNED: usize = 8192;
 
 /// A token as the client sent it; it is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -20,6 +22,10 @@ pub struct Token(Box<str>);
 pub struct Digest([u8; 32]);
 
 impl Digest {
+    pub(super) fn of(sha256: &ring::digest::Digest) -> Self {
+        Self(sha256.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+    }
+
     /// One of `parts` places, evenly: every bit of a digest is as good as random.
     pub(super) fn spread(&self, parts: usize) -> usize {
         usize::from(u16::from_le_bytes([self.0[0], self.0[1]])) % parts
@@ -38,19 +44,26 @@ pub enum Presented {
 }
 
 impl Presented {
-    /// Looks into `sources` in order.
+    /// Looks into `sources` in order, for tokens that are looked up or for signed ones.
     ///
     /// Source: RFC 6750 §2.1 for bearers, RFC 6265 §4.2.1 for cookies.
     #[must_use]
-    pub fn find(sources: &[TokenSource], headers: &HeaderMap) -> Self {
+    pub fn find(sources: &[TokenSource], headers: &HeaderMap, signed: bool) -> Self {
         let mut shown = sources.iter().filter_map(|source| match source {
             TokenSource::Bearer => bearer(headers),
             TokenSource::Cookie(name) => cookie(headers, name),
             TokenSource::Header(name) => single(headers, name),
         });
+        let longest = if signed { LONGEST_SIGNED } else { LONGEST };
         match shown.next() {
             None => Self::Nothing,
-            Some(text) => text.and_then(Token::parse).map_or(Self::Malformed, Self::Token),
+            Some(Some(text)) if text.len() > longest => {
+                tracing::debug!(bytes = text.len(), longest, "a token is refused for its length");
+                Self::Malformed
+            }
+            Some(text) => {
+                text.and_then(|text| Token::within(text, longest)).map_or(Self::Malformed, Self::Token)
+            }
         }
     }
 }
@@ -59,7 +72,11 @@ impl Token {
     /// Takes 1 to 4096 bytes of visible ASCII; `None` for anything else.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let visible = (1..=LONGEST).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
+        Self::within(text, LONGEST)
+    }
+
+    fn within(text: &[u8], longest: usize) -> Option<Self> {
+        let visible = (1..=longest).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
         let text = visible.then_some(text)?;
         Some(Self(std::str::from_utf8(text).ok()?.into()))
     }
@@ -73,8 +90,7 @@ impl Token {
     /// What names it.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let digest = ring::digest::digest(&ring::digest::SHA256, self.0.as_bytes());
-        Digest(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
+        Digest::of(&ring::digest::digest(&ring::digest::SHA256, self.0.as_bytes()))
     }
 }
 
@@ -127,7 +143,7 @@ mod tests {
             headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         let header = TokenSource::Header(HeaderName::from_static("x-token"));
-        Presented::find(&[TokenSource::Bearer, TokenSource::Cookie("sid".into()), header], &headers)
+        Presented::find(&[TokenSource::Bearer, TokenSource::Cookie("sid".into()), header], &headers, false)
     }
 
     fn token(text: &str) -> Presented {
@@ -173,6 +189,17 @@ mod tests {
         assert!(Token::parse("t".repeat(LONGEST).as_bytes()).is_some());
         assert!(Token::parse("t".repeat(LONGEST + 1).as_bytes()).is_none());
         assert!(Token::parse(b"a\r\nb").is_none());
+    }
+
+    #[test]
+    fn a_signed_token_may_be_longer_than_one_that_is_looked_up() {
+        let find = |length: usize, signed| {
+            let bearer = HeaderValue::try_from(format!("Bearer {}", "t".repeat(length))).unwrap();
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]);
+            Presented::find(&[TokenSource::Bearer], &headers, signed) != Presented::Malformed
+        };
+        assert!(find(LONGEST, false) && !find(LONGEST + 1, false));
+        assert!(find(LONGEST_SIGNED, true) && !find(LONGEST_SIGNED + 1, true));
     }
 
     #[test]

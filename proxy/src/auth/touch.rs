@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use super::{
+    claim::Claim,
     lookup::Mirror,
     memory::Answer,
     token::{Digest, Token},
@@ -54,13 +55,14 @@ impl Touches {
     }
 
     /// A token was used, whose session is this.
-    pub(super) fn used<T>(&self, key: &Token, digest: Digest, answer: &Answer<T>, now: SystemTime) {
+    pub(super) fn used<T>(&self, claim: &Claim, answer: &Answer<T>, now: SystemTime) {
         if !self.is_due(answer, now) {
             return;
         }
+        let Some(token) = claim.token() else { return };
         let mut due = self.due.lock();
         if due.len() < BATCH {
-            due.entry(digest).or_insert_with(|| key.clone());
+            due.entry(*claim.digest()).or_insert_with(|| token.clone());
         }
     }
 
@@ -101,7 +103,7 @@ pub(super) async fn run<T: Send + Sync + 'static>(
         tokio::select! {
             key = again.recv() => {
                 let (Some(key), Some(mirror)) = (key, mirror()) else { return };
-                let _ = mirror.look_up(&key, SystemTime::now()).await;
+                let _ = mirror.look_up(&key.into(), SystemTime::now()).await;
             }
             _ = beat.tick() => {
                 let (Some(touches), Some(mirror)) = (touches.upgrade(), mirror()) else { return };
@@ -132,7 +134,7 @@ mod tests {
 
     fn answer(key_until: Option<u64>, own: Option<u64>) -> Answer<()> {
         let until = key_until.into_iter().chain(own).min().map(at);
-        Answer { asked_at: at(0), until, key_until: key_until.map(at), fact: Some(Arc::new(())) }
+        Answer { asked_at: at(0), until, key_until: key_until.map(at), fact: Some(Arc::new(())), no: None }
     }
 
     #[test]
@@ -155,7 +157,7 @@ mod tests {
         let (touches, mut again) = Touches::new(Duration::from_secs(800));
         let key = Token::parse(b"t").unwrap();
         for _ in 0..3 {
-            touches.used(&key, key.digest(), &answer(Some(1800), None), at(1500));
+            touches.used(&key.clone().into(), &answer(Some(1800), None), at(1500));
         }
         assert_eq!(touches.take(), std::slice::from_ref(&key));
         touches.forgotten(&key.digest());
@@ -170,7 +172,7 @@ mod tests {
         let (touches, _) = Touches::new(Duration::from_secs(800));
         for nth in 0..BATCH + 10 {
             let key = Token::parse(format!("t{nth}").as_bytes()).unwrap();
-            touches.used(&key, key.digest(), &answer(Some(1800), None), at(1500));
+            touches.used(&key.into(), &answer(Some(1800), None), at(1500));
         }
         assert_eq!(touches.take().len(), BATCH);
     }

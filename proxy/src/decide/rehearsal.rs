@@ -1,16 +1,14 @@
 //! The same questions as [`super::decide`], asked for an operator who wants to know: nothing is charged, counted or asked of
 //! an origin.
 
-use std::sync::Arc;
-
 use weir_config::plan::RouteId;
 
 use super::{Passed, refusal_of};
 use crate::{
-    auth::{Caller, Session},
+    auth::{Caller, Whose},
     cache::Now,
     refusal::Refusal,
-    request::RequestView,
+    request::{Facts, RequestView},
     route::Found,
     running::Running,
 };
@@ -33,10 +31,8 @@ pub enum Seen {
     Unasked,
     /// The request has no token.
     Nothing,
-    /// Its token is somebody's.
-    Known(Arc<Session>),
-    /// Its token is nobody's.
-    Unknown,
+    /// It is somebody's, or nobody's.
+    Known(Whose),
     /// Only an origin could say, and it is not asked.
     Unsure,
     /// Redis does not answer.
@@ -56,33 +52,31 @@ impl Rehearsal {
                 Found::NotFound => return no(Refusal::NoRoute),
             };
         let (id, params) = (matched.route, matched.params);
+        let seen = seen(running, id, Facts { request, params: &params, caller: None, cache: "" }, now).await;
         let passed = |caller| Passed { route: id, params, caller };
-        let seen = seen(running, id, request, now).await;
         let verdict = if running.access(id).is_some_and(|access| access.check(request.client).is_err()) {
             Err(Refusal::Address)
         } else {
+            let admit =
+                |whose, rule| Caller::admit(whose, rule).map_err(|denied| refusal_of(denied, || None));
             match (&seen, &running.plan.routes[id.index()].session) {
                 (Seen::Unavailable, _) => Err(Refusal::SessionsDown),
-                (Seen::Known(session), Some(rule)) => Caller::admit(Some(Arc::clone(session)), rule)
-                    .map(passed)
-                    .map_err(|denied| refusal_of(denied, || None)),
-                (Seen::Nothing | Seen::Unknown, Some(rule)) => {
-                    Caller::admit(None, rule).map(passed).map_err(|denied| refusal_of(denied, || None))
-                }
-                _ => Ok(passed(Caller::Anonymous)),
+                (Seen::Known(whose), Some(rule)) => admit(whose.clone(), rule),
+                (Seen::Nothing, Some(rule)) => admit(Whose::Nobody(None), rule),
+                _ => Ok(Caller::Anonymous),
             }
+            .map(passed)
         };
         Self { route: Some(id), seen, verdict }
     }
 }
 
-async fn seen(running: &Running, id: RouteId, request: &RequestView, now: Now) -> Seen {
+async fn seen(running: &Running, id: RouteId, facts: Facts<'_>, now: Now) -> Seen {
     let Some(rule) = &running.plan.routes[id.index()].session else { return Seen::Unasked };
-    let Some(token) = running.token(rule, &request.headers) else { return Seen::Nothing };
-    match running.known_session(rule, &token, now.wall).await {
+    let Some(claim) = running.claim(rule, &facts) else { return Seen::Nothing };
+    match running.known_session(rule, &claim, now.wall).await {
         Err(_) => Seen::Unavailable,
         Ok(None) => Seen::Unsure,
-        Ok(Some(None)) => Seen::Unknown,
-        Ok(Some(Some(session))) => Seen::Known(session),
+        Ok(Some(whose)) => Seen::Known(whose),
     }
 }

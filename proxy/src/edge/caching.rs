@@ -384,7 +384,10 @@ impl<'a> Case<'a> {
         own.filter(|(_, value)| value.variables().count() > 0)
             .for_each(|(name, _)| guard.is_told(name.clone()));
         if let Some(caller) = self.trip.passed.caller() {
-            guard.has_session();
+            // Where a service only lets pass, the origin does not hear who asks.
+            if caller.is_named() || self.trip.route().tells_of_session() {
+                guard.has_session();
+            }
             for (mark, field) in
                 [(Mark::UserId, "user_id"), (Mark::SessionId, "session_id"), (Mark::Email, "email")]
             {

@@ -110,7 +110,8 @@ impl Edge {
             })
             .collect();
         let identity = running.identity.as_ref().map(|signer| {
-            let value = trip.passed.caller().map(|caller| signer.sign(caller, SystemTime::now()));
+            let caller = trip.passed.caller().filter(|caller| caller.is_named());
+            let value = caller.map(|caller| signer.sign(caller, SystemTime::now()));
             (signer.header(), value)
         });
         headers::prepare(&mut fields, &request.hop(), identity, &configured).map_err(|_| Refusal::Hops)?;
@@ -196,7 +197,8 @@ impl Edge {
         if !cache::may_purge(&request.method, answer) {
             return;
         }
-        let (url, caller) = (request.url(), trip.passed.caller().map(|caller| caller.user_id()));
+        let caller = trip.passed.caller().map(|caller| caller.user_id()).filter(|user| !user.is_empty());
+        let url = request.url();
         let asked = cache::at_the_origin_s_word(&running.tags, &request.method, &url, caller, status, answer);
         running.count_purges(PurgedBy::Origin, Purge::Hard, asked);
         if request.method.is_safe() {

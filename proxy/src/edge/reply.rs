@@ -96,10 +96,9 @@ fn refusal_parts(refusal: &Refusal) -> (HeaderMap, String) {
     // Of us, for this request alone: no cache on the way may keep it.
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     fields.insert(PROXY_STATUS, HeaderValue::from_static(refusal.proxy_status()));
+    // Appended: a client may be challenged in several ways, each in a field of its own.
     for (name, value) in refusal.fields() {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            fields.insert(name, value);
-        }
+        fields.append(name, value);
     }
     (fields, body)
 }

@@ -4,6 +4,7 @@ use http::{HeaderMap, Method, header};
 use weir_config::units::Span;
 
 use crate::{
+    auth::Whose,
     cache::{Bypass, Expired, Lookup, Rule, Staleness},
     decide::Seen,
     refusal::Refusal,
@@ -27,8 +28,9 @@ pub(super) fn caller(seen: &Seen) -> String {
     match seen {
         Seen::Unasked => "anybody: the route asks for no session".to_owned(),
         Seen::Nothing => "nobody: the request has no session token".to_owned(),
-        Seen::Unknown => "nobody: the session token is not known".to_owned(),
-        Seen::Known(session) => format!("user {}", session.user_id()),
+        Seen::Known(Whose::Nobody(_)) => "nobody: the session token is not known".to_owned(),
+        Seen::Known(Whose::Session(session)) if session.is_named() => format!("user {}", session.user_id()),
+        Seen::Known(Whose::Session(_)) => "somebody whom the service lets pass".to_owned(),
         Seen::Unsure => {
             "somebody with a session token that is not in memory; the origin is not asked".to_owned()
         }

@@ -18,9 +18,13 @@ impl Refusal {
     pub fn proxy_status(&self) -> &'static str {
         match self {
             Self::Bad(_) | Self::Hops => "weir; error=http_request_error",
-            Self::Address | Self::Limited { .. } | Self::NoSession | Self::Login(_) | Self::Role => {
-                "weir; error=http_request_denied"
-            }
+            Self::Address
+            | Self::Limited { .. }
+            | Self::NoSession
+            | Self::Challenged(_)
+            | Self::Forbidden
+            | Self::Login(_)
+            | Self::Role => "weir; error=http_request_denied",
             Self::NoPeer | Self::CircuitOpen { .. } | Self::NotValidated => {
                 "weir; error=destination_unavailable"
             }

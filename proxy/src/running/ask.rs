@@ -43,7 +43,12 @@ impl Ask for AskUpstream {
         let mut tried = Tried::default();
         let mut last = Unavailable::new("no peer could be asked");
         let pool = self.upstream.pool();
+        let until = Instant::now() + question.within;
         for _ in 0..plan.retry.tries.max(1) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
             let mut picked = match pool.pick(&own, &mut tried, Instant::now()) {
                 Ok(picked) => picked,
                 Err(none) => return Err(if tried.count() == 0 { Unavailable::new(none) } else { last }),
@@ -56,9 +61,8 @@ impl Ask for AskUpstream {
                 way: self.upstream.way,
             };
             let fields = question.fields.clone();
-            let answer =
-                http_client::get_with(target, question.path, fields, plan.timeouts.first_byte, ANSWER_BYTES)
-                    .await;
+            let timeout = left.min(plan.timeouts.first_byte);
+            let answer = http_client::get_with(target, question.path, fields, timeout, ANSWER_BYTES).await;
             if let Ok(answer) = &answer {
                 picked.heard(answer.status().is_server_error(), Instant::now());
             }
@@ -68,7 +72,11 @@ impl Ask for AskUpstream {
                     return Ok(answer);
                 }
                 Ok(answer) => {
-                    picked.failed(Instant::now());
+                    // It is there, and a client may have asked for this: its peers are no worse for it unless the plan says so.
+                    match plan.retry.is_failure(answer.status().as_u16()) {
+                        true => picked.failed(Instant::now()),
+                        false => picked.succeeded(Instant::now()),
+                    }
                     last = Unavailable::new(format_args!("the upstream answered {}", answer.status()));
                 }
                 Err(failed) => {

@@ -13,7 +13,7 @@ use weir_config::{
 
 use super::{Mirrored, Running};
 use crate::{
-    auth::Unavailable,
+    auth::{Unavailable, Whose},
     cache::{Lookup, Purge},
     coding::Compressors,
     limit::Verdict,
@@ -109,10 +109,10 @@ impl Running {
     }
 
     /// Counts a validation.
-    pub fn count_session<T>(&self, session: SessionId, result: &Result<Option<T>, Unavailable>) {
+    pub fn count_session(&self, session: SessionId, result: Result<&Whose, &Unavailable>) {
         let which = match result {
-            Ok(Some(_)) => 0,
-            Ok(None) => 1,
+            Ok(Whose::Session(_)) => 0,
+            Ok(Whose::Nobody(_)) => 1,
             Err(_) => 2,
         };
         self.counts.sessions[session.index()][which].inc();

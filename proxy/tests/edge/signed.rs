@@ -123,6 +123,18 @@ fn a_token_that_is_signed_lets_in_and_revoking_it_is_heard_of() {
 }
 
 #[test]
+fn a_long_token_that_is_signed_lets_in_and_one_that_is_too_long_is_told_in_the_log() {
+    let origin = Origin::named("in");
+    let edge = edge(&origin, "log: { level: debug }", &format!("secret: {SECRET}"));
+    let long = by_secret("anna", &"j".repeat(4500));
+    assert!(long.len() > 4096);
+    assert_eq!(ask(&edge, "/x", &long), 200);
+    let bearer = "t".repeat(8193);
+    assert_eq!(ask(&edge, "/x", &bearer), 401);
+    until("it is told", || edge.output().contains("a token is refused for its length"));
+}
+
+#[test]
 fn a_logout_that_revokes_is_known_here_at_once_and_without_redis_nobody_is_let_in() {
     let server = Arc::new(Redis::start());
     let store = Arc::clone(&server);

@@ -5,7 +5,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{Action, CacheRule, Compress, ErrorPage, LimitRate, LimitUse, SessionId};
-use crate::{span::Place, template::Template, units::Bytes};
+use crate::{
+    span::Place,
+    template::{Template, Variable},
+    units::Bytes,
+};
 
 /// One route: what it matches, what it asks of the request, and what it does.
 #[derive(Debug, Clone)]
@@ -45,6 +49,20 @@ pub struct Route {
     pub gunzip: bool,
     /// Where it was written.
     pub place: Place,
+}
+
+impl Route {
+    /// Whether the origin hears something of the session besides the signed identity.
+    #[must_use]
+    pub fn tells_of_session(&self) -> bool {
+        let asked_for = match &self.action {
+            Action::Forward(forward) => [&forward.host, &forward.rewrite],
+            _ => [&None, &None],
+        };
+        let asked_for = asked_for.into_iter().flatten();
+        let mut sent = self.request_headers.iter().map(|(_, value)| value).chain(asked_for);
+        sent.any(|value| value.variables().any(|variable| matches!(variable, Variable::Session(_))))
+    }
 }
 
 /// When a route applies; everything given must hold.

@@ -209,7 +209,7 @@ pub struct Session {
     pub memory_entries: Word<u32>,
     /// How long Redis may be silent until what is remembered is not believed any more. Default: 500ms.
     pub staleness: Word<Span>,
-    /// How long who is remembered stays known while Redis does not answer. Default: not at all.
+    /// How long who is remembered stays known while Redis, or who is asked, does not answer. Default: not at all.
     pub serve_known_for: Word<Span>,
     /// What becomes of the others meanwhile. Default: refuse.
     pub on_redis_down: Word<OnRedisDown>,
@@ -247,7 +247,8 @@ pub enum TokenSource {
     Header(String),
 }
 
-/// An upstream as the source of sessions: GET with the token; 200 with JSON is a session, or fields of a 2xx.
+/// An upstream as the source of sessions: GET with the token, and with what it is told about the request; 200 with JSON is a
+/// session, or fields of a 2xx.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ask {
@@ -261,6 +262,11 @@ pub struct Ask {
     pub answer: Word<AskAnswer>,
     /// Whether it is asked also where there is a Redis. Default: false.
     pub always: Word<bool>,
+    /// Fields that tell it about the request: `x-original-uri: ${request.target}`. Its answer counts for requests that tell the
+    /// same. Default: none, it gets the token alone.
+    pub request_headers: Word<Named<Template>>,
+    /// For one question, whichever servers it goes to. Default: 5s.
+    pub timeout: Word<Span>,
 }
 
 /// What of an answer a session is made of.

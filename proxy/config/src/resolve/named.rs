@@ -1,9 +1,9 @@
 //! What routes refer to by name: upstreams, sessions, caches.
 
-use super::{Resolver, placed_path};
+use super::{Resolver, ask::tells, placed_path};
 use crate::{
     defaults as d,
-    plan::{self, Balance, UpstreamId, WhenAllDown},
+    plan::{self, Balance, WhenAllDown},
     raw::{self, Short, Word},
     span::Place,
     template::{Template, Variable},
@@ -156,7 +156,7 @@ impl Resolver<'_> {
             from.extend(self.token_source(source, at));
         }
         let nothing_written = raw.from.is_absent() || raw.from.get().is_some_and(|list| list.0.is_empty());
-        if nothing_written {
+        if nothing_written && !tells(raw) {
             let problem =
                 self.report.error(place, format!("session `{name}` has no place to take a token from"));
             problem.help("add `from: [bearer, { cookie: sid }]`");
@@ -173,7 +173,7 @@ impl Resolver<'_> {
             jwt: self.jwt(raw),
             roles_key: self.key_of_session(&raw.roles_key),
             sliding: (!raw.sliding.is_absent()).then(|| self.time(&raw.sliding, d::SESSION_SLIDING)),
-            ask: raw.ask.placed().and_then(|(ask, place)| self.ask(ask, &raw.fields, place)),
+            ask: raw.ask.placed().and_then(|(ask, place)| self.ask(ask, raw, place)),
             memory_ttl: Self::span(&raw.memory_ttl, d::SESSION_MEMORY_TTL),
             memory_entries: self.count(&raw.memory_entries, d::SESSION_MEMORY_ENTRIES) as usize,
             staleness: self.time(&raw.staleness, d::SESSION_STALENESS),
@@ -184,7 +184,10 @@ impl Resolver<'_> {
     }
 
     fn session_fields(raw: &raw::Session) -> Vec<(String, String)> {
-        let written = raw.fields.entries().map(|(ours, theirs, _)| (ours.to_owned(), theirs.clone()));
+        let is_of_fields =
+            raw.ask.get().is_some_and(|ask| ask.answer.get() == Some(&raw::AskAnswer::Headers));
+        let theirs = |name: &String| if is_of_fields { name.to_ascii_lowercase() } else { name.clone() };
+        let written = raw.fields.entries().map(|(ours, name, _)| (ours.to_owned(), theirs(name)));
         let mut fields: Vec<_> = written.collect();
         if !raw.jwt.is_absent() && !fields.iter().any(|(ours, _)| ours == "user_id") {
             fields.push(("user_id".to_owned(), d::JWT_USER_ID.to_owned()));
@@ -218,16 +221,7 @@ impl Resolver<'_> {
         key
     }
 
-    fn answered_fields(&mut self, fields: &Word<raw::Named<String>>, at: Place) -> plan::AskAnswer {
-        if !fields.entries().any(|(ours, ..)| ours == "user_id") {
-            let problem = self.report.error(at, "nobody says which field names the caller");
-            problem.help("add `fields: { user_id: x-user }` to the session");
-        }
-        let names = fields.entries().filter_map(|(_, theirs, at)| self.header_name(theirs, at));
-        plan::AskAnswer::Headers(names.collect())
-    }
-
-    fn token_source(&mut self, source: &raw::TokenSource, at: Place) -> Option<plan::TokenSource> {
+    pub(super) fn token_source(&mut self, source: &raw::TokenSource, at: Place) -> Option<plan::TokenSource> {
         match source {
             raw::TokenSource::Bearer => Some(plan::TokenSource::Bearer),
             raw::TokenSource::Cookie(name) => {
@@ -236,30 +230,6 @@ impl Resolver<'_> {
             }
             raw::TokenSource::Header(name) => self.header_name(name, at).map(plan::TokenSource::Header),
         }
-    }
-
-    fn ask(
-        &mut self,
-        raw: &raw::Ask,
-        fields: &Word<raw::Named<String>>,
-        place: Place,
-    ) -> Option<plan::AskOrigin> {
-        if raw.path.is_absent() {
-            self.report
-                .error(place, "`path` is missing")
-                .help("what answers with the session: `path: /auth/me`");
-        }
-        let path = self.origin_path(&raw.path);
-        let (upstream, at) = self.required(&raw.upstream, "upstream", place)?;
-        let upstreams = self.names.upstreams.clone();
-        let upstream = UpstreamId(self.look_up("upstream", upstream, at, &upstreams)?);
-        let token = raw.token.placed().and_then(|(source, at)| self.token_source(source, at));
-        let answer = match raw.answer.placed() {
-            Some((raw::AskAnswer::Headers, at)) => self.answered_fields(fields, at),
-            Some((raw::AskAnswer::Json, _)) | None => plan::AskAnswer::Json,
-        };
-        let token = token.unwrap_or(plan::TokenSource::Bearer);
-        Some(plan::AskOrigin { upstream, path, token, answer, always: raw.always.or(false) })
     }
 
     /// A key in which two values stand side by side can be equal for two different requests.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::{
     Resolver,
+    ask::{names_nobody, tells},
     path::{parameters, path_text},
 };
 use crate::{
@@ -21,7 +22,7 @@ pub(super) struct Scope {
 }
 
 /// Fields that belong to the framing of a message or to one connection: setting them by hand breaks either.
-const FRAMING: [&str; 9] = [
+pub(super) const FRAMING: [&str; 9] = [
     "connection",
     "content-length",
     "keep-alive",
@@ -143,7 +144,9 @@ impl Resolver<'_> {
             ("on_missing", login.is_some()),
         ];
         let needs = needs.iter().find(|(_, needs)| *needs).map(|(key, _)| key);
-        let required = raw.required.or(needs.is_some());
+        let is_told = self.source_of(raw).is_some_and(tells);
+        // What a service says of a request is about this one; that nobody asks it has to be said.
+        let required = raw.required.or(needs.is_some() || is_told);
         if let (Some(key), Some(at)) = (needs, raw.required.place().filter(|_| !required)) {
             let problem = self.report.error(at, format!("`{key}` is for a session that is `required`"));
             problem.help(format!("remove `required: false`, or the {key}"));
@@ -151,7 +154,18 @@ impl Resolver<'_> {
         let (name, at) = self.required(&raw.source, "use", place)?;
         let known = self.names.sessions.clone();
         let session = SessionId(self.look_up("session", name, at, &known)?);
+        if let Some(at) = raw.ends.place().filter(|_| raw.ends.or(false) && is_told) {
+            let problem = self
+                .report
+                .error(at, "no token ends here: the service of this session is asked about requests");
+            problem.help("what it said is forgotten after `memory_ttl`");
+        }
         Some(plan::SessionRule { session, required, roles, permissions, login, ends: raw.ends.or(false) })
+    }
+
+    fn source_of(&self, rule: &raw::SessionRule) -> Option<&raw::Session> {
+        let (raw, name) = (self.raw, rule.source.get()?);
+        raw.sessions.entries().find(|(known, ..)| known == name).map(|(_, session, _)| session)
     }
 
     /// Where browsers without a session are sent: here, or to a host that is written out.
@@ -247,12 +261,27 @@ impl Resolver<'_> {
         place: Place,
     ) {
         let Some(session) = session else { return };
-        let keyed =
-            rule.key.iter().flat_map(Template::variables).any(|it| matches!(it, Variable::Session(_)));
-        if keyed {
+        let at = raw.cache.get().and_then(|cache| cache.key.place()).unwrap_or(place);
+        let source = raw.session.get().and_then(|rule| self.source_of(rule));
+        let names_nobody = source.is_some_and(names_nobody);
+        let is_of_session = |it: &Variable| matches!(it, Variable::Session(_));
+        let names_user = |it: &Variable| matches!(it, Variable::Session(field) if &**field == "user_id");
+        if names_nobody && rule.key.iter().flat_map(Template::variables).any(names_user) {
+            let problem =
+                self.report.error(at, "`${session.user_id}` is always empty: nobody says whose a request is");
+            problem.help("add `fields: { user_id: x-user }` to the session");
             return;
         }
-        let at = raw.cache.get().and_then(|cache| cache.key.place()).unwrap_or(place);
+        if rule.key.iter().flat_map(Template::variables).any(is_of_session) {
+            return;
+        }
+        // Who may pass is no secret of theirs, as with `access`, and the origin hears nothing of them.
+        let asked_for = raw.host.get().into_iter().chain(raw.rewrite.get());
+        let mut sent = raw.request_headers.entries().map(|(_, value, _)| value).chain(asked_for);
+        let tells_origin = sent.any(|value| value.variables().any(is_of_session));
+        if names_nobody && session.required && !tells_origin {
+            return;
+        }
         let problem = match session.required {
             true => self.report.error(
                 at,

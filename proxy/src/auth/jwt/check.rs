@@ -129,7 +129,8 @@ impl<'t> Parts<'t> {
         if let Some(until) = until.and_then(|until| until.duration_since(SystemTime::UNIX_EPOCH).ok()) {
             claims.insert("expires_at".to_owned(), until.as_secs().into());
         }
-        let session = Session::of(claims, fields, Lists::Texts).map_err(|_| Invalid::Claim)?;
+        let session =
+            Session::of(claims, fields, Lists::Texts).and_then(Session::named).map_err(|_| Invalid::Claim)?;
         Ok(Claims { session, issued_at, until })
     }
 }

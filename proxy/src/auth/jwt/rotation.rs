@@ -150,6 +150,7 @@ impl Keys {
             path: &asked.path,
             fields: HeaderMap::new(),
             is_answer: |status| status == StatusCode::OK,
+            within: ANSWERED_WITHIN,
         };
         let answer = timeout(ANSWERED_WITHIN, ask.ask(question)).await;
         let answer = answer.unwrap_or_else(|_| Err(Unavailable::new("no answer in time")));

@@ -45,6 +45,11 @@ fn asked() -> plan::AskOrigin {
 }
 
 fn origin(permits: usize) -> (Arc<Origin>, Mirror<Session>) {
+    origin_outlived(permits, Duration::ZERO)
+}
+
+/// The same, whose known sessions stay known for so long while it is down.
+fn origin_outlived(permits: usize, serve_known_for: Duration) -> (Arc<Origin>, Mirror<Session>) {
     let json = r#"{"user_id":"u","expires_at":1000}"#;
     let origin = Arc::new(Origin {
         tokens: Mutex::new([("good".to_owned(), json.to_owned())].into()),
@@ -53,7 +58,9 @@ fn origin(permits: usize) -> (Arc<Origin>, Mirror<Session>) {
         down: Mutex::new(false),
     });
     let source = Source::Ask { ask: Arc::clone(&origin) as Arc<dyn Ask>, plan: asked() };
-    let inner = Inner::new("users".into(), sessions::kind(&[], None), source, 64, Duration::from_secs(30));
+    let mut inner =
+        Inner::new("users".into(), sessions::kind(&[], None), source, 64, Duration::from_secs(30));
+    inner.when_down.serve_known_for = serve_known_for;
     let sessions = Mirror(Arc::new(inner));
     (origin, sessions)
 }
@@ -62,8 +69,8 @@ fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn token(text: &str) -> Token {
-    Token::parse(text.as_bytes()).unwrap()
+fn token(text: &str) -> Claim {
+    Token::parse(text.as_bytes()).unwrap().into()
 }
 
 async fn valid(sessions: &Mirror<Session>, text: &str, now: u64) -> bool {
@@ -72,7 +79,7 @@ async fn valid(sessions: &Mirror<Session>, text: &str, now: u64) -> bool {
 
 /// Whether memory knows, and what.
 fn known(sessions: &Mirror<Session>, text: &str, now: u64) -> Option<bool> {
-    Some(sessions.known(&token(text).digest(), at(now))?.at(at(now)).is_some())
+    Some(sessions.known(&token(text), at(now))?.at(at(now)).is_some())
 }
 
 #[tokio::test]
@@ -146,7 +153,7 @@ async fn a_forgotten_token_is_asked_for_again() {
     let (origin, sessions) = origin(9);
     assert!(valid(&sessions, "good", 0).await);
     origin.tokens.lock().clear();
-    sessions.forget(token("good").digest());
+    sessions.forget(*token("good").digest());
     assert!(!valid(&sessions, "good", 0).await);
 }
 
@@ -157,7 +164,7 @@ async fn a_lookup_that_raced_a_logout_is_not_remembered() {
     let mut before = Box::pin(sessions.look_up(&good, at(0)));
     assert!(futures_util::poll!(&mut before).is_pending());
     origin.tokens.lock().clear();
-    sessions.forget(good.digest());
+    sessions.forget(*good.digest());
     let mut after = Box::pin(sessions.look_up(&good, at(0)));
     assert!(futures_util::poll!(&mut after).is_pending());
     origin.permits.add_permits(2);
@@ -175,6 +182,45 @@ async fn a_source_that_is_down_lets_nobody_new_in_and_knows_the_known() {
     assert!(sessions.look_up(&token("good"), at(30)).await.is_err());
     *origin.down.lock() = false;
     assert!(valid(&sessions, "good", 30).await, "a failure is not remembered");
+}
+
+#[tokio::test]
+async fn who_is_known_outlives_the_service_for_as_long_as_the_plan_says() {
+    let (origin, sessions) = origin_outlived(99, Duration::from_secs(60));
+    assert!(valid(&sessions, "good", 0).await && !valid(&sessions, "bad", 0).await);
+    *origin.down.lock() = true;
+    assert!(valid(&sessions, "good", 30).await, "its question failed");
+    assert_eq!(known(&sessions, "good", 31), Some(true), "nobody waits for the next one");
+    assert!(
+        sessions.look_up(&token("bad"), at(31)).await.is_err(),
+        "who was nobody stays nobody for a moment only"
+    );
+    assert!(sessions.look_up(&token("new"), at(31)).await.is_err());
+    assert!(valid(&sessions, "good", 90).await);
+    assert!(sessions.look_up(&token("good"), at(91)).await.is_err());
+    *origin.down.lock() = false;
+    assert!(valid(&sessions, "good", 91).await);
+}
+
+#[tokio::test]
+async fn a_service_that_is_down_is_asked_by_one_at_a_time_and_heard_when_it_is_back() {
+    let (origin, sessions) = origin_outlived(2, Duration::from_secs(3600));
+    assert!(valid(&sessions, "good", 0).await);
+    *origin.down.lock() = true;
+    assert!(valid(&sessions, "good", 30).await);
+    // It hangs from now on.
+    sessions.0.failed.lock().as_mut().unwrap().0 -= REST;
+    for _ in 0..100 {
+        assert_eq!(known(&sessions, "good", 40), Some(true));
+    }
+    tokio::task::yield_now().await;
+    assert_eq!(origin.asked.load(Ordering::Relaxed), 3, "all of them asked once");
+    *origin.down.lock() = false;
+    origin.permits.add_permits(1);
+    while !sessions.is_answered() {
+        tokio::task::yield_now().await;
+    }
+    assert!(sessions.0.known(token("good").digest(), at(69)).is_some(), "what it said is remembered");
 }
 
 #[tokio::test]
