@@ -10,7 +10,8 @@
 //!    fills under way too. [`Tags::order`] tells the other edges of the fleet as well, by way of [`Sharing`].
 //!
 //! The rules are RFC 9111's; where this cache is stricter, `policy` and `freshness` say so and why. It knows nothing
-//! about sockets, routes or Pingora, and reads no clock: every call is told the time. Only [`Sharing`] speaks to Redis.
+//! about sockets, routes or Pingora, and reads no clock: every call is told the time. Only [`Sharing`] and [`Shared`], the
+//! tier that a fleet has in common, speak to Redis.
 
 mod answer;
 mod coded;
@@ -37,6 +38,7 @@ mod range;
 mod refusals;
 mod request;
 mod shard;
+mod shared;
 mod sharing;
 mod shelf;
 mod slice;
@@ -44,6 +46,7 @@ mod status;
 mod structured;
 mod subject;
 mod tags;
+mod timeline;
 mod url;
 mod uses;
 mod vary;
@@ -71,9 +74,10 @@ pub use outbox::Told;
 pub use partial::answer_from_part;
 pub use policy::{NotStored, TAG_FIELDS};
 pub use request::{Now, RequestHead, Rule};
+pub use shared::{Shared, SharedStats};
 pub use sharing::Sharing;
 pub use slice::{Part, Slice, first_slice};
-pub use status::{CacheStatus, Forwarded, NAME, NO_RULE, ORIGIN_FAILED, Served, UPDATING, UPGRADE};
+pub use status::{CacheStatus, Forwarded, NAME, NO_RULE, ORIGIN_FAILED, SHARED, Served, UPDATING, UPGRADE};
 pub use subject::Subject;
 pub use tags::{Moment, Purge, Standing, Tag, Tags};
 pub use url::Url;
@@ -124,6 +128,8 @@ impl Cache {
         let shelf = Arc::new(shelf::Shelf {
             store: Arc::new(memory::Store::new(budget)),
             disk: arc_swap::ArcSwapOption::empty(),
+            shared: arc_swap::ArcSwapOption::empty(),
+            shared_counts: Arc::default(),
             tags,
             floor: tags::Floor::default(),
             entry_limit: AtomicUsize::new(entry),

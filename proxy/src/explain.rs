@@ -211,6 +211,9 @@ impl Case<'_> {
         report.variants = under.iter().map(|(entry, _)| variant(entry)).collect();
         report.lookup = words::lookup(&found).to_owned();
         report.served = words::served(&found);
+        if cache.is_shared() && matches!(found, Lookup::Miss(_) | Lookup::Stale { .. }) {
+            report.served.push_str("; the fleet's tier is asked before the origin");
+        }
         if let Lookup::Hit { entry, .. } | Lookup::Stale { entry, .. } = &found {
             let is_soft = under
                 .iter()

@@ -109,6 +109,8 @@ families! {
     cache_disk_up: gauge "weir_cache_disk_up" ["cache"] "1 while a cache's disk can be read and written, 0 while it fails and memory goes on alone";
     /// What happened on disk.
     cache_disk: counter "weir_cache_disk_total" ["cache", "event"] "what happened on a cache's disk: hit (a look-up that memory could not answer), written, skipped (no room or time to write), evicted, damaged (a file was dropped), error";
+    /// What happened in the tier that the fleet has in common.
+    cache_shared: counter "weir_cache_shared_total" ["cache", "event"] "what this edge did in the tier that its fleet shares: hit (a fetch was answered there), miss, unproven (found, and nobody could say that it was not purged), damaged (found, and no entry), error (Redis did not answer in time), wait (for another edge's fetch), written, dropped (too many waited to be written)";
     /// Purges by tag.
     invalidations: counter "weir_cache_invalidations_total" [] "tags invalidated by writes";
     /// Purges that somebody ordered.

@@ -13,6 +13,7 @@ mod purging;
 mod roster;
 mod sessions;
 mod succession;
+mod tiers;
 mod upstream;
 
 use std::{
@@ -82,6 +83,8 @@ pub struct Running {
     sharing: OnceLock<Arc<Sharing>>,
     /// For the caches, until this generation is in force.
     disks: disks::Waiting,
+    /// The way to the Redis that each cache's part in the fleet's tier is in, by `CacheId`.
+    tiers: Vec<Option<Redis>>,
     counts: Counts,
     /// Ends the active checks and look-ups of this generation.
     watching: DropGuard,
@@ -166,6 +169,7 @@ impl Running {
                 .unwrap_or_else(|| Cache::new(cache.memory.len(), cache.entry_bytes.len(), Arc::clone(&tags)))
         });
         let caches: Vec<_> = caches.collect();
+        let tiers = tiers::reach(&plan)?;
         let store = redis.clone().map(Store::new);
         let routes = all(plan.routes.iter().map(|route| RouteParts::build(route, &plan)))?;
         Ok(Self {
@@ -181,6 +185,7 @@ impl Running {
             redis,
             sharing: OnceLock::new(),
             disks,
+            tiers,
             counts: Counts::new(&plan, metrics),
             watching,
             plan,

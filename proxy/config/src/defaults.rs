@@ -227,6 +227,16 @@ pub const CACHE_MEMORY: Bytes = Bytes::new(128 << 20);
 pub const CACHE_ENTRY_MAX: Bytes = Bytes::new(8 << 20);
 /// A film; what is written while it arrives costs no memory, so that only the room for others speaks against more.
 pub const CACHE_DISK_ENTRY_MAX: Bytes = Bytes::new(1 << 30);
+/// What an API answers with. A Redis has one thread, and sends a larger body while every session and limit behind it waits.
+pub const CACHE_SHARED_ENTRY_MAX: Bytes = Bytes::new(64 << 10);
+/// What nobody asked for in an hour is not worth the room; what is asked for is renewed by then.
+pub const CACHE_SHARED_TTL_MAX: Duration = seconds(60 * 60);
+/// Far below what an origin takes, and far above what a Redis of the same data centre does.
+pub const CACHE_SHARED_TIMEOUT: Duration = Duration::from_millis(20);
+/// Text takes a third of the room, for less time than the network needs to send the rest.
+pub const CACHE_SHARED_COMPRESS: bool = true;
+/// Most origins have answered by then; an edge that died while it asked costs the others no more.
+pub const CACHE_SHARED_LEASE: Duration = seconds(2);
 /// As nginx's `proxy_cache_lock_timeout`.
 pub const CACHE_LOCK_TIMEOUT: Duration = seconds(5);
 /// As nginx's `proxy_cache_lock_age`: who waits has given up by then, and an origin that hangs is asked once in so long.

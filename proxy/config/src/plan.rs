@@ -253,6 +253,26 @@ pub struct Cache {
     pub entry_bytes: Bytes,
     /// A second tier, in files.
     pub disk: Option<CacheDisk>,
+    /// A tier that all edges of the fleet have in common, in Redis.
+    pub shared: Option<CacheShared>,
+    /// Where it was written.
+    pub place: Place,
+}
+
+/// The tier of a cache that all edges of the fleet have in common, in Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CacheShared {
+    /// The largest body kept there.
+    pub entry_bytes: Bytes,
+    /// For how long at most.
+    pub ttl_max: Duration,
+    /// For one command; a slower Redis is left alone.
+    pub timeout: Duration,
+    /// Whether bodies are compressed there.
+    pub compresses: bool,
+    /// How long the edges wait for the one that asks the origin; zero: each asks for itself.
+    pub lease: Duration,
     /// Where it was written.
     pub place: Place,
 }

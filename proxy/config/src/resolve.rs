@@ -21,6 +21,7 @@ mod peers;
 mod redis;
 mod route;
 mod session;
+mod shared;
 mod slice;
 
 use std::{
@@ -66,6 +67,7 @@ pub(crate) fn resolve(raw: &Raw, outside: &dyn Outside, report: &mut Report) -> 
     plan.listeners.iter_mut().for_each(|listener| listener.bounds.connect = connect);
     resolver.sessions_can_be_looked_up(&plan);
     resolver.limits_can_be_shared(&plan);
+    resolver.caches_can_be_shared(&plan);
     resolver.addresses_are_free(&plan);
     // What follows compares parts of the plan, and would be misled by those that are missing for another reason.
     if !resolver.report.has_errors() {

@@ -21,6 +21,7 @@ use super::{
     lookup::Lookup,
     request::{Now, RequestHead, Rule},
     shelf::{Shelf, count},
+    subject::Subject,
     tags::{Standing, Tag},
     url::Url,
     waiting::Waiter,
@@ -53,11 +54,20 @@ pub struct Ask {
     pub stale: Option<Arc<Entry>>,
     /// Who asks, as far as an answer for others must not show it.
     pub guard: Guard,
+    /// What the answer is purged by, besides what it says itself, in words that the fleet understands; needed only where the
+    /// cache is shared.
+    pub named: Vec<Subject>,
 }
 
 impl Ask {
-    fn request(&self) -> RequestHead<'_> {
+    pub(super) fn request(&self) -> RequestHead<'_> {
         RequestHead { method: &self.method, headers: &self.headers, has_body: self.has_body }
+    }
+
+    /// Whether it has credentials, so that its answer is rarely for others who wait for the key's.
+    pub(super) fn queues_apart(&self) -> bool {
+        let names = [header::AUTHORIZATION, header::COOKIE];
+        !self.rule.private_to_caller && names.iter().any(|name| self.headers.contains_key(name))
     }
 }
 
@@ -129,7 +139,7 @@ impl Fills {
             return Begin::Found(entry);
         }
         // The moment is read before the request leaves, see `tags`.
-        let fill = Arc::new(Fill::new(ask, self.shelf.tags.moment(), now));
+        let fill = Arc::new(Fill::new(ask, self.shelf.tags.moment(), now, alone));
         if !alone {
             desks.entry(id).or_default().running.push(Arc::clone(&fill));
         }
@@ -140,7 +150,7 @@ impl Fills {
 
     /// A fill that nobody waits for, and that waited for nobody.
     pub(super) fn fetch_past(self: &Arc<Self>, ask: Ask, now: Now) -> FillGuard {
-        let fill = Arc::new(Fill::new(ask, self.shelf.tags.moment(), now));
+        let fill = Arc::new(Fill::new(ask, self.shelf.tags.moment(), now, true));
         count(&self.shelf.counts.fills);
         FillGuard::new(Arc::clone(self), fill)
     }
@@ -214,7 +224,5 @@ impl Fills {
 
 /// The queue a request belongs to: its key's, apart for requests with credentials.
 fn id(ask: &Ask) -> u128 {
-    let credentials =
-        [header::AUTHORIZATION, header::COOKIE].iter().any(|name| ask.headers.contains_key(name));
-    ask.key.hash() ^ u128::from(credentials && !ask.rule.private_to_caller)
+    ask.key.hash() ^ u128::from(ask.queues_apart())
 }

@@ -49,6 +49,7 @@ pub use self::{
     stored::{Pieces, Stored},
 };
 pub(super) use self::{
+    format::{In, Out, decode as decode_head, encode as encode_head, variant as variant_name},
     ledger::{Cell, Ledger},
     spool::{MEMORY as SPOOL_MEMORY, Room, Spool},
 };

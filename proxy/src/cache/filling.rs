@@ -10,10 +10,11 @@
 //! because one that never ends would have to be kept whole for them; if it outgrows an entry, waiters go on their own.
 //!
 //! The head of an answer is judged here, its body comes in `body`, and what a 304 or a HEAD says of a stored one is taken in
-//! `confirming`.
+//! `confirming`. Before the origin, `fleet` asks the other edges, and afterwards gives them what was kept.
 
 mod body;
 mod confirming;
+mod fleet;
 
 use std::{
     sync::{Arc, OnceLock, atomic::Ordering},
@@ -36,6 +37,7 @@ use super::{
     partial,
     policy::{NotStored, Sent, declared_length, judge},
     request::Now,
+    shared::Lease,
     shelf::count,
     slice::{Part, Slice},
     tags::{Moment, Standing, Tag},
@@ -65,6 +67,8 @@ pub(super) struct Fill {
     pub(super) ask: Ask,
     moment: Moment,
     sent: Now,
+    /// Whether nobody waits for it, as the key's answers are not for others, or it was asked past what is stored.
+    is_alone: bool,
     /// Changes, and chunks arriving, wake the readers.
     pub(super) progress: watch::Sender<Progress>,
     pub(super) chunks: Mutex<Vec<Bytes>>,
@@ -94,11 +98,12 @@ pub(super) enum Progress {
 }
 
 impl Fill {
-    pub(super) fn new(ask: Ask, moment: Moment, sent: Now) -> Self {
+    pub(super) fn new(ask: Ask, moment: Moment, sent: Now, is_alone: bool) -> Self {
         Self {
             ask,
             moment,
             sent,
+            is_alone,
             progress: watch::Sender::new(Progress::Asked),
             chunks: Mutex::default(),
             codings: OnceLock::new(),
@@ -133,6 +138,8 @@ pub struct FillGuard {
     pending: BytesMut,
     leak: Option<NotStored>,
     room: Option<Room>,
+    /// The right to fetch for all edges of the fleet.
+    lease: Option<Lease>,
 }
 
 #[derive(Debug)]
@@ -164,6 +171,7 @@ impl FillGuard {
             pending: BytesMut::new(),
             leak: None,
             room: None,
+            lease: None,
         }
     }
 
@@ -197,6 +205,9 @@ impl FillGuard {
                 Decision::NotStored(reason)
             }
             Ok((head, declared)) => {
+                if !self.is_for_fleet(&head, declared) {
+                    self.keep_from_fleet();
+                }
                 self.share(&head, declared, now);
                 self.phase = Phase::Storing { head, declared, received: 0 };
                 Decision::Store
@@ -343,6 +354,7 @@ impl FillGuard {
     fn complete(&mut self, key: &Key, entry: &Arc<Entry>, now: Now) -> Result<(), NotStored> {
         let shelf = &self.fills.shelf;
         let standing = shelf.keep(key, entry, now);
+        let lease = self.lease.take();
         // In the store before it leaves the desk, so that no request falls between.
         self.end(Progress::Done(Arc::clone(entry)));
         if standing == Standing::Gone {
@@ -351,6 +363,7 @@ impl FillGuard {
         }
         self.fills.shelf.refusals.forget(&self.fill.ask.key);
         count(&self.fills.shelf.counts.stored);
+        self.share_with_fleet(entry, lease);
         Ok(())
     }
 
@@ -359,6 +372,7 @@ impl FillGuard {
         self.fills.shelf.refusals.note(&self.fill.ask.key, reason, now.wall);
         if reason.lasts() {
             self.fills.pass(&self.fill.ask, now.mono);
+            self.keep_from_fleet();
         }
         self.fill.chunks.lock().clear();
         self.end(match reason {
@@ -373,6 +387,7 @@ impl FillGuard {
             count(&self.fills.shelf.counts.broken);
         }
         self.phase = Phase::Over;
+        self.lease = None;
         if let Some(spool) = self.fill.spool.get() {
             spool.abandon();
         }

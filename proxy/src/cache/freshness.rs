@@ -140,6 +140,20 @@ impl Freshness {
         self.begins_fresh() || (!self.always_ask && !self.strict && spans.iter().any(|span| !span.is_zero()))
     }
 
+    /// For how long it may be of use yet, fresh or stale; nothing if it never is without asking.
+    #[must_use]
+    pub(super) fn useful_for(&self, rule: &Rule, now: Now) -> Duration {
+        if !self.begins_fresh() {
+            return Duration::ZERO;
+        }
+        let spans = [
+            window(self.while_revalidate, rule.stale_while_revalidate, self.shared),
+            window(self.if_error, rule.stale_if_error, self.shared),
+        ];
+        let stale = spans.into_iter().max().filter(|_| !self.strict).unwrap_or_default();
+        self.lifetime.saturating_add(stale).saturating_sub(self.age(now))
+    }
+
     /// Whether the entry may answer a request with these directives; if not, what else may be done with it.
     ///
     /// # Errors

@@ -1,6 +1,9 @@
 //! Purges that the other edges of the fleet have to hear of, in order, until they have been told.
 //!
 //! It is bounded: when it is full, all that waits becomes one purge of everything, which says as much and more.
+//!
+//! A word that was told is *unheard* until it comes back from the stream, as a purge is from before it is done here: by then
+//! nobody knows which words of others come before it ([`super::timeline`]).
 
 use std::{
     collections::VecDeque,
@@ -11,7 +14,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use super::{subject::Subject, tags::Purge};
+use super::{
+    subject::Subject,
+    tags::{Moment, Purge},
+};
 
 /// Minutes of a busy origin's writes.
 const MOST: usize = 4096;
@@ -32,6 +38,11 @@ struct Queue {
     waiting: VecDeque<Word>,
     bytes: usize,
     last: u64,
+    /// Purges that are being done, and a moment before the first of them.
+    doing: usize,
+    doing_since: Option<Moment>,
+    /// The numbers of words that have not come back, and for each a moment before its purge; both only grow.
+    unheard: VecDeque<(u64, Moment)>,
 }
 
 /// One purge, and its number.
@@ -65,6 +76,23 @@ impl Told {
     }
 }
 
+impl Queue {
+    /// The purge with this number was done here.
+    fn done_here(&mut self, number: u64) {
+        // Else it began before there was a fleet.
+        let Some(since) = self.doing_since else { return };
+        self.doing = self.doing.saturating_sub(1);
+        if self.doing == 0 {
+            self.doing_since = None;
+        }
+        let is_full = self.unheard.len() >= MOST;
+        match self.unheard.back_mut().filter(|_| is_full) {
+            Some(last) => last.0 = number,
+            None => self.unheard.push_back((number, since)),
+        }
+    }
+}
+
 impl Outbox {
     /// From now on there is a fleet, or none.
     pub(super) fn open(&self, is_open: bool) {
@@ -75,6 +103,18 @@ impl Outbox {
         }
     }
 
+    /// Something is about to be purged here; `now` reads the clock. [`Outbox::push`] follows.
+    pub(super) fn begin(&self, now: impl FnOnce() -> Moment) {
+        if self.is_open.load(Ordering::Acquire) {
+            let mut queue = self.queue.lock();
+            if queue.doing == 0 {
+                queue.doing_since = Some(now());
+            }
+            queue.doing += 1;
+        }
+    }
+
+    /// It was purged here, and the others are to hear of it.
     pub(super) fn push(&self, subject: Subject, purge: Purge) {
         if !self.is_open.load(Ordering::Acquire) {
             return;
@@ -91,8 +131,28 @@ impl Outbox {
         queue.bytes += subject.text().len();
         let number = queue.last;
         queue.waiting.push_back(Word { number, subject, purge });
+        queue.done_here(number);
         drop(queue);
         self.more.notify_one();
+    }
+
+    /// The word with this number came back, and so have all before it, or they never will.
+    pub(super) fn came_back(&self, number: u64) {
+        let mut queue = self.queue.lock();
+        while queue.unheard.front().is_some_and(|(unheard, _)| *unheard <= number) {
+            queue.unheard.pop_front();
+        }
+    }
+
+    /// A moment before the first purge of ours whose word has not come back; `None` if all have.
+    pub(super) fn unheard(&self) -> Option<Moment> {
+        let queue = self.queue.lock();
+        queue.unheard.front().map(|(_, since)| *since).or(queue.doing_since)
+    }
+
+    /// The number of the last word that was told.
+    pub(super) fn last_told(&self) -> u64 {
+        *self.told.borrow()
     }
 
     /// The next words to tell, at least one.
@@ -174,6 +234,31 @@ mod tests {
         assert_eq!(outbox.next(9).await.len(), 1, "bytes are bounded, too");
         outbox.done(&outbox.next(9).await);
         assert_eq!(outbox.len(), 0);
+    }
+
+    #[test]
+    fn a_purge_is_unheard_from_before_it_is_done_until_its_word_comes_back() {
+        let outbox = outbox();
+        assert_eq!(outbox.unheard(), None);
+        outbox.begin(|| Moment(4));
+        assert_eq!(outbox.unheard(), Some(Moment(4)));
+        outbox.begin(|| Moment(7));
+        outbox.push(tag(1), Purge::Hard);
+        outbox.push(tag(2), Purge::Hard);
+        assert_eq!(outbox.unheard(), Some(Moment(4)), "whoever of both was first");
+        outbox.begin(|| Moment(9));
+        outbox.push(tag(3), Purge::Hard);
+        outbox.came_back(2);
+        assert_eq!(outbox.unheard(), Some(Moment(9)));
+        outbox.came_back(3);
+        assert_eq!(outbox.unheard(), None);
+        for number in 0..2 * MOST as u64 {
+            outbox.begin(|| Moment(10 + number));
+            outbox.push(tag(0), Purge::Soft);
+        }
+        assert_eq!((outbox.unheard(), outbox.queue.lock().unheard.len()), (Some(Moment(10)), MOST));
+        outbox.came_back(3 + 2 * MOST as u64);
+        assert_eq!(outbox.unheard(), None);
     }
 
     #[tokio::test]

@@ -329,7 +329,7 @@ pub(super) fn remove_unstorable(headers: &mut HeaderMap) {
 
 fn all_tags(base: &[Tag], headers: &HeaderMap, url: &Url) -> Result<Box<[Tag]>, NotStored> {
     let mut tags = base.to_vec();
-    tags.extend(groups(headers, &CACHE_GROUPS).iter().map(|name| url.group(name)));
+    tags.extend(groups_of(headers).iter().map(|name| url.group(name)));
     for value in TAG_FIELDS.iter().flat_map(|name| headers.get_all(name)) {
         let names = value.as_bytes().split(|byte| matches!(byte, b',' | b' ' | b'\t'));
         for name in names.filter(|name| !name.is_empty()) {
@@ -342,6 +342,11 @@ fn all_tags(base: &[Tag], headers: &HeaderMap, url: &Url) -> Result<Box<[Tag]>, 
     tags.sort_unstable();
     tags.dedup();
     Ok(tags.into_boxed_slice())
+}
+
+/// The groups that an answer says it belongs to.
+pub(super) fn groups_of(headers: &HeaderMap) -> Vec<Vec<u8>> {
+    groups(headers, &CACHE_GROUPS)
 }
 
 /// The names in a field of groups (RFC 9875); none if it is not what it should be.

@@ -11,16 +11,14 @@
 //! What lies on disk goes on with the next process. So the place of such an edge is written to Redis, too, behind what is
 //! recorded on disk, under a name that is made of the folder's secret.
 //!
+//! What was heard, and when, is kept on a line ([`super::timeline`]), by which entries that the edges share are compared with
+//! purges. So our own words are heard, too, though they count already; and an edge that begins with nothing in memory hears
+//! all that the stream has, if entries are shared.
+//!
 //! A failover may lose what the old master had not passed on. An edge that heard it finds its place in the stream gone while
 //! older words are there, and has every other edge purge everything.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -31,11 +29,12 @@ use super::{
     Cache,
     subject::{Meant, Subject},
     tags::{self, Purge, Tags},
+    timeline::{Place, Timeline},
 };
 use crate::{causes::Causes, fleet::Redis};
 
 /// The stream, behind the prefix.
-const STREAM: &str = "purges";
+pub(super) const STREAM: &str = "purges";
 /// What an edge that was away may catch up with: about ten megabytes in Redis, unless URLs are long.
 const LENGTH: usize = 100_000;
 /// In one command.
@@ -60,27 +59,31 @@ struct Common {
     caches: ArcSwap<Vec<(Arc<str>, Cache)>>,
     /// Tells this edge's words from the others'.
     own: String,
+    /// Whether who begins hears all that is there.
+    hears_all: bool,
     /// The last word heard.
     place: Mutex<Option<String>>,
-    is_heard: AtomicBool,
+    timeline: Arc<Timeline>,
     count: Box<dyn Fn(Purge) + Send + Sync>,
 }
 
 /// A word of the stream: its place, and its fields in pairs.
-type Entry = (String, Vec<(String, Vec<u8>)>);
+pub(super) type Entry = (String, Vec<(String, Vec<u8>)>);
 /// What XREAD says of each stream; nothing when its time is up.
 type News = Option<Vec<(String, Vec<Entry>)>>;
 
 impl Sharing {
-    /// Begins to tell, and to hear from `place` on, where [`Sharing::place`] was before; `count` is called for each purge heard.
+    /// Begins to tell, and to hear from `place` on, where [`Sharing::place`] was before; from nowhere, all that there is if
+    /// `hears_all`. `caches` are those of the plan, by name, until [`Sharing::concerns`] says otherwise. `count` is called for
+    /// each purge heard.
     ///
     /// Shape:  must be called within a tokio runtime.
     #[must_use]
     pub fn start(
         redis: Redis,
         prefix: &str,
-        tags: Arc<Tags>,
-        place: Option<String>,
+        (tags, caches): (Arc<Tags>, Vec<(Arc<str>, Cache)>),
+        (place, hears_all): (Option<String>, bool),
         count: impl Fn(Purge) + Send + Sync + 'static,
     ) -> Self {
         tags.outbox().open(true);
@@ -89,10 +92,11 @@ impl Sharing {
             prefix: prefix.to_owned(),
             stream: format!("{prefix}{STREAM}"),
             tags,
-            caches: ArcSwap::default(),
+            caches: ArcSwap::from_pointee(caches),
             own: format!("{:016x}", rand::random::<u64>()),
+            hears_all,
             place: Mutex::new(place),
-            is_heard: AtomicBool::default(),
+            timeline: Arc::default(),
             count: Box::new(count),
         });
         let (speaker, hearer) = (Arc::clone(&common), Arc::clone(&common));
@@ -117,7 +121,12 @@ impl Sharing {
     /// Whether what other edges purge is heard at the moment.
     #[must_use]
     pub fn is_heard(&self) -> bool {
-        self.common.is_heard.load(Ordering::Relaxed)
+        self.common.timeline.is_current()
+    }
+
+    /// What was heard, and when.
+    pub(super) fn timeline(&self) -> &Arc<Timeline> {
+        &self.common.timeline
     }
 
     /// How many purges the fleet has not been told of yet.
@@ -146,7 +155,8 @@ impl Common {
             let mut telling = redis::pipe();
             for word in &words {
                 let mode = if word.purge == Purge::Soft { "s" } else { "h" };
-                let said = [("edge", self.own.as_bytes()), (mode, word.subject.text())];
+                let own = format!("{}.{}", self.own, word.number);
+                let said = [("edge", own.as_bytes()), (mode, word.subject.text())];
                 telling.add_command(self.word(&said));
             }
             match telling.query_async::<()>(&mut self.redis.clone()).await {
@@ -180,7 +190,7 @@ impl Common {
         let mut is_told = false;
         loop {
             let Err(problem) = self.hear_once(&mut is_told).await;
-            self.is_heard.store(false, Ordering::Relaxed);
+            self.timeline.set_current(false);
             if !std::mem::replace(&mut is_told, true) {
                 tracing::warn!(cause = %Causes(&problem), "purges of the fleet are not heard: this edge goes on alone");
             }
@@ -192,6 +202,8 @@ impl Common {
     /// One connection, until it breaks.
     async fn hear_once(&self, is_told: &mut bool) -> RedisResult<std::convert::Infallible> {
         let mut connection = self.redis.dedicated(&self.stream).await?;
+        // What was purged before this edge began is nobody's news.
+        let mut history = Place::default();
         loop {
             let place = self.place.lock().clone();
             let (is_there, news) = match &place {
@@ -205,27 +217,45 @@ impl Common {
                 continue;
             }
             if !is_there {
+                self.timeline.forget();
+                let told = self.tags.outbox().last_told();
                 let end = self.end(&mut connection).await?;
-                if let Some(place) = &place {
-                    tracing::warn!(
-                        "nobody knows which purges of the fleet were missed: all that is kept is purged"
-                    );
-                    self.warn_others(&mut connection, place).await?;
-                }
+                let begin = match &place {
+                    Some(place) => {
+                        tracing::warn!(
+                            "nobody knows which purges of the fleet were missed: all that is kept is purged"
+                        );
+                        self.warn_others(&mut connection, place).await?;
+                        end
+                    }
+                    None if self.hears_all => {
+                        history = position(&end);
+                        self.first(&mut connection).await?.unwrap_or(end)
+                    }
+                    None => end,
+                };
                 // Purged behind the look at the end: what comes from there on will be heard.
                 self.apply(&Subject::everything(), Purge::Hard);
-                self.keep_place(&mut connection, &end).await?;
-                *self.place.lock() = Some(end);
+                self.tags.outbox().came_back(told);
+                self.keep_place(&mut connection, &begin).await?;
+                *self.place.lock() = Some(begin);
                 continue;
             }
-            self.is_heard.store(true, Ordering::Relaxed);
-            if std::mem::take(is_told) {
-                tracing::info!("purges of the fleet are heard");
+            let heard = position(place.as_deref().unwrap_or_default());
+            if self.timeline.is_empty() {
+                self.mark(heard);
+            }
+            if heard >= history {
+                self.timeline.set_current(true);
+                if std::mem::take(is_told) {
+                    tracing::info!("purges of the fleet are heard");
+                }
             }
             let mut last = None;
             for (at, fields) in news {
-                self.hear_word(&fields);
+                self.hear_word(&fields, position(&at) <= history);
                 *self.place.lock() = Some(at.clone());
+                self.mark(position(&at));
                 last = Some(at);
             }
             if let Some(last) = last {
@@ -287,13 +317,27 @@ impl Common {
         self.ask(connection, &self.word(&[("edge", self.own.as_bytes())])).await
     }
 
+    /// The place of the first word that is still there.
+    async fn first(&self, connection: &mut MultiplexedConnection) -> RedisResult<Option<String>> {
+        let mut first = redis::cmd("XRANGE");
+        first.arg(&self.stream).arg("-").arg("+").arg("COUNT").arg(1);
+        let first: Vec<Entry> = self.ask(connection, &first).await?;
+        Ok(first.into_iter().next().map(|(place, _)| place))
+    }
+
+    /// The word at a place counts from now on.
+    fn mark(&self, place: Place) {
+        let now = self.tags.moment();
+        self.timeline.heard(place, now, self.tags.outbox().unheard());
+    }
+
     /// Words before `place` that are there although it is not mean that it was lost: others may not have heard it.
     async fn warn_others(&self, connection: &mut MultiplexedConnection, place: &str) -> RedisResult<()> {
         let mut older = redis::cmd("XREVRANGE");
         older.arg(&self.stream).arg(place).arg("-").arg("COUNT").arg(1);
         let older: Vec<Entry> = self.ask(connection, &older).await?;
         if !older.is_empty() {
-            self.tags.outbox().push(Subject::everything(), Purge::Hard);
+            self.tags.announce(&Subject::everything(), Purge::Hard, || ());
         }
         Ok(())
     }
@@ -306,14 +350,19 @@ impl Common {
         timeout(self.redis.timeout(), command.query_async(connection)).await.map_err(|_| silent())?
     }
 
-    fn hear_word(&self, fields: &[(String, Vec<u8>)]) {
-        if fields.iter().any(|(name, value)| name == "edge" && *value == self.own.as_bytes()) {
+    fn hear_word(&self, fields: &[(String, Vec<u8>)], is_history: bool) {
+        let said_by = fields.iter().find(|(name, _)| name == "edge").map_or(&b""[..], |(_, edge)| edge);
+        if let Some(rest) = said_by.strip_prefix(self.own.as_bytes()) {
+            let number = std::str::from_utf8(rest).ok().and_then(|rest| rest.strip_prefix('.')?.parse().ok());
+            number.into_iter().for_each(|number| self.tags.outbox().came_back(number));
             return;
         }
         for (mode, text) in fields.iter().filter(|(name, _)| name != "edge") {
             let purge = if mode == "s" { Purge::Soft } else { Purge::Hard };
             self.apply(&Subject::read(text.clone()), purge);
-            (self.count)(purge);
+            if !is_history {
+                (self.count)(purge);
+            }
         }
     }
 
@@ -329,6 +378,10 @@ impl Common {
             Meant::Everything => caches.iter().for_each(|(_, cache)| cache.purge_all(Purge::Hard)),
         }
     }
+}
+
+fn position(place: &str) -> Place {
+    place.parse().unwrap_or_default()
 }
 
 fn silent() -> RedisError {

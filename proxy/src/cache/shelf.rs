@@ -21,6 +21,7 @@ use super::{
     policy::NotStored,
     refusals::Refusals,
     request::Now,
+    shared::{self, Shared},
     tags::{Floor, Standing, Tags},
     uses::Uses,
 };
@@ -31,6 +32,9 @@ pub(super) struct Shelf {
     pub(super) store: Arc<Store>,
     /// The tier below, if there is one.
     pub(super) disk: ArcSwapOption<Disk>,
+    /// The tier that the fleet has in common, if this cache takes part in it; and what happened there.
+    pub(super) shared: ArcSwapOption<Shared>,
+    pub(super) shared_counts: Arc<shared::Counts>,
     pub(super) tags: Arc<Tags>,
     pub(super) floor: Floor,
     /// The largest entry kept, in bytes of body.

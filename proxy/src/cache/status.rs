@@ -72,6 +72,9 @@ pub const ORIGIN_FAILED: &str = "origin-failed";
 /// Why a stale answer is served, where somebody else fetches a newer one.
 pub const UPDATING: &str = "updating";
 
+/// Where an answer was found, if another edge had brought it.
+pub const SHARED: &str = "shared";
+
 /// Why the cache took no part, where the route has none for such requests.
 pub const NO_RULE: &str = "no-rule";
 /// The same, of a request that would end HTTP on its connection.

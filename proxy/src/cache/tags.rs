@@ -192,19 +192,20 @@ impl Tags {
 
     /// Purges here, at once, and tells the fleet, if there is one.
     ///
-    /// Shape:  for whatever a tag or a prefix ends; who purges caches or keys does so, and calls [`Tags::tell`].
+    /// Shape:  for whatever a tag or a prefix ends; who purges caches or keys does so by [`Tags::announce`].
     pub fn order(&self, subject: Subject, purge: Purge) {
-        match subject.meant() {
+        self.announce(&subject, purge, || match subject.meant() {
             Meant::Tag(tag) => self.purge(tag, purge),
             Meant::Prefix(prefix) => self.purge_prefix(&prefix, purge),
             Meant::Cache(_) | Meant::Everything => {}
-        }
-        self.tell(subject, purge);
+        });
     }
 
-    /// Tells the fleet, if there is one, of what was purged here.
-    pub fn tell(&self, subject: Subject, purge: Purge) {
-        self.outbox.push(subject, purge);
+    /// Purges here, which `act` does, and tells the fleet of it, if there is one.
+    pub fn announce(&self, subject: &Subject, purge: Purge, act: impl FnOnce()) {
+        self.outbox.begin(|| self.moment());
+        act();
+        self.outbox.push(subject.clone(), purge);
     }
 
     /// Whether the fleet knows of all purges so far, or does within `within`.

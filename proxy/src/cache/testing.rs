@@ -58,6 +58,7 @@ pub(super) fn ask(target: &str, headers: HeaderMap) -> Ask {
         rule: Rule::origin_alone(),
         stale: None,
         guard: Guard::default(),
+        named: Vec::new(),
     }
 }
 

@@ -95,6 +95,12 @@ impl Variant {
         Ok(Self(names.into_iter().map(|name| Field::of(name, response, request)).collect()))
     }
 
+    /// What tells a request from others, where answers depend on these fields.
+    pub(super) fn asked(names: Vec<HeaderName>, request: &HeaderMap) -> Self {
+        let none = HeaderMap::new();
+        Self(names.into_iter().map(|name| Field::of(name, &none, request)).collect())
+    }
+
     /// Whether the answer was made for requests like this one.
     #[must_use]
     pub fn matches(&self, request: &HeaderMap) -> bool {

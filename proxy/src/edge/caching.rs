@@ -21,7 +21,7 @@ use super::{Edge, Ended, Trip, client::Client, exchange::NoAnswer, forwarding::r
 use crate::{
     cache::{
         self, Ask, Bypass, Cache, CacheStatus, Entry, FillGuard, Forwarded, Guard, Key, Lookup, Mark,
-        NotStored, Now, Reader, RequestHead, Rule, Staleness, Tag,
+        NotStored, Now, Reader, RequestHead, Rule, Staleness, Subject, Tag,
     },
     decide::{self, Looked},
     forward::{headers::OF_ONE_REQUEST, retry::Failure},
@@ -208,12 +208,19 @@ impl Edge {
     async fn fill(
         &self,
         case: &Case<'_>,
-        guard: FillGuard,
+        mut guard: FillGuard,
         usable: Option<Arc<Entry>>,
         status: CacheStatus,
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
+        // Another edge may know, for less than a request to the origin.
+        if let Some((entry, ttl)) = guard.ask_fleet(case.rule.lock_timeout, Now::read()).await {
+            journey.cache =
+                Some(CacheStatus { ttl: Some(ttl), detail: Some(cache::SHARED), ..CacheStatus::default() });
+            return self.serve_from(case, Reader::whole(entry), client, journey).await;
+        }
+        let usable = usable.or_else(|| guard.usable_on_error(Now::read()));
         let must_be_asked = guard.stale().is_some_and(|entry| entry.head().freshness.must_be_asked());
         match self.fetch(case, guard, usable.is_some(), status, Some(client), &mut journey.attempts).await? {
             Fetched::None(NoAnswer::Client(error)) => Err(error.into()),
@@ -272,6 +279,7 @@ impl Edge {
             rule: case.policy.clone().into_owned(),
             stale,
             guard: case.guard(),
+            named: if case.cache.is_shared() { case.subjects(&target) } else { Vec::new() },
         }
     }
 }
@@ -390,6 +398,17 @@ impl<'a> Case<'a> {
             }
         }
         guard
+    }
+
+    /// What [`Case::tags`] and the target as it is forwarded are called among edges.
+    fn subjects(&self, target: &str) -> Vec<Subject> {
+        let (passed, request) = (&self.trip.passed, &self.trip.request);
+        let mut subjects = vec![Subject::uri(request.scheme, &request.authority, target)];
+        let names = passed.tag_names(request, &self.rule.tags);
+        subjects.extend(names.iter().map(|name| Subject::named(name)));
+        let caller = passed.caller().filter(|_| self.policy.private_to_caller);
+        subjects.extend(caller.map(|caller| Subject::caller(caller.user_id())));
+        subjects
     }
 
     /// What the answer is purged by, besides what the cache knows itself: the route's templates, and the caller it is

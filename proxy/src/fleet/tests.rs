@@ -252,7 +252,13 @@ async fn over_tls_a_user_with_the_least_rights_may_all_that_an_edge_does() {
         .unwrap();
     let read = redis::cmd("XREAD").arg("COUNT").arg(1).arg("STREAMS").arg("weir:purges").arg(&place).clone();
     read.query_async::<Value>(&mut own).await.unwrap();
-    let refused = known.set::<_, _, ()>("session:t", "forged").await.unwrap_err();
+    let lease = redis::cmd("SET").arg("weir:cache:{k}:fill").arg("own").arg("NX").arg("PX").arg(9000).clone();
+    lease.query_async::<()>(&mut known).await.unwrap();
+    let end =
+        redis::Script::new("return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('del', KEYS[1])");
+    let ended: i64 = end.key("weir:cache:{k}:fill").arg("own").invoke_async(&mut known).await.unwrap();
+    assert_eq!(ended, 1);
+    let refused = known.set::<_, _, ()>("elsewhere", "forged").await.unwrap_err();
     assert_eq!(refused.code(), Some("NOPERM"));
 
     assert!(redis(&words("wrong", &cert)).get::<_, Option<String>>("session:t").await.is_err());

@@ -65,13 +65,13 @@ impl Running {
 
     fn end(&self, order: &Order, mode: Purge) {
         match order {
-            Order::Key(text) => {
-                Order::keys(text, self).for_each(|(cache, key)| self.purge_key(cache, &key, mode));
-            }
+            Order::Key(text) => Order::keys(text, self).for_each(|(cache, key)| {
+                self.tags.announce(&Subject::key(&key), mode, || cache.purge_key(&key, mode));
+            }),
             Order::Url(url, kept) => {
                 self.tags.order(Subject::url(url), mode);
-                if let Some((cache, key)) = kept {
-                    self.purge_key(&self.caches[cache.index()], key, mode);
+                if let Some((_, key)) = kept {
+                    self.tags.order(Subject::key(key), mode);
                 }
             }
             Order::Prefix(prefix) => self.tags.order(Subject::prefix(prefix), mode),
@@ -79,8 +79,7 @@ impl Running {
             Order::All(one) => {
                 let named = self.plan.caches.iter().zip(&self.caches).enumerate();
                 for (_, (plan, cache)) in named.filter(|(at, _)| one.is_none_or(|one| one == *at)) {
-                    cache.purge_all(mode);
-                    self.tags.tell(Subject::cache(&plan.name), mode);
+                    self.tags.announce(&Subject::cache(&plan.name), mode, || cache.purge_all(mode));
                 }
             }
         }
@@ -89,11 +88,6 @@ impl Running {
     /// Ends what was kept of a URL that a write changed, in every cache and for all of the fleet.
     pub fn end_url(&self, url: Url, kept: Option<(CacheId, Key)>) {
         self.end(&Order::Url(url, kept), Purge::Hard);
-    }
-
-    fn purge_key(&self, cache: &Cache, key: &Key, mode: Purge) {
-        cache.purge_key(key, mode);
-        self.tags.tell(Subject::key(key), mode);
     }
 
     /// Whether the fleet knows of all purges so far. Waits for it no longer than for an answer of Redis.

@@ -17,6 +17,7 @@ impl Running {
         }
         self.take_disks();
         self.share_purges(before, metrics);
+        self.share_entries(self.sharing());
         self.rewire_sessions();
         let Some(before) = before else { return };
         before.watching.token().cancel();
@@ -44,26 +45,24 @@ impl Running {
             }
             return;
         };
+        let named = self.plan.caches.iter().zip(&self.caches);
+        let named = named.map(|(plan, cache)| (Arc::clone(&plan.name), cache.clone())).collect();
         let sharing = match before {
-            Some((same, sharing)) if same.is(redis) => Arc::clone(sharing),
+            Some((same, sharing)) if same.is(redis) => {
+                sharing.concerns(named);
+                Arc::clone(sharing)
+            }
             other => {
                 let place = other.and_then(|(other, sharing)| {
                     sharing.stop();
                     sharing.place().filter(|_| other.holds_the_same(redis))
                 });
                 let count = Self::fleet_counter(metrics);
-                Arc::new(Sharing::start(
-                    redis.clone(),
-                    &settings.prefix,
-                    Arc::clone(&self.tags),
-                    place,
-                    count,
-                ))
+                let from = (place, self.plan.caches.iter().any(|cache| cache.shared.is_some()));
+                let told = (Arc::clone(&self.tags), named);
+                Arc::new(Sharing::start(redis.clone(), &settings.prefix, told, from, count))
             }
         };
-        let named =
-            self.plan.caches.iter().map(|cache| Arc::clone(&cache.name)).zip(self.caches.iter().cloned());
-        sharing.concerns(named.collect());
         // Nobody else begins it.
         let _ = self.sharing.set(sharing);
     }

@@ -56,6 +56,20 @@ impl Told {
                     add(&families.cache_disk, &[name, event], event, count);
                 }
             }
+            if let Some(shared) = cache.shared_stats() {
+                for (event, word, count) in [
+                    ("hit", "shared hit", shared.hits),
+                    ("miss", "shared miss", shared.misses),
+                    ("unproven", "shared unproven", shared.unproven),
+                    ("damaged", "shared damaged", shared.damaged),
+                    ("error", "shared error", shared.errors),
+                    ("wait", "shared wait", shared.waits),
+                    ("written", "shared written", shared.written),
+                    ("dropped", "shared dropped", shared.dropped),
+                ] {
+                    add(&families.cache_shared, &[name, event], word, count);
+                }
+            }
             for (reason, count) in cache.reasons() {
                 add(&families.cache_refused, &[name, reason], reason, count);
             }

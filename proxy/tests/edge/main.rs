@@ -48,6 +48,7 @@ mod queries;
 mod refreshing;
 mod routes;
 mod sessions;
+mod shared_tier;
 mod signed;
 mod slicing;
 mod slicing_faults;

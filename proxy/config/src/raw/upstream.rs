@@ -289,6 +289,8 @@ pub struct Cache {
     pub entry_max: Word<Bytes>,
     /// A second tier, in files.
     pub disk: Word<CacheDisk>,
+    /// A tier that all edges of the fleet have in common, in Redis.
+    pub shared: Word<CacheShared>,
 }
 
 /// The tier of a cache that is kept in files, and outlives the process.
@@ -301,4 +303,20 @@ pub struct CacheDisk {
     pub size: Word<Bytes>,
     /// The largest body kept there.
     pub entry_max: Word<Bytes>,
+}
+
+/// The tier of a cache that all edges of the fleet have in common, in Redis.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheShared {
+    /// The largest body kept there.
+    pub entry_max: Word<Bytes>,
+    /// For how long at most.
+    pub ttl_max: Word<Span>,
+    /// For one command; a slower Redis is left alone.
+    pub timeout: Word<Span>,
+    /// Whether bodies are compressed there.
+    pub compress: Word<bool>,
+    /// How long the edges wait for the one that asks the origin; 0s: each asks for itself.
+    pub lease: Word<Span>,
 }

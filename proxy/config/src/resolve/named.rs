@@ -263,7 +263,8 @@ impl Resolver<'_> {
             self.report.error(at, format!("`entry_max` ({entry_bytes}) is more than `memory` ({memory})"));
         }
         let disk = raw.disk.placed().and_then(|(disk, place)| self.cache_disk(disk, place));
-        plan::Cache { name: name.into(), memory, entry_bytes, disk, place }
+        let shared = raw.shared.placed().map(|(shared, at)| self.cache_shared(shared, entry_bytes, at));
+        plan::Cache { name: name.into(), memory, entry_bytes, disk, shared, place }
     }
 
     fn cache_disk(&mut self, raw: &raw::CacheDisk, place: Place) -> Option<plan::CacheDisk> {

@@ -178,7 +178,7 @@ pub(super) fn block_of(range: &Range<u64>) -> (u64, Range<usize>) {
 }
 
 /// What an entry is made of, besides its body. By the wall clock, as the other does not outlive the machine.
-pub(super) fn encode(key: &str, head: &Head, now: Now) -> Option<Vec<u8>> {
+pub(in super::super) fn encode(key: &str, head: &Head, now: Now) -> Option<Vec<u8>> {
     let mut out = Out::default();
     let freshness = &head.freshness;
     let since = now.mono.saturating_duration_since(freshness.received);
@@ -212,7 +212,7 @@ pub(super) fn encode(key: &str, head: &Head, now: Now) -> Option<Vec<u8>> {
 
 /// The key and the head that [`encode`] wrote; `None` if that is not what it is, or if it was received later than now: of
 /// such a one nobody knows the age.
-pub(super) fn decode(bytes: &[u8], now: Now) -> Option<(Box<str>, Head)> {
+pub(in super::super) fn decode(bytes: &[u8], now: Now) -> Option<(Box<str>, Head)> {
     let mut from = In(bytes);
     let key = from.text()?.into();
     let status = StatusCode::from_u16(u16::try_from(from.number()?).ok()?).ok()?;
@@ -255,7 +255,7 @@ pub(super) fn decode(bytes: &[u8], now: Now) -> Option<(Box<str>, Head)> {
 }
 
 /// What tells variants of a key apart.
-pub(super) fn variant(variant: &Variant) -> Vec<u8> {
+pub(in super::super) fn variant(variant: &Variant) -> Vec<u8> {
     let mut out = Out::default();
     for (name, value) in variant.fields() {
         out.bytes(name.as_str().as_bytes());
@@ -264,15 +264,16 @@ pub(super) fn variant(variant: &Variant) -> Vec<u8> {
     out.0
 }
 
+/// Numbers and texts, one after the other.
 #[derive(Default)]
-struct Out(Vec<u8>);
+pub(in super::super) struct Out(pub(in super::super) Vec<u8>);
 
 impl Out {
-    fn number(&mut self, number: u64) {
+    pub(in super::super) fn number(&mut self, number: u64) {
         self.0.extend_from_slice(&number.to_le_bytes());
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(in super::super) fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
     }
@@ -288,16 +289,17 @@ impl Out {
     }
 }
 
-struct In<'b>(&'b [u8]);
+/// The same, being read; `None` is what nobody wrote.
+pub(in super::super) struct In<'b>(pub(in super::super) &'b [u8]);
 
 impl<'b> In<'b> {
-    fn number(&mut self) -> Option<u64> {
+    pub(in super::super) fn number(&mut self) -> Option<u64> {
         let (number, rest) = self.0.split_first_chunk::<8>()?;
         self.0 = rest;
         Some(u64::from_le_bytes(*number))
     }
 
-    fn bytes(&mut self) -> Option<&'b [u8]> {
+    pub(in super::super) fn bytes(&mut self) -> Option<&'b [u8]> {
         let length = usize::try_from(self.number()?).ok()?;
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
@@ -308,7 +310,7 @@ impl<'b> In<'b> {
         std::str::from_utf8(self.bytes()?).ok()
     }
 
-    fn name(&mut self) -> Option<HeaderName> {
+    pub(in super::super) fn name(&mut self) -> Option<HeaderName> {
         HeaderName::from_bytes(self.bytes()?).ok()
     }
 

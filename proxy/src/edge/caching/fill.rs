@@ -270,11 +270,14 @@ impl Edge {
     }
 
     /// Fetches anew behind the back of a client that gets what is stale (RFC 5861 §3).
-    pub(super) fn refresh_behind(&self, case: &Case<'_>, guard: FillGuard) {
+    pub(super) fn refresh_behind(&self, case: &Case<'_>, mut guard: FillGuard) {
         let (edge, trip, forward) = (self.clone(), case.trip.clone(), case.forward.clone());
         tokio::spawn(async move {
             let Some(rule) = &trip.route().cache else { return };
             let case = Case::of(&trip, &forward, rule);
+            if guard.ask_fleet(rule.lock_timeout, Now::read()).await.is_some() {
+                return;
+            }
             // Its attempts are noted nowhere: the record belongs to the client that was answered.
             let fetched = edge.fetch(&case, guard, true, CacheStatus::default(), None, &mut Vec::new()).await;
             if let Ok(Fetched::Passing(open, guard, _)) = fetched {
