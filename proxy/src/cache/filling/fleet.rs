@@ -57,13 +57,24 @@ impl FillGuard {
             match shared.take(&name, &self.fill.ask).await {
                 Turn::Ours(lease) => {
                     self.lease = Some(lease);
-                    return None;
+                    // Whoever was waited for may have brought it between the look and the taking.
+                    return match *waits {
+                        true => self.find_once_more(shared, now).await,
+                        false => None,
+                    };
                 }
                 Turn::Another if started.elapsed() < patience => *waits = true,
                 Turn::Another | Turn::Alone => return None,
             }
             sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
             pause = (2 * pause).min(longest);
+        }
+    }
+
+    async fn find_once_more(&mut self, shared: &Shared, now: Now) -> Option<(Arc<Entry>, i64)> {
+        match shared.find(&self.fill.ask.key, &self.fill.ask.headers, now).await {
+            Search::Found(entry, _) => self.take_from_fleet(entry, now),
+            Search::Nothing(_) | Search::Unavailable => None,
         }
     }
 
