@@ -175,7 +175,10 @@ pub(super) fn not_stored(word: &str) -> &str {
         "too-few-uses" => "it was not asked for often enough yet",
         "mismatch" => "the origin confirmed another answer than the stored one",
         "disk" => "memory does not hold it, and the disk failed while it was written",
-        "unreadable" => "its coding is not read here, and it may have shown something of the caller's own",
+        "unreadable" => {
+            "its coding is not read here, or the request had too much to look for: it may have shown something of the \
+             caller's own"
+        }
         "leak-credentials" => "it said it was for everybody, and showed the caller's credentials",
         "leak-cookie" => "it said it was for everybody, and showed one of the caller's cookies",
         "leak-token" => "it said it was for everybody, and showed the caller's session token",
