@@ -56,7 +56,9 @@ use std::sync::{
 
 use weir_config::plan::Coding;
 
-pub use answer::{Answer, Extent, Piece, Plan, aged, answer, answer_of_whole, first_answer};
+pub use answer::{
+    Answer, Extent, Piece, Plan, aged, answer, answer_of_whole, first_answer, is_held, not_modified,
+};
 pub use coded::{Coded, CodedReader, Maker};
 pub use desk::{Ask, Begin};
 pub use disk::{Disk, DiskStats, Pieces, Stored, can_keep};
