@@ -185,6 +185,12 @@ impl Cache {
         standing.filter(|(_, standing)| *standing != Standing::Gone).collect()
     }
 
+    /// How often what `key` stands for was fetched lately, where a rule counts that (`min_uses`).
+    #[must_use]
+    pub fn uses(&self, key: &Key) -> u32 {
+        self.shelf.uses.so_far(key.hash())
+    }
+
     /// How many entries that were not purged are like this. It looks at every one.
     #[must_use]
     pub fn count(&self, like: impl Fn(&Head) -> bool) -> usize {
