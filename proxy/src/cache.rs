@@ -59,7 +59,9 @@ use std::sync::{
 
 use weir_config::plan::Coding;
 
-pub use answer::{Answer, Extent, Piece, Plan, aged, answer, answer_of_whole, first_answer};
+pub use answer::{
+    Answer, Extent, Piece, Plan, aged, answer, answer_of_whole, first_answer, is_held, not_modified,
+};
 pub use coded::{Coded, CodedReader, Maker};
 pub use desk::{Ask, Begin};
 pub use disk::{Disk, DiskStats, Pieces, Stored, can_keep};
@@ -187,6 +189,12 @@ impl Cache {
         let all = self.shelf.store.under(key).into_iter();
         let standing = all.map(|entry| (Arc::clone(&entry), self.shelf.standing(entry.head())));
         standing.filter(|(_, standing)| *standing != Standing::Gone).collect()
+    }
+
+    /// How often what `key` stands for was fetched lately, where a rule counts that (`min_uses`).
+    #[must_use]
+    pub fn uses(&self, key: &Key) -> u32 {
+        self.shelf.uses.so_far(key.hash())
     }
 
     /// How many entries that were not purged are like this. It looks at every one.

@@ -21,7 +21,9 @@ use self::masked::Masked;
 pub use self::report::{CacheReport, EntryReport, Refused, Report, Written};
 use crate::{
     auth::Caller,
-    cache::{Entry, Key, Lookup, Now, RequestHead, Standing, Url, first_slice},
+    cache::{
+        Bypass, Cache, Entry, Key, Lookup, Now, RequestHead, Standing, Url, answer_from_part, first_slice,
+    },
     decide::{self, Passed, Rehearsal, Seen},
     request::{Came, RequestView},
     running::Running,
@@ -173,7 +175,7 @@ impl Case<'_> {
             name: self.running.plan.caches[self.rule.cache.index()].name.to_string(),
             key_template: self.rule.key.as_ref().map(ToString::to_string),
             tags: self.rule.tags.iter().map(shown).collect(),
-            stored: words::stored(self.prospects()),
+            stored: words::stored(self.prospects(None)),
             ..CacheReport::default()
         };
         let Action::Forward(forward) = &self.route.action else { return report };
@@ -194,23 +196,32 @@ impl Case<'_> {
             has_body: self.request.has_body,
         };
         // Of an answer in slices, the one that decides.
-        let key = match self.rule.slice {
+        let mut key = match self.rule.slice {
             Some(size) => key.slice(first_slice(&request, size.get()), size.get()),
             None => key,
         };
+        let shown_key = self.rule.key.as_ref().map_or_else(|| key.shown(), shown);
         let cache = &self.running.caches[self.rule.cache.index()];
-        let policy = self.passed.policy(self.running, self.request, self.rule);
-        let mut found = cache.peek(&key, &request, &policy, now);
-        let is_open = cache.may_deepen(&found, &key, &policy, now);
-        if is_open {
-            found = cache.peek_deeper(found, &key, &request, &policy, now).await;
+        let (mut found, mut is_open) = self.find(cache, &key, &request, now).await;
+        // Of parts that are kept as clients ask for them, the one that is held.
+        let is_part = matches!(found, Lookup::Bypass(Bypass::Range)) && self.keeps_parts();
+        if is_part {
+            key = key.part();
+            (found, is_open) = self.find(cache, &key, &request, now).await;
         }
         let under = cache.under(&key);
-        report.key = Some(self.rule.key.as_ref().map_or_else(|| key.shown(), shown));
+        report.key = Some(shown_key);
         report.under_key = under.len();
         report.variants = under.iter().map(|(entry, _)| variant(entry)).collect();
         report.lookup = words::lookup(&found).to_owned();
-        report.served = words::served(&found);
+        report.served = match &found {
+            Lookup::Hit { entry, .. } if is_part && answer_from_part(entry, &request, now).is_none() => {
+                words::ANOTHER_PART.to_owned()
+            }
+            Lookup::Stale { .. } if is_part => words::ANOTHER_PART.to_owned(),
+            found => words::served(found),
+        };
+        report.stored = words::stored(self.prospects(self.hindrance(cache, &key, &found)));
         if cache.is_shared() && matches!(found, Lookup::Miss(_) | Lookup::Stale { .. }) {
             report.served.push_str("; the fleet's tier is asked before the origin");
         }
@@ -233,12 +244,42 @@ impl Case<'_> {
         report
     }
 
+    /// What is found, and whether it is on disk alone.
+    async fn find(&self, cache: &Cache, key: &Key, request: &RequestHead<'_>, now: Now) -> (Lookup, bool) {
+        let policy = self.passed.policy(self.running, self.request, self.rule);
+        let found = cache.peek(key, request, &policy, now);
+        match cache.may_deepen(&found, key, &policy, now) {
+            true => (cache.peek_deeper(found, key, request, &policy, now).await, true),
+            false => (found, false),
+        }
+    }
+
+    /// Whether a part that is asked for is kept.
+    fn keeps_parts(&self) -> bool {
+        self.rule.partial
+            && self.request.method == Method::GET
+            && !self.passed.keeps_nothing(self.request, self.rule)
+    }
+
+    /// Why what comes would not be kept, whatever the origin says of it.
+    fn hindrance(&self, cache: &Cache, key: &Key, found: &Lookup) -> Option<String> {
+        match found {
+            Lookup::Miss(_) | Lookup::Bypass(Bypass::Route) => {
+                let (uses, wanted) = (cache.uses(key) + 1, self.rule.keeping.min_uses);
+                (uses < wanted).then(|| words::too_rare(uses, wanted))
+            }
+            Lookup::Bypass(reason) => Some(words::passed_by(*reason)),
+            Lookup::OnlyIfCached => Some(words::NOT_ASKED.to_owned()),
+            Lookup::Hit { .. } | Lookup::Stale { .. } => None,
+        }
+    }
+
     /// Whether nobody here can say what the key is.
     fn hangs_on_the_session(&self) -> bool {
         matches!(self.seen, Seen::Unsure) && self.rule.key.as_ref().is_some_and(masked::names_session)
     }
 
-    fn prospects(&self) -> words::Prospects {
+    fn prospects(&self, hindrance: Option<String>) -> words::Prospects {
         words::Prospects {
             method: self.request.method.clone(),
             has_body: self.request.has_body,
@@ -246,6 +287,7 @@ impl Case<'_> {
             has_session: matches!(self.seen, Seen::Known(_) | Seen::Unsure),
             rule: self.running.cache_rule(self.passed.route_id()).clone(),
             keeps_nothing: self.passed.keeps_nothing(self.request, self.rule),
+            hindrance,
         }
     }
 

@@ -250,7 +250,7 @@ fn warm(warming: Warming, sources: &[String]) -> ExitCode {
     match warming.run(sources, |warmed, after| tell(format_args!("{}\n", warmed.progress(after)))) {
         Ok(warmed) => {
             put(format_args!("{warmed}\n"));
-            if warmed.failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+            if warmed.has_failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
         Err(problem) => {
             tell(format_args!("weir: {problem}\n"));

@@ -137,8 +137,18 @@ fn from(
     Answer { status, headers, body }
 }
 
-/// RFC 9110 §15.4.5: without what describes a body that does not follow.
-fn not_modified(mut headers: HeaderMap) -> Answer {
+/// Whether `request` holds what was answered to it with these `fields`, and is not kept. A date alone says nothing of the
+/// last change (RFC 9110 §13.1.3).
+#[must_use]
+pub fn is_held(status: StatusCode, fields: &HeaderMap, request: &RequestHead<'_>) -> bool {
+    let compares =
+        request.headers.contains_key(header::IF_NONE_MATCH) || fields.contains_key(header::LAST_MODIFIED);
+    status == StatusCode::OK && compares && client_holds(fields, request.headers)
+}
+
+/// The answer of these fields to whoever holds it, without what describes a body that does not follow (RFC 9110 §15.4.5).
+#[must_use]
+pub fn not_modified(mut headers: HeaderMap) -> Answer {
     for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE] {
         headers.remove(name);
     }

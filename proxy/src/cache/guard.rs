@@ -8,10 +8,12 @@
 //!
 //! It looks only where the key does not tell callers apart. A find costs the next caller a request to the origin.
 
-use std::io::Read;
+use std::{borrow::Cow, io::Read};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use percent_encoding::percent_decode;
 
 use super::{
     directives::{Directives, members},
@@ -22,6 +24,9 @@ use super::{
 pub(super) const SEEN: usize = 8 << 10;
 /// And so much of what that unpacks to: a bomb costs no more.
 const UNPACKED: usize = 64 << 10;
+
+/// Values that are looked for, in every field and the body; far more than browsers have for a site.
+const MOST: usize = 256;
 
 /// What shows whose an answer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,7 +55,10 @@ struct Known {
     has_session: bool,
     /// What the origin hears from us and not from the client.
     written: Vec<HeaderName>,
+    /// Addresses in small letters.
     marks: Vec<(Mark, Box<[u8]>)>,
+    /// There were more marks than are looked for.
+    is_too_much: bool,
 }
 
 impl Mark {
@@ -82,8 +90,14 @@ impl Guard {
     pub fn of(headers: &HeaderMap) -> Self {
         let mut guard = Self::default();
         for value in headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes) {
-            let credentials = value.iter().position(|byte| *byte == b' ').map_or(value, |at| &value[at..]);
+            let (scheme, credentials) = value
+                .iter()
+                .position(|byte| *byte == b' ')
+                .map_or((&value[..0], value), |at| (&value[..at], value[at..].trim_ascii()));
             guard.knows(Mark::Credentials, credentials);
+            if scheme.eq_ignore_ascii_case(b"basic") {
+                guard.knows_basic(credentials);
+            }
         }
         let crumbs =
             headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';'));
@@ -100,11 +114,35 @@ impl Guard {
         self.known().has_session = true;
     }
 
-    /// This is the caller's own.
+    /// This is the caller's own: as it stands, and as pages show what was percent-encoded for a field.
     pub fn knows(&mut self, mark: Mark, value: &[u8]) {
+        if let Cow::Owned(decoded) = percent_decode(value).into() {
+            self.seeks(mark, &decoded);
+        }
+        self.seeks(mark, value);
+    }
+
+    /// What is packed in Basic credentials (RFC 7617 §2).
+    fn knows_basic(&mut self, credentials: &[u8]) {
+        let digits = credentials.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
+        let Ok(plain) = STANDARD_NO_PAD.decode(&credentials[..digits]) else { return };
+        let mut parts = plain.splitn(2, |byte| *byte == b':');
+        self.seeks(Mark::UserId, parts.next().unwrap_or_default());
+        self.seeks(Mark::Credentials, parts.next().unwrap_or_default());
+    }
+
+    fn seeks(&mut self, mark: Mark, value: &[u8]) {
+        // The quotes are the cookie's and not the value's (RFC 6265 §4.1.1).
         let value = value.trim_ascii();
-        if value.len() >= mark.shortest() {
-            self.known().marks.push((mark, value.into()));
+        let value = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
+        if value.len() < mark.shortest() {
+            return;
+        }
+        let known = self.known();
+        known.is_too_much |= known.marks.len() == MOST;
+        if !known.is_too_much {
+            let folded = is_address(value).then(|| value.to_ascii_lowercase().into());
+            known.marks.push((mark, folded.unwrap_or_else(|| value.into())));
         }
     }
 
@@ -133,6 +171,9 @@ impl Guard {
         };
         if varies.any(is_ours) {
             return Err(NotStored::VaryEdge);
+        }
+        if known.is_too_much {
+            return Err(NotStored::Unreadable);
         }
         if known.has_session {
             let said = Directives::of_response(kept);
@@ -168,9 +209,19 @@ impl Guard {
     }
 
     fn shown_in(&self, text: &[u8]) -> Option<Mark> {
-        let shown = |(_, value): &&(Mark, Box<[u8]>)| memchr::memmem::find(text, value).is_some();
-        self.0.as_ref()?.marks.iter().find(shown).map(|(mark, _)| *mark)
+        let marks = &self.0.as_ref()?.marks;
+        let folded = marks.iter().any(|(_, value)| is_address(value)).then(|| text.to_ascii_lowercase());
+        let shown = |(_, value): &&(Mark, Box<[u8]>)| {
+            let text = folded.as_deref().filter(|_| is_address(value)).unwrap_or(text);
+            memchr::memmem::find(text, value).is_some()
+        };
+        marks.iter().find(shown).map(|(mark, _)| *mark)
     }
+}
+
+/// E-mail addresses, which people and programs write in letters of either case.
+fn is_address(value: &[u8]) -> bool {
+    memchr::memchr(b'@', value).is_some()
 }
 
 /// The beginning of what was packed; `None` for a coding that we do not read.
@@ -244,6 +295,51 @@ mod tests {
         );
         assert_eq!(guard.check(&map(&[("x-user", "bert@example.org")])), Ok(()));
         assert_eq!(found(&Guard::default(), &[], b"anna@example.org"), None);
+    }
+
+    #[test]
+    fn other_spellings_of_the_caller_s_own_are_found() {
+        for (name, value, body, mark) in [
+            ("cookie", "sid=\"0123456789abcdef\"", "x=0123456789abcdef;", Mark::Cookie),
+            ("cookie", "mail=anna%40example.org%2Flong", "<p>anna@example.org/long", Mark::Cookie),
+            ("cookie", "mail=Anna%40example.org%2Flong", "<p>anna@Example.org/long", Mark::Cookie),
+            ("cookie", "mail=anna%40example.org%2Flong", "?m=anna%40example.org%2Flong", Mark::Cookie),
+            ("cookie", "mail=%22anna%40example.org%2Flong%22", "<p>anna@example.org/long", Mark::Cookie),
+            ("authorization", "Basic YW5uYS1saXNhOnNlc2FtZS1vcGVu", "hello anna-lisa", Mark::UserId),
+            ("authorization", "basic  YW5uYS1saXNhOnNlc2FtZS1vcGVu", "it is sesame-open", Mark::Credentials),
+            ("authorization", "Basic QW5uYUBleGFtcGxlLm9yZzp4eA==", "to anna@example.org", Mark::UserId),
+        ] {
+            let guard = Guard::of(&map(&[(name, value)]));
+            let found = found(&guard, &[], body.as_bytes());
+            assert_eq!(found, Some(NotStored::Leak(mark)), "{value} in {body}");
+        }
+        for body in ["Anna@Example.org", "ANNA@EXAMPLE.ORG"] {
+            assert_eq!(found(&anna(), &[], body.as_bytes()), Some(NotStored::Leak(Mark::Email)), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_only_resembles_the_caller_s_own_is_kept() {
+        for (name, value, body) in [
+            ("cookie", "sid=0123456789ABCDEF", "0123456789abcdef: a value that is no address has its case"),
+            ("cookie", "lang=%22en%22; theme=\"dark\"", "<html lang=en class=dark> \"dark\""),
+            ("authorization", "Basic YW5uYTpwYXNz", "short names: anna, pass"),
+            ("authorization", "Bearer YW5uYS1saXNhOnNlc2FtZS1vcGVu", "anna-lisa is in no token"),
+            ("authorization", "Basic ====", "x"),
+        ] {
+            let guard = Guard::of(&map(&[(name, value)]));
+            assert_eq!(found(&guard, &[], body.as_bytes()), None, "{value} in {body}");
+        }
+    }
+
+    #[test]
+    fn who_brings_more_than_is_looked_for_has_nothing_kept() {
+        let with = |count: usize| {
+            let crumbs: Vec<_> = (0..count).map(|number| format!("a=0123456789-{number:08}")).collect();
+            Guard::of(&map(&[("cookie", &*crumbs.join("; "))])).check(&map(&[("cache-control", "public")]))
+        };
+        assert_eq!(with(MOST), Ok(()));
+        assert_eq!(with(MOST + 1), Err(NotStored::Unreadable));
     }
 
     #[test]

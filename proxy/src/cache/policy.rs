@@ -99,7 +99,7 @@ pub enum NotStored {
     VaryEdge,
     /// It shows something of the caller's own, and would be kept for others.
     Leak(Mark),
-    /// It may show something of the caller's own, in a coding that is not read here.
+    /// It may show something of the caller's own: in a coding that is not read here, or among too many values.
     Unreadable,
     /// Memory does not hold it, and the disk failed while it was written.
     Disk,

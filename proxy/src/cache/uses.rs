@@ -21,6 +21,12 @@ pub(super) struct Uses {
 }
 
 impl Uses {
+    /// How often the key with this hash was asked for, so far.
+    pub(super) fn so_far(&self, hash: u128) -> u32 {
+        let counter = self.counters.get().map(|counters| &counters[hash as usize % COUNTERS]);
+        counter.map_or(0, |counter| counter.load(Ordering::Relaxed).into())
+    }
+
     /// Counts one more use of the key with this hash, and says how many there were, this one included.
     pub(super) fn count(&self, hash: u128) -> u32 {
         let counters =
@@ -46,7 +52,9 @@ mod tests {
     #[test]
     fn uses_are_counted_by_key_and_forgotten_in_time() {
         let uses = Uses::default();
+        assert_eq!(uses.so_far(1), 0);
         assert_eq!([uses.count(1), uses.count(2), uses.count(1), uses.count(1)], [1, 1, 2, 3]);
+        assert_eq!([uses.so_far(1), uses.so_far(1), uses.so_far(3)], [3, 3, 0], "asking is no use");
         for _ in 0..ROUND {
             uses.count(2);
         }

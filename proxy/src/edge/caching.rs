@@ -1,11 +1,13 @@
 //! Looking up, waiting for a fill and serving what is stale: the route's cache rule, step by step. `fill.rs` brings what
-//! is missing, `head.rs` asks for a head where the route does not want a HEAD to fetch more, `serve.rs` answers from what is
+//! is missing, `head.rs` asks for a head where the route does not want a HEAD to fetch more, `held.rs` says 304 to whoever has what
+//! is not kept, `serve.rs` answers from what is
 //! there and `coded.rs` from what is there compressed. `turn.rs` says who of many fetches, and `slices.rs` does all of it where
 //! answers are kept in parts. `partial.rs` keeps the parts that clients ask for.
 
 mod coded;
 mod fill;
 mod head;
+mod held;
 mod partial;
 mod serve;
 mod slices;
@@ -257,6 +259,7 @@ impl Edge {
             Fetched::Passing(open, guard, status) => {
                 journey.cache = Some(status);
                 match guard {
+                    None if case.is_held(&open) => self.pass_not_modified(case, open, client, journey).await,
                     None => self.pass_back(case.trip, case.forward, open, client, journey).await,
                     Some(guard) => self.pass_and_keep(case, open, guard, client, journey).await,
                 }

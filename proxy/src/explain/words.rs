@@ -13,6 +13,11 @@ use crate::{
 pub(super) const UNSURE: &str =
     "depends on the session, which only the origin could look up, and it is not asked";
 
+pub(super) const ANOTHER_PART: &str =
+    "goes to the origin: what is held of it is another part, or no longer fresh";
+
+pub(super) const NOT_ASKED: &str = "no: nobody is asked";
+
 /// What a request brings along that decides whether its answer may be kept.
 pub(super) struct Prospects {
     pub(super) method: Method,
@@ -22,6 +27,8 @@ pub(super) struct Prospects {
     pub(super) rule: Rule,
     /// Whether the route's `no_store` holds.
     pub(super) keeps_nothing: bool,
+    /// What is in the way besides, as a sentence.
+    pub(super) hindrance: Option<String>,
 }
 
 pub(super) fn caller(seen: &Seen) -> String {
@@ -113,6 +120,16 @@ fn bypass_because(word: &str) -> &str {
     }
 }
 
+/// Of what is not asked for often enough.
+pub(super) fn too_rare(uses: u32, wanted: u32) -> String {
+    format!("no, not yet: min_uses wants {wanted} requests for it, and this is number {uses}")
+}
+
+/// Of what the cache takes no part in.
+pub(super) fn passed_by(reason: Bypass) -> String {
+    format!("no: {}", bypass_because(reason.word()))
+}
+
 pub(super) fn stored(of: Prospects) -> String {
     if !matches!(of.method, Method::GET | Method::HEAD) {
         return "no: only answers to GET and HEAD are kept".to_owned();
@@ -127,6 +144,9 @@ pub(super) fn stored(of: Prospects) -> String {
     let mut words = asked.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     if of.rule.heeds_requests && words.any(|word| word.trim().eq_ignore_ascii_case("no-store")) {
         return "no: the request says no-store".to_owned();
+    }
+    if let Some(hindrance) = of.hindrance {
+        return hindrance;
     }
     let span = match of.rule.ttl {
         Some(ttl) => format!("for {} (ttl), unless the origin says no-store or Set-Cookie", Span::new(ttl)),
@@ -177,7 +197,10 @@ pub(super) fn not_stored(word: &str) -> &str {
         "too-few-uses" => "it was not asked for often enough yet",
         "mismatch" => "the origin confirmed another answer than the stored one",
         "disk" => "memory does not hold it, and the disk failed while it was written",
-        "unreadable" => "its coding is not read here, and it may have shown something of the caller's own",
+        "unreadable" => {
+            "its coding is not read here, or the request had too much to look for: it may have shown something of the \
+             caller's own"
+        }
         "leak-credentials" => "it said it was for everybody, and showed the caller's credentials",
         "leak-cookie" => "it said it was for everybody, and showed one of the caller's cookies",
         "leak-token" => "it said it was for everybody, and showed the caller's session token",

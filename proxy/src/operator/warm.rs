@@ -69,6 +69,8 @@ pub struct Warmed {
     pub failed: usize,
     /// Lines that named no page.
     pub skipped: usize,
+    /// Pages and sitemaps that were not asked for: no listener of their scheme is known.
+    pub unreached: usize,
 }
 
 enum Outcome {
@@ -89,17 +91,18 @@ impl Warming {
             .build()
             .map_err(|problem| problem.to_string())?;
         runtime.block_on(async {
-            let mut pages = self.pages(sources).await?;
-            let skipped = std::mem::take(&mut pages.skipped);
-            let pages = pages.ranked(self.most);
-            for page in &pages {
-                self.listener(page)?;
-            }
-            Arc::new(self).warm(pages, skipped, tell).await
+            let mut warmed = Warmed::default();
+            let pages = self.pages(sources, &mut warmed).await?;
+            warmed.skipped = pages.skipped;
+            let (reached, unreached): (Vec<_>, Vec<_>) =
+                pages.ranked(self.most).into_iter().partition(|page| self.listener(page).is_ok());
+            warmed.pages = reached.len();
+            warmed.unreached += unreached.len();
+            Ok(Arc::new(self).warm(reached, warmed, tell).await)
         })
     }
 
-    async fn pages(&self, sources: &[String]) -> Result<Pages, String> {
+    async fn pages(&self, sources: &[String], warmed: &mut Warmed) -> Result<Pages, String> {
         let mut pages = Pages::default();
         for source in sources {
             let bytes = match url(source) {
@@ -113,6 +116,10 @@ impl Warming {
             if fetched == MOST_SITEMAPS {
                 return Err(format!("these are more than {MOST_SITEMAPS} sitemaps"));
             }
+            if self.listener(&sitemap).is_err() {
+                warmed.unreached += 1;
+                continue;
+            }
             fetched += 1;
             let bytes = self.fetch(&sitemap).await?;
             pages.read(&bytes, self.host.as_deref());
@@ -123,10 +130,9 @@ impl Warming {
     async fn warm(
         self: Arc<Self>,
         pages: Vec<Page>,
-        skipped: usize,
+        mut warmed: Warmed,
         mut tell: impl FnMut(&Warmed, Duration),
-    ) -> Result<Warmed, String> {
-        let mut warmed = Warmed { pages: pages.len(), skipped, ..Warmed::default() };
+    ) -> Warmed {
         let places = Arc::new(Semaphore::new(self.at_once.max(1)));
         let mut turns = interval(Duration::from_secs(1) / self.rate.get());
         // A slow edge is asked more slowly, and nothing is made up for.
@@ -153,7 +159,7 @@ impl Warming {
         while let Some(outcome) = asked.join_next().await {
             warmed.count(outcome.as_ref().ok());
         }
-        Ok(warmed)
+        warmed
     }
 
     fn listener(&self, page: &Page) -> Result<SocketAddr, String> {
@@ -252,6 +258,12 @@ impl Warmed {
         }
     }
 
+    /// Whether something was not warmed that should have been.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed > 0 || self.unreached > 0
+    }
+
     fn done(&self) -> usize {
         self.kept + self.there + self.passed + self.failed
     }
@@ -267,7 +279,7 @@ impl Warmed {
 
 impl fmt::Display for Warmed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pages, kept, there, passed, failed, skipped } = self;
+        let Self { pages, kept, there, passed, failed, skipped, unreached } = self;
         write!(
             f,
             "{} of {pages} pages: {kept} kept, {there} were there, {passed} are not kept, {failed} failed",
@@ -275,6 +287,9 @@ impl fmt::Display for Warmed {
         )?;
         if *skipped > 0 {
             write!(f, "; {skipped} lines name no page")?;
+        }
+        if *unreached > 0 {
+            write!(f, "; {unreached} not asked for: no listener of their scheme is known (--to, --to-tls)")?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use crate::support::{Client, Edge, Gate, Origin, Request, Wire, ok};
+use crate::support::{Client, Edge, Gate, Origin, Request, Wire, ok, until};
 
 /// Everything is kept for a minute.
 fn caching(origin: &Origin, rule: &str) -> Edge {
@@ -335,6 +335,79 @@ fn a_condition_is_answered_from_what_comes_also_where_its_length_is_not_known() 
     // Now, or from the fill that goes on.
     assert_eq!(edge.ask("/", "if-none-match: \"b\"\r\n").text(), "body");
     assert_eq!(origin.count(), 1);
+}
+
+/// Once, such a client got the whole body each time: its condition was taken off the request, and answered by nobody.
+#[test]
+fn a_condition_on_what_is_not_kept_is_answered_by_304() {
+    const CHANGED: &str = "last-modified: Sat, 01 Nov 2025 10:00:00 GMT\r\n";
+    const SINCE: &str = "if-modified-since: Sat, 01 Nov 2025 10:00:00 GMT\r\n";
+    const MATCH: &str = "if-none-match: \"v1\"\r\n";
+    for (fields, rule, asked) in [
+        ("etag: \"v1\"\r\ncache-control: private, max-age=9\r\n", "", MATCH.to_owned()),
+        ("etag: W/\"v1\"\r\ncache-control: no-store\r\n", "", MATCH.to_owned()),
+        ("etag: \"v1\"\r\nset-cookie: a=b\r\n", "", MATCH.to_owned()),
+        ("etag: \"v1\"\r\n", "", format!("{MATCH}cookie: a=b\r\n")),
+        ("etag: \"v1\"\r\n", ", min_uses: 9", MATCH.to_owned()),
+        (&format!("{CHANGED}cache-control: private\r\n"), "", SINCE.to_owned()),
+    ] {
+        let sent = fields.to_owned();
+        let origin = Origin::start(move |_, wire| wire.answer(&sent, "mine"));
+        let edge = caching(&origin, &format!(", ttl: 60s{rule}"));
+        let mut client = edge.connect();
+        for round in 1..=3 {
+            let held = client.ask("/x", &asked);
+            assert_eq!((held.status, held.text()), (304, String::new()), "{fields}");
+            assert!(!held.cache().contains("stored"), "{}", held.cache());
+            assert_eq!(held.field("set-cookie"), if fields.contains("a=b") { "a=b" } else { "" });
+            assert_eq!(origin.count(), round, "{fields}");
+        }
+        let other = client.ask("/x", asked.replace("v1", "v0").replace("2025", "2024"));
+        assert_eq!((other.status, other.text()), (200, "mine".into()), "{fields}");
+    }
+}
+
+#[test]
+fn a_condition_says_nothing_about_errors_and_answers_without_validators() {
+    let origin = Origin::start(|request, wire| match request.target() {
+        "/error" => {
+            wire.send(
+                "HTTP/1.1 500 Oh\r\netag: \"v1\"\r\ncache-control: no-store\r\ncontent-length: 2\r\n\r\noh",
+            );
+        }
+        _ => wire.answer("date: Sat, 01 Nov 2025 10:00:00 GMT\r\ncache-control: private\r\n", "mine"),
+    });
+    let edge = caching(&origin, ", ttl: 60s");
+    assert_eq!(edge.ask("/error", "if-none-match: \"v1\"\r\n").status, 500);
+    let since = "if-modified-since: Sun, 01 Nov 2026 10:00:00 GMT\r\n";
+    assert_eq!(edge.ask("/undated", since).text(), "mine");
+}
+
+#[test]
+fn the_rest_of_what_is_held_is_read_where_it_is_short_and_left_where_it_is_long() {
+    // Of the others no more comes until their connections end.
+    for (framing, is_short) in [
+        ("content-length: 5", true),
+        ("content-length: 999999", false),
+        ("transfer-encoding: chunked", false),
+    ] {
+        let origin = Origin::start(move |_, wire| {
+            let fields = "etag: \"v1\"\r\ncache-control: private\r\n";
+            wire.send(format!("HTTP/1.1 200 OK\r\n{fields}{framing}\r\n\r\n5\r\nab"));
+        });
+        let edge = caching(&origin, "");
+        let ask = || assert_eq!(edge.ask("/x", "if-none-match: \"v1\"\r\n").status, 304, "{framing}");
+        ask();
+        if is_short {
+            until("a connection is used again", || {
+                let before = origin.accepted();
+                ask();
+                origin.accepted() == before
+            });
+        } else {
+            until("its connection is ended", || origin.open() == 0);
+        }
+    }
 }
 
 #[test]

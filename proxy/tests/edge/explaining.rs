@@ -125,6 +125,59 @@ fn what_was_not_kept_is_explained_afterwards() {
     }
 }
 
+/// Once, it promised to keep what was passed by, and what was asked for too rarely.
+#[test]
+fn what_is_said_to_be_kept_is_kept() {
+    let origin = Origin::start(|request, wire| match request.has("range") {
+        true => {
+            wire.send(
+                "HTTP/1.1 206 Partial Content\r\netag: \"v1\"\r\ncache-control: max-age=60\r\n\
+                 content-range: bytes 0-1/5\r\ncontent-length: 2\r\n\r\nhe",
+            );
+        }
+        false => wire.answer("etag: \"v1\"\r\ncache-control: max-age=60\r\n", "hello"),
+    });
+    let edge = |rule: &str| {
+        let route = format!("cache: {{ in: store{rule} }}");
+        Edge::routing(&origin, &route, "caches: { store: { memory: 16MiB } }")
+    };
+    let url = "http://edge.test/x";
+
+    let rarely = edge(", min_uses: 2");
+    for _ in 0..2 {
+        says(
+            &why(&rarely, url, &[]),
+            "/cache/stored",
+            "no, not yet: min_uses wants 2 requests for it, and this is number 1",
+        );
+    }
+    assert!(!rarely.get("/x").cache().contains("stored"));
+    says(&why(&rarely, url, &[]), "/cache/stored", "yes");
+    assert!(rarely.get("/x").cache().contains("stored"));
+
+    let whole = edge("");
+    let report = why(&whole, url, &["range: bytes=0-1"]);
+    says(&report, "/outcome", "nothing is kept: it asks for a part");
+    says(&report, "/cache/stored", "no: it asks for a part");
+    assert!(!whole.ask("/x", "range: bytes=0-1\r\n").cache().contains("stored"));
+    for (fields, text) in
+        [("if-match: \"v1\"", "no: it has a precond"), ("cache-control: only-if-cached", "no: nobody")]
+    {
+        says(&why(&whole, url, &[fields]), "/cache/stored", text);
+    }
+
+    let parts = edge(", partial: true");
+    let report = why(&parts, url, &["range: bytes=0-1"]);
+    says(&report, "/outcome", "goes to the origin: nothing is stored");
+    says(&report, "/cache/stored", "yes");
+    assert!(parts.ask("/x", "range: bytes=0-1\r\n").cache().contains("stored"));
+    until("the part is held", || {
+        let said = why(&parts, url, &["range: bytes=0-1"])["outcome"].to_string();
+        said.contains("is answered from the cache")
+    });
+    says(&why(&parts, url, &["range: bytes=3-4"]), "/outcome", "another part");
+}
+
 #[test]
 fn refusals_and_other_answers_are_foretold() {
     let origin = origin();

@@ -119,13 +119,31 @@ fn the_rate_is_bounded_and_progress_is_told() {
 
 #[test]
 fn what_cannot_be_asked_is_said() {
-    let said = warm(&["-", "--to", "127.0.0.1:1"], "https://edge.test/\n");
+    let said = warm(&["https://edge.test/index.xml", "--to", "127.0.0.1:1"], "");
     assert!(!said.done && said.err.contains("no listener is known for https"), "{}", said.err);
     let said = warm(&["/no/such/file", "--to", "127.0.0.1:1"], "");
     assert!(!said.done && said.err.contains("/no/such/file"), "{}", said.err);
     let nobody = crate::support::nobody().to_string();
     let said = warm(&["-", "--to", &nobody, "--host", "a.test"], "/\n");
     assert!(!said.done && said.out.contains("1 failed"), "{} {}", said.out, said.err);
+}
+
+/// Once, the first of them refused the whole list.
+#[test]
+fn pages_without_a_listener_for_their_scheme_are_counted_and_the_others_warmed() {
+    let origin = origin();
+    let edge = keeping(&origin);
+    let list = "https://edge.test/a\nhttps://edge.test/b\nhttp://edge.test/c\n";
+    let said = warm(&["-", "--to", &edge.http().to_string()], list);
+    assert_eq!(
+        said.out,
+        "1 of 1 pages: 1 kept, 0 were there, 0 are not kept, 0 failed; \
+         2 not asked for: no listener of their scheme is known (--to, --to-tls)\n",
+        "{}",
+        said.err
+    );
+    assert!(!said.done, "as where some failed");
+    is_kept(&edge, "/c");
 }
 
 #[test]
