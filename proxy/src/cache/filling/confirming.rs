@@ -11,8 +11,8 @@ impl FillGuard {
     /// Takes a 304: the stale entry, updated with its fields, is good again (RFC 9111 §4.3.4).
     ///
     /// # Errors
-    /// [`NotStored::Mismatch`] when the 304 is about something else. The stale entry is given up; ask again, without
-    /// validators, under the same guard.
+    /// [`NotStored::Mismatch`] when the 304 is about something else, or what is kept cannot become what it says. The stale
+    /// entry is given up; ask again, without validators, under the same guard.
     pub fn not_modified(
         &mut self,
         headers: &HeaderMap,
@@ -28,6 +28,14 @@ impl FillGuard {
         let merged = conditional::merged(&stale.head().headers, headers, &self.fill.ask.rule);
         match self.judge(stale.head().status, &merged, tags, now) {
             Ok(head) => {
+                if head.variant != stale.head().variant {
+                    // It would go on beside the new one, and answer those for whom it is not, now that it varies.
+                    self.fills.shelf.remove(key, &stale);
+                    if stale.body().stored().is_some() {
+                        // The body went with it: its file has the name of the old variant.
+                        return Err(NotStored::Mismatch);
+                    }
+                }
                 let entry = Arc::new(Entry::new(key.text(), Arc::new(head), Arc::clone(stale.body())));
                 if !entry.head().freshness.begins_fresh() {
                     self.fills.pass(&self.fill.ask, now.mono);

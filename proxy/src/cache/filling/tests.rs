@@ -2,7 +2,9 @@
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::cache::{Begin, Broken, Cache, Lookup, Outcome, Purge, Reader, Rule, desk::PASS, testing::*};
+use crate::cache::{
+    Begin, Broken, Cache, Lookup, Miss, Outcome, Purge, Reader, Rule, desk::PASS, testing::*,
+};
 
 const OK: StatusCode = StatusCode::OK;
 const LOCK: std::time::Duration = secs(5);
@@ -441,6 +443,22 @@ fn a_304_about_something_else_gives_the_entry_up() {
     assert_eq!(guard.head(OK, &minute(), &[], later), Decision::Store);
     guard.finish().unwrap();
     cache.get("/", &HeaderMap::new(), later).hit();
+}
+
+/// Once the entry without `Vary` went on beside the new one, and was a hit for those whom the new one is not for.
+#[test]
+fn a_304_that_says_what_the_answer_varies_by_leaves_no_entry_that_does_not() {
+    let (cache, now) = (cache(), noon());
+    cache.fill("/", &[("cache-control", "max-age=600"), ("etag", "\"a\"")], "body", now);
+    let [one, other] = ["1", "2"].map(|value| map(&[("x-v", value)]));
+    let asking = map(&[("x-v", "1"), ("cache-control", "no-cache")]);
+    let Lookup::Stale { entry, .. } = cache.get("/", &asking, now) else { panic!("not asked about") };
+    let mut guard = cache.must_fill(Ask { stale: Some(entry), ..ask("/", asking) }, now);
+    let confirmed = guard.not_modified(&map(&[("etag", "\"a\""), ("vary", "x-v")]), &[], now).unwrap();
+    assert_eq!(confirmed.refused, None);
+    assert_eq!(cache.get("/", &one, now).hit().head().headers["vary"], "x-v");
+    assert!(matches!(cache.get("/", &other, now), Lookup::Miss(Miss::Vary)));
+    assert_eq!(cache.stats().entries, 1);
 }
 
 #[test]
