@@ -79,7 +79,7 @@ pub use request::{Now, RequestHead, Rule};
 pub use shared::{Shared, SharedStats};
 pub use sharing::Sharing;
 pub use slice::{Part, Slice, first_slice};
-pub use status::{CacheStatus, Forwarded, NAME, NO_RULE, ORIGIN_FAILED, SHARED, Served, UPDATING, UPGRADE};
+pub use status::{CacheStatus, Forwarded, NAME, NO_RULE, ORIGIN_FAILED, SHARED, Served, UPGRADE};
 pub use subject::Subject;
 pub use tags::{Moment, Purge, Standing, Tag, Tags};
 pub use url::Url;
@@ -175,6 +175,12 @@ impl Cache {
     pub fn coded<T>(&self, reader: &Reader, coding: Coding, begin: impl FnOnce() -> Option<T>) -> Coded<T> {
         let (codings, home) = reader.codings();
         codings.get(coding, reader.length(), (&self.shelf.store, home), begin)
+    }
+
+    /// Seconds left of an entry's lifetime; negative when over, and none of what was purged.
+    #[must_use]
+    pub fn ttl(&self, entry: &Entry, now: Now) -> i64 {
+        lookup::left(entry.head(), self.shelf.standing(entry.head()), now)
     }
 
     /// What a lookup would find, without counting it.

@@ -9,8 +9,8 @@
 //! budget; slow readers read from memory and hold nobody up. A body of unknown length is not streamed to waiters,
 //! because one that never ends would have to be kept whole for them; if it outgrows an entry, waiters go on their own.
 //!
-//! The head of an answer is judged here, its body comes in `body`, and what a 304 or a HEAD says of a stored one is taken in
-//! `confirming`. Before the origin, `fleet` asks the other edges, and afterwards gives them what was kept.
+//! The head of an answer is judged here, its body comes in `body`, and what a 304, a HEAD or an answer that is not kept says of
+//! a stored one is taken in `confirming`. Before the origin, `fleet` asks the other edges, and afterwards gives them what was kept.
 
 mod body;
 mod confirming;
@@ -201,6 +201,7 @@ impl FillGuard {
         });
         match judged {
             Err(reason) => {
+                self.withdraw(status, reason);
                 self.refuse(reason, now);
                 Decision::NotStored(reason)
             }

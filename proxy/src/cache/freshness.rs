@@ -235,15 +235,33 @@ fn explicit_lifetime(headers: &HeaderMap, directives: &Directives, now: Now) -> 
     })
 }
 
-/// RFC 9111 §4.2.2: of the statuses that RFC 9110 §15.1 names, and of whatever the origin calls `public`.
+/// RFC 9111 §3: whether an answer may be kept that nobody may use unasked. Its lifetime is said, if only as none, or may be
+/// guessed.
+pub(super) fn may_be_kept(
+    status: StatusCode,
+    headers: &HeaderMap,
+    directives: &Directives,
+    rule: &Rule,
+    now: Now,
+) -> bool {
+    is_guessable(status, directives)
+        || rule.span(status).is_some()
+        || explicit_lifetime(headers, directives, now).is_some()
+}
+
+/// RFC 9111 §4.2.2: the statuses that RFC 9110 §15.1 names, and whatever the origin calls `public`.
+fn is_guessable(status: StatusCode, directives: &Directives) -> bool {
+    let named = matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501);
+    named || directives.public
+}
+
 fn heuristic_lifetime(
     status: StatusCode,
     headers: &HeaderMap,
     directives: &Directives,
     now: Now,
 ) -> Option<Duration> {
-    let named = matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501);
-    if !(named || directives.public) {
+    if !is_guessable(status, directives) {
         return None;
     }
     let is_error = status.is_client_error() || status.is_server_error();

@@ -155,6 +155,11 @@ impl Guard {
         self.0.get_or_insert_default()
     }
 
+    /// Whether the request has a session.
+    pub(super) fn is_of_session(&self) -> bool {
+        self.0.as_ref().is_some_and(|known| known.has_session)
+    }
+
     pub(super) fn looks_into_bodies(&self) -> bool {
         self.0.as_ref().is_some_and(|known| !known.marks.is_empty())
     }

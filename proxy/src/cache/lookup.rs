@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{Method, header};
 
 use super::{
-    entry::Entry,
+    entry::{Entry, Head},
     freshness::{Expired, Staleness},
     key::Key,
     memory::Found,
@@ -31,7 +31,7 @@ pub enum Lookup {
         entry: Arc<Entry>,
         /// Why, and what else may be done with it.
         staleness: Staleness,
-        /// Seconds left of its lifetime; negative when over.
+        /// Seconds left of its lifetime; negative when over, and none of what was softly purged.
         ttl: i64,
     },
     /// Nothing of use.
@@ -211,12 +211,17 @@ impl Shelf {
         if standing == Standing::Gone {
             return otherwise(Miss::Purged);
         }
-        let freshness = &entry.head().freshness;
-        let ttl = freshness.ttl(now);
-        match freshness.assess(&directives, rule, standing == Standing::Soft, now) {
+        let ttl = left(entry.head(), standing, now);
+        match entry.head().freshness.assess(&directives, rule, standing == Standing::Soft, now) {
             Ok(()) => Lookup::Hit { entry, ttl },
             Err(_) if directives.only_if_cached => Lookup::OnlyIfCached,
             Err(staleness) => Lookup::Stale { entry, staleness, ttl },
         }
     }
+}
+
+/// Seconds left of a lifetime: a purge has ended it, even one that leaves the entry to be asked about.
+pub(super) fn left(head: &Head, standing: Standing, now: Now) -> i64 {
+    let ttl = head.freshness.ttl(now);
+    if standing == Standing::Good { ttl } else { ttl.min(0) }
 }

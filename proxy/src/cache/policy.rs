@@ -10,7 +10,7 @@ use super::{
     date::date,
     directives::{Directives, Scope, digits, members},
     entry::Head,
-    freshness::Freshness,
+    freshness::{Freshness, may_be_kept},
     guard::Mark,
     request::{Now, Rule},
     structured,
@@ -77,7 +77,7 @@ pub enum NotStored {
     VaryStar,
     /// It depends on too much.
     VaryTooMany,
-    /// It could never be used without asking, and cannot be asked about.
+    /// It could never be used without asking, and cannot be asked about; or its status needs a lifetime, and it has none.
     NoLifetime,
     /// Larger than an entry may be.
     TooLarge,
@@ -216,7 +216,7 @@ pub(super) fn judge(
         && (kept.contains_key(header::ETAG) || date(&kept, &header::LAST_MODIFIED).is_some());
     // An error that nobody gave a lifetime must not become the answer that covers the next one.
     let of_use = freshness.begins_fresh() || (!is_error(status) && freshness.ever_useful(rule));
-    if !of_use && !can_be_asked_about {
+    if !(of_use || can_be_asked_about) || !may_be_kept(status, read, &directives, rule, now) {
         return Err(NotStored::NoLifetime);
     }
     Ok(Head { status, headers: kept, freshness, variant, tags, moment: sent.moment, url: sent.url.clone() })

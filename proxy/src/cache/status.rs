@@ -4,7 +4,10 @@ use std::fmt;
 
 use http::StatusCode;
 
-use super::{freshness::Staleness, lookup::Bypass};
+use super::{
+    freshness::{Expired, Staleness},
+    lookup::Bypass,
+};
 
 /// How this cache calls itself.
 pub const NAME: &str = "weir";
@@ -70,7 +73,7 @@ impl Served {
 /// Why a stale answer is served, where it is for want of a better one.
 pub const ORIGIN_FAILED: &str = "origin-failed";
 /// Why a stale answer is served, where somebody else fetches a newer one.
-pub const UPDATING: &str = "updating";
+const UPDATING: &str = "updating";
 
 /// Where an answer was found, if another edge had brought it.
 pub const SHARED: &str = "shared";
@@ -104,6 +107,20 @@ impl CacheStatus {
     pub fn expired(staleness: &Staleness) -> Self {
         let expired = staleness.expired;
         Self { forwarded: Some(expired.forwarded()), detail: Some(expired.word()), ..Self::default() }
+    }
+
+    /// Of a stale answer that is served while it is fetched anew, with seconds left as of the look-up.
+    #[must_use]
+    pub fn stale(staleness: &Staleness, ttl: i64) -> Self {
+        // That a lifetime is over shows in `ttl` alone.
+        let detail = Some(staleness.expired).filter(|expired| *expired == Expired::Purged).map(Expired::word);
+        Self { ttl: Some(ttl), detail, ..Self::default() }
+    }
+
+    /// The same, where somebody else fetches it already.
+    #[must_use]
+    pub fn updating(self) -> Self {
+        Self { detail: self.detail.or(Some(UPDATING)), ..self }
     }
 
     /// How the answer came out of the cache; `None` when the origin made it for this request.
@@ -205,6 +222,17 @@ mod tests {
         ] {
             assert_eq!(status.nginx_word(), word, "{status}");
         }
+    }
+
+    #[test]
+    fn what_was_softly_purged_says_so_and_never_passes_for_fresh() {
+        let of =
+            |expired| CacheStatus::stale(&Staleness { expired, while_revalidate: true, on_error: false }, 0);
+        let (purged, old) = (of(Expired::Purged), of(Expired::Age));
+        assert_eq!(purged.to_string(), "weir; hit; ttl=0; detail=purged");
+        assert_eq!((purged.updating(), purged.nginx_word()), (purged, "STALE"));
+        assert_eq!(purged.served(), Some(Served::Stale));
+        assert_eq!((old.nginx_word(), old.updating().nginx_word()), ("STALE", "UPDATING"));
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Edge {
             Lookup::OnlyIfCached => Err(Refusal::NotCached.into()),
             // A QUERY cannot be asked again behind the back of whoever has its body.
             Lookup::Stale { entry, staleness, ttl } if staleness.while_revalidate && !case.is_query => {
-                let mut status = CacheStatus { ttl: Some(ttl), ..CacheStatus::default() };
+                let mut status = CacheStatus::stale(&staleness, ttl);
                 // Where the answer is not to be kept, the next request whose answer is fetches anew.
                 if !case.keeps_nothing() {
                     let ask = self.ask(&case, key, Some(Arc::clone(&entry)));
@@ -108,7 +108,7 @@ impl Edge {
                             return Box::pin(self.fill(&case, guard, usable, status, client, journey)).await;
                         }
                         Some(guard) => self.refresh_behind(&case, guard),
-                        None => status.detail = Some(cache::UPDATING),
+                        None => status = status.updating(),
                     }
                 }
                 journey.cache = Some(status);

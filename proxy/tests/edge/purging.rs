@@ -155,6 +155,7 @@ fn a_softly_purged_entry_is_asked_about_and_covers_for_the_origin() {
     origin.die();
     let answer = edge.get("/x");
     assert_eq!((answer.status, answer.text()), (200, "0".into()), "{}", answer.cache());
+    assert_eq!(answer.cache(), "weir; hit; ttl=0; detail=origin-failed");
     order(&edge, json!({ "all": true }));
     assert_eq!(edge.get("/x").status, 502, "gone is gone");
 }
@@ -170,12 +171,20 @@ fn a_softly_purged_entry_answers_while_it_is_fetched_anew() {
         }
         wire.answer("", number.to_string());
     });
-    let edge = caching(&origin, ", stale_while_revalidate: 60s");
+    let rule = "cache: { in: store, ttl: 60s, stale_while_revalidate: 60s }
+    response_headers: { x-word: \"${cache.status}\" }";
+    let edge = Edge::routing(&origin, rule, "caches: { store: {} }");
     assert_eq!(edge.get("/x").text(), "0");
     order(&edge, json!({ "url": "http://edge.test/x", "soft": true }));
     for _ in 0..3 {
-        assert_eq!(edge.get("/x").text(), "0");
+        let answer = edge.get("/x");
+        assert_eq!((answer.text(), answer.cache()), ("0".into(), "weir; hit; ttl=0; detail=purged".into()));
+        assert_eq!(answer.field("x-word"), "STALE");
     }
+    let served =
+        |kind: &str| edge.metric(&format!("weir_cache_served_total{{cache=\"store\",kind=\"{kind}\"}}"));
+    until("they are counted", || served("stale") == 3.0);
+    assert_eq!(served("fresh"), 0.0);
     until("the origin is asked behind their backs", || origin.count() == 2);
     gate.open();
     until("the new answer is there", || edge.get("/x").text() == "1");

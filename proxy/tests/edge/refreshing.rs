@@ -100,3 +100,20 @@ fn while_one_fetches_behind_everybody_gets_the_stale_answer_at_once() {
     until("the new answer is there", || edge.get("/x").text() == "1");
     assert_eq!(origin.count(), 2, "once for all of them");
 }
+
+/// Once the old answer came back while the origin was asked again, and whenever it failed.
+#[test]
+fn what_the_origin_withdrew_answers_neither_meanwhile_nor_for_a_failure() {
+    for rule in [", stale_while_revalidate: 60s", ", stale_if_error: 60s"] {
+        let number = AtomicUsize::new(0);
+        let origin = Origin::start(move |_, wire| match number.fetch_add(1, Ordering::SeqCst) {
+            0 => wire.answer(STALE, "kept"),
+            1 => _ = wire.send("HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\ngone"),
+            _ => _ = wire.send("HTTP/1.1 500 Oops\r\ncontent-length: 4\r\n\r\noops"),
+        });
+        let edge = caching(&origin, rule);
+        assert_eq!(edge.get("/x").text(), "kept");
+        edge.get("/x");
+        until("the origin's failure is seen", || edge.get("/x").status == 500);
+    }
+}

@@ -9,8 +9,8 @@ use nix::errno::Errno;
 
 use super::{
     super::{
-        Cache, Lookup, RequestHead, Rule, Standing, Tag, Url,
-        testing::{MIB, body, key, noon, secs, uri},
+        Ask, Cache, Lookup, NotStored, RequestHead, Rule, Standing, Tag, Url,
+        testing::{MIB, ask, body, key, map, noon, secs, uri},
     },
     core::Unread,
     *,
@@ -82,6 +82,28 @@ async fn what_is_hardly_good_or_cannot_be_written_leaves_nothing_older_behind() 
     disk.core.failed(&io::ErrorKind::StorageFull.into());
     cache.fill("/a", &FRESH, "new", now);
     assert_eq!(disk.stats().entries, 0);
+}
+
+/// Once the disk went on having it for everybody, and so did memory after a restart.
+#[tokio::test]
+async fn what_a_304_makes_another_variant_is_not_kept_as_the_one_it_was() {
+    for (most, expected) in [(MIB, None), (1, Some(NotStored::Mismatch))] {
+        let (root, tags, now) = (tempfile::tempdir().unwrap(), Arc::new(Tags::new()), Now::read());
+        let disk = open(root.path(), &tags);
+        cache_on(&disk, &tags).fill("/a", &[FRESH[0], ("etag", "\"a\"")], "body", now);
+        until(|| disk.stats().entries == 1);
+        let (cache, later) = (Cache::new(64 * MIB, most, Arc::clone(&tags)), now.after(secs(61)));
+        cache.set_disk(Some(Arc::clone(&disk)));
+        let Lookup::Stale { entry, .. } = deep(&cache, "/a", later).await else { panic!("not stale") };
+        assert_eq!(entry.body().stored().is_some(), expected.is_some());
+        let asking = Ask { stale: Some(entry), ..ask("/a", map(&[("x-v", "1")])) };
+        let mut guard = cache.must_fill(asking, later);
+        let varies = map(&[("etag", "\"a\""), ("vary", "x-v")]);
+        assert_eq!(guard.not_modified(&varies, &[], later).err(), expected);
+        for cache in [cache, cache_on(&disk, &tags)] {
+            assert!(matches!(deep(&cache, "/a", later).await, Lookup::Miss(_)));
+        }
+    }
 }
 
 #[tokio::test]

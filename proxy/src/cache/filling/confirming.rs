@@ -1,18 +1,26 @@
-//! What the origin says of a stored answer without sending its body again.
+//! What the origin says of a stored answer without sending its body again: that it is good, or that there is none any more.
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header};
 
 use super::{Confirmed, FillGuard};
-use crate::cache::{conditional, entry::Entry, policy::NotStored, request::Now, tags::Tag};
+use crate::cache::{
+    conditional,
+    desk::Ask,
+    directives::Directives,
+    entry::Entry,
+    policy::NotStored,
+    request::Now,
+    tags::{Standing, Tag},
+};
 
 impl FillGuard {
     /// Takes a 304: the stale entry, updated with its fields, is good again (RFC 9111 §4.3.4).
     ///
     /// # Errors
-    /// [`NotStored::Mismatch`] when the 304 is about something else. The stale entry is given up; ask again, without
-    /// validators, under the same guard.
+    /// [`NotStored::Mismatch`] when the 304 is about something else, or what is kept cannot become what it says. The stale
+    /// entry is given up; ask again, without validators, under the same guard.
     pub fn not_modified(
         &mut self,
         headers: &HeaderMap,
@@ -28,6 +36,14 @@ impl FillGuard {
         let merged = conditional::merged(&stale.head().headers, headers, &self.fill.ask.rule);
         match self.judge(stale.head().status, &merged, tags, now) {
             Ok(head) => {
+                if head.variant != stale.head().variant {
+                    // It would go on beside the new one, and answer those for whom it is not, now that it varies.
+                    self.fills.shelf.remove(key, &stale);
+                    if stale.body().stored().is_some() {
+                        // The body went with it: its file has the name of the old variant.
+                        return Err(NotStored::Mismatch);
+                    }
+                }
                 let entry = Arc::new(Entry::new(key.text(), Arc::new(head), Arc::clone(stale.body())));
                 if !entry.head().freshness.begins_fresh() {
                     self.fills.pass(&self.fill.ask, now.mono);
@@ -80,4 +96,40 @@ impl FillGuard {
             }
         }
     }
+
+    /// Gives up the entry that was asked about, if the answer, which is not kept, says that the origin has nothing for
+    /// everybody there any more. It must neither answer while it is fetched anew nor cover for a failing origin.
+    ///
+    /// A request can be made so that an origin refuses it. So this must be about the target and not about its caller,
+    /// and what is still good stays: asking for a fresher one is no way to empty the cache.
+    pub(super) fn withdraw(&mut self, status: StatusCode, reason: NotStored) {
+        let (shelf, ask, sent) = (&self.fills.shelf, &self.fill.ask, self.fill.sent);
+        if !is_of_the_target(status, reason) || !speaks_for_others(ask) {
+            return;
+        }
+        let is_over = |stale: &mut Arc<Entry>| {
+            let is_purged = shelf.standing(stale.head()) != Standing::Good;
+            stale.head().freshness.assess(&Directives::default(), &ask.rule, is_purged, sent).is_err()
+        };
+        if let Some(stale) = self.stale.take_if(is_over) {
+            shelf.remove(&ask.key, &stale);
+        }
+    }
+}
+
+/// Whether an answer that is not kept says what has become of its target. A 403 is what filters say to one client, and
+/// the other failures of clients speak of the request's form.
+fn is_of_the_target(status: StatusCode, reason: NotStored) -> bool {
+    let is_final =
+        status.is_success() || status.is_redirection() || matches!(status.as_u16(), 401 | 404 | 410 | 451);
+    is_final && matches!(reason, NotStored::Private | NotStored::NoStore | NotStored::NoLifetime)
+}
+
+/// Whether the answer to a request would be the same for all who find the key, as far as is known.
+fn speaks_for_others(ask: &Ask) -> bool {
+    let has_cookie = ask.headers.contains_key(header::COOKIE) && !ask.rule.ignores(&header::COOKIE);
+    let is_somebody_s =
+        has_cookie || ask.headers.contains_key(header::AUTHORIZATION) || ask.guard.is_of_session();
+    // With `no-store` it was the client that did not want it kept.
+    (ask.rule.private_to_caller || !is_somebody_s) && !ask.rule.asked(&ask.headers).no_store
 }

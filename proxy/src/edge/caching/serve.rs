@@ -24,7 +24,7 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        let ttl = entry.head().freshness.ttl(Now::read());
+        let ttl = case.cache.ttl(&entry, Now::read());
         journey.cache = Some(CacheStatus { ttl: Some(ttl), detail: Some(why), ..CacheStatus::default() });
         self.serve_from(case, Reader::whole(entry), client, journey).await
     }

@@ -113,12 +113,12 @@ impl Edge {
                 return kept(entry, CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
             }
             Lookup::Stale { entry, staleness, ttl } if staleness.while_revalidate => {
-                let mut status = CacheStatus { ttl: Some(ttl), ..CacheStatus::default() };
+                let mut status = CacheStatus::stale(&staleness, ttl);
                 let ask = self.ask(case, key.clone(), Some(Arc::clone(&entry)));
                 match case.cache.refresh(ask, Now::read()) {
                     Some(guard) if case.waits_for_update() => begun = Some(guard),
                     Some(guard) => self.refresh_behind(case, guard),
-                    None => status.detail = Some(cache::UPDATING),
+                    None => status = status.updating(),
                 }
                 if begun.is_none() {
                     return kept(entry, status);
@@ -139,7 +139,7 @@ impl Edge {
         let usable = usable_on_error(stale.as_ref());
         let must_be_asked = stale.as_ref().is_some_and(|(entry, _)| entry.head().freshness.must_be_asked());
         let on_error = |entry: Arc<Entry>| {
-            let ttl = entry.head().freshness.ttl(Now::read());
+            let ttl = case.cache.ttl(&entry, Now::read());
             kept(entry, CacheStatus { ttl: Some(ttl), detail: Some(ORIGIN_FAILED), ..CacheStatus::default() })
         };
         let turn = match begun {
