@@ -363,7 +363,12 @@ impl RouteParts {
 
 /// Whether a key holds something that only one caller has. A role or a tenant is shared by many.
 fn names_caller(key: &Template) -> bool {
-    key.variables().any(|variable| matches!(variable, Variable::Session(field) if matches!(&**field, "user_id" | "session_id" | "email")))
+    key.variables().any(is_callers_own)
+}
+
+/// Whether no two callers have the same, if they have any.
+pub(crate) fn is_callers_own(variable: &Variable) -> bool {
+    matches!(variable, Variable::Session(field) if matches!(&**field, "user_id" | "session_id" | "email"))
 }
 
 /// Every one, or all problems.

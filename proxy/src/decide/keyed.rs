@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use http::header;
 use weir_config::{
     plan::{CacheRule, Forward},
-    template::Template,
+    template::{Template, Values as _},
 };
 
 use super::{Passed, doubts::doubts};
@@ -15,7 +15,7 @@ use crate::{
     refusal::Refusal,
     request::RequestView,
     route::rewrite,
-    running::Running,
+    running::{Running, is_callers_own},
 };
 
 impl Passed {
@@ -73,7 +73,7 @@ impl Passed {
     #[must_use]
     pub fn policy<'r>(&self, running: &'r Running, request: &RequestView, rule: &CacheRule) -> Cow<'r, Rule> {
         let mut policy = Cow::Borrowed(running.cache_rule(self.route));
-        if self.holds(request, &rule.keeping.bypass) {
+        if self.is_nameless(request, rule) || self.holds(request, &rule.keeping.bypass) {
             policy.to_mut().bypassed = true;
         }
         policy
@@ -82,7 +82,15 @@ impl Passed {
     /// Whether the route forbids to keep its answer.
     #[must_use]
     pub fn keeps_nothing(&self, request: &RequestView, rule: &CacheRule) -> bool {
-        self.holds(request, &rule.keeping.no_store)
+        self.is_nameless(request, rule) || self.holds(request, &rule.keeping.no_store)
+    }
+
+    /// Whether the key tells callers apart by what this one does not have: all who have none would share what is each one's.
+    fn is_nameless(&self, request: &RequestView, rule: &CacheRule) -> bool {
+        let Some(key) = rule.key.as_ref().filter(|_| self.caller().is_some()) else { return false };
+        let facts = self.facts(request);
+        let mut own = key.variables().filter(|variable| is_callers_own(variable)).peekable();
+        own.peek().is_some() && own.all(|variable| facts.value(variable).is_none_or(|value| value.is_empty()))
     }
 
     /// Whether one of these is neither empty nor `0` (nginx's `proxy_cache_bypass`).

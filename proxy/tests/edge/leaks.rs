@@ -217,6 +217,25 @@ fn under_a_key_of_their_own_callers_find_what_is_theirs() {
 }
 
 #[test]
+fn callers_without_what_the_key_goes_by_do_not_share_what_is_each_one_s() {
+    let origin = Origin::start(|request, wire| {
+        let token = request.field("authorization").replace("Bearer ", "");
+        if request.target() == "/auth/session" {
+            let email = if token == "tokenofanna" { r#","email":"anna@example.org""# } else { "" };
+            return wire.answer("", format!(r#"{{"user_id":"{token}"{email}}}"#));
+        }
+        wire.answer("cache-control: max-age=60\r\n", format!("of {token}"));
+    });
+    let edge = edge(&origin, ", key: \"page:${session.email}:${request.path}\"");
+    for token in ["tokenofbert", "tokenofcarl", "tokenofanna", "tokenofbert", "tokenofanna"] {
+        let answer = edge.ask("/page", &format!("authorization: Bearer {token}\r\n"));
+        assert_eq!(answer.text(), format!("of {token}"), "{}", answer.cache());
+    }
+    let pages = origin.seen().iter().filter(|request| request.target() == "/page").count();
+    assert_eq!(pages, 4, "who has one finds their own");
+}
+
+#[test]
 fn what_varies_by_who_the_edge_says_asks_is_not_shared() {
     let origin = Origin::start(|request, wire| {
         if request.target() == "/auth/session" {
