@@ -41,6 +41,6 @@ pub mod fleet; // Redis, which the fleet shares
 pub mod http_client; // the edge's own questions
 pub mod metrics; // the families and their handles
 pub mod pem; // certificates and keys in files
-pub mod stripes; // what every request writes to, apart for each thread
 pub mod source; // the configuration's file and environment
+pub mod stripes; // what every request writes to, apart for each thread
 pub mod wire; // HTTP/1 heads as bytes

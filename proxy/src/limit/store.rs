@@ -92,18 +92,15 @@ impl Store {
         }
     }
 
-    /// Whether it is time to tell of a failure.
+    /// Whether this failure is the first since the last success, and not too soon after what was told last.
     fn tells(&self) -> bool {
+        let Inner { start, is_told, silent_until, .. } = &*self.0;
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        let (now, until) = (millis(self.0.start.elapsed()), self.0.silent_until.load(Ordering::Relaxed));
-        let again = now + millis(TELL_AGAIN);
-        let tells = now >= until
-            && self
-                .0
-                .silent_until
-                .compare_exchange(until, again, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
-        self.0.is_told.fetch_or(tells, Ordering::Relaxed);
+        let (now, until) = (millis(start.elapsed()), silent_until.load(Ordering::Relaxed));
+        let tells = now >= until && !is_told.swap(true, Ordering::Relaxed);
+        if tells {
+            silent_until.store(now + millis(TELL_AGAIN), Ordering::Relaxed);
+        }
         tells
     }
 }
