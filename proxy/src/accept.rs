@@ -6,7 +6,7 @@
 //! to the same rules. Who the request is for is none of its business: that is the [`Service`]'s.
 //!
 //! Read in this order:
-//! - [`listener`]: bind, accept, the limit on connections, the graceful stop.
+//! - [`listener`]: bind, accept, the limit on connections, the graceful stop; [`stop`]: the word for it.
 //! - `proxy_protocol`: who connected, by the word of the hop in front.
 //! - [`tls`]: certificates by name, reloaded in place; [`handshake`]: why one came to nothing.
 //! - `http1`: the life of an HTTP/1 connection; `idle`: its waits; `head`, `target`, `rewrite`: what a head may be.
@@ -31,6 +31,7 @@ mod io;
 pub mod listener;
 mod proxy_protocol;
 mod rewrite;
+pub mod stop;
 mod stream;
 mod target;
 #[cfg(test)]
@@ -49,11 +50,13 @@ use std::{
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, Version};
-use tokio::sync::watch;
 
 pub use self::bad::BadRequest;
-use self::exchange::{Exchange, Head, Reusable};
 pub(crate) use self::gate::Pace;
+use self::{
+    exchange::{Exchange, Head, Reusable},
+    stop::Stop,
+};
 
 /// What serves the requests that pass, and words the refusals. A request is begun, and then answered on one of two lanes.
 #[async_trait]
@@ -114,6 +117,7 @@ pub struct Connection {
     /// When it was accepted.
     pub opened: Instant,
     requests: AtomicU64,
+    stop: Stop,
 }
 
 impl Connection {
@@ -160,11 +164,7 @@ pub struct Arrival {
     /// The connection closes after this request, whatever the answer says.
     pub last: bool,
     fault: Arc<Fault>,
-    stop: Stop,
 }
-
-/// Becomes true when every connection is to end with what it is doing.
-pub(crate) type Stop = watch::Receiver<bool>;
 
 /// What the gate found wrong with a body, once.
 type Fault = OnceLock<BadRequest>;
@@ -179,6 +179,6 @@ impl Arrival {
     /// Whether the answer should say `Connection: close`: the connection ends behind it.
     #[must_use]
     pub fn is_closing(&self) -> bool {
-        self.last || *self.stop.borrow()
+        self.last || self.connection.stop.is_said()
     }
 }

@@ -20,7 +20,6 @@ use ipnet::IpNet;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
-    sync::watch,
     task::JoinHandle,
 };
 use weir_config::{Plan, Report, plan};
@@ -29,6 +28,7 @@ use crate::{
     accept::{
         counters::Counters,
         listener::{self, Listener, Settings},
+        stop::{Stopper, stop},
         tls::{Certificates, Tls},
     },
     admin,
@@ -204,7 +204,7 @@ struct Fronts {
 
 struct Front {
     listener: Arc<Listener<Edge>>,
-    stop: watch::Sender<bool>,
+    stop: Stopper,
     task: JoinHandle<()>,
 }
 
@@ -245,7 +245,7 @@ impl Fronts {
         let wanted: Vec<SocketAddr> = prepared.settings.iter().map(|(address, _)| *address).collect();
         self.closing.retain(|task| !task.is_finished());
         for (address, front) in self.open.extract_if(|address, _| !wanted.contains(address)) {
-            front.stop.send_replace(true);
+            front.stop.stop();
             self.closing.push(front.task);
             tracing::info!(%address, "listener closed");
         }
@@ -272,7 +272,7 @@ impl Fronts {
             service: Arc::clone(&self.edge),
             counters,
         });
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = stop();
         let task = tokio::spawn(listener::serve(Arc::clone(&listener), socket, stopped));
         self.open.insert(address, Front { listener, stop, task });
     }
@@ -280,7 +280,7 @@ impl Fronts {
     /// Stops accepting everywhere and waits for the connections to end.
     async fn close_all(self) {
         for front in self.open.values() {
-            front.stop.send_replace(true);
+            front.stop.stop();
         }
         for task in self.open.into_values().map(|front| front.task).chain(self.closing) {
             let _ = task.await;

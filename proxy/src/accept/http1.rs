@@ -15,7 +15,7 @@ use tokio::{io::AsyncWriteExt, time::timeout_at};
 use weir_config::plan::Bounds;
 
 use super::{
-    Arrival, Connection, Express, Service, Stop,
+    Arrival, Connection, Express, Service,
     bad::BadRequest,
     exchange::{self, Exchange, Http1, Reusable},
     head::{self, Framing, Head, Progress},
@@ -49,13 +49,14 @@ pub(super) async fn serve<S: Service>(
     mut io: Box<FrontIo>,
     connection: Arc<Connection>,
     listener: Arc<Listener<S>>,
-    stop: Stop,
 ) {
     let service = &*listener.service;
+    let stop = &connection.stop;
     let mut idle = Idle::new(stop.clone());
     let mut quick = Quick::<S>(Vec::new());
+    let mut bounds = listener.bounds();
     loop {
-        let bounds = listener.bounds();
+        listener.refresh(&mut bounds);
         if io.ahead().is_empty() {
             // A fresh connection has as long for its first head as a head has; a kept one may be idle.
             let is_fresh = connection.requests() == 0;
@@ -83,12 +84,12 @@ pub(super) async fn serve<S: Service>(
             Came::Request(head, asked) => (head, asked),
             _ if !quick.send(Bytes::new(), &mut io, service).await => return io.close().await,
             Came::End => return io.close().await,
-            Came::Preface => return Box::pin(http2::serve(io, connection, listener, stop)).await,
-            Came::Bad(bad) => return refuse(io, connection, &listener, bad, started, stop).await,
+            Came::Preface => return Box::pin(http2::serve(io, connection, listener)).await,
+            Came::Bad(bad) => return refuse(io, connection, &listener, bad, started).await,
         };
         let count = connection.count();
         let limit = bounds.requests_per_connection;
-        let fault = io.begin(&head, bounds);
+        let fault = io.begin(&head, &bounds);
         let last = !head.keep_alive || (limit > 0 && count >= limit);
         let arrival = Arrival {
             connection: connection.clone(),
@@ -98,14 +99,13 @@ pub(super) async fn serve<S: Service>(
             refused: None,
             last,
             fault: fault.clone(),
-            stop: stop.clone(),
         };
         let method = asked.method.clone();
         let mut begun = service.begin(asked, Arc::new(arrival));
         if head.framing == Framing::None && !head.may_switch {
             match service.express(begun, io.unsent()) {
                 Ok(answer) => {
-                    if quick.add(answer, &mut io, service).await && !*stop.borrow() {
+                    if quick.add(answer, &mut io, service).await && !stop.is_said() {
                         continue;
                     }
                     quick.send(Bytes::new(), &mut io, service).await;
@@ -127,7 +127,7 @@ pub(super) async fn serve<S: Service>(
         }
         let Some(Reusable(back)) = reused else { return };
         io = back;
-        if last || *stop.borrow() {
+        if last || stop.is_said() {
             return io.close().await;
         }
     }
@@ -220,7 +220,6 @@ async fn refuse<S: Service>(
     listener: &Listener<S>,
     bad: BadRequest,
     started: Instant,
-    stop: Stop,
 ) {
     connection.count();
     listener.counters.refuse(bad);
@@ -234,7 +233,6 @@ async fn refuse<S: Service>(
         refused: Some(bad),
         last: true,
         fault: Arc::default(),
-        stop,
     };
     let answer = listener.service.refuse(Arc::new(arrival), &ahead[..end.min(LINE_SHOWN)]);
     let _ = io.write_all(&answer).await;

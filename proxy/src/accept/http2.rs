@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use weir_config::plan::Bounds;
 
 use super::{
-    Arrival, Connection, Express, Service, Stop,
+    Arrival, Connection, Express, Service,
     bad::BadRequest,
     exchange::{Exchange, Gone, Head, Http2},
     io::FrontIo,
@@ -61,8 +61,8 @@ pub(super) async fn serve<S: Service>(
     mut io: Box<FrontIo>,
     connection: Arc<Connection>,
     listener: Arc<Listener<S>>,
-    mut stop: Stop,
 ) {
+    let mut stop = connection.stop.clone();
     let bounds = listener.bounds();
     let is_full = io.begin_frames();
     let options = options(&bounds);
@@ -85,7 +85,7 @@ pub(super) async fn serve<S: Service>(
         };
         let accepted = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop), if !is_leaving => {
+            () = stop.wait(), if !is_leaving => {
                 is_leaving = true;
                 streams.graceful_shutdown();
                 continue;
@@ -112,7 +112,7 @@ pub(super) async fn serve<S: Service>(
             listener.counters.refuse(bad);
             refused += 1;
         }
-        if let Some(rest) = stream.answer_at_once(connection.clone(), &listener, stop.clone()) {
+        if let Some(rest) = stream.answer_at_once(connection.clone(), &listener) {
             let (guard, listener) = (active.enter(), listener.clone());
             tokio::spawn(async move {
                 rest.serve(&listener).await;
@@ -149,7 +149,6 @@ impl Stream {
         self,
         connection: Arc<Connection>,
         listener: &Listener<S>,
-        stop: Stop,
     ) -> Option<Rest<S>> {
         let arrival = Arrival {
             connection,
@@ -159,7 +158,6 @@ impl Stream {
             refused: self.refused,
             last: false,
             fault: Arc::default(),
-            stop,
         };
         let (mut exchange, service) = (self.exchange, &listener.service);
         let is_head = self.head.method == Method::HEAD;

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::{Stop, listener::LAST_LOOK};
+use super::{listener::LAST_LOOK, stop::Stop};
 
 /// What a connection waits with.
 pub(super) struct Idle {
@@ -37,7 +37,7 @@ enum Ended {
 }
 
 impl Idle {
-    /// Until `stop` says true, or nobody can say it any more.
+    /// For the connections of whoever says this stop.
     pub(super) fn new(stop: Stop) -> Self {
         Self { stop, armed: None }
     }
@@ -75,14 +75,14 @@ impl Idle {
                 && !armed.clock.is_elapsed()
                 && armed.clock.deadline() <= deadline
         };
-        if self.armed.as_ref().is_some_and(is_armed) && matches!(self.stop.has_changed(), Ok(false)) {
+        if self.armed.as_ref().is_some_and(is_armed) && !self.stop.is_said() {
             return Poll::Pending;
         }
         let armed = self.armed.get_or_insert_with(|| {
             let mut stop = self.stop.clone();
             Armed {
                 clock: Box::pin(sleep_until(deadline)),
-                stopped: Box::pin(async move { drop(stop.wait_for(|stop| *stop).await) }),
+                stopped: Box::pin(async move { stop.wait().await }),
                 waker: cx.waker().clone(),
             }
         });
@@ -106,9 +106,8 @@ impl Idle {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::watch;
-
     use super::*;
+    use crate::accept::stop::stop;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -124,7 +123,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn every_wait_is_as_long_as_it_may_be_whatever_was_armed_before() {
-        let (_stop, stopped) = watch::channel(false);
+        let (_stopper, stopped) = stop();
         let mut idle = Idle::new(stopped);
         let begun = Instant::now();
         assert!(idle.bytes(SECOND * 10, at(begun + SECOND * 6)).await);
@@ -138,16 +137,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_stop_is_heard_in_a_wait_and_between_two() {
         for heard_between in [false, true] {
-            let (stop, stopped) = watch::channel(false);
+            let (stopper, stopped) = stop();
             let mut idle = Idle::new(stopped);
             let begun = Instant::now();
             assert!(idle.bytes(SECOND * 10, at(begun + SECOND)).await);
             if heard_between {
-                stop.send(true).expect("somebody listens");
+                stopper.stop();
             } else {
                 tokio::spawn(async move {
                     sleep_until(begun + SECOND * 2).await;
-                    let _ = stop.send(true);
+                    stopper.stop();
                     std::future::pending::<()>().await;
                 });
             }
@@ -158,9 +157,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn bytes_that_had_arrived_when_the_stop_came_are_read() {
-        let (stop, stopped) = watch::channel(true);
+        let (stopper, stopped) = stop();
+        stopper.stop();
         let mut idle = Idle::new(stopped);
         assert!(idle.bytes(SECOND, at(Instant::now() + LAST_LOOK / 2)).await);
-        drop(stop);
     }
 }

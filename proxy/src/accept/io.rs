@@ -122,9 +122,11 @@ impl FrontIo {
     }
 
     /// Opens the gate for the body of the request whose head was just taken.
-    pub(super) fn begin(&mut self, head: &Head, bounds: Arc<Bounds>) -> Arc<Fault> {
-        self.gate = Gate::body(head.framing, &bounds);
-        self.bounds = bounds;
+    pub(super) fn begin(&mut self, head: &Head, bounds: &Arc<Bounds>) -> Arc<Fault> {
+        self.gate = Gate::body(head.framing, bounds);
+        if !Arc::ptr_eq(&self.bounds, bounds) {
+            self.bounds.clone_from(bounds);
+        }
         self.pace = Pace::default();
         // The last request's serves again when that has gone without one.
         if Arc::get_mut(&mut self.fault).is_none_or(|fault| fault.get().is_some()) {

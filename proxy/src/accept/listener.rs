@@ -27,12 +27,13 @@ use tokio::{
 use weir_config::plan::Bounds;
 
 use super::{
-    Connection, Service, Stop, TlsInfo,
+    Connection, Service, TlsInfo,
     counters::Counters,
     handshake::NoHandshake,
     http1, http2,
     io::{FrontIo, Raw},
     proxy_protocol,
+    stop::Stop,
     tls::Tls,
 };
 
@@ -70,6 +71,15 @@ pub struct Listener<S> {
 impl<S> Listener<S> {
     pub(super) fn bounds(&self) -> Arc<Bounds> {
         self.settings.load().bounds.clone()
+    }
+
+    /// Those in force now, for whoever knows others. Held anew only if they are: the count of who holds them would be
+    /// written to by every request.
+    pub(super) fn refresh(&self, bounds: &mut Arc<Bounds>) {
+        let settings = self.settings.load();
+        if !Arc::ptr_eq(bounds, &settings.bounds) {
+            bounds.clone_from(&settings.bounds);
+        }
     }
 }
 
@@ -116,7 +126,7 @@ fn bound(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts on `socket` until `stop` says true, and returns when the last connection is done.
+/// Accepts on `socket` until the stop, and returns when the last connection is done.
 ///
 /// The caller bounds the end by dropping the future, which leaves the remaining connections to their tasks.
 pub async fn serve<S: Service>(listener: Arc<Listener<S>>, socket: TcpListener, stop: Stop) {
@@ -131,7 +141,7 @@ pub async fn serve<S: Service>(listener: Arc<Listener<S>>, socket: TcpListener, 
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stopped.wait_for(|stop| *stop) => break,
+            () = stopped.wait() => break,
             accepted = accept(&listener, &room, &socket) => accepted,
         };
         begin(accepted);
@@ -227,12 +237,13 @@ async fn connection<S: Service>(
             (Raw::Tls(Box::new(stream)), Some(info), speaks_http2)
         }
     };
-    let connection = Connection { peer, local, tls, listener: listener.address, opened, requests: 0.into() };
+    let connection =
+        Connection { peer, local, tls, listener: listener.address, opened, requests: 0.into(), stop };
     let io = Box::new(FrontIo::new(raw, settings.bounds.clone(), place));
     if speaks_http2 {
-        Box::pin(http2::serve(io, Arc::new(connection), listener, stop)).await;
+        Box::pin(http2::serve(io, Arc::new(connection), listener)).await;
     } else {
-        http1::serve(io, Arc::new(connection), listener, stop).await;
+        http1::serve(io, Arc::new(connection), listener).await;
     }
 }
 
@@ -246,7 +257,7 @@ pub(super) async fn within<T>(
     tokio::select! {
         biased;
         came = &mut came => return came.ok(),
-        _ = stop.wait_for(|stop| *stop) => {}
+        () = stop.wait() => {}
     }
     timeout(LAST_LOOK, came).await.ok()?.ok()
 }

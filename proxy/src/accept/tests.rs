@@ -15,7 +15,6 @@ use arc_swap::ArcSwap;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::watch,
     task::JoinHandle,
 };
 use weir_config::plan::Bounds;
@@ -24,6 +23,7 @@ use self::edge::Edge;
 use super::{
     counters::Counters,
     listener::{Listener, Settings, bind, serve},
+    stop::{Stopper, stop},
     tls::Tls,
 };
 
@@ -31,7 +31,7 @@ use super::{
 struct Front {
     address: std::net::SocketAddr,
     listener: Arc<Listener<Edge>>,
-    stop: watch::Sender<bool>,
+    stop: Stopper,
     done: JoinHandle<()>,
 }
 
@@ -51,8 +51,8 @@ impl Front {
             service: Arc::new(Edge::start()),
             counters: Arc::new(Counters::default()),
         });
-        let (stop, watch) = watch::channel(false);
-        let done = tokio::spawn(serve(listener.clone(), socket, watch));
+        let (stop, stopped) = stop();
+        let done = tokio::spawn(serve(listener.clone(), socket, stopped));
         Self { address, listener, stop, done }
     }
 

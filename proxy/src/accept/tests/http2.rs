@@ -148,7 +148,7 @@ async fn a_stop_says_goaway_and_finishes_the_streams() {
     let mut busy = sender.clone();
     let waiting = tokio::spawn(async move { ask(&mut busy, get("/wait"), None).await });
     shared.waiting.acquire().await.unwrap().forget();
-    front.stop.send_replace(true);
+    front.stop.stop();
     while sender.clone().ready().await.is_ok() && sender.send_request(get("/ignore"), true).is_ok() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -283,7 +283,7 @@ async fn a_stop_waits_for_a_client_that_still_reads_what_it_was_answered() {
     for answer in answers {
         bodies.push(answer.await.unwrap().into_body());
     }
-    front.stop.send_replace(true);
+    front.stop.stop();
     for mut body in bodies {
         let mut length = 0;
         while let Some(piece) = body.data().await {

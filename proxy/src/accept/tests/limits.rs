@@ -159,7 +159,7 @@ async fn a_stop_closes_what_is_idle_and_finishes_what_is_not() {
     while front.listener.counters.accepted.get() < 3 {
         tokio::task::yield_now().await;
     }
-    front.stop.send_replace(true);
+    front.stop.stop();
     assert_eq!(silent.rest().await, "");
     assert_eq!(idle.rest().await, "");
     assert!(TcpStream::connect(front.address).await.is_err(), "nobody listens any more");
@@ -177,7 +177,7 @@ async fn a_client_in_the_kernels_queue_is_served_before_the_socket_closes() {
     // On this test's one thread nobody accepts before the first await that waits.
     let mut client = std::net::TcpStream::connect(front.address).unwrap();
     std::io::Write::write_all(&mut client, format!("GET /ignore{HOST}\r\n").as_bytes()).unwrap();
-    front.stop.send_replace(true);
+    front.stop.stop();
     client.set_nonblocking(true).unwrap();
     let mut client = Client(TcpStream::from_std(client).unwrap());
     assert_eq!(statuses(&client.rest().await), ["200"]);
