@@ -131,7 +131,8 @@ enum Wants {
 /// Routes, admits and authenticates one request, as far as that goes without waiting.
 #[must_use]
 pub fn decide(running: &Running, request: &RequestView, now: Now) -> Decided {
-    let matched = match running.router.find(&request.host, &request.path, &request.method, &request.headers) {
+    let matched = match running.router.find(request.host(), &request.path, &request.method, &request.headers)
+    {
         Found::Route(matched) => matched,
         // To no upstream that anybody names: this is no open proxy.
         _ if request.method == Method::CONNECT => {

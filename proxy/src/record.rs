@@ -157,7 +157,7 @@ impl Line<'_> {
         if let Some(request) = &journey.request {
             put("id", request.id().into());
             put("method", request.method.as_str().into());
-            put("host", request.host.as_str().into());
+            put("host", request.host().into());
             put("target", request.target().into());
             put("protocol", protocol(request.version).into());
         }

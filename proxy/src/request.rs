@@ -44,8 +44,6 @@ pub struct RequestView {
     pub scheme: &'static str,
     /// `Host` in lower case, with the port if the client gave one.
     pub authority: String,
-    /// The same without port.
-    pub host: String,
     /// Parsed; what is matched and what is forwarded.
     pub path: Path<'static>,
     /// After `?`, without it.
@@ -70,8 +68,8 @@ pub struct RequestView {
     pub ends: Ends,
     /// Its name in logs here and at the origin.
     pub id: HeaderValue,
-    /// Its place in a trace.
-    pub trace: Trace,
+    /// What names the trace that it begins, unless it continues one, and its own part of either; see [`RequestView::trace`].
+    pub span: (Uuid, u64),
 }
 
 /// How a request came.
@@ -128,25 +126,24 @@ impl RequestView {
             headers.remove(identity);
         }
         // HTTP/1.0 may come without Host; such a request is for nobody by name.
-        let authority = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+        let host = headers.get_mut(header::HOST);
+        let authority = host.as_deref().and_then(|host| host.to_str().ok()).unwrap_or("");
         let authority = if is_connect { target } else { authority }.to_ascii_lowercase();
-        let host = without_port(&authority).to_owned();
         // The cache compares hosts without regard to case: so must the origin, or one client's spelling is another's answer.
-        if let Some(host) =
-            headers.get_mut(header::HOST).filter(|host| host.as_bytes() != authority.as_bytes())
+        if let Some(host) = host.filter(|host| host.as_bytes() != authority.as_bytes())
             && let Ok(lower) = HeaderValue::try_from(&authority)
         {
             *host = lower;
         }
-        let fresh = fresh_id();
+        // From the thread's generator: the system's would cost a call into the kernel for each request.
+        let (random, span): (u128, u64) = rand::rng().random();
+        let fresh = uuid::Builder::from_random_bytes(random.to_ne_bytes()).into_uuid();
         let id = trace::request_id(&headers, is_trusted, fresh);
-        let trace = Trace::follow(&headers, fresh, rand::rng().random());
         Ok(Self {
             method,
             version,
             scheme: came.scheme,
             authority,
-            host,
             path,
             query,
             headers,
@@ -163,8 +160,21 @@ impl RequestView {
                 local: came.local,
             },
             id,
-            trace,
+            span: (fresh, span),
         })
+    }
+
+    /// `authority` without the port.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        without_port(&self.authority)
+    }
+
+    /// Its place in a trace: read from the fields only when somebody is told.
+    #[must_use]
+    pub fn trace(&self) -> Trace {
+        let (fresh, span) = self.span;
+        Trace::follow(&self.headers, fresh, span)
     }
 
     /// Its name in logs, as text.
@@ -175,14 +185,14 @@ impl RequestView {
 
     /// Path and query as they are forwarded when the route does not rewrite them; of CONNECT, host and port.
     #[must_use]
-    pub fn target(&self) -> String {
+    pub fn target(&self) -> Cow<'_, str> {
         if self.method == Method::CONNECT {
-            return self.authority.clone();
+            return Cow::Borrowed(&self.authority);
         }
         let path = self.path.forwarded();
         match &self.query {
-            Some(query) => format!("{path}?{query}"),
-            None => path.to_owned(),
+            Some(query) => Cow::Owned(format!("{path}?{query}")),
+            None => Cow::Borrowed(path),
         }
     }
 
@@ -204,7 +214,7 @@ impl RequestView {
             port: self.port,
             version: self.version,
             request_id: self.id.clone(),
-            trace: self.trace,
+            trace: self.trace(),
         }
     }
 
@@ -232,11 +242,6 @@ impl RequestView {
             Cow::Owned(format!("{all}{between}{}", String::from_utf8_lossy(value.as_bytes())))
         }))
     }
-}
-
-/// A v4 UUID from the thread's generator: the system's would cost a call into the kernel for each request.
-fn fresh_id() -> Uuid {
-    uuid::Builder::from_random_bytes(rand::rng().random()).into_uuid()
 }
 
 /// Path and query of a target in any form; the absolute form's authority was compared with `Host` by the front.
@@ -300,10 +305,10 @@ impl Values for Facts<'_> {
             Variable::RequestId => Cow::Borrowed(request.id()),
             Variable::Method => Cow::Borrowed(request.method.as_str()),
             Variable::Scheme => Cow::Borrowed(request.scheme),
-            Variable::Host => Cow::Borrowed(&request.host),
+            Variable::Host => Cow::Borrowed(request.host()),
             Variable::Path => Cow::Borrowed(request.path.forwarded()),
             Variable::QueryString => Cow::Borrowed(request.query.as_deref()?),
-            Variable::Target => Cow::Owned(request.target()),
+            Variable::Target => request.target(),
             Variable::Query(name) => return request.query_value(name),
             Variable::Header(name) => return request.field(name),
             Variable::Cookie(name) => return request.cookie(name),

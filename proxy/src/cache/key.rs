@@ -3,15 +3,13 @@
 //! The hash finds the shard and the slot; the text is compared on every hit, so a collision costs a miss and never
 //! an answer of another key. The seed is random, so nobody outside can aim at one shard.
 
-use std::{
-    fmt::Write as _,
-    hash::{BuildHasher, RandomState},
-    sync::LazyLock,
-};
+use std::{fmt::Write as _, sync::LazyLock};
+
+use siphasher::sip128::SipHasher13;
 
 use super::{slice::Slice, tags::Tag};
 
-static SEEDS: LazyLock<[RandomState; 2]> = LazyLock::new(|| [RandomState::new(), RandomState::new()]);
+static SEED: LazyLock<SipHasher13> = LazyLock::new(|| SipHasher13::new_with_key(&rand::random()));
 
 /// How keys of parts begin.
 const PART: &str = "p0:";
@@ -31,14 +29,12 @@ impl Key {
     ///
     /// Shape:  each part but the last carries its length, so no two of them render alike. The authority is compared
     ///         without regard to case, and the scheme's default port counts as none.
-    /// `buffer` is cleared and reused; hand back [`Key::into_buffer`]'s to allocate nothing.
     /// Source: RFC 9111 §2; RFC 9110 §4.2.3 for case and port.
     #[must_use]
-    pub fn target(realm: &str, scheme: &str, authority: &str, target: &str, buffer: String) -> Self {
-        let mut text = buffer;
-        text.clear();
+    pub fn target(realm: &str, scheme: &str, authority: &str, target: &str) -> Self {
         let host = without_default_port(scheme, authority);
-        text.reserve(realm.len() + scheme.len() + host.len() + target.len() + "t65535:5:65535:".len());
+        let length = realm.len() + scheme.len() + host.len() + target.len() + "t65535:5:65535:".len();
+        let mut text = String::with_capacity(length);
         text.push('t');
         push_part(&mut text, realm);
         push_part(&mut text, scheme);
@@ -52,10 +48,9 @@ impl Key {
 
     /// A key the operator's template rendered, within a realm; `doubts` are what the template could not see.
     #[must_use]
-    pub fn rendered(realm: &str, doubts: &str, rendered: &str, buffer: String) -> Self {
-        let mut text = buffer;
-        text.clear();
-        text.reserve(realm.len() + doubts.len() + rendered.len() + "k65535:65535:".len());
+    pub fn rendered(realm: &str, doubts: &str, rendered: &str) -> Self {
+        let length = realm.len() + doubts.len() + rendered.len() + "k65535:65535:".len();
+        let mut text = String::with_capacity(length);
         text.push('k');
         push_part(&mut text, realm);
         push_part(&mut text, doubts);
@@ -126,12 +121,6 @@ impl Key {
         self.hash
     }
 
-    /// The allocation, for the next key.
-    #[must_use]
-    pub fn into_buffer(self) -> String {
-        self.text
-    }
-
     /// The key with this full text.
     pub(super) fn again(text: &str) -> Self {
         Self::hashed(text.to_owned())
@@ -157,15 +146,15 @@ fn push_part(text: &mut String, part: &str) {
 
 /// How long a part is, and a colon.
 fn push_length(text: &mut String, part: &str) {
-    let (mut place, length) = (1, part.len());
-    while length / place >= 10 {
-        place *= 10;
-    }
-    while place > 0 {
-        text.push(char::from(b"0123456789"[length / place % 10]));
-        place /= 10;
-    }
+    push_number(text, part.len());
     text.push(':');
+}
+
+fn push_number(text: &mut String, number: usize) {
+    if number >= 10 {
+        push_number(text, number / 10);
+    }
+    text.push(char::from(b"0123456789"[number % 10]));
 }
 
 fn shown(text: &str) -> Option<String> {
@@ -188,10 +177,9 @@ fn shown(text: &str) -> Option<String> {
     })
 }
 
-/// 128 bits of SipHash under this process's seeds.
+/// 128 bits of SipHash under this process's seed.
 pub(super) fn hash(text: &[u8]) -> u128 {
-    let [high, low] = &*SEEDS;
-    u128::from(high.hash_one(text)) << 64 | u128::from(low.hash_one(text))
+    SEED.hash(text).as_u128()
 }
 
 /// `authority` without the port that `scheme` implies.
@@ -206,14 +194,14 @@ mod tests {
     use super::*;
 
     fn target(scheme: &str, authority: &str, target: &str) -> Key {
-        Key::target("", scheme, authority, target, String::new())
+        Key::target("", scheme, authority, target)
     }
 
     #[test]
     fn parts_cannot_be_moved_across_their_borders() {
         assert_ne!(target("http", "a", "b/c"), target("http", "ab", "/c"));
         assert_ne!(target("http", "a1:", "/"), target("http", "a", "1:/"));
-        let rendered = |realm, doubts, text| Key::rendered(realm, doubts, text, String::new());
+        let rendered = |realm, doubts, text| Key::rendered(realm, doubts, text);
         assert_ne!(rendered("", "a", "bc"), rendered("", "ab", "c"));
         assert_ne!(rendered("a", "", "bc"), rendered("", "a", "bc"));
         assert_ne!(rendered("", "4:http1:a", "/").text(), target("http", "a", "/").text());
@@ -221,7 +209,7 @@ mod tests {
 
     #[test]
     fn one_realms_answers_are_no_other_realms() {
-        let target = |realm| Key::target(realm, "http", "a", "/", String::new());
+        let target = |realm| Key::target(realm, "http", "a", "/");
         assert_ne!(target("3:api"), target("5:other"));
         assert_eq!(target("3:api").shown(), target("5:other").shown());
     }
@@ -260,8 +248,8 @@ mod tests {
     #[test]
     fn a_key_is_shown_as_operators_write_it() {
         assert_eq!(target("http", "A:80", "/b?c").shown(), "http://a/b?c");
-        assert_eq!(Key::rendered("1:ar", "", "items:1:2", String::new()).shown(), "items:1:2");
-        assert_eq!(Key::rendered("", "n", "", String::new()).shown(), "");
+        assert_eq!(Key::rendered("1:ar", "", "items:1:2").shown(), "items:1:2");
+        assert_eq!(Key::rendered("", "n", "").shown(), "");
         assert_eq!(target("http", "a", "/b").slice(3, 1024).shown(), "http://a/b slice 3");
         assert_eq!(target("http", "a", "/b").part().shown(), "http://a/b part");
     }

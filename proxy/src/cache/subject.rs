@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_subject_means_the_tag_that_entries_carry() {
         let url = Url::parse("http://example.org/a?b").unwrap();
-        let key = Key::rendered("", "", "k", String::new());
+        let key = Key::rendered("", "", "k");
         for (subject, tag) in [
             (Subject::named("news"), Tag::named("news")),
             (Subject::uri("http", "Example.org:80", "/a?b"), url.tag()),

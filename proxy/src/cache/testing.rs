@@ -38,7 +38,7 @@ pub(super) fn map(fields: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 pub(super) fn key(target: &str) -> Key {
-    Key::target("", "http", "example.org", target, String::new())
+    Key::target("", "http", "example.org", target)
 }
 
 pub(super) fn uri(target: &str) -> Tag {

@@ -23,10 +23,11 @@ impl Passed {
     ///
     /// # Errors
     /// 400 when what a template of the route makes of it is no target.
-    pub fn target(&self, request: &RequestView, forward: &Forward) -> Result<String, Refusal> {
+    pub fn target<'r>(&self, request: &'r RequestView, forward: &Forward) -> Result<Cow<'r, str>, Refusal> {
         match &forward.rewrite {
             None => Ok(request.target()),
             Some(template) => rewrite::target(template, &self.facts(request), self.params())
+                .map(Cow::Owned)
                 .map_err(|_| Refusal::Bad(BadRequest::BadTarget)),
         }
     }
@@ -40,11 +41,11 @@ impl Passed {
             Some(template) => {
                 let mut text = String::with_capacity(96);
                 template.render_key(&self.facts(request), &mut text);
-                Key::rendered(&rule.realm, &doubts(request, template), &text, String::new())
+                Key::rendered(&rule.realm, &doubts(request, template), &text)
             }
             None => {
                 let target = self.target(request, forward)?;
-                Key::target(&rule.realm, request.scheme, &request.authority, &target, String::new())
+                Key::target(&rule.realm, request.scheme, &request.authority, &target)
             }
         })
     }

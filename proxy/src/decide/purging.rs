@@ -20,7 +20,7 @@ const WORDS: [&str; 2] = ["PURGE", "BAN"];
 /// Where the answer to a GET of this request's URL is kept for `caller`, if its route keeps any.
 pub fn kept(running: &Running, request: &RequestView, caller: Caller) -> Option<(CacheId, Key)> {
     let Found::Route(Matched { route, params }) =
-        running.router.find(&request.host, &request.path, &Method::GET, &request.headers)
+        running.router.find(request.host(), &request.path, &Method::GET, &request.headers)
     else {
         return None;
     };
@@ -43,7 +43,7 @@ impl Passed {
             return None;
         }
         let find = |method: &Method| match running.router.find(
-            &request.host,
+            request.host(),
             &request.path,
             method,
             &request.headers,

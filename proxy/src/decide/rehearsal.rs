@@ -44,7 +44,7 @@ impl Rehearsal {
     pub async fn of(running: &Running, request: &RequestView, now: Now) -> Self {
         let no = |refusal| Self { route: None, seen: Seen::Unasked, verdict: Err(refusal) };
         let matched =
-            match running.router.find(&request.host, &request.path, &request.method, &request.headers) {
+            match running.router.find(request.host(), &request.path, &request.method, &request.headers) {
                 Found::Route(matched) => matched,
                 Found::MethodNotAllowed(allow) => {
                     return no(Refusal::Method(allow.to_str().unwrap_or_default().to_owned()));

@@ -147,7 +147,7 @@ impl Edge {
         }
         Ok(Request {
             method: method.clone(),
-            target: trip.passed.target(request, forward)?,
+            target: trip.passed.target(request, forward)?.into_owned(),
             headers: fields,
             scheme: if upstream.plan.tls.is_some() { "https" } else { "http" },
             trailers: request.trailers,
@@ -205,7 +205,7 @@ impl Edge {
             return;
         }
         let Ok(target) = trip.passed.target(request, forward) else { return };
-        let here = (request.scheme, request.authority.as_str(), target.as_str());
+        let here = (request.scheme, request.authority.as_str(), &*target);
         if !cache::after_unsafe(&running.tags, &request.method, here, status, answer) {
             return;
         }

@@ -26,7 +26,7 @@ impl Edge {
         // Nothing of it is sent: the connection itself is what was asked for.
         let head = Request {
             method: trip.request.method.clone(),
-            target: trip.request.target(),
+            target: trip.request.target().into_owned(),
             headers: HeaderMap::new(),
             scheme: trip.request.scheme,
             trailers: false,

@@ -48,9 +48,9 @@ impl Order {
         places.into_iter().flat_map(move |(cache, realm)| {
             let target = url.as_ref().map(|url| {
                 let (scheme, authority, target) = url.parts();
-                Key::target(realm, scheme, authority, target, String::new())
+                Key::target(realm, scheme, authority, target)
             });
-            let keys = [Key::rendered(realm, "", text, String::new())].into_iter().chain(target);
+            let keys = [Key::rendered(realm, "", text)].into_iter().chain(target);
             keys.map(move |key| (&running.caches[cache], key))
         })
     }
