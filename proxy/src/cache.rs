@@ -59,6 +59,8 @@ use std::sync::{
 
 use weir_config::plan::Coding;
 
+use crate::stripes::Stripes;
+
 pub use answer::{
     Answer, Extent, Piece, Plan, aged, answer, answer_of_whole, first_answer, is_held, not_modified,
 };
@@ -75,7 +77,7 @@ pub use lookup::{Bypass, Lookup, Miss};
 pub use outbox::Told;
 pub use partial::answer_from_part;
 pub use policy::{NotStored, TAG_FIELDS};
-pub use request::{Now, RequestHead, Rule};
+pub use request::{Now, RequestHead, Rule, is_plain};
 pub use shared::{Shared, SharedStats};
 pub use sharing::Sharing;
 pub use slice::{Part, Slice, first_slice};
@@ -138,6 +140,7 @@ impl Cache {
             uses: uses::Uses::default(),
             curve: curve::Curve::default(),
             counts: shelf::Counts::default(),
+            looked_up: Stripes::new(Default::default),
             refusals: refusals::Refusals::default(),
         });
         Self { fills: Arc::new(desk::Fills::new(Arc::clone(&shelf))), shelf }
@@ -267,14 +270,15 @@ impl Cache {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let counts = &self.shelf.counts;
+        let [hits, stale, misses, bypasses] = self.shelf.looked_up();
         let read = shelf::read;
         Stats {
             bytes: self.shelf.store.bytes(),
             entries: self.shelf.store.entries(),
-            hits: read(&counts.hits),
-            stale: read(&counts.stale),
-            misses: read(&counts.misses),
-            bypasses: read(&counts.bypasses),
+            hits,
+            stale,
+            misses,
+            bypasses,
             fills: read(&counts.fills),
             collapsed: read(&counts.collapsed),
             stored: read(&counts.stored),

@@ -228,7 +228,8 @@ impl<'a> Hit<'a> {
             && status != StatusCode::NO_CONTENT
             && entry.body().chunks().len() <= 1
             && entry.body().stored().is_none()
-            && !OTHERWISE.iter().any(|name| request.headers.contains_key(name));
+            && (cache::is_plain(&request.headers)
+                || !OTHERWISE.iter().any(|name| request.headers.contains_key(name)));
         let lane = running.express(passed.route_id()).filter(|_| is_plain)?;
         let cache = passed.route(running).cache.as_ref()?.cache;
         Some(Self { running, request, passed, lane, cache, entry, ttl: *ttl, now })

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use http::{Method, header};
 
 use super::{
+    directives::Directives,
     entry::{Entry, Head},
     freshness::{Expired, Staleness},
     key::Key,
     memory::Found,
-    request::{Now, RequestHead, Rule},
-    shelf::{Shelf, count},
+    request::{Now, RequestHead, Rule, is_plain},
+    shelf::Shelf,
     status::Forwarded,
     tags::Standing,
 };
@@ -143,12 +144,7 @@ impl Shelf {
     /// See [`super::Cache::lookup`].
     pub(super) fn lookup(&self, key: &Key, request: &RequestHead<'_>, rule: &Rule, now: Now) -> Lookup {
         let lookup = self.look(key, request, rule, now);
-        count(match lookup {
-            Lookup::Hit { .. } => &self.counts.hits,
-            Lookup::Stale { .. } => &self.counts.stale,
-            Lookup::Miss(_) | Lookup::OnlyIfCached => &self.counts.misses,
-            Lookup::Bypass(_) => &self.counts.bypasses,
-        });
+        self.count(&lookup);
         self.watch(key, &lookup, now);
         lookup
     }
@@ -173,7 +169,8 @@ impl Shelf {
         if request.has_body {
             return Lookup::Bypass(Bypass::RequestBody);
         }
-        let directives = rule.asked(request.headers);
+        let is_plain = is_plain(request.headers);
+        let directives = if is_plain { Directives::default() } else { rule.asked(request.headers) };
         let otherwise = |miss| {
             if directives.only_if_cached {
                 Lookup::OnlyIfCached
@@ -190,10 +187,8 @@ impl Shelf {
                 Lookup::Bypass(Bypass::NoStore)
             };
         }
-        if [header::IF_MATCH, header::IF_UNMODIFIED_SINCE]
-            .iter()
-            .any(|name| request.headers.contains_key(name))
-        {
+        let conditions = [header::IF_MATCH, header::IF_UNMODIFIED_SINCE];
+        if !is_plain && conditions.iter().any(|name| request.headers.contains_key(name)) {
             return Lookup::Bypass(Bypass::Precondition);
         }
         if rule.bypassed {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use weir_config::plan::{self, Ignored, TtlApplies};
 
 use super::directives::Directives;
@@ -47,6 +47,23 @@ pub struct RequestHead<'a> {
     pub headers: &'a HeaderMap,
     /// Whether a body follows, of a declared length above 0 or chunked.
     pub has_body: bool,
+}
+
+/// Fields by which a request says something of caches, or asks for something else than the whole answer.
+const SAID: [HeaderName; 7] = [
+    header::CACHE_CONTROL,
+    header::PRAGMA,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    header::RANGE,
+];
+
+/// Whether a request has none of them, as most. To look at the fields there are is cheaper than to look for each that is not.
+#[must_use]
+pub fn is_plain(headers: &HeaderMap) -> bool {
+    !headers.keys().any(|name| SAID.contains(name))
 }
 
 /// What the route says about its answers.

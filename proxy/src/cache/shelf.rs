@@ -25,6 +25,7 @@ use super::{
     tags::{Floor, Standing, Tags},
     uses::Uses,
 };
+use crate::stripes::Stripes;
 
 /// One cache's common ground.
 #[derive(Debug)]
@@ -43,17 +44,18 @@ pub(super) struct Shelf {
     /// What more or less memory would do.
     pub(super) curve: Curve,
     pub(super) counts: Counts,
+    /// Look-ups by what they found, of each thread.
+    pub(super) looked_up: Stripes<[AtomicU64; LOOK_UPS]>,
     /// What the origin last said about keys of which nothing could be kept.
     pub(super) refusals: Refusals,
 }
 
+/// What a look-up finds, as it is counted: hits, stale ones, misses, bypasses.
+pub(super) const LOOK_UPS: usize = 4;
+
 /// Events since the start, each counted once.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    pub(super) hits: AtomicU64,
-    pub(super) stale: AtomicU64,
-    pub(super) misses: AtomicU64,
-    pub(super) bypasses: AtomicU64,
     pub(super) fills: AtomicU64,
     pub(super) collapsed: AtomicU64,
     pub(super) stored: AtomicU64,
@@ -72,6 +74,26 @@ impl Counts {
 }
 
 impl Shelf {
+    /// Counts a look-up.
+    pub(super) fn count(&self, lookup: &Lookup) {
+        let which = match lookup {
+            Lookup::Hit { .. } => 0,
+            Lookup::Stale { .. } => 1,
+            Lookup::Miss(_) | Lookup::OnlyIfCached => 2,
+            Lookup::Bypass(_) => 3,
+        };
+        count(&self.looked_up.mine()[which]);
+    }
+
+    /// How many found an answer, one to be asked about, none, or did not look.
+    pub(super) fn looked_up(&self) -> [u64; LOOK_UPS] {
+        let mut all = [0; LOOK_UPS];
+        for thread in self.looked_up.all() {
+            all.iter_mut().zip(thread).for_each(|(all, one)| *all += read(one));
+        }
+        all
+    }
+
     /// Notes a look-up in the curve.
     pub(super) fn watch(&self, key: &Key, lookup: &Lookup, now: Now) {
         let found = || match lookup {
@@ -79,7 +101,10 @@ impl Shelf {
             Lookup::Miss(Miss::Uri | Miss::Vary) => Found::Nothing,
             _ => Found::Useless,
         };
-        let all = || [&self.counts.hits, &self.counts.stale, &self.counts.misses].map(read).iter().sum();
+        let all = || {
+            let [hits, stale, misses, _] = self.looked_up();
+            hits + stale + misses
+        };
         if !matches!(lookup, Lookup::Bypass(_)) {
             let is_hit = matches!(lookup, Lookup::Hit { .. });
             self.curve.looked_up(key.hash(), is_hit, found, all, now.mono);
