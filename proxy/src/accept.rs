@@ -155,7 +155,9 @@ pub struct Arrival {
     pub connection: Arc<Connection>,
     /// When its first byte was read, for what took how long.
     pub started: Instant,
-    /// The same by the wall clock, for logs.
+    /// When its head had come to its end.
+    pub complete: Instant,
+    /// The same by the wall clock.
     pub wall: SystemTime,
     /// As the client spoke.
     pub version: Version,

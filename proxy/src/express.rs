@@ -6,7 +6,7 @@
 //! was made once for the entry and the route ([`Prepared`]), or, for HTTP/2, into its fields. Whatever cannot be answered so goes on to the general lane as
 //! [`Begun`], with everything that was found out, charged and counted: nothing is asked twice.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
@@ -128,7 +128,7 @@ impl Begun {
 
     /// As far as nothing has to be waited for.
     fn advance(&mut self) -> Now {
-        let now = Now { wall: self.journey.arrival.wall, mono: Instant::now() };
+        let now = Now { wall: self.journey.arrival.wall, mono: self.journey.arrival.complete };
         let is_plain = |head: &Head| matches!(head.method, Method::GET | Method::HEAD);
         if !self.snapshot.running.plan.express || !matches!(&self.stage, Stage::Head(head) if is_plain(head))
         {

@@ -55,6 +55,8 @@ pub(super) async fn serve<S: Service>(
     let mut idle = Idle::new(stop.clone());
     let mut quick = Quick::<S>(Vec::new());
     let mut bounds = listener.bounds();
+    // When the wait for the next request began, if somebody has looked at the clock.
+    let mut idle_since = None;
     loop {
         listener.refresh(&mut bounds);
         if io.ahead().is_empty() {
@@ -62,12 +64,13 @@ pub(super) async fn serve<S: Service>(
             let is_fresh = connection.requests() == 0;
             let patience = if is_fresh { bounds.header_timeout } else { bounds.idle_timeout };
             if !quick.send(Bytes::new(), &mut io, service).await
-                || !idle.bytes(patience, |cx| io.poll_fill(cx)).await
+                || !idle.bytes(idle_since.take(), patience, |cx| io.poll_fill(cx)).await
             {
                 return io.close().await;
             }
         }
         let started = Instant::now();
+        let mut complete = started;
         let mut seen = 0;
         let came = match head_in(&mut io, &connection, &bounds, &mut seen) {
             Some(came) => came,
@@ -75,9 +78,9 @@ pub(super) async fn serve<S: Service>(
             None => {
                 let since = if connection.requests() == 0 { connection.opened } else { started };
                 let rest = read_head(&mut io, &connection, &bounds, seen);
-                timeout_at((since + bounds.header_timeout).into(), rest)
-                    .await
-                    .unwrap_or(Came::Bad(BadRequest::HeadTimeout))
+                let came = timeout_at((since + bounds.header_timeout).into(), rest).await;
+                complete = Instant::now();
+                came.unwrap_or(Came::Bad(BadRequest::HeadTimeout))
             }
         };
         let (head, asked) = match came {
@@ -94,6 +97,7 @@ pub(super) async fn serve<S: Service>(
         let arrival = Arrival {
             connection: connection.clone(),
             started,
+            complete,
             wall: SystemTime::now(),
             version: head.version,
             refused: None,
@@ -106,6 +110,7 @@ pub(super) async fn serve<S: Service>(
             match service.express(begun, io.unsent()) {
                 Ok(answer) => {
                     if quick.add(answer, &mut io, service).await && !stop.is_said() {
+                        idle_since = Some(complete);
                         continue;
                     }
                     quick.send(Bytes::new(), &mut io, service).await;
@@ -228,6 +233,7 @@ async fn refuse<S: Service>(
     let arrival = Arrival {
         connection,
         started,
+        complete: Instant::now(),
         wall: SystemTime::now(),
         version: Version::HTTP_11,
         refused: Some(bad),

@@ -150,9 +150,11 @@ impl Stream {
         connection: Arc<Connection>,
         listener: &Listener<S>,
     ) -> Option<Rest<S>> {
+        let now = Instant::now();
         let arrival = Arrival {
             connection,
-            started: Instant::now(),
+            started: now,
+            complete: now,
             wall: SystemTime::now(),
             version: Version::HTTP_2,
             refused: self.refused,

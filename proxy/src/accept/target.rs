@@ -99,11 +99,12 @@ pub(super) fn host(bytes: &[u8]) -> Result<Host<'_>, BadRequest> {
 
 fn is_name(name: &[u8]) -> bool {
     let labels = name.strip_suffix(b".").unwrap_or(name);
-    name.len() <= 255
-        && labels.split(|byte| *byte == b'.').all(|label| {
-            !label.is_empty()
-                && label.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-        })
+    let mut before = b'.';
+    let is_good = labels.iter().all(|byte| {
+        let ends_empty = (std::mem::replace(&mut before, *byte), *byte) == (b'.', b'.');
+        !ends_empty && (byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+    });
+    is_good && before != b'.' && name.len() <= 255
 }
 
 /// Nothing, or a colon and 0 to 65535 in at most five digits.

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{DRAIN, Gone, Head};
 use crate::{
-    accept::io::FrontIo,
+    accept::{head::fields::split, io::FrontIo},
     wire::{put_answer, put_chunk_line, put_fields},
 };
 
@@ -44,12 +44,12 @@ enum Sending {
 
 /// Reads a head that was checked and has so many fields, so that nothing in it can surprise; `None` if something does.
 pub(in crate::accept) fn read(bytes: &Bytes, fields: usize) -> Option<Head> {
-    let mut lines = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut lines = split(bytes);
     let mut line = lines.next()?.split(|byte| *byte == b' ');
     let method = Method::from_bytes(line.next()?).ok()?;
     let target = bytes.slice_ref(line.next()?);
     let mut headers = HeaderMap::with_capacity(fields);
-    for line in lines.take_while(|line| !line.is_empty()) {
+    for line in lines {
         let colon = line.iter().position(|byte| *byte == b':')?;
         let name = HeaderName::from_bytes(&line[..colon]).ok()?;
         let value = line[colon + 1..].trim_ascii();

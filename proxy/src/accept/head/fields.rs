@@ -131,9 +131,12 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Lines without their ends, up to an empty one.
-fn split(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
-    lines.split(|byte| *byte == b'\n').map(strip_cr).take_while(|line| !line.is_empty())
+/// Whole lines without their ends, up to an empty one.
+pub(in crate::accept) fn split(lines: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut from = 0;
+    let whole = memchr::memchr_iter(b'\n', lines)
+        .map(move |end| strip_cr(&lines[std::mem::replace(&mut from, end + 1)..end]));
+    whole.take_while(|line| !line.is_empty())
 }
 
 /// Refuses a field that was there before.
