@@ -70,10 +70,10 @@ pub trait Service: Send + Sync + 'static {
     ///
     /// Shape: `arrival.refused` says why; `request_line` is what came of the first line, raw and perhaps cut short: never
     ///        to be trusted, only shown.
-    fn refuse(&self, arrival: Arc<Arrival>, request_line: &[u8]) -> Bytes;
+    fn refuse(&self, arrival: Arrival, request_line: &[u8]) -> Bytes;
 
     /// Begins to serve a request.
-    fn begin(&self, head: Head, arrival: Arc<Arrival>) -> Self::Begun;
+    fn begin(&self, head: Head, arrival: Arrival) -> Self::Begun;
 
     /// The express lane: answers without waiting, or gives the request back. For requests of HTTP/1 that have no body and ask
     /// for no tunnel.
@@ -127,9 +127,11 @@ impl Connection {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Counts one more, and says which it is, from 1.
+    /// Counts one more, and says which it is, from 1. Only the connection's own task does.
     fn count(&self) -> u64 {
-        self.requests.fetch_add(1, Ordering::Relaxed) + 1
+        let count = self.requests() + 1;
+        self.requests.store(count, Ordering::Relaxed);
+        count
     }
 
     /// `https` or `http`, by what the client really spoke.

@@ -181,8 +181,24 @@ impl Chunks {
 /// A token's byte (RFC 9110 §5.6.2).
 #[must_use]
 pub const fn is_token(byte: u8) -> bool {
-    matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
-        || byte.is_ascii_alphanumeric()
+    // Asked of every byte of every name: a table is quicker than the comparisons.
+    const TOKEN: [bool; 256] = table(b"!#$%&'*+-.^_`|~");
+    TOKEN[byte as usize]
+}
+
+/// Letters, digits, and what is told.
+pub(crate) const fn table(others: &[u8]) -> [bool; 256] {
+    let (mut table, mut at) = ([false; 256], 0);
+    while at < 256 {
+        table[at] = (at as u8).is_ascii_alphanumeric();
+        at += 1;
+    }
+    at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
 }
 
 /// What may stand in an extension or a trailer's value.

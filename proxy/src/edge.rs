@@ -242,7 +242,7 @@ impl Service for Edge {
     type Begun = Box<Begun>;
     type Answered = Answered;
 
-    fn refuse(&self, arrival: Arc<Arrival>, line: &[u8]) -> Bytes {
+    fn refuse(&self, arrival: Arrival, line: &[u8]) -> Bytes {
         let refusal = Refusal::Bad(arrival.refused.unwrap_or(BadRequest::BadLine));
         let answer = reply::raw_refusal(&refusal);
         let mut journey = Journey::new(arrival);
@@ -254,7 +254,7 @@ impl Service for Edge {
         answer
     }
 
-    fn begin(&self, head: Head, arrival: Arc<Arrival>) -> Box<Begun> {
+    fn begin(&self, head: Head, arrival: Arrival) -> Box<Begun> {
         Begun::new(&self.state, head, arrival)
     }
 

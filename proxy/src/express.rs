@@ -76,7 +76,7 @@ pub struct Rest {
 impl Begun {
     /// A request whose head was read.
     #[must_use]
-    pub fn new(state: &State, head: Head, arrival: Arc<Arrival>) -> Box<Self> {
+    pub fn new(state: &State, head: Head, arrival: Arrival) -> Box<Self> {
         let (snapshot, in_flight) = (state.snapshot(), state.begin());
         Box::new(Self { snapshot, journey: Journey::new(arrival), stage: Stage::Head(head), in_flight })
     }
@@ -88,18 +88,18 @@ impl Begun {
     pub fn answer_at_once(mut self: Box<Self>, out: &mut BytesMut) -> Result<Rest, Box<Self>> {
         let now = self.advance();
         let Some(hit) = self.hit(now) else { return Err(self) };
-        let (mut body, closes) = (hit.body(), self.journey.arrival.is_closing());
-        let copied = if body.len() <= COPIED { std::mem::take(&mut body) } else { Bytes::new() };
+        let (body, closes) = (hit.body(), self.journey.arrival.is_closing());
+        let (copied, rest) = if body.len() <= COPIED { (&**body, None) } else { (&[][..], Some(body)) };
         if !hit.put_head(!closes, copied.len(), out) {
             return Err(self);
         }
-        out.extend_from_slice(&copied);
-        let hit = hit.noted(body.len() + copied.len());
+        out.extend_from_slice(copied);
+        let (rest, hit) = (rest.cloned().unwrap_or_default(), hit.noted(body.len()));
         // What is in `out` as a whole leaves with its neighbours: it is not under way any more when the next is looked at.
-        if body.is_empty() {
+        if rest.is_empty() {
             self.journey.admitted = Admitted::default();
         }
-        Ok(Rest { body, closes, answered: self.answered(hit) })
+        Ok(Rest { body: rest, closes, answered: self.answered(hit) })
     }
 
     /// The same with a head in fields, for a protocol that has its own form of them.
@@ -111,7 +111,7 @@ impl Begun {
         let Some((hit, fields)) = self.hit(now).and_then(|hit| Some((hit, hit.fields()?))) else {
             return Err(self);
         };
-        let (body, closes, status) = (hit.body(), self.journey.arrival.is_closing(), hit.status());
+        let (body, closes, status) = (hit.body().clone(), self.journey.arrival.is_closing(), hit.status());
         let hit = hit.noted(body.len());
         Ok((status, fields, Rest { body, closes, answered: self.answered(hit) }))
     }
@@ -244,9 +244,10 @@ impl<'a> Hit<'a> {
     }
 
     /// Empty for HEAD.
-    fn body(&self) -> Bytes {
+    fn body(&self) -> &'a Bytes {
+        static NOTHING: Bytes = Bytes::new();
         let chunks = self.entry.body().chunks().first();
-        chunks.filter(|_| self.request.method != Method::HEAD).cloned().unwrap_or_default()
+        chunks.filter(|_| self.request.method != Method::HEAD).unwrap_or(&NOTHING)
     }
 
     /// Counts it.

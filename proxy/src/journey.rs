@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Journey {
     /// accept: the connection it came on, and when.
-    pub arrival: Arc<Arrival>,
+    pub arrival: Arrival,
     /// accept: the first line of a head that was refused, as it came; to be shown and never believed.
     pub line: Option<String>,
     /// accept: what it asks, once the head was understood.
@@ -73,7 +73,7 @@ pub struct Answered {
 impl Journey {
     /// The memory of a request that has just arrived.
     #[must_use]
-    pub fn new(arrival: Arc<Arrival>) -> Self {
+    pub fn new(arrival: Arrival) -> Self {
         Self {
             arrival,
             line: None,

@@ -26,7 +26,7 @@ use crate::{
         headers::Hop,
         hop_by_hop,
         proxy_protocol::Ends,
-        trace::{self, Trace},
+        trace::{RequestId, Trace},
         upgrade::Upgrade,
     },
     refusal::Refusal,
@@ -67,7 +67,7 @@ pub struct RequestView {
     /// What peers hear of the client's connection before they hear the request, where they want to.
     pub ends: Ends,
     /// Its name in logs here and at the origin.
-    pub id: HeaderValue,
+    pub id: RequestId,
     /// What names the trace that it begins, unless it continues one, and its own part of either; see [`RequestView::trace`].
     pub span: (Uuid, u64),
 }
@@ -138,7 +138,7 @@ impl RequestView {
         // From the thread's generator: the system's would cost a call into the kernel for each request.
         let (random, span): (u128, u64) = rand::rng().random();
         let fresh = uuid::Builder::from_random_bytes(random.to_ne_bytes()).into_uuid();
-        let id = trace::request_id(&headers, is_trusted, fresh);
+        let id = RequestId::of(&headers, is_trusted, fresh);
         Ok(Self {
             method,
             version,
@@ -180,7 +180,7 @@ impl RequestView {
     /// Its name in logs, as text.
     #[must_use]
     pub fn id(&self) -> &str {
-        self.id.to_str().unwrap_or_default()
+        self.id.as_str()
     }
 
     /// Path and query as they are forwarded when the route does not rewrite them; of CONNECT, host and port.
@@ -213,7 +213,7 @@ impl RequestView {
             host: &self.authority,
             port: self.port,
             version: self.version,
-            request_id: self.id.clone(),
+            request_id: self.id.value(),
             trace: self.trace(),
         }
     }
@@ -264,8 +264,9 @@ fn split_target(target: &str) -> (&str, Option<String>) {
 }
 
 fn without_port(authority: &str) -> &str {
-    match authority.rfind(':') {
-        Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
+    // What follows the last of these signs is short: bytes from the end are found sooner than by a search.
+    match authority.bytes().rposition(|byte| matches!(byte, b':' | b']')) {
+        Some(colon) if authority.as_bytes()[colon] == b':' => &authority[..colon],
         _ => authority,
     }
 }

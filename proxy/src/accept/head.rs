@@ -115,7 +115,15 @@ fn end(head: &[u8], from: usize) -> Option<usize> {
 
 /// Checks a complete head, including its empty line.
 pub(super) fn check(head: &[u8], bounds: &Bounds) -> Result<Head, BadRequest> {
-    let has_bare_lf = line_ends(head, bounds.bare_lf)?;
+    let has_bare_lf = has_bare_lf(head);
+    if has_bare_lf && bounds.bare_lf == BareLf::Refuse {
+        return Err(ends_badly(head, bounds.bare_lf).unwrap_or(BadRequest::BareLf));
+    }
+    // What is wrong with the ends of lines says more than what became of the lines.
+    read(head, has_bare_lf, bounds).map_err(|bad| ends_badly(head, bounds.bare_lf).unwrap_or(bad))
+}
+
+fn read(head: &[u8], has_bare_lf: bool, bounds: &Bounds) -> Result<Head, BadRequest> {
     let (line, lines) = head.split_at(memchr::memchr(b'\n', head).unwrap_or(head.len()));
     let line = RequestLine::parse(strip_cr(line), bounds)?;
     let fields = Fields::parse(lines.get(1..).unwrap_or_default(), bounds.head_fields)?;
@@ -165,29 +173,19 @@ pub(super) fn check(head: &[u8], bounds: &Bounds) -> Result<Head, BadRequest> {
 }
 
 /// Whether some line ends in LF alone.
-///
-/// Errors: [`BadRequest::Nul`], [`BadRequest::BareCr`], and [`BadRequest::BareLf`] where that is refused.
-fn line_ends(head: &[u8], policy: BareLf) -> Result<bool, BadRequest> {
-    // Every byte, without stopping: the compiler then looks at many at once, and of most heads there is no more to say.
-    let odd = head
-        .iter()
-        .zip(head.get(1..).unwrap_or_default())
-        .fold(false, |odd, (byte, next)| odd | ((*byte == b'\r') != (*next == b'\n')) | (*next == 0));
-    if !odd && !matches!(head, [0 | b'\n', ..] | [.., b'\r']) {
-        return Ok(false);
-    }
-    let mut bare = false;
-    for at in memchr::memchr3_iter(b'\r', b'\n', 0, head) {
-        match (head[at], head.get(at + 1)) {
-            (0, _) | (b'\r', Some(0)) => return Err(BadRequest::Nul),
-            (b'\r', Some(b'\n') | None) => {}
-            (b'\r', _) => return Err(BadRequest::BareCr),
-            _ if at > 0 && head[at - 1] == b'\r' => {}
-            _ if policy == BareLf::Refuse => return Err(BadRequest::BareLf),
-            _ => bare = true,
-        }
-    }
-    Ok(bare)
+fn has_bare_lf(head: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
+}
+
+/// What is wrong with the ends of lines, or with bytes that some take for one, in the order in which they stand.
+fn ends_badly(head: &[u8], policy: BareLf) -> Option<BadRequest> {
+    memchr::memchr3_iter(b'\r', b'\n', 0, head).find_map(|at| match (head[at], head.get(at + 1)) {
+        (0, _) | (b'\r', Some(0)) => Some(BadRequest::Nul),
+        (b'\r', Some(b'\n') | None) => None,
+        (b'\r', _) => Some(BadRequest::BareCr),
+        _ if at > 0 && head[at - 1] == b'\r' => None,
+        _ => (policy == BareLf::Refuse).then_some(BadRequest::BareLf),
+    })
 }
 
 /// The first line.

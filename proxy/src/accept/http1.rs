@@ -105,7 +105,7 @@ pub(super) async fn serve<S: Service>(
             fault: fault.clone(),
         };
         let method = asked.method.clone();
-        let mut begun = service.begin(asked, Arc::new(arrival));
+        let mut begun = service.begin(asked, arrival);
         if head.framing == Framing::None && !head.may_switch {
             match service.express(begun, io.unsent()) {
                 Ok(answer) => {
@@ -240,7 +240,7 @@ async fn refuse<S: Service>(
         last: true,
         fault: Arc::default(),
     };
-    let answer = listener.service.refuse(Arc::new(arrival), &ahead[..end.min(LINE_SHOWN)]);
+    let answer = listener.service.refuse(arrival, &ahead[..end.min(LINE_SHOWN)]);
     let _ = io.write_all(&answer).await;
     let _ = io.flush().await;
 }

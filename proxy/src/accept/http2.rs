@@ -163,7 +163,7 @@ impl Stream {
         };
         let (mut exchange, service) = (self.exchange, &listener.service);
         let is_head = self.head.method == Method::HEAD;
-        let begun = service.begin(self.head, Arc::new(arrival));
+        let begun = service.begin(self.head, arrival);
         if self.refused.is_some() || exchange.has_body() || exchange.is_connect() {
             return Some(Rest::General(Exchange::http2(exchange, is_head), begun));
         }

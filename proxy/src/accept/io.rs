@@ -368,7 +368,11 @@ impl FrontIo {
                 sent -= taken;
                 taken
             };
-            self.unsent.advance(take(self.unsent.len()));
+            match take(self.unsent.len()) {
+                // As a whole: its room is there again without a move.
+                all if all == self.unsent.len() => self.unsent.clear(),
+                some => self.unsent.advance(some),
+            }
             piece.advance(take(piece.len()));
             *end = &end[take(end.len())..];
         }

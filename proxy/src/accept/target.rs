@@ -1,6 +1,7 @@
 //! What may stand in a request target and in a host, for HTTP/1 and HTTP/2 alike.
 
 use super::bad::BadRequest;
+use crate::chunked::table;
 
 /// A target in one of the forms we serve (RFC 9112 §3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,14 +98,19 @@ pub(super) fn host(bytes: &[u8]) -> Result<Host<'_>, BadRequest> {
     Ok(Host { name, port: self::port(port)? })
 }
 
+/// What may stand in a name.
+const NAME: [bool; 256] = table(b"-_.");
+
 fn is_name(name: &[u8]) -> bool {
     let labels = name.strip_suffix(b".").unwrap_or(name);
     let mut before = b'.';
-    let is_good = labels.iter().all(|byte| {
-        let ends_empty = (std::mem::replace(&mut before, *byte), *byte) == (b'.', b'.');
-        !ends_empty && (byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-    });
-    is_good && before != b'.' && name.len() <= 255
+    for byte in labels {
+        if !NAME[usize::from(*byte)] || (before == b'.' && *byte == b'.') {
+            return false;
+        }
+        before = *byte;
+    }
+    before != b'.' && name.len() <= 255
 }
 
 /// Nothing, or a colon and 0 to 65535 in at most five digits.
@@ -112,11 +118,12 @@ fn port(bytes: &[u8]) -> Result<Option<u16>, BadRequest> {
     if bytes.is_empty() {
         return Ok(None);
     }
-    let digits =
-        bytes.strip_prefix(b":").filter(|digits| digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit));
-    let number =
-        digits.and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|text| text.parse().ok());
-    number.map(Some).ok_or(BadRequest::BadHost)
+    let digits = bytes
+        .strip_prefix(b":")
+        .filter(|digits| matches!(digits.len(), 1..=5) && digits.iter().all(u8::is_ascii_digit))
+        .ok_or(BadRequest::BadHost)?;
+    let number = digits.iter().fold(0_u32, |number, digit| number * 10 + u32::from(digit - b'0'));
+    u16::try_from(number).map(Some).map_err(|_| BadRequest::BadHost)
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ impl Passed {
             // Appended: the caches behind us have said theirs (RFC 9211 §2).
             fields.append(CACHE_STATUS, value);
         }
-        fields.insert(X_REQUEST_ID, request.id.clone());
+        fields.insert(X_REQUEST_ID, request.id.value());
         let facts = Facts { cache: cache.map_or("", CacheStatus::nginx_word), ..self.facts(request) };
         for (name, template) in &route.response_headers {
             let mut value = String::new();

@@ -154,7 +154,7 @@ impl Edge {
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         Standing::tell(journey.admitted.standings(), &mut fields);
         if let Some(request) = &journey.request {
-            fields.insert(X_REQUEST_ID, request.id.clone());
+            fields.insert(X_REQUEST_ID, request.id.value());
         }
         if let Some(value) =
             journey.cache.as_ref().and_then(|status| HeaderValue::try_from(status.to_string()).ok())

@@ -77,7 +77,7 @@ pub struct Hop<'a> {
     pub port: u16,
     /// The version in which we received the request.
     pub version: Version,
-    /// From [`super::trace::request_id`].
+    /// From [`super::trace::RequestId`].
     pub request_id: HeaderValue,
     /// From [`Trace::follow`].
     pub trace: Trace,

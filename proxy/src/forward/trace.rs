@@ -7,7 +7,7 @@
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use uuid::Uuid;
+use uuid::{Uuid, fmt::Hyphenated};
 
 use super::list;
 
@@ -18,23 +18,60 @@ pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// W3C Trace Context: what vendors add.
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// The id of the request: the client's, if it is one field of `[A-Za-z0-9._-]{1,128}` from a trusted hop; otherwise `fresh`.
-#[must_use]
-pub fn request_id(headers: &HeaderMap, is_trusted: bool, fresh: Uuid) -> HeaderValue {
-    let is_sane = |id: &&[u8]| {
-        (1..=128).contains(&id.len())
-            && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
-    };
-    is_trusted
-        .then(|| list::only(headers, X_REQUEST_ID))
-        .flatten()
-        .filter(is_sane)
-        .and_then(|id| HeaderValue::from_bytes(id).ok())
-        .unwrap_or_else(|| {
-            let mut text = Uuid::encode_buffer();
-            let text = fresh.as_hyphenated().encode_lower(&mut text);
-            HeaderValue::from_str(text).expect("a uuid is hex and dashes")
-        })
+/// The name of a request in logs, here and at the origin.
+#[derive(Debug, Clone)]
+pub enum RequestId {
+    /// Ours: a uuid as text.
+    Fresh([u8; Hyphenated::LENGTH]),
+    /// What a trusted hop called it.
+    Given(HeaderValue),
+}
+
+impl RequestId {
+    /// The client's, if it is one field of `[A-Za-z0-9._-]{1,128}` from a trusted hop; otherwise `fresh`.
+    #[must_use]
+    pub fn of(headers: &HeaderMap, is_trusted: bool, fresh: Uuid) -> Self {
+        let is_sane = |id: &&[u8]| {
+            (1..=128).contains(&id.len())
+                && id.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
+        };
+        is_trusted
+            .then(|| list::only(headers, X_REQUEST_ID))
+            .flatten()
+            .filter(is_sane)
+            .and_then(|id| HeaderValue::from_bytes(id).ok())
+            .map_or_else(|| Self::fresh(fresh), Self::Given)
+    }
+
+    fn fresh(id: Uuid) -> Self {
+        let mut text = [0; Hyphenated::LENGTH];
+        id.as_hyphenated().encode_lower(&mut text);
+        Self::Fresh(text)
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// The same.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Fresh(text) => text,
+            Self::Given(value) => value.as_bytes(),
+        }
+    }
+
+    /// For a field.
+    #[must_use]
+    pub fn value(&self) -> HeaderValue {
+        match self {
+            Self::Fresh(text) => HeaderValue::from_bytes(text).expect("a uuid is hex and dashes"),
+            Self::Given(value) => value.clone(),
+        }
+    }
 }
 
 /// Where a request is in its trace: `00-{trace}-{span}-{flags}`.
@@ -112,20 +149,24 @@ mod tests {
     #[test]
     fn a_sane_id_is_kept_from_a_trusted_hop_alone() {
         let headers = head(X_REQUEST_ID, "Abc-1.2_3");
-        assert_eq!(request_id(&headers, true, FRESH), "Abc-1.2_3");
-        assert_eq!(request_id(&headers, false, FRESH), FRESH.to_string().as_str());
+        assert_eq!(RequestId::of(&headers, true, FRESH).as_str(), "Abc-1.2_3");
+        assert_eq!(RequestId::of(&headers, false, FRESH).as_str(), FRESH.to_string());
     }
 
     #[test]
     fn an_id_that_could_break_a_log_is_replaced() {
         let long = "a".repeat(129);
         for id in ["", "a b", "a\"b", "a;b", "${x}", "a/b", &long] {
-            assert_eq!(request_id(&head(X_REQUEST_ID, id), true, FRESH), FRESH.to_string().as_str(), "{id}");
+            assert_eq!(
+                RequestId::of(&head(X_REQUEST_ID, id), true, FRESH).as_str(),
+                FRESH.to_string(),
+                "{id}"
+            );
         }
         let mut twice = head(X_REQUEST_ID, "a");
         twice.append(X_REQUEST_ID, HeaderValue::from_static("b"));
-        assert_eq!(request_id(&twice, true, FRESH), FRESH.to_string().as_str());
-        assert_eq!(request_id(&head(X_REQUEST_ID, &long[1..]), true, FRESH), &long[1..]);
+        assert_eq!(RequestId::of(&twice, true, FRESH).as_str(), FRESH.to_string());
+        assert_eq!(RequestId::of(&head(X_REQUEST_ID, &long[1..]), true, FRESH).as_str(), &long[1..]);
     }
 
     #[test]

@@ -90,6 +90,10 @@ impl Node {
         let Some(rest) = rest else {
             return self.rules.iter().copied().try_for_each(visit);
         };
+        // Nothing is looked for where nothing is.
+        if self.literals.is_empty() && self.parameter.is_none() {
+            return ControlFlow::Continue(());
+        }
         let (segment, rest) =
             rest.split_once('/').map_or((rest, None), |(segment, rest)| (segment, Some(rest)));
         if let Some(node) = self.literals.get(segment) {

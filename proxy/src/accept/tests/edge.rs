@@ -103,10 +103,10 @@ async fn answer(
 
 #[async_trait]
 impl Service for Edge {
-    type Begun = (Head, Arc<Arrival>);
+    type Begun = (Head, Arrival);
     type Answered = ();
 
-    fn refuse(&self, arrival: Arc<Arrival>, line: &[u8]) -> Bytes {
+    fn refuse(&self, arrival: Arrival, line: &[u8]) -> Bytes {
         let bad = arrival.refused.unwrap();
         let body = format!("{bad} {}", line.escape_ascii());
         format!(
@@ -117,7 +117,7 @@ impl Service for Edge {
         .into()
     }
 
-    fn begin(&self, head: Head, arrival: Arc<Arrival>) -> Self::Begun {
+    fn begin(&self, head: Head, arrival: Arrival) -> Self::Begun {
         (head, arrival)
     }
 
