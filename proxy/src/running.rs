@@ -366,7 +366,8 @@ fn names_caller(key: &Template) -> bool {
     key.variables().any(is_callers_own)
 }
 
-/// Whether no two callers have the same, if they have any.
+/// Whether no two callers have the same, if they have any. What a client says of itself, in a cookie or in `Authorization`, is
+/// nobody's own: no one has looked whether it is true, and many may say nothing, or the same.
 pub(crate) fn is_callers_own(variable: &Variable) -> bool {
     matches!(variable, Variable::Session(field) if matches!(&**field, "user_id" | "session_id" | "email"))
 }

@@ -236,6 +236,58 @@ fn callers_without_what_the_key_goes_by_do_not_share_what_is_each_one_s() {
 }
 
 #[test]
+fn what_is_private_is_shared_by_nobody_whom_the_key_does_not_name() {
+    let origin = Origin::start(|request, wire| {
+        let who = request.field("cookie") + &request.field("authorization");
+        if request.target() == "/auth/session" {
+            return match who.contains("tokenofanna") {
+                true => wire.answer("", r#"{"user_id":"anna-the-first"}"#),
+                false => assert!(wire.send("HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n")),
+            };
+        }
+        let word = request.target()[1..].replace("unsaid", "x-nothing");
+        wire.answer(&format!("cache-control: {word}, max-age=60\r\n"), format!("of {who}"));
+    });
+    for key in [
+        "page:${session.user_id}:${request.path}",
+        "${session.user_id}:${request.target}",
+        "${session.session_id}:${session.user_id}:${session.email}:${request.path}",
+    ] {
+        let edge = edge(&origin, &format!(", key: \"{key}\""));
+        let strangers = [
+            "cookie: cart=A\r\n",
+            "cookie: cart=B\r\n",
+            "authorization: Basic YW5uYQ==\r\n",
+            "authorization: Basic YmVydA==\r\n",
+            "authorization: Bearer nobody-that-is-known\r\n",
+            "authorization: Bearer nobody-else-either\r\n",
+            "",
+        ];
+        for target in ["/private", "/unsaid"] {
+            for fields in strangers {
+                let answer = edge.ask(target, fields);
+                let who = fields.split_once(": ").map_or("", |(_, value)| value.trim());
+                assert_eq!(answer.text(), format!("of {who}"), "{target} under {key}: {}", answer.cache());
+            }
+        }
+        for (round, fields) in [(0, ""), (1, strangers[0]), (2, strangers[4])] {
+            let answer = edge.ask("/public", fields);
+            assert_eq!(answer.cache().contains("hit"), round > 0, "what is everybody's: {}", answer.cache());
+        }
+        for round in 0..2 {
+            let answer = edge.ask("/private", "cookie: cart=A\r\nauthorization: Bearer tokenofanna\r\n");
+            assert_eq!(answer.cache().contains("hit"), round > 0, "what is Anna's: {}", answer.cache());
+        }
+        let question = |fields: &[&str]| {
+            let asked = serde_json::json!({ "url": "http://edge.test/private", "headers": fields });
+            crate::changing::operate(&edge, "POST", "/explain", &asked, "").1["cache"]["stored"].to_string()
+        };
+        assert!(question(&["cookie: cart=A"]).contains("only if the origin says that it is for everybody"));
+        assert!(question(&["authorization: Bearer tokenofanna"]).contains("for this caller alone"));
+    }
+}
+
+#[test]
 fn what_varies_by_who_the_edge_says_asks_is_not_shared() {
     let origin = Origin::start(|request, wire| {
         if request.target() == "/auth/session" {
