@@ -284,7 +284,7 @@ impl Case<'_> {
             method: self.request.method.clone(),
             has_body: self.request.has_body,
             headers: self.request.headers.clone(),
-            has_session: matches!(self.seen, Seen::Known(_) | Seen::Unsure),
+            has_session: self.passed.tells_who_asks(self.running, self.request),
             rule: self.passed.policy(self.running, self.request, self.rule).into_owned(),
             keeps_nothing: self.passed.keeps_nothing(self.request, self.rule),
             hindrance,

@@ -277,11 +277,17 @@ impl Running {
     /// The token that a request carries, if it can be one.
     #[must_use]
     pub fn token(&self, rule: &SessionRule, headers: &http::HeaderMap) -> Option<Token> {
-        let session = &self.plan.sessions[rule.session.index()];
-        match Presented::find(&session.from, headers, session.jwt.is_some()) {
+        match self.presented(rule, headers) {
             Presented::Token(token) => Some(token),
             Presented::Nothing | Presented::Malformed => None,
         }
+    }
+
+    /// What a request has to show where its route's tokens come.
+    #[must_use]
+    pub fn presented(&self, rule: &SessionRule, headers: &http::HeaderMap) -> Presented {
+        let session = &self.plan.sessions[rule.session.index()];
+        Presented::find(&session.from, headers, session.jwt.is_some())
     }
 
     /// What a request claims; `None` for what can be nobody's.

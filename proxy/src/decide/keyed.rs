@@ -11,6 +11,7 @@ use weir_config::{
 use super::{Passed, doubts::doubts};
 use crate::{
     accept::BadRequest,
+    auth::Presented,
     cache::{Key, Rule, Tag},
     refusal::Refusal,
     request::RequestView,
@@ -99,6 +100,17 @@ impl Passed {
         let facts = self.facts(request);
         let mut own = key.variables().filter(|variable| is_callers_own(variable)).peekable();
         own.peek().is_some() && own.all(|variable| facts.value(variable).is_none_or(|value| value.is_empty()))
+    }
+
+    /// Whether the origin may hear who asks: from us, or by what stands where tokens come. Also by one that nobody knows here, or
+    /// that can be none to us: the origin has eyes of its own.
+    #[must_use]
+    pub fn tells_who_asks(&self, running: &Running, request: &RequestView) -> bool {
+        let route = self.route(running);
+        let shown = |rule| running.presented(rule, &request.headers) != Presented::Nothing;
+        // Where a service only lets pass, the origin does not hear of it.
+        self.caller().is_some_and(|caller| caller.is_named() || route.tells_of_session())
+            || route.session.as_ref().is_some_and(shown)
     }
 
     /// Whether one of these is neither empty nor `0` (nginx's `proxy_cache_bypass`).

@@ -204,6 +204,62 @@ fn an_answer_to_a_session_is_not_shared_unless_the_origin_says_so() {
 }
 
 #[test]
+fn a_token_that_nobody_knows_here_makes_an_answer_of_one_s_own_as_well() {
+    let origin = Origin::start(|request, wire| {
+        let who = request.field("x-token") + &request.field("cookie");
+        let said = match request.target() {
+            "/auth/session" => {
+                assert!(wire.send("HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n"));
+                return;
+            }
+            "/unsaid" => "max-age=60",
+            _ => "public, max-age=60",
+        };
+        let shown = if request.target() == "/said" { "everybody" } else { &who };
+        wire.answer(&format!("cache-control: {said}\r\n"), format!("of {shown}"));
+    });
+    for more in ["", ", key: \"page:${session.user_id}:${request.path}\"", ", ignore: [cookie]"] {
+        let edge = Edge::start(&format!(
+            "caches: {{ store: {{}} }}
+sessions: {{ app: {{ from: [{{ header: x-token }}, {{ cookie: sid }}], ask: {{ upstream: api, path: /auth/session }} }} }}
+upstreams: {{ api: {{ servers: [{}] }} }}
+routes: [{{ match: /*, session: {{ use: app }}, cache: {{ in: store{more} }}, to: api }}]
+",
+            origin.address
+        ));
+        let tokens = [
+            "x-token: token-of-anna\r\n",
+            "x-token: token of bert, with spaces\r\n",
+            "x-token: token-of-cleo\r\nx-token: and another\r\n",
+            "cookie: sid=token-of-dora-the-sixth\r\n",
+            "cookie: sid=\r\n",
+        ];
+        for fields in tokens {
+            for _ in 0..2 {
+                let answer = edge.ask("/unsaid", fields);
+                assert!(
+                    !answer.cache().contains("stored") && !answer.cache().contains("hit"),
+                    "{fields}{more}"
+                );
+            }
+            let asked = serde_json::json!({ "url": "http://edge.test/unsaid", "headers": fields.lines().collect::<Vec<_>>() });
+            let report = crate::changing::operate(&edge, "POST", "/explain", &asked, "").1;
+            assert!(report["cache"]["stored"].to_string().contains("only if the origin says"), "{report:#}");
+        }
+        for fields in [tokens[0], tokens[3]] {
+            let answer = edge.ask("/shown", fields);
+            assert!(answer.cache().contains("detail=leak-"), "{fields}{more}: {}", answer.cache());
+        }
+        assert_eq!(
+            (edge.get("/unsaid").text(), edge.get("/shown").text()),
+            ("of ".to_owned(), "of ".to_owned())
+        );
+        edge.ask("/said", tokens[1]);
+        assert!(edge.get("/said").cache().contains("hit"), "what the origin says is everybody's is shared");
+    }
+}
+
+#[test]
 fn under_a_key_of_their_own_callers_find_what_is_theirs() {
     let origin = careless(|token| (String::new(), format!("<p>{}@example.org</p>", name(token))));
     let edge = edge(&origin, ", key: \"page:${session.user_id}\"");
