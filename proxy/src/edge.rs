@@ -224,7 +224,7 @@ impl Trip {
         }
     }
 
-    /// The token that the caller's session was found by.
+    /// The token that the request shows, also one that is nobody's.
     fn token(&self) -> Option<Token> {
         self.running().token(self.route().session.as_ref()?, &self.request.headers)
     }

@@ -187,7 +187,7 @@ impl Case<'_> {
             }
         };
         if self.hangs_on_the_session() {
-            report.served = words::UNSURE.to_owned();
+            (report.served, report.stored) = (words::UNSURE.to_owned(), words::UNSURE.to_owned());
             return report;
         }
         let request = RequestHead {
@@ -284,8 +284,8 @@ impl Case<'_> {
             method: self.request.method.clone(),
             has_body: self.request.has_body,
             headers: self.request.headers.clone(),
-            has_session: matches!(self.seen, Seen::Known(_) | Seen::Unsure),
-            rule: self.running.cache_rule(self.passed.route_id()).clone(),
+            has_session: self.passed.tells_who_asks(self.running, self.request),
+            rule: self.passed.policy(self.running, self.request, self.rule).into_owned(),
             keeps_nothing: self.passed.keeps_nothing(self.request, self.rule),
             hindrance,
         }

@@ -239,7 +239,10 @@ impl RequestView {
         // Cookies are the one list whose members have another sign between them (RFC 6265 §4.2.1).
         let between = if *name == header::COOKIE { "; " } else { ", " };
         Some(values.fold(first, |all, value| {
-            Cow::Owned(format!("{all}{between}{}", String::from_utf8_lossy(value.as_bytes())))
+            let mut all = all.into_owned();
+            all.push_str(between);
+            all.push_str(&String::from_utf8_lossy(value.as_bytes()));
+            Cow::Owned(all)
         }))
     }
 }

@@ -277,11 +277,17 @@ impl Running {
     /// The token that a request carries, if it can be one.
     #[must_use]
     pub fn token(&self, rule: &SessionRule, headers: &http::HeaderMap) -> Option<Token> {
-        let session = &self.plan.sessions[rule.session.index()];
-        match Presented::find(&session.from, headers, session.jwt.is_some()) {
+        match self.presented(rule, headers) {
             Presented::Token(token) => Some(token),
             Presented::Nothing | Presented::Malformed => None,
         }
+    }
+
+    /// What a request has to show where its route's tokens come.
+    #[must_use]
+    pub fn presented(&self, rule: &SessionRule, headers: &http::HeaderMap) -> Presented {
+        let session = &self.plan.sessions[rule.session.index()];
+        Presented::find(&session.from, headers, session.jwt.is_some())
     }
 
     /// What a request claims; `None` for what can be nobody's.
@@ -366,7 +372,8 @@ fn names_caller(key: &Template) -> bool {
     key.variables().any(is_callers_own)
 }
 
-/// Whether no two callers have the same, if they have any.
+/// Whether no two callers have the same, if they have any. What a client says of itself, in a cookie or in `Authorization`, is
+/// nobody's own: no one has looked whether it is true, and many may say nothing, or the same.
 pub(crate) fn is_callers_own(variable: &Variable) -> bool {
     matches!(variable, Variable::Session(field) if matches!(&**field, "user_id" | "session_id" | "email"))
 }

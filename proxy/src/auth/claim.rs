@@ -124,6 +124,11 @@ pub enum Whose {
     Nobody(Option<Arc<No>>),
 }
 
+/// Challenges of one 401 that are passed on; a service has a few ways to log in, if more than one.
+const MOST_CHALLENGES: usize = 8;
+/// Bytes of them in all.
+const LONGEST_CHALLENGES: usize = 8 << 10;
+
 /// A service's own no.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum No {
@@ -139,7 +144,13 @@ impl No {
         if status == StatusCode::FORBIDDEN && is_told {
             return Some(Self::Forbid);
         }
-        let challenges = fields.get_all(header::WWW_AUTHENTICATE).iter().cloned().collect::<Box<[_]>>();
+        let mut left = LONGEST_CHALLENGES;
+        // Copied byte by byte: values off the wire share its buffer, and a no is remembered.
+        let challenges = fields.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| {
+            left = left.checked_sub(value.len())?;
+            HeaderValue::from_bytes(value.as_bytes()).ok()
+        });
+        let challenges = challenges.take(MOST_CHALLENGES).collect::<Box<[_]>>();
         (status == StatusCode::UNAUTHORIZED && !challenges.is_empty()).then_some(Self::Challenge(challenges))
     }
 }
@@ -255,5 +266,29 @@ mod tests {
         assert_eq!(challenges.len(), 2);
         assert_eq!(No::of(StatusCode::FORBIDDEN, &fields, true), Some(No::Forbid));
         assert_eq!(No::of(StatusCode::FORBIDDEN, &fields, false), None, "a token that is nobody's");
+    }
+
+    /// Each was a part of the buffer it was read into, which it kept for as long as the no was remembered.
+    #[test]
+    fn a_no_that_is_remembered_keeps_nothing_of_the_wire_and_no_more_than_it_may() {
+        let wire = bytes::Bytes::from("Basic realm=\"x\"".repeat(4096));
+        let mut fields = HeaderMap::new();
+        let mut append = |from, to| {
+            let value = HeaderValue::from_maybe_shared(wire.slice(from..to)).unwrap();
+            fields.append(header::WWW_AUTHENTICATE, value);
+        };
+        append(0, LONGEST_CHALLENGES + 1);
+        (0..100).for_each(|_| append(0, 15));
+        append(0, LONGEST_CHALLENGES);
+        let no = No::of(StatusCode::UNAUTHORIZED, &fields, false);
+        drop(fields);
+        assert!(wire.is_unique(), "and it was the last to hold it");
+        assert_eq!(no, Some(No::Challenge(vec![HeaderValue::from_static("Basic realm=\"x\""); 8].into())));
+        let long = HeaderValue::from_bytes(&wire[..LONGEST_CHALLENGES / 2]).unwrap();
+        let fields = (0..5).map(|_| (header::WWW_AUTHENTICATE, long.clone())).collect();
+        let Some(No::Challenge(challenges)) = No::of(StatusCode::UNAUTHORIZED, &fields, false) else {
+            panic!()
+        };
+        assert_eq!(challenges.len(), 2);
     }
 }

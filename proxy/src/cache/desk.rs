@@ -24,6 +24,7 @@ use super::{
     subject::Subject,
     tags::{Standing, Tag},
     url::Url,
+    vary::InForm,
     waiting::Waiter,
 };
 
@@ -125,7 +126,8 @@ impl Fills {
             let hint = stored.as_ref().map(|entry| entry.head());
             // A refresh that is under way is enough, however old it is.
             let is_young = |fill: &Fill| !may_pass || fill.age(now) < ask.rule.lock_age;
-            let suits = |fill: &&Arc<Fill>| is_young(fill) && self.suits(fill, &ask, hint);
+            let mut form = InForm::from(&ask.headers);
+            let suits = |fill: &&Arc<Fill>| is_young(fill) && self.suits(fill, &ask, &mut form, hint);
             if let Some(fill) = desk.running.iter().find(suits) {
                 let fill = Arc::clone(fill);
                 drop(desks);
@@ -157,7 +159,7 @@ impl Fills {
 
     /// Whether `ask` may hope for an answer from a running fill: one that was not purged since, and, as far as known,
     /// for the same variant. What the answer will vary by is guessed from what is stored.
-    fn suits(&self, fill: &Fill, ask: &Ask, hint: Option<&Arc<Head>>) -> bool {
+    fn suits(&self, fill: &Fill, ask: &Ask, form: &mut InForm<'_>, hint: Option<&Arc<Head>>) -> bool {
         match &*fill.progress.borrow() {
             Progress::Asked => {
                 let base = [Tag::key(&ask.key), fill.ask.uri, fill.ask.url.tag(), fill.ask.url.origin()];
@@ -169,18 +171,18 @@ impl Fills {
                         self.shelf.tags.standing(&[whole], fill.moment()) == Standing::Good
                     })
                     && self.shelf.tags.standing_of(&fill.ask.url, fill.moment()) == Standing::Good
-                    && !hint.is_some_and(|head| head.variant.parts(&fill.ask.headers, &ask.headers))
+                    && hint.is_none_or(|head| fill.asks_like(form, &head.variant))
             }
             Progress::Shared { head, .. } | Progress::Held(head) => {
-                fill.ask.key.text() == ask.key.text() && self.answers(head, ask)
+                fill.ask.key.text() == ask.key.text() && self.answers(head, form)
             }
             _ => false,
         }
     }
 
     /// Whether an answer just fetched is one for `ask`.
-    pub(super) fn answers(&self, head: &Head, ask: &Ask) -> bool {
-        head.variant.matches(&ask.headers) && self.shelf.standing(head) == Standing::Good
+    pub(super) fn answers(&self, head: &Head, form: &mut InForm<'_>) -> bool {
+        head.variant.suits(form) && self.shelf.standing(head) == Standing::Good
     }
 
     /// Takes a fill off the desk: nobody joins it any more.

@@ -212,14 +212,19 @@ impl Scope {
 }
 
 /// The members of a comma-separated list, trimmed, without empty ones; commas in closed quotes do not separate.
+///
+/// A quote is looked for to the end of the value. One that is never closed had every later one escaped, and what is behind
+/// each of these was read in vain already: none of them is ever closed either, nor looked at again.
 pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(value);
+    let (mut rest, mut quotes) = (Some(value), true);
     std::iter::from_fn(move || {
         loop {
             let text = rest?;
             let mut at = 0;
             while at < text.len() && text[at] != b',' {
-                at += if text[at] == b'"' { quoted_length(&text[at..]) } else { 1 };
+                let quoted = if quotes && text[at] == b'"' { quoted_length(&text[at..]) } else { Some(1) };
+                quotes &= quoted.is_some();
+                at += quoted.unwrap_or(1);
             }
             rest = text.get(at + 1..);
             let member = text[..at].trim_ascii();
@@ -230,17 +235,17 @@ pub(super) fn members(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// The length of the quoted string `text` begins with; 1 if it is never closed.
-fn quoted_length(text: &[u8]) -> usize {
+/// The length of the quoted string `text` begins with, if it is closed.
+fn quoted_length(text: &[u8]) -> Option<usize> {
     let mut at = 1;
     while at < text.len() {
         match text[at] {
-            b'"' => return at + 1,
+            b'"' => return Some(at + 1),
             b'\\' => at += 2,
             _ => at += 1,
         }
     }
-    1
+    None
 }
 
 fn unquoted(argument: &[u8]) -> &[u8] {
@@ -310,6 +315,39 @@ mod tests {
             assert_eq!(response(&[("cache-control", written)]).max_age, Some(secs(expected)), "{written}");
         }
         assert_eq!(response(&[("cache-control", "max-ages=60, xmax-age=1")]).max_age, None);
+    }
+
+    /// What a list means: each quote is looked at for itself.
+    fn by_definition(value: &[u8]) -> Vec<&[u8]> {
+        let (mut members, mut from, mut at) = (Vec::new(), 0, 0);
+        while at <= value.len() {
+            at = match value.get(at) {
+                Some(b',') | None => {
+                    members.push(value[from..at].trim_ascii());
+                    from = at + 1;
+                    from
+                }
+                Some(b'"') => at + quoted_length(&value[at..]).unwrap_or(1),
+                Some(_) => at + 1,
+            };
+        }
+        members.retain(|member| !member.is_empty());
+        members
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_quote_that_is_never_closed_is_looked_for_once_and_means_what_it_did(value in "[\"\\\\, a]{0,40}") {
+            let read: Vec<_> = members(value.as_bytes()).collect();
+            proptest::prop_assert_eq!(read, by_definition(value.as_bytes()));
+        }
+    }
+
+    /// One request of 30 KB cost seconds.
+    #[test]
+    fn a_list_of_quotes_that_never_close_costs_one_look() {
+        let value = format!("\"{}", "\\\",".repeat(1 << 20));
+        assert_eq!(members(value.as_bytes()).count(), 1 << 20);
     }
 
     #[test]

@@ -41,6 +41,7 @@ use super::{
     shelf::count,
     slice::{Part, Slice},
     tags::{Moment, Standing, Tag},
+    vary::{InForm, Variant},
 };
 
 /// Whether the answer is being kept.
@@ -69,6 +70,8 @@ pub(super) struct Fill {
     sent: Now,
     /// Whether nobody waits for it, as the key's answers are not for others, or it was asked past what is stored.
     is_alone: bool,
+    /// What its request is told apart by, where answers depend on what those of its key did when that was first asked.
+    form: OnceLock<Variant>,
     /// Changes, and chunks arriving, wake the readers.
     pub(super) progress: watch::Sender<Progress>,
     pub(super) chunks: Mutex<Vec<Bytes>>,
@@ -104,11 +107,19 @@ impl Fill {
             moment,
             sent,
             is_alone,
+            form: OnceLock::new(),
             progress: watch::Sender::new(Progress::Asked),
             chunks: Mutex::default(),
             codings: OnceLock::new(),
             spool: OnceLock::new(),
         }
+    }
+
+    /// Whether another request asks for the same as its own, where answers depend on what `like` does.
+    pub(super) fn asks_like(&self, other: &mut InForm<'_>, like: &Variant) -> bool {
+        let asked = || Variant::asked(like.names().cloned().collect(), &self.ask.headers);
+        let form = self.form.get_or_init(asked);
+        if form.names().eq(like.names()) { form.suits(other) } else { asked().suits(other) }
     }
 
     /// How long ago its request left.

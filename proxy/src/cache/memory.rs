@@ -18,6 +18,7 @@ use super::{
     entry::Entry,
     key::Key,
     shard::{Change, Others, Shard},
+    vary::InForm,
 };
 
 const SHARDS: usize = 32;
@@ -120,8 +121,9 @@ impl Store {
     /// The newest answer under `key` that was made for requests like this one; counts as a use of it.
     #[must_use]
     pub(super) fn find(&self, key: &Key, request: &HeaderMap) -> Found {
+        let mut request = InForm::from(request);
         let shard = self.shard(key.hash()).read();
-        match shard.newest(key, |entry| entry.head().variant.matches(request)) {
+        match shard.newest(key, |entry| entry.head().variant.suits(&mut request)) {
             Ok(resident) => Found::Entry(resident.used()),
             Err(Others::Some) => Found::OtherVariants,
             Err(Others::None) => Found::Nothing,

@@ -104,7 +104,11 @@ impl Resident {
 
 impl Shard {
     /// The newest entry under `key` that is `wanted`; `Err` says whether any others are there.
-    pub(super) fn newest(&self, key: &Key, wanted: impl Fn(&Entry) -> bool) -> Result<&Resident, Others> {
+    pub(super) fn newest(
+        &self,
+        key: &Key,
+        mut wanted: impl FnMut(&Entry) -> bool,
+    ) -> Result<&Resident, Others> {
         let slot = self.slots.get(&key.hash()).filter(|slot| *slot.key == *key.text()).ok_or(Others::None)?;
         let matching = slot.residents.iter().filter(|resident| wanted(&resident.entry));
         matching.max_by_key(|resident| resident.entry.head().freshness.received()).ok_or(Others::Some)

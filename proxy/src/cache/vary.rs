@@ -48,15 +48,12 @@ impl Field {
         Self { name, value, written, language }
     }
 
-    fn matches(&self, request: &HeaderMap) -> bool {
-        let same = self.written.is_some() && only_line(&self.name, request) == self.written.as_deref();
+    fn matches(&self, request: &mut InForm<'_>) -> bool {
+        let same = self.written.is_some() && only_line(&self.name, request.fields) == self.written.as_deref();
         same || {
-            let value = value(&self.name, request);
-            value.as_deref() == self.value.as_deref()
-                || self
-                    .language
-                    .as_deref()
-                    .is_some_and(|language| favourite(value.as_deref()) == Some(language))
+            let asked = request.form(&self.name);
+            asked.value.as_deref() == self.value.as_deref()
+                || self.language.is_some() && asked.favourite == self.language
         }
     }
 
@@ -67,6 +64,40 @@ impl Field {
             + length(&self.value)
             + length(&self.written)
             + length(&self.language)
+    }
+}
+
+/// A request that is held against many variants: each of its fields is brought into form once, when one depends on it.
+#[derive(Debug)]
+pub(super) struct InForm<'r> {
+    fields: &'r HeaderMap,
+    known: Vec<Form<'r>>,
+}
+
+#[derive(Debug)]
+struct Form<'r> {
+    name: HeaderName,
+    value: Option<Cow<'r, [u8]>>,
+    /// Of `Accept-Language`.
+    favourite: Option<Box<[u8]>>,
+}
+
+impl<'r> From<&'r HeaderMap> for InForm<'r> {
+    fn from(fields: &'r HeaderMap) -> Self {
+        Self { fields, known: Vec::new() }
+    }
+}
+
+impl<'r> InForm<'r> {
+    fn form(&mut self, name: &HeaderName) -> &Form<'r> {
+        let at = self.known.iter().position(|form| form.name == *name).unwrap_or_else(|| {
+            let value = value(name, self.fields);
+            let accepted = value.as_deref().filter(|_| *name == header::ACCEPT_LANGUAGE);
+            let favourite = favourite(accepted).map(Box::from);
+            self.known.push(Form { name: name.clone(), value, favourite });
+            self.known.len() - 1
+        });
+        &self.known[at]
     }
 }
 
@@ -104,13 +135,17 @@ impl Variant {
     /// Whether the answer was made for requests like this one.
     #[must_use]
     pub fn matches(&self, request: &HeaderMap) -> bool {
+        self.suits(&mut request.into())
+    }
+
+    /// The same of a request that is held against others, too.
+    pub(super) fn suits(&self, request: &mut InForm<'_>) -> bool {
         self.0.iter().all(|field| field.matches(request))
     }
 
-    /// Whether two requests differ in what an answer of this kind depends on.
-    #[must_use]
-    pub fn parts(&self, one: &HeaderMap, other: &HeaderMap) -> bool {
-        self.0.iter().any(|field| value(&field.name, one) != value(&field.name, other))
+    /// The fields' names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.0.iter().map(|field| &field.name)
     }
 
     /// The fields, each with the value that the answer was made for, if there was one.
@@ -132,8 +167,16 @@ fn only_line<'a>(name: &HeaderName, request: &'a HeaderMap) -> Option<&'a [u8]> 
     lines.next().is_none().then(|| first.as_bytes())
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Fields that were brought into form.
+    pub(super) static FORMED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// The field's value in one form for all spellings that mean the same; borrowed if it is a single plain line.
 fn value<'a>(name: &HeaderName, request: &'a HeaderMap) -> Option<Cow<'a, [u8]>> {
+    #[cfg(test)]
+    FORMED.set(FORMED.get() + 1);
     let mut lines = request.get_all(name).iter();
     let first = lines.next()?.as_bytes();
     let list = [header::ACCEPT, header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE].contains(name);
@@ -206,7 +249,6 @@ mod tests {
             map(&[("accept-encoding", "gzip, br;q=0.5"), ("x-a", "")]),
         ] {
             assert!(!variant.matches(&other), "{other:?}");
-            assert!(variant.parts(&made_for, &other));
         }
     }
 

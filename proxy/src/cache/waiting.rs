@@ -18,6 +18,7 @@ use super::{
     key,
     policy::NotStored,
     request::Now,
+    vary::InForm,
 };
 
 /// After so many fills that broke under one waiter, the origin counts as failing.
@@ -71,14 +72,14 @@ impl Waiter {
                 Err(_) => Progress::Asked,
             };
             match reached {
-                Progress::Shared { head, length } if self.fills.answers(&head, &self.ask) => {
+                Progress::Shared { head, length } if self.answers(&head) => {
                     return Outcome::Ready(Reader::arriving(head, length, self.fill, progress));
                 }
                 // Kept to be asked about: nobody but the request that brought it may have it unasked.
                 Progress::Done(entry) if !entry.head().freshness.begins_fresh() => {
                     return Outcome::NotStored(NotStored::NoLifetime);
                 }
-                Progress::Done(entry) if self.fills.answers(entry.head(), &self.ask) => {
+                Progress::Done(entry) if self.answers(entry.head()) => {
                     return Outcome::Ready(Reader::whole(entry));
                 }
                 Progress::NotStored(reason) => return Outcome::NotStored(reason),
@@ -99,11 +100,15 @@ impl Waiter {
         }
     }
 
+    fn answers(&self, head: &Head) -> bool {
+        self.fills.answers(head, &mut InForm::from(&self.ask.headers))
+    }
+
     /// Waits until the fill says something this waiter can act on.
     async fn settled(&self, progress: &mut watch::Receiver<Progress>) -> Progress {
         let settled = |progress: &Progress| match progress {
             Progress::Asked => false,
-            Progress::Held(head) => !self.fills.answers(head, &self.ask),
+            Progress::Held(head) => !self.answers(head),
             _ => true,
         };
         // The fill holds the sender and the waiter holds the fill, so the channel cannot close.

@@ -104,11 +104,14 @@ fn mentions(text: &[u8], name: &str) -> usize {
         return 0;
     }
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte);
+    // From the end, so that what stands behind the white space is known when one comes to it, and not looked for again.
+    let mut after = None;
     (0..=text.len() - name.len())
+        .rev()
         .filter(|&at| {
             let (before, rest) = text.split_at(at);
-            let (word, after) = rest.split_at(name.len());
-            let after = after.trim_ascii_start().first();
+            let (word, behind) = rest.split_at(name.len());
+            after = behind.first().filter(|byte| !byte.is_ascii_whitespace()).or(after);
             word.iter().zip(name).all(|(&byte, &expected)| reads_as(byte, expected))
                 && matches!(after, None | Some(b'=' | b'[' | b'&' | b';'))
                 && !before.last().is_some_and(|&byte| is_word(byte) && byte != b'&')
@@ -195,6 +198,36 @@ mod tests {
         assert!(doubtful_cookie(&cookies(&[b"lang=en", b"lang=evil"]), "lang"));
         let many = "x=1; ".repeat(MOST_COOKIES) + "lang=en";
         assert!(doubtful_cookie(&cookies(&[many.as_bytes()]), "lang"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_stands_behind_a_word_is_what_follows_its_white_space(text in "[a _=;\t]{0,12}", name in "[a_]{1,2}") {
+            let is_word = |byte: &u8| matches!(byte, b'a' | b'_');
+            let mentioned = (0..text.len()).filter(|&at| {
+                let (before, rest) = text.as_bytes().split_at(at);
+                let Some((word, after)) = rest.split_at_checked(name.len()) else { return false };
+                word.iter().zip(name.bytes()).all(|(&byte, expected)| reads_as(byte, expected))
+                    && matches!(after.trim_ascii_start().first(), None | Some(b'=' | b';'))
+                    && !before.last().is_some_and(is_word)
+            });
+            proptest::prop_assert_eq!(mentions(text.as_bytes(), &name), mentioned.count());
+        }
+    }
+
+    /// One cookie of 30 KB of spaces cost seconds.
+    #[test]
+    fn white_space_is_read_once() {
+        let spaces = " ".repeat(1 << 19);
+        for (text, name, expected) in [
+            (format!("lang{spaces}=x"), "lang", 1),
+            (format!("lang{spaces}x lang{spaces}"), "lang", 1),
+            (format!("{spaces}x"), "lang", 0),
+            (format!("{spaces}x"), "_", 0),
+            (format!("x;{spaces}="), "_", 1 << 19),
+        ] {
+            assert_eq!(mentions(text.as_bytes(), name), expected, "{name}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use weir_config::{
 use super::{Passed, doubts::doubts};
 use crate::{
     accept::BadRequest,
+    auth::Presented,
     cache::{Key, Rule, Tag},
     refusal::Refusal,
     request::RequestView,
@@ -74,7 +75,12 @@ impl Passed {
     #[must_use]
     pub fn policy<'r>(&self, running: &'r Running, request: &RequestView, rule: &CacheRule) -> Cow<'r, Rule> {
         let mut policy = Cow::Borrowed(running.cache_rule(self.route));
-        if self.is_nameless(request, rule) || self.holds(request, &rule.keeping.bypass) {
+        if policy.private_to_caller && self.is_nameless(request, rule) {
+            // All who have none of it ask under one key: to them it is one that everybody shares.
+            let policy = policy.to_mut();
+            (policy.private_to_caller, policy.bypassed) = (false, self.caller().is_some());
+        }
+        if self.holds(request, &rule.keeping.bypass) {
             policy.to_mut().bypassed = true;
         }
         policy
@@ -83,15 +89,28 @@ impl Passed {
     /// Whether the route forbids to keep its answer.
     #[must_use]
     pub fn keeps_nothing(&self, request: &RequestView, rule: &CacheRule) -> bool {
-        self.is_nameless(request, rule) || self.holds(request, &rule.keeping.no_store)
+        self.caller().is_some() && self.is_nameless(request, rule)
+            || self.holds(request, &rule.keeping.no_store)
     }
 
-    /// Whether the key tells callers apart by what this one does not have: all who have none would share what is each one's.
+    /// Whether the key tells callers apart by what this one does not have, or who is nobody that is known: all of them would
+    /// share what is each one's.
     fn is_nameless(&self, request: &RequestView, rule: &CacheRule) -> bool {
-        let Some(key) = rule.key.as_ref().filter(|_| self.caller().is_some()) else { return false };
+        let Some(key) = &rule.key else { return false };
         let facts = self.facts(request);
         let mut own = key.variables().filter(|variable| is_callers_own(variable)).peekable();
         own.peek().is_some() && own.all(|variable| facts.value(variable).is_none_or(|value| value.is_empty()))
+    }
+
+    /// Whether the origin may hear who asks: from us, or by what stands where tokens come. Also by one that nobody knows here, or
+    /// that can be none to us: the origin has eyes of its own.
+    #[must_use]
+    pub fn tells_who_asks(&self, running: &Running, request: &RequestView) -> bool {
+        let route = self.route(running);
+        let shown = |rule| running.presented(rule, &request.headers) != Presented::Nothing;
+        // Where a service only lets pass, the origin does not hear of it.
+        self.caller().is_some_and(|caller| caller.is_named() || route.tells_of_session())
+            || route.session.as_ref().is_some_and(shown)
     }
 
     /// Whether one of these is neither empty nor `0` (nginx's `proxy_cache_bypass`).

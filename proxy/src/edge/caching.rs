@@ -386,19 +386,18 @@ impl<'a> Case<'a> {
         let own = self.trip.route().request_headers.iter();
         own.filter(|(_, value)| value.variables().count() > 0)
             .for_each(|(name, _)| guard.is_told(name.clone()));
+        if self.trip.passed.tells_who_asks(self.trip.running(), &self.trip.request) {
+            guard.has_session();
+        }
         if let Some(caller) = self.trip.passed.caller() {
-            // Where a service only lets pass, the origin does not hear who asks.
-            if caller.is_named() || self.trip.route().tells_of_session() {
-                guard.has_session();
-            }
             for (mark, field) in
                 [(Mark::UserId, "user_id"), (Mark::SessionId, "session_id"), (Mark::Email, "email")]
             {
                 guard.knows(mark, caller.field(field).unwrap_or_default().as_bytes());
             }
-            if let Some(token) = self.trip.token() {
-                guard.knows(Mark::Token, token.expose().as_bytes());
-            }
+        }
+        if let Some(token) = self.trip.token() {
+            guard.knows(Mark::Token, token.expose().as_bytes());
         }
         guard
     }

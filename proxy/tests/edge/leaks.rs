@@ -204,6 +204,62 @@ fn an_answer_to_a_session_is_not_shared_unless_the_origin_says_so() {
 }
 
 #[test]
+fn a_token_that_nobody_knows_here_makes_an_answer_of_one_s_own_as_well() {
+    let origin = Origin::start(|request, wire| {
+        let who = request.field("x-token") + &request.field("cookie");
+        let said = match request.target() {
+            "/auth/session" => {
+                assert!(wire.send("HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n"));
+                return;
+            }
+            "/unsaid" => "max-age=60",
+            _ => "public, max-age=60",
+        };
+        let shown = if request.target() == "/said" { "everybody" } else { &who };
+        wire.answer(&format!("cache-control: {said}\r\n"), format!("of {shown}"));
+    });
+    for more in ["", ", key: \"page:${session.user_id}:${request.path}\"", ", ignore: [cookie]"] {
+        let edge = Edge::start(&format!(
+            "caches: {{ store: {{}} }}
+sessions: {{ app: {{ from: [{{ header: x-token }}, {{ cookie: sid }}], ask: {{ upstream: api, path: /auth/session }} }} }}
+upstreams: {{ api: {{ servers: [{}] }} }}
+routes: [{{ match: /*, session: {{ use: app }}, cache: {{ in: store{more} }}, to: api }}]
+",
+            origin.address
+        ));
+        let tokens = [
+            "x-token: token-of-anna\r\n",
+            "x-token: token of bert, with spaces\r\n",
+            "x-token: token-of-cleo\r\nx-token: and another\r\n",
+            "cookie: sid=token-of-dora-the-sixth\r\n",
+            "cookie: sid=\r\n",
+        ];
+        for fields in tokens {
+            for _ in 0..2 {
+                let answer = edge.ask("/unsaid", fields);
+                assert!(
+                    !answer.cache().contains("stored") && !answer.cache().contains("hit"),
+                    "{fields}{more}"
+                );
+            }
+            let asked = serde_json::json!({ "url": "http://edge.test/unsaid", "headers": fields.lines().collect::<Vec<_>>() });
+            let report = crate::changing::operate(&edge, "POST", "/explain", &asked, "").1;
+            assert!(report["cache"]["stored"].to_string().contains("only if the origin says"), "{report:#}");
+        }
+        for fields in [tokens[0], tokens[3]] {
+            let answer = edge.ask("/shown", fields);
+            assert!(answer.cache().contains("detail=leak-"), "{fields}{more}: {}", answer.cache());
+        }
+        assert_eq!(
+            (edge.get("/unsaid").text(), edge.get("/shown").text()),
+            ("of ".to_owned(), "of ".to_owned())
+        );
+        edge.ask("/said", tokens[1]);
+        assert!(edge.get("/said").cache().contains("hit"), "what the origin says is everybody's is shared");
+    }
+}
+
+#[test]
 fn under_a_key_of_their_own_callers_find_what_is_theirs() {
     let origin = careless(|token| (String::new(), format!("<p>{}@example.org</p>", name(token))));
     let edge = edge(&origin, ", key: \"page:${session.user_id}\"");
@@ -233,6 +289,58 @@ fn callers_without_what_the_key_goes_by_do_not_share_what_is_each_one_s() {
     }
     let pages = origin.seen().iter().filter(|request| request.target() == "/page").count();
     assert_eq!(pages, 4, "who has one finds their own");
+}
+
+#[test]
+fn what_is_private_is_shared_by_nobody_whom_the_key_does_not_name() {
+    let origin = Origin::start(|request, wire| {
+        let who = request.field("cookie") + &request.field("authorization");
+        if request.target() == "/auth/session" {
+            return match who.contains("tokenofanna") {
+                true => wire.answer("", r#"{"user_id":"anna-the-first"}"#),
+                false => assert!(wire.send("HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n")),
+            };
+        }
+        let word = request.target()[1..].replace("unsaid", "x-nothing");
+        wire.answer(&format!("cache-control: {word}, max-age=60\r\n"), format!("of {who}"));
+    });
+    for key in [
+        "page:${session.user_id}:${request.path}",
+        "${session.user_id}:${request.target}",
+        "${session.session_id}:${session.user_id}:${session.email}:${request.path}",
+    ] {
+        let edge = edge(&origin, &format!(", key: \"{key}\""));
+        let strangers = [
+            "cookie: cart=A\r\n",
+            "cookie: cart=B\r\n",
+            "authorization: Basic YW5uYQ==\r\n",
+            "authorization: Basic YmVydA==\r\n",
+            "authorization: Bearer nobody-that-is-known\r\n",
+            "authorization: Bearer nobody-else-either\r\n",
+            "",
+        ];
+        for target in ["/private", "/unsaid"] {
+            for fields in strangers {
+                let answer = edge.ask(target, fields);
+                let who = fields.split_once(": ").map_or("", |(_, value)| value.trim());
+                assert_eq!(answer.text(), format!("of {who}"), "{target} under {key}: {}", answer.cache());
+            }
+        }
+        for (round, fields) in [(0, ""), (1, strangers[0]), (2, strangers[4])] {
+            let answer = edge.ask("/public", fields);
+            assert_eq!(answer.cache().contains("hit"), round > 0, "what is everybody's: {}", answer.cache());
+        }
+        for round in 0..2 {
+            let answer = edge.ask("/private", "cookie: cart=A\r\nauthorization: Bearer tokenofanna\r\n");
+            assert_eq!(answer.cache().contains("hit"), round > 0, "what is Anna's: {}", answer.cache());
+        }
+        let question = |fields: &[&str]| {
+            let asked = serde_json::json!({ "url": "http://edge.test/private", "headers": fields });
+            crate::changing::operate(&edge, "POST", "/explain", &asked, "").1["cache"]["stored"].to_string()
+        };
+        assert!(question(&["cookie: cart=A"]).contains("only if the origin says that it is for everybody"));
+        assert!(question(&["authorization: Bearer tokenofanna"]).contains("for this caller alone"));
+    }
 }
 
 #[test]

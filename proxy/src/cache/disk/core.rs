@@ -23,7 +23,7 @@ use super::{
         request::Now,
         shelf::count,
         tags::{Moment, Tags},
-        vary::Variant,
+        vary::{InForm, Variant},
     },
     folder::Folder,
     format::{self, BLOCK, HEADER, Layout},
@@ -369,7 +369,8 @@ impl Core {
         now: Now,
     ) -> Option<Arc<Entry>> {
         let files = self.index.lock().find(key_name(key));
-        files.into_iter().find_map(|file| match self.read(file, key, request, most, now) {
+        let mut request = InForm::from(request);
+        files.into_iter().find_map(|file| match self.read(file, key, &mut request, most, now) {
             Ok(entry) => {
                 self.reading.worked(self.folder.path());
                 entry
@@ -385,12 +386,12 @@ impl Core {
         self: &Arc<Self>,
         file: index::File,
         key: &str,
-        request: &HeaderMap,
+        request: &mut InForm<'_>,
         most: usize,
         now: Now,
     ) -> Result<Option<Arc<Entry>>, Unread> {
         let Opened { file: from, layout, key: written, head, .. } = self.open(file, false, now)?;
-        if *written != *key || !head.variant.matches(request) {
+        if *written != *key || !head.variant.suits(request) {
             return Ok(None);
         }
         let body = if layout.body > most as u64 {

@@ -3,7 +3,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::cache::{
-    Begin, Broken, Cache, Lookup, Miss, Outcome, Purge, Reader, Rule, desk::PASS, testing::*,
+    Begin, Broken, Cache, Lookup, Miss, Outcome, Purge, Reader, Rule, desk::PASS, testing::*, vary::FORMED,
 };
 
 const OK: StatusCode = StatusCode::OK;
@@ -328,6 +328,19 @@ async fn a_waiter_of_another_variant_does_not_wait_for_a_body_of_unknown_length(
     let waiter = cache.must_wait(accepting("br"), now);
     gzip.head(OK, &map(&[("cache-control", "max-age=60"), ("vary", "accept-encoding")]), &[], now);
     assert!(matches!(waiter.wait(LOCK, now).await, Outcome::Fill(_)));
+}
+
+#[test]
+fn requests_for_many_variants_are_each_brought_into_form_once() {
+    const FILLS: usize = 50;
+    let (cache, now) = (cache(), noon());
+    cache.fill("/", &[("cache-control", "max-age=60"), ("vary", "accept-language")], "", now);
+    let begin = |n: usize| cache.must_fill(ask("/", map(&[("accept-language", &*format!("l{n}, de"))])), now);
+    let before = FORMED.get();
+    let fills: Vec<_> = (0..FILLS).map(begin).collect();
+    assert!(FORMED.get() - before <= 4 * FILLS, "{}", FORMED.get() - before);
+    cache.must_wait(ask("/", map(&[("accept-language", "L7,de")])), now);
+    drop(fills);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,10 +1,11 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use http::StatusCode;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cache::{Body, Cache, Lookup, Now, Purge, Tags, shard::MOST_VARIANTS, testing::*};
+use crate::cache::{Body, Cache, Lookup, Now, Purge, Tags, shard::MOST_VARIANTS, testing::*, vary::FORMED};
 
 /// Many small entries, put in without going through a fill.
 fn stuff(store: &Store, name: &str, model: &Arc<Entry>) {
@@ -53,6 +54,32 @@ fn entries_in_use_outlive_a_scan() {
     }
     let loved = (0..200).filter(|n| holds(&store, &format!("/loved/{n}"))).count();
     assert!(loved > 190, "{loved} of 200 left");
+}
+
+/// One request of 30 KB was brought into form for each variant of its key, under the shard's lock.
+#[test]
+fn a_request_is_brought_into_form_once_however_many_variants_there_are() {
+    let cache = cache();
+    let fields =
+        [("cache-control", "max-age=60"), ("vary", "accept-language, x-a"), ("content-language", "de")];
+    for n in 0..MOST_VARIANTS {
+        let asked = [("accept-language", &*format!("l{n}")), ("x-a", "1"), ("cache-control", "no-cache")];
+        let mut guard = cache.must_fill(ask("/", map(&asked)), noon());
+        guard.head(StatusCode::OK, &map(&fields), &[], noon());
+        guard.finish().unwrap();
+    }
+    let formed = |asked: &[(&'static str, &str)]| {
+        let before = FORMED.get();
+        let found = cache.get("/", &map(asked), noon());
+        (matches!(found, Lookup::Hit { .. }), FORMED.get() - before)
+    };
+    assert_eq!(formed(&[("accept-language", "l3, l4"), ("x-a", "1")]), (false, 1));
+    assert_eq!(formed(&[("accept-language", "l3;q=0.5,de"), ("x-a", " 1")]), (true, 2));
+    assert_eq!(formed(&[("accept-language", "l3"), ("x-a", "1")]), (true, 1), "written alike");
+    cache.fill("/plain", &[("cache-control", "max-age=60")], "", noon());
+    let before = FORMED.get();
+    cache.get("/plain", &map(&[("accept-language", "l3, l4")]), noon()).hit();
+    assert_eq!(FORMED.get(), before, "what varies by nothing asks nothing");
 }
 
 #[test]
