@@ -7,11 +7,11 @@
 //! 4. [`FillGuard::head`] / [`FillGuard::not_modified`]: what the origin said is kept, or not and why.
 //! 5. [`answer()`], [`first_answer`]: status, fields and bytes for one client, its conditions and ranges included.
 //! 6. [`Tags::purge`], [`Cache::purge_key`], [`after_unsafe`], [`at_the_origin_s_word`]: invalidation by epoch, right for
-//!    fills under way too. [`Tags::order`] tells the other edges of the fleet as well, by way of [`Sharing`].
+//!    fills under way too. [`Tags::order`] tells the other edges of the fleet as well, by way of [`PurgeStream`].
 //!
 //! The rules are RFC 9111's; where this cache is stricter, `policy` and `freshness` say so and why. It knows nothing
-//! about sockets, routes or Pingora, and reads no clock: every call is told the time. Only [`Sharing`] and [`Shared`], the
-//! tier that a fleet has in common, speak to Redis.
+//! about sockets, routes or Pingora, and reads no clock: every call is told the time. Only [`PurgeStream`] and [`Shared`],
+//! the tier that a fleet has in common, speak to Redis.
 
 mod answer;
 mod coded;
@@ -39,7 +39,7 @@ mod refusals;
 mod request;
 mod shard;
 mod shared;
-mod sharing;
+mod purge_stream;
 mod shelf;
 mod slice;
 mod status;
@@ -75,9 +75,9 @@ pub use lookup::{Bypass, Lookup, Miss};
 pub use outbox::Told;
 pub use partial::answer_from_part;
 pub use policy::{NotStored, TAG_FIELDS};
+pub use purge_stream::PurgeStream;
 pub use request::{Now, RequestHead, Rule};
 pub use shared::{Shared, SharedStats};
-pub use sharing::Sharing;
 pub use slice::{Part, Slice, first_slice};
 pub use status::{CacheStatus, Forwarded, NAME, NO_RULE, ORIGIN_FAILED, SHARED, Served, UPGRADE};
 pub use subject::Subject;

@@ -228,9 +228,9 @@ impl State {
         }
         families.fleet_heard.reset();
         families.fleet_waiting.reset();
-        if let Some(sharing) = running.sharing() {
-            families.fleet_heard.with_label_values::<&str>(&[]).set(i64::from(sharing.is_heard()));
-            let waiting = i64::try_from(sharing.waiting()).unwrap_or(i64::MAX);
+        if let Some(purges) = running.purge_stream() {
+            families.fleet_heard.with_label_values::<&str>(&[]).set(i64::from(purges.is_heard()));
+            let waiting = i64::try_from(purges.waiting()).unwrap_or(i64::MAX);
             families.fleet_waiting.with_label_values::<&str>(&[]).set(waiting);
         }
         families.session_source_up.reset();
