@@ -13,44 +13,57 @@
 //! about sockets, routes or Pingora, and reads no clock: every call is told the time. Only [`PurgeStream`] and [`Shared`],
 //! the tier that a fleet has in common, speak to Redis.
 
-mod answer;
-mod coded;
-mod conditional;
-mod curve;
-mod date;
-mod deepen;
-mod desk;
-mod directives;
-mod disk;
-mod entry;
-mod filling;
-mod freshness;
-mod guard;
-mod invalidation;
+// What is asked, and what names it.
 mod key;
-mod lookup;
-mod memory;
-mod outbox;
-mod partial;
-mod policy;
-mod prefixes;
-mod range;
-mod refusals;
 mod request;
-mod shard;
-mod shared;
-mod purge_stream;
-mod shelf;
-mod slice;
-mod status;
-mod structured;
-mod subject;
-mod tags;
-mod timeline;
 mod url;
-mod uses;
+mod subject;
+
+// May it be kept, may it answer: RFC 9111, as pure functions.
+mod policy;
+mod directives;
+mod freshness;
 mod vary;
+mod conditional;
+mod range;
+mod date;
+mod structured;
+mod guard;
+
+// Looking: from memory, from below it, and the answer to one client.
+mod lookup;
+mod deepen;
+mod answer;
+mod status;
+
+// Fetching: one for all who wait.
+mod desk;
+mod filling;
 mod waiting;
+mod refusals;
+mod uses;
+
+// Where it lies: in memory, on disk, in the fleet's Redis.
+mod shelf;
+mod entry;
+mod memory;
+mod shard;
+mod disk;
+mod shared;
+mod coded;
+mod curve;
+
+// In parts.
+mod slice;
+mod partial;
+
+// Purging, here and in the whole fleet.
+mod tags;
+mod prefixes;
+mod invalidation;
+mod outbox;
+mod purge_stream;
+mod timeline;
 
 use std::sync::{
     Arc,
