@@ -30,7 +30,7 @@ pub struct Freshness {
     /// `must-revalidate`, `proxy-revalidate`: never stale, whatever anybody wishes.
     pub(super) strict: bool,
     /// `s-maxage` forbids stale answers (RFC 9111 §5.2.2.10) where no span for them is written, see [`window`].
-    pub(super) shared: bool,
+    pub(super) has_s_maxage: bool,
     pub(super) while_revalidate: Option<Duration>,
     pub(super) if_error: Option<Duration>,
 }
@@ -86,7 +86,7 @@ impl Freshness {
             received: now.mono,
             always_ask: !overruled && directives.no_cache == Scope::Everything,
             strict: directives.must_revalidate || directives.proxy_revalidate,
-            shared: directives.s_maxage.is_some(),
+            has_s_maxage: directives.s_maxage.is_some(),
             while_revalidate: directives.stale_while_revalidate,
             if_error: directives.stale_if_error,
         }
@@ -127,17 +127,13 @@ impl Freshness {
     /// Whether the answer forbids to use it stale: who cannot ask then says so with 504 (RFC 9111 §5.2.2.2, §5.2.2.10).
     #[must_use]
     pub fn must_be_asked(&self) -> bool {
-        self.strict || self.always_ask || self.shared
+        self.strict || self.always_ask || self.has_s_maxage
     }
 
     /// Whether it can ever answer without the origin, fresh or stale.
     #[must_use]
     pub(super) fn ever_useful(&self, rule: &Rule) -> bool {
-        let spans = [
-            window(self.while_revalidate, rule.stale_while_revalidate, self.shared),
-            window(self.if_error, rule.stale_if_error, self.shared),
-        ];
-        self.begins_fresh() || (!self.always_ask && !self.strict && spans.iter().any(|span| !span.is_zero()))
+        self.begins_fresh() || (!self.always_ask && !self.strict && !self.stale_for(rule).is_zero())
     }
 
     /// For how long it may be of use yet, fresh or stale; nothing if it never is without asking.
@@ -146,12 +142,14 @@ impl Freshness {
         if !self.begins_fresh() {
             return Duration::ZERO;
         }
-        let spans = [
-            window(self.while_revalidate, rule.stale_while_revalidate, self.shared),
-            window(self.if_error, rule.stale_if_error, self.shared),
-        ];
-        let stale = spans.into_iter().max().filter(|_| !self.strict).unwrap_or_default();
+        let stale = if self.strict { Duration::ZERO } else { self.stale_for(rule) };
         self.lifetime.saturating_add(stale).saturating_sub(self.age(now))
+    }
+
+    /// The longer of the two spans in which it may be used after its time, if it may be at all.
+    fn stale_for(&self, rule: &Rule) -> Duration {
+        let revalidate = window(self.while_revalidate, rule.stale_while_revalidate, self.has_s_maxage);
+        revalidate.max(window(self.if_error, rule.stale_if_error, self.has_s_maxage))
     }
 
     /// Whether the entry may answer a request with these directives; if not, what else may be done with it.
@@ -173,8 +171,10 @@ impl Freshness {
             || request.max_age.is_some_and(|most| age > most)
             || request.min_fresh.is_some_and(|least| left < least);
         let stale_allowed = !self.strict && !self.always_ask;
-        let tolerated =
-            !fresh && stale_allowed && !self.shared && request.max_stale.is_some_and(|most| over <= most);
+        let tolerated = !fresh
+            && stale_allowed
+            && !self.has_s_maxage
+            && request.max_stale.is_some_and(|most| over <= most);
         let expired = if self.always_ask {
             Expired::NoCache
         } else if softly_purged {
@@ -186,7 +186,7 @@ impl Freshness {
         } else {
             Expired::Age
         };
-        let within = |said, rule| stale_allowed && over < window(said, rule, self.shared);
+        let within = |said, rule| stale_allowed && over < window(said, rule, self.has_s_maxage);
         Err(Staleness {
             expired,
             // A client that asks for a fresh answer gets one, or the origin's failure within its span.
@@ -200,8 +200,8 @@ impl Freshness {
 /// How long after expiry: the origin's span, else the rule's. `s-maxage` alone forbids stale answers; one who writes
 /// a span next to it means it, so the origin's own span counts, and the rule's does not. (RFC 9111 §5.2.2.10 read
 /// literally would void the origin's span too; no cache in use does that.)
-fn window(said: Option<Duration>, rule: Duration, shared: bool) -> Duration {
-    said.unwrap_or(if shared { Duration::ZERO } else { rule })
+fn window(said: Option<Duration>, rule: Duration, has_s_maxage: bool) -> Duration {
+    said.unwrap_or(if has_s_maxage { Duration::ZERO } else { rule })
 }
 
 /// RFC 9111 §4.2.3, with the request's way counted as age.
