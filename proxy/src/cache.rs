@@ -239,10 +239,7 @@ impl Cache {
     pub fn purge_key(&self, key: &Key, purge: Purge) {
         self.shelf.tags.purge(Tag::key(key), purge);
         if purge == Purge::Hard {
-            self.shelf.store.remove_key(key);
-            if let Some(disk) = &*self.shelf.disk.load() {
-                disk.remove_key(key);
-            }
+            self.shelf.remove_key(key);
         }
     }
 
