@@ -94,7 +94,7 @@ fn the_explanation_says_what_was_found() {
     let edge = edge(&origin, "");
     edge.ask("/page", "authorization: Bearer tokenofanna\r\n");
     let question = serde_json::json!({ "url": "http://edge.test/page" });
-    let (_, report) = crate::changing::operate(&edge, "POST", "/explain", &question, "");
+    let (_, report) = edge.operate("POST", "/explain", &question, "");
     assert_eq!(report["cache"]["last_refusal"]["reason"], "leak-email");
     assert_eq!(
         report["cache"]["last_refusal"]["why"],
