@@ -5,7 +5,8 @@
 //!
 //! - [`app`]: the running service: what is shared, the routes, the start and the graceful stop
 //! - [`config`]: what can be set, each with its default and the reason for it
-//! - [`accounts`], [`sessions`], [`admin`], [`items`], [`notes`], [`posts`], [`health`]: the resources, each with its SQL in `<name>/sql.rs`
+//! - [`accounts`], [`sessions`], [`admin`], [`items`], [`notes`], [`posts`]: the resources, each with its SQL in `<name>/sql.rs`
+//! - [`health`]: whether this instance should be asked
 //! - [`jobs`], [`mail`]: what requests leave for later, and who does it
 //! - [`metrics`]: what Prometheus is told
 //! - [`openapi`]: the document of it all, made from the types
