@@ -64,7 +64,7 @@ bench-sessions: ## what it costs to know whose a request is: from memory, and fr
 bench-origin: ## every query of the origin on a tenth of the full volume, with its plan (ARGS='--users 1000000 --items 10000000')
 	@cargo run --release --locked --package weir-origin --example queries -- $(ARGS)
 
-bench-api: ## the load of L1 to L3 on edge, origins, Postgres and Redis, beside its targets (ARGS='normal --seconds 300', ARGS='spike --seconds 90')
+bench-api: ## the load of a busy API on edge, origins, Postgres and Redis, beside its targets (ARGS='normal --seconds 300', ARGS='spike --seconds 90')
 	@cargo build --release --locked --package weir --package weir-origin --package weir-benches --bins
 	$(TARGET)/release/load $(ARGS)
 

@@ -7,6 +7,7 @@
 //! - [`api`]: the origin's API as a client sees it: targets, bodies, and what comes back.
 //! - [`account`]: what a user knows to be true, so that every answer can be held against it.
 //! - [`scenario`]: honest devices and abusers, and the mix of what they do.
+//! - [`flow`]: an API's load at its own rate, or of a crowd of people.
 //! - [`tally`]: what was measured.
 //! - [`promises`]: what was promised, how often it was checked, and where it broke.
 //! - [`table`]: numbers as columns.

@@ -1,11 +1,11 @@
-//! The thin API behind the edge: accounts, sessions and vault items over Postgres or SQLite.
+//! The thin API behind the edge: accounts, sessions, vault items, notes and posts over Postgres or SQLite.
 //!
 //! One direction: **handle → resource → sql**. A handler reads the request into checked values, asks the resource's `sql`, and
 //! answers; nothing else is in between.
 //!
 //! - [`app`]: the running service: what is shared, the routes, the start and the graceful stop
 //! - [`config`]: what can be set, each with its default and the reason for it
-//! - [`accounts`], [`sessions`], [`admin`], [`items`], [`notes`], [`posts`], [`health`]: the resources, one screen each, SQL in a file of the same name below
+//! - [`accounts`], [`sessions`], [`admin`], [`items`], [`notes`], [`posts`], [`health`]: the resources, each with its SQL in `<name>/sql.rs`
 //! - [`jobs`], [`mail`]: what requests leave for later, and who does it
 //! - [`metrics`]: what Prometheus is told
 //! - [`openapi`]: the document of it all, made from the types

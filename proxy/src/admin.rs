@@ -9,6 +9,7 @@
 //! | `/api/metrics` | the same figures in short, as JSON for people |
 //! | `/explain` | why a request is, or would not be, answered from the cache: see [`explain`] |
 //! | `/purge` | ends entries: see [`purge`] |
+//! | `/caches` | what they hold, and what they cannot do: see [`caches`] |
 //! | `/upstreams` | servers and peers, and their changes while running: see [`upstreams`] |
 
 pub mod caches;

@@ -7,50 +7,63 @@
 //! 4. [`FillGuard::head`] / [`FillGuard::not_modified`]: what the origin said is kept, or not and why.
 //! 5. [`answer()`], [`first_answer`]: status, fields and bytes for one client, its conditions and ranges included.
 //! 6. [`Tags::purge`], [`Cache::purge_key`], [`after_unsafe`], [`at_the_origin_s_word`]: invalidation by epoch, right for
-//!    fills under way too. [`Tags::order`] tells the other edges of the fleet as well, by way of [`Sharing`].
+//!    fills under way too. [`Tags::order`] tells the other edges of the fleet as well, by way of [`PurgeStream`].
 //!
 //! The rules are RFC 9111's; where this cache is stricter, `policy` and `freshness` say so and why. It knows nothing
-//! about sockets, routes or Pingora, and reads no clock: every call is told the time. Only [`Sharing`] and [`Shared`], the
-//! tier that a fleet has in common, speak to Redis.
+//! about sockets, routes or Pingora, and reads no clock: every call is told the time. Only [`PurgeStream`] and [`Shared`],
+//! the tier that a fleet has in common, speak to Redis.
 
-mod answer;
-mod coded;
-mod conditional;
-mod curve;
-mod date;
-mod deepen;
-mod desk;
-mod directives;
-mod disk;
-mod entry;
-mod filling;
-mod freshness;
-mod guard;
-mod invalidation;
+// What is asked, and what names it.
 mod key;
-mod lookup;
-mod memory;
-mod outbox;
-mod partial;
-mod policy;
-mod prefixes;
-mod range;
-mod refusals;
 mod request;
-mod shard;
-mod shared;
-mod sharing;
-mod shelf;
-mod slice;
-mod status;
-mod structured;
-mod subject;
-mod tags;
-mod timeline;
 mod url;
-mod uses;
+mod subject;
+
+// May it be kept, may it answer: RFC 9111, as pure functions.
+mod policy;
+mod directives;
+mod freshness;
 mod vary;
+mod conditional;
+mod range;
+mod date;
+mod structured;
+mod guard;
+
+// Looking: from memory, from below it, and the answer to one client.
+mod lookup;
+mod deepen;
+mod answer;
+mod status;
+
+// Fetching: one for all who wait.
+mod desk;
+mod filling;
 mod waiting;
+mod refusals;
+mod uses;
+
+// Where it lies: in memory, on disk, in the fleet's Redis.
+mod shelf;
+mod entry;
+mod memory;
+mod shard;
+mod disk;
+mod shared;
+mod coded;
+mod curve;
+
+// In parts.
+mod slice;
+mod partial;
+
+// Purging, here and in the whole fleet.
+mod tags;
+mod prefixes;
+mod invalidation;
+mod outbox;
+mod purge_stream;
+mod timeline;
 
 use std::sync::{
     Arc,
@@ -77,9 +90,9 @@ pub use lookup::{Bypass, Lookup, Miss};
 pub use outbox::Told;
 pub use partial::answer_from_part;
 pub use policy::{NotStored, TAG_FIELDS};
+pub use purge_stream::PurgeStream;
 pub use request::{Now, RequestHead, Rule, is_plain};
 pub use shared::{Shared, SharedStats};
-pub use sharing::Sharing;
 pub use slice::{Part, Slice, first_slice};
 pub use status::{CacheStatus, Forwarded, NAME, NO_RULE, ORIGIN_FAILED, SHARED, Served, UPGRADE};
 pub use subject::Subject;
@@ -229,10 +242,7 @@ impl Cache {
     pub fn purge_key(&self, key: &Key, purge: Purge) {
         self.shelf.tags.purge(Tag::key(key), purge);
         if purge == Purge::Hard {
-            self.shelf.store.remove_key(key);
-            if let Some(disk) = &*self.shelf.disk.load() {
-                disk.remove_key(key);
-            }
+            self.shelf.remove_key(key);
         }
     }
 

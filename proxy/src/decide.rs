@@ -147,7 +147,7 @@ pub fn decide(running: &Running, request: &RequestView, now: Now) -> Decided {
         return Decided::Now(Decision::no(&matched, None, Admitted::default(), Refusal::Address));
     }
     // Before anybody is authenticated: the abuser's cost stays one look-up in a table.
-    let facts = Facts { request, params: &matched.params, caller: None, cache: "" };
+    let facts = anonymous(request, &matched.params);
     match charge(running, matched.route, false, facts, now.mono) {
         Charged::Admitted(admitted) => authenticate(running, request, matched, admitted, now),
         Charged::Waits(tally) => {
@@ -168,15 +168,15 @@ fn authenticate(
     let Some(rule) = &running.plan.routes[matched.route.index()].session else {
         return Decided::Now(Decision::go(matched, Caller::Anonymous, admitted));
     };
-    let facts = Facts { request, params: &matched.params, caller: None, cache: "" };
+    let facts = anonymous(request, &matched.params);
     match running.validate_from_memory(rule, &facts, now.wall) {
-        Ok(whose) => ask_for(running, request, matched, admitted, whose, now),
+        Ok(whose) => admit_caller(running, request, matched, admitted, whose, now),
         Err(claim) => Decided::Wait(Waiting { matched, admitted, wants: Wants::Session(claim) }),
     }
 }
 
-/// Whether the route takes whosever it is, and the limits on callers do.
-fn ask_for(
+/// Whether the route takes this caller, and the limits on callers have room.
+fn admit_caller(
     running: &Running,
     request: &RequestView,
     matched: Matched,
@@ -194,7 +194,7 @@ fn ask_for(
     let caller = match Caller::admit(whose, rule) {
         Ok(caller) => caller,
         Err(denied) => {
-            let facts = Facts { request, params: &matched.params, caller: None, cache: "" };
+            let facts = anonymous(request, &matched.params);
             let refusal = refusal_of(denied, || login::location(rule, request, facts));
             return Decided::Now(Decision::no(&matched, session, admitted, refusal));
         }
@@ -243,7 +243,7 @@ impl Decided {
                         return Decision::no(&matched, None, admitted, Refusal::Internal);
                     };
                     match running.validate(rule, &claim, Now::read().wall).await {
-                        Ok(whose) => ask_for(running, request, matched, admitted, whose, Now::read()),
+                        Ok(whose) => admit_caller(running, request, matched, admitted, whose, Now::read()),
                         Err(_) => return Decision::no(&matched, None, admitted, Refusal::SessionsDown),
                     }
                 }
@@ -276,7 +276,12 @@ impl Decision {
     }
 }
 
-/// What is said to who may not pass; `login` is where somebody is sent who is nobody yet.
+/// What templates can ask about a request before its caller is known.
+fn anonymous<'a>(request: &'a RequestView, params: &'a Params) -> Facts<'a> {
+    Facts { request, params, caller: None, cache: "" }
+}
+
+/// What a caller hears who may not pass; `login` is where those without a session are sent.
 fn refusal_of(denied: Denied, login: impl FnOnce() -> Option<String>) -> Refusal {
     match denied {
         Denied::Unauthenticated => login().map_or(Refusal::NoSession, Refusal::Login),

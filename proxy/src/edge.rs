@@ -18,6 +18,7 @@ mod local;
 mod mirror;
 mod purging;
 mod reply;
+mod trip;
 mod tunnel;
 
 use std::sync::Arc;
@@ -26,21 +27,21 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use tokio::sync::Semaphore;
-use weir_config::plan::{Action, Forward};
+use weir_config::plan::Action;
 
-use self::client::{Client, ClientError};
+use self::{
+    client::{Client, ClientError},
+    trip::Trip,
+};
 use crate::{
     accept::{
         Arrival, BadRequest, Express, Service,
         exchange::{Exchange, Head, Reusable},
     },
-    auth::Token,
     cache::Now,
-    coding::{self, Asked},
-    decide::{self, Decision, Passed},
+    decide::{self, Decision},
     express::{Answered, Begun, Rest, Stage},
-    forward::peer::Connectors,
-    forward::{limit_rate::Pace, upgrade::Upgrade},
+    forward::{limit_rate::Pace, peer::Connectors},
     journey::Journey,
     refusal::Refusal,
     request::RequestView,
@@ -60,49 +61,6 @@ pub struct Edge {
 /// Fetches that go on without a client, at once: each holds a connection to a peer.
 const UNATTENDED: usize = 1024;
 
-/// What every step of one journey reads: the state it began with, the request, and the proof that it passed.
-#[derive(Clone)]
-struct Trip {
-    snapshot: Held,
-    request: Arc<RequestView>,
-    passed: Arc<Passed>,
-}
-
-impl Trip {
-    fn running(&self) -> &Running {
-        &self.snapshot.running
-    }
-
-    fn route(&self) -> &weir_config::plan::Route {
-        self.passed.route(self.running())
-    }
-}
-
-/// How a journey ended other than with a whole answer.
-#[derive(Debug)]
-enum Ended {
-    /// No answer was begun; this is said instead.
-    Refused(Refusal),
-    /// An answer was begun and cannot be finished: the connection breaks, so that nobody takes it for whole.
-    Cut,
-}
-
-impl From<Refusal> for Ended {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-/// Before an answer was begun.
-impl From<ClientError> for Ended {
-    fn from(error: ClientError) -> Self {
-        match error {
-            ClientError::Left => Self::Refused(Refusal::ClientLeft),
-            ClientError::Bad(bad) => Self::Refused(Refusal::Bad(bad)),
-        }
-    }
-}
-
 impl Edge {
     /// The lane over `state`; keeps up to `keepalive` idle connections to peers in all.
     #[must_use]
@@ -110,7 +68,69 @@ impl Edge {
         let unattended = Arc::new(Semaphore::new(UNATTENDED));
         Self { state, connectors: Arc::new(Connectors::new(keepalive)), unattended }
     }
+}
 
+#[async_trait]
+impl Service for Edge {
+    type Begun = Box<Begun>;
+    type Answered = Answered;
+
+    fn refuse(&self, arrival: Arrival, line: &[u8]) -> Bytes {
+        let refusal = Refusal::Bad(arrival.refused.unwrap_or(BadRequest::BadLine));
+        let answer = reply::raw_refusal(&refusal);
+        let mut journey = Journey::new(arrival);
+        journey.line = Some(String::from_utf8_lossy(line).into_owned());
+        journey.answer.status = refusal.said().status.as_u16();
+        journey.answer.complete = true;
+        journey.refusal = Some(refusal);
+        self.state.snapshot().recorder.finish(&journey, None);
+        answer
+    }
+
+    fn begin(&self, head: Head, arrival: Arrival) -> Box<Begun> {
+        Begun::new(&self.state, head, arrival)
+    }
+
+    fn express(&self, begun: Box<Begun>, out: &mut BytesMut) -> Result<Express<Self>, Box<Begun>> {
+        let Rest { body, closes, answered } = begun.answer_at_once(out)?;
+        Ok(Express { body, closes, answered })
+    }
+
+    fn express_head(&self, begun: Box<Begun>) -> Result<(StatusCode, HeaderMap, Express<Self>), Box<Begun>> {
+        let (status, fields, Rest { body, closes, answered }) = begun.answer_in_fields()?;
+        Ok((status, fields, Express { body, closes, answered }))
+    }
+
+    fn written(&self, answered: Answered, whole: bool) {
+        answered.written(whole);
+    }
+
+    async fn serve(&self, exchange: Exchange, begun: Box<Begun>) -> Option<Reusable> {
+        let Begun { snapshot, mut journey, stage, in_flight: _in_flight } = *begun;
+        let listener = snapshot.running.plan.listener(journey.arrival.connection.listener);
+        let mut client = Client::new(exchange, listener.map(|listener| &listener.bounds));
+        let ended = self.travel(&snapshot, stage, &mut client, &mut journey).await;
+        let whole = match ended {
+            Ok(()) => client.end().await.is_ok(),
+            Err(Ended::Refused(refusal)) => {
+                Box::pin(self.refuse(&snapshot.running, refusal, &mut client, &mut journey)).await
+            }
+            Err(Ended::Cut) => false,
+        };
+        journey.answer.complete = whole;
+        journey.answer.body_bytes = client.written();
+        snapshot.recorder.finish(&journey, snapshot.running.upstream_of(journey.route));
+        if whole {
+            client.finish().await
+        } else {
+            client.abort().await;
+            None
+        }
+    }
+}
+
+impl Edge {
+    /// The path of one request, in time order: each step answers, refuses, or hands its proof to the next.
     async fn travel(
         &self,
         snapshot: &Held,
@@ -199,99 +219,27 @@ impl Edge {
     }
 }
 
-impl Trip {
-    /// The upgrade that is passed on: one that was asked for, and that the route takes.
-    fn upgrade(&self, forward: &Forward) -> Option<&Upgrade> {
-        let upgrade = self.request.upgrade.as_ref()?;
-        let name = upgrade.name();
-        forward.upgrades.iter().any(|known| *known == name).then_some(upgrade)
-    }
+/// How a journey ended other than with a whole answer.
+#[derive(Debug)]
+enum Ended {
+    /// No answer was begun; this is said instead.
+    Refused(Refusal),
+    /// An answer was begun and cannot be finished: the connection breaks, so that nobody takes it for whole.
+    Cut,
+}
 
-    /// See [`coding::resumes_by_date`].
-    fn resumes_by_date(&self) -> bool {
-        let route = self.route();
-        coding::resumes_by_date(route.compress.as_ref(), route.gunzip, &self.asked())
-    }
-
-    /// What the coding of an answer depends on.
-    fn asked(&self) -> Asked<'_> {
-        let request = &self.request;
-        Asked {
-            method: &request.method,
-            version: request.version,
-            headers: &request.headers,
-            has_session: self.route().session.is_some(),
-        }
-    }
-
-    /// The token that the request shows, also one that is nobody's.
-    fn token(&self) -> Option<Token> {
-        self.running().token(self.route().session.as_ref()?, &self.request.headers)
-    }
-
-    /// The largest request body: the route's own bound, else the listener's; 0 is none.
-    fn body_limit(&self, arrival: &Arrival) -> u64 {
-        let listener = self.running().plan.listener(arrival.connection.listener);
-        let own = self.route().body_bytes.or(listener.map(|listener| listener.bounds.body_bytes));
-        own.map_or(0, |bytes| bytes.get())
+impl From<Refusal> for Ended {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
     }
 }
 
-#[async_trait]
-impl Service for Edge {
-    type Begun = Box<Begun>;
-    type Answered = Answered;
-
-    fn refuse(&self, arrival: Arrival, line: &[u8]) -> Bytes {
-        let refusal = Refusal::Bad(arrival.refused.unwrap_or(BadRequest::BadLine));
-        let answer = reply::raw_refusal(&refusal);
-        let mut journey = Journey::new(arrival);
-        journey.line = Some(String::from_utf8_lossy(line).into_owned());
-        journey.answer.status = refusal.said().status.as_u16();
-        journey.answer.complete = true;
-        journey.refusal = Some(refusal);
-        self.state.snapshot().recorder.finish(&journey, None);
-        answer
-    }
-
-    fn begin(&self, head: Head, arrival: Arrival) -> Box<Begun> {
-        Begun::new(&self.state, head, arrival)
-    }
-
-    fn express(&self, begun: Box<Begun>, out: &mut BytesMut) -> Result<Express<Self>, Box<Begun>> {
-        let Rest { body, closes, answered } = begun.answer_at_once(out)?;
-        Ok(Express { body, closes, answered })
-    }
-
-    fn express_head(&self, begun: Box<Begun>) -> Result<(StatusCode, HeaderMap, Express<Self>), Box<Begun>> {
-        let (status, fields, Rest { body, closes, answered }) = begun.answer_in_fields()?;
-        Ok((status, fields, Express { body, closes, answered }))
-    }
-
-    fn written(&self, answered: Answered, whole: bool) {
-        answered.written(whole);
-    }
-
-    async fn serve(&self, exchange: Exchange, begun: Box<Begun>) -> Option<Reusable> {
-        let Begun { snapshot, mut journey, stage, in_flight: _in_flight } = *begun;
-        let listener = snapshot.running.plan.listener(journey.arrival.connection.listener);
-        let mut client = Client::new(exchange, listener.map(|listener| &listener.bounds));
-        let ended = self.travel(&snapshot, stage, &mut client, &mut journey).await;
-        let whole = match ended {
-            Ok(()) => client.end().await.is_ok(),
-            Err(Ended::Refused(refusal)) => {
-                Box::pin(self.refuse(&snapshot.running, refusal, &mut client, &mut journey)).await
-            }
-            Err(Ended::Cut) => false,
-        };
-        journey.answer.complete = whole;
-        journey.answer.body_bytes = client.written();
-        snapshot.recorder.finish(&journey, snapshot.running.upstream_of(journey.route));
-        if whole {
-            client.finish().await
-        } else {
-            client.abort().await;
-            None
+/// Before an answer was begun.
+impl From<ClientError> for Ended {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Left => Self::Refused(Refusal::ClientLeft),
+            ClientError::Bad(bad) => Self::Refused(Refusal::Bad(bad)),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Forward: what is said to the origin, what of its answer is believed, and when a failed attempt goes to the next peer.
 //!
-//! On the path it stands after balance, which picked the peer, and before record. All of it but [`http1`]
-//! and [`peer`] is pure: functions over `http`'s heads, called by `edge`. It leaves to others: waits (the exchange's), who
+//! On the path it stands after balance, which picked the peer, and before record. [`peer`] connects and [`http1`]
+//! speaks, [`idle`] holds the connections that nobody uses, [`budget`] and [`hedge`] count for an upstream; the rest is pure:
+//! functions over `http`'s heads. All are called by `edge`. It leaves to others: waits (the exchange's), who
 //! the client is (accept), which route's fields are set (they come rendered), and what the client hears (refusal).
 //!
 //! Clients *and* origins are untrusted: a head is cleaned in both directions before anyone else reads it.

@@ -46,7 +46,7 @@ pub(crate) use self::{error_pages::whole as page, upstream::secured};
 use crate::{
     auth::{Claim, Presented, Sessions, Token, Unavailable, Whose, access::Access, identity::Signer},
     balance::names::Names,
-    cache::{Cache, Rule, Sharing, Tags},
+    cache::{Cache, PurgeStream, Rule, Tags},
     coding::Compressors,
     fleet::{BadRedis, Redis},
     limit::{Limits, Store},
@@ -80,7 +80,7 @@ pub struct Running {
     /// What the fleet shares, if it shares anything.
     pub redis: Option<Redis>,
     /// cache: what makes a purge here one at every edge; begun when this generation comes into force.
-    sharing: OnceLock<Arc<Sharing>>,
+    purge_stream: OnceLock<Arc<PurgeStream>>,
     /// For the caches, until this generation is in force.
     disks: disks::Waiting,
     /// The way to the Redis that each cache's part in the fleet's tier is in, by `CacheId`.
@@ -183,7 +183,7 @@ impl Running {
             upstreams,
             routes,
             redis,
-            sharing: OnceLock::new(),
+            purge_stream: OnceLock::new(),
             disks,
             tiers,
             counts: Counts::new(&plan, metrics),

@@ -1,7 +1,7 @@
 //! Keeps the layers of the house: a module imports only what is below it, and a stage never another stage.
 //!
 //! Lowest first: weir-config < leaves < stages < refusal < request < running < decide < {explain, journey} < record < trial
-//! < state < express < {edge, admin} < main. The test reads the sources; a failure names both ends of the arrow.
+//! < state < express < {edge, admin} < {operator, serve} < main. The test reads the sources; a failure names both ends of the arrow.
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 

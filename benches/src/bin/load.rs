@@ -1,6 +1,6 @@
-//! The load of REQUIREMENTS L1 to L3 on edge, origins, Postgres and Redis: what `make bench-api` runs.
+//! The load of a busy API on edge, origins, Postgres and Redis: what `make bench-api` runs.
 //!
-//! L3's scenarios leave their curves beside the program, in `load-NAME.csv` and `load-NAME.svg`.
+//! The scenarios of a crowd leave their curves beside the program, in `load-NAME.csv` and `load-NAME.svg`.
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -26,10 +26,10 @@ struct Arguments {
     /// What to ask, one after the other.
     #[arg(value_enum, default_values_t = [Load::Normal, Load::Sustained, Load::Peak])]
     loads: Vec<Load>,
-    /// How long each lasts. L3 asks for 300 of `baseline`, 600 of `rush`, 90 of `spike` and 86400 of `soak`.
+    /// How long each lasts; in full, `baseline` takes 300, `rush` 600, `spike` 90 and `soak` 86400.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
-    /// People who are there at once, each with a connection and one request at a time; scenarios of L3 bring their own.
+    /// People who are there at once, each with a connection and one request at a time; a crowd's scenarios bring their own.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=5000))]
     users: u16,
     /// The edge; beside this program by default.
@@ -46,24 +46,24 @@ struct Arguments {
 /// How much is asked.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Load {
-    /// L1: 1,000 requests a minute.
+    /// 1,000 requests a minute.
     Normal,
-    /// L2: what must be sustained, all of it at once.
+    /// What must be sustained, all of it at once.
     Sustained,
-    /// L2: the peaks, all of them at once.
+    /// The peaks, all of them at once.
     Peak,
-    /// L3: a hundred people.
+    /// A hundred people.
     Baseline,
-    /// L3's peak: five hundred people.
+    /// Five hundred people.
     Rush,
-    /// L3: a hundred people become a thousand in a minute, or in two thirds of the time if that is less.
+    /// A hundred people become a thousand in a minute, or in two thirds of the time if that is less.
     Spike,
-    /// L3: a hundred people for as long as there is time.
+    /// A hundred people for as long as there is time.
     Soak,
 }
 
 impl Load {
-    /// The people of a scenario of L3, and how many of a thousand of their deeds may fail.
+    /// The people of a crowd's scenario, and how many of a thousand of their deeds may fail.
     fn crowd(self, lasts: Duration) -> Option<(Shape, u64)> {
         let (from, to, within, failing) = match self {
             Self::Normal | Self::Sustained | Self::Peak => return None,

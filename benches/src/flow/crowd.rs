@@ -1,4 +1,4 @@
-//! People who come and stay: each does a deed, pauses, and does the next, as requirement L3 counts them.
+//! People who come and stay: each does a deed, pauses, and does the next.
 //!
 //! A closed loop: how the system feels to so many, and what becomes of the answers while they become more. Seen second by second, so that
 //! it can be drawn.

@@ -277,9 +277,9 @@ pub const RESPONSE_BUFFER: Bytes = Bytes::new(64 << 10);
 pub const BUFFER_MAX: Bytes = Bytes::new(16 << 20);
 
 /// zstd first: at 3 it is about as small as gzip at 6 for a fraction of the time. br takes the longest, at 5 twice as long and with
-/// twice the memory as at 4. gzip as required.
+/// twice the memory as at 4. gzip for clients that know nothing newer.
 pub const COMPRESS_CODINGS: [(Coding, u32); 3] = [(Coding::Zstd, 3), (Coding::Brotli, 4), (Coding::Gzip, 6)];
-/// As required; what fits into a packet as it is saves nobody time. nginx begins at 20 bytes.
+/// What fits into a packet as it is saves nobody time. nginx begins at 20 bytes.
 pub const COMPRESS_MIN_BYTES: Bytes = Bytes::new(1024);
 /// What is text under any name, and fonts that are not packed already. Without `text/event-stream`: each of its streams would hold a
 /// compressor for as long as it lasts.
@@ -322,7 +322,7 @@ pub const ERROR_PAGE_TYPE: &str = "text/html; charset=utf-8";
 /// As nginx.
 pub const FILES_INDEX: &str = "index.html";
 
-/// The requirement: a warning for every request above 1000 ms.
+/// A person who waits for longer than 1000 ms has noticed it.
 pub const LOG_SLOW: Duration = seconds(1);
 /// Events of the process's life, and what an operator may act on.
 pub const LOG_LEVEL: &str = "info";

@@ -175,12 +175,6 @@ impl Session {
         self.granted.store(Some(Arc::new(WithGrants { grants, session: Arc::clone(&session) })));
         session
     }
-
-    /// Whether it is over.
-    #[must_use]
-    pub fn has_expired(&self, now: SystemTime) -> bool {
-        self.expires_at().is_some_and(|end| end <= now)
-    }
 }
 
 /// How lists are written.
@@ -292,10 +286,12 @@ mod tests {
 
     #[test]
     fn a_session_ends_when_it_says() {
-        let session = Session::parse(r#"{"user_id":"u","expires_at":100}"#).unwrap();
-        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        assert!(!session.has_expired(at(99)) && session.has_expired(at(100)));
-        assert!(!Session::parse(r#"{"user_id":"u"}"#).unwrap().has_expired(at(1 << 40)));
+        let end = |json| Session::parse(json).unwrap().expires_at();
+        assert_eq!(
+            end(r#"{"user_id":"u","expires_at":100}"#),
+            Some(SystemTime::UNIX_EPOCH + Duration::from_secs(100))
+        );
+        assert_eq!(end(r#"{"user_id":"u"}"#), None);
     }
 
     #[test]

@@ -228,3 +228,6 @@ impl Fills {
 fn id(ask: &Ask) -> u128 {
     ask.key.hash() ^ u128::from(ask.queues_apart())
 }
+
+#[cfg(test)]
+mod tests;

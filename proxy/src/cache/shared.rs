@@ -42,8 +42,8 @@ use super::{
     entry::{Body, Entry},
     key::Key,
     policy::{TAG_FIELDS, groups_of},
+    purge_stream::{self, PurgeStream, STREAM},
     request::Now,
-    sharing::{self, STREAM, Sharing},
     shelf::{count, read},
     subject::{Meant, Subject},
     tags::Tag,
@@ -117,7 +117,7 @@ pub(super) enum Search {
 }
 
 impl Shared {
-    /// Joins the tier in this Redis, as `plan` says, with the purges that `sharing` hears of; or goes on as `cache` does
+    /// Joins the tier in this Redis, as `plan` says, with what `purges` hears; or goes on as `cache` does
     /// already, where nothing about it changed.
     ///
     /// Shape:  must be called within a tokio runtime; `prefix` is what all names begin with, `name` the cache's.
@@ -126,12 +126,12 @@ impl Shared {
         redis: Redis,
         (prefix, name): (&str, Arc<str>),
         plan: &plan::CacheShared,
-        sharing: &Sharing,
+        purges: &PurgeStream,
         cache: &super::Cache,
     ) -> Arc<Self> {
         let common = Common {
             redis,
-            timeline: Arc::clone(sharing.timeline()),
+            timeline: Arc::clone(purges.timeline()),
             stream: format!("{prefix}{STREAM}"),
             prefix: format!("{prefix}cache:"),
             name,
@@ -185,7 +185,7 @@ impl Shared {
             count(&common.counts.damaged);
             return Search::Nothing(name);
         }
-        match timeout_at(until, common.hears_all()).await {
+        match timeout_at(until, common.is_caught_up()).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => {
                 count(&common.counts.unproven);
@@ -277,10 +277,10 @@ impl Common {
     }
 
     /// Whether this edge hears, within moments, all that the stream has now.
-    async fn hears_all(&self) -> RedisResult<bool> {
+    async fn is_caught_up(&self) -> RedisResult<bool> {
         let mut last = redis::cmd("XREVRANGE");
         last.arg(&self.stream).arg("+").arg("-").arg("COUNT").arg(1);
-        let last: Vec<sharing::Entry> = last.query_async(&mut self.redis.clone()).await?;
+        let last: Vec<purge_stream::Entry> = last.query_async(&mut self.redis.clone()).await?;
         // A stream that is gone may have had any word.
         let place = last.first().and_then(|(place, _)| place.parse::<Place>().ok());
         match place {

@@ -102,11 +102,29 @@ pub struct CacheStatus {
 }
 
 impl CacheStatus {
+    /// Of an answer from the cache, with seconds left of its lifetime.
+    #[must_use]
+    pub fn hit(ttl: i64) -> Self {
+        Self { ttl: Some(ttl), ..Self::default() }
+    }
+
+    /// Of a request that goes to the origin.
+    #[must_use]
+    pub fn forwarded(why: Forwarded) -> Self {
+        Self { forwarded: Some(why), ..Self::default() }
+    }
+
+    /// The same, with one more word.
+    #[must_use]
+    pub fn because(self, detail: &'static str) -> Self {
+        Self { detail: Some(detail), ..self }
+    }
+
     /// Of a request that asks the origin about what is stored.
     #[must_use]
     pub fn expired(staleness: &Staleness) -> Self {
         let expired = staleness.expired;
-        Self { forwarded: Some(expired.forwarded()), detail: Some(expired.word()), ..Self::default() }
+        Self::forwarded(expired.forwarded()).because(expired.word())
     }
 
     /// Of a stale answer that is served while it is fetched anew, with seconds left as of the look-up.
@@ -114,7 +132,7 @@ impl CacheStatus {
     pub fn stale(staleness: &Staleness, ttl: i64) -> Self {
         // That a lifetime is over shows in `ttl` alone.
         let detail = Some(staleness.expired).filter(|expired| *expired == Expired::Purged).map(Expired::word);
-        Self { ttl: Some(ttl), detail, ..Self::default() }
+        Self { detail, ..Self::hit(ttl) }
     }
 
     /// The same, where somebody else fetches it already.
@@ -202,8 +220,8 @@ mod tests {
 
     #[test]
     fn what_happened_has_nginx_s_word() {
-        let went = |forwarded| CacheStatus { forwarded: Some(forwarded), ..CacheStatus::default() };
-        let hit = |ttl, detail| CacheStatus { ttl: Some(ttl), detail, ..CacheStatus::default() };
+        let went = CacheStatus::forwarded;
+        let hit = |ttl, detail| CacheStatus { detail, ..CacheStatus::hit(ttl) };
         let confirmed =
             CacheStatus { origin: Some(StatusCode::NOT_MODIFIED), stored: true, ..went(Forwarded::Stale) };
         for (status, word) in [
@@ -237,10 +255,9 @@ mod tests {
 
     #[test]
     fn the_field_reads_as_the_rfc_writes_it() {
-        let hit = CacheStatus { ttl: Some(376), ..CacheStatus::default() };
+        let hit = CacheStatus::hit(376);
         assert_eq!(hit.to_string(), "weir; hit; ttl=376");
-        let stored =
-            CacheStatus { forwarded: Some(Forwarded::UriMiss), stored: true, ..CacheStatus::default() };
+        let stored = CacheStatus { stored: true, ..CacheStatus::forwarded(Forwarded::UriMiss) };
         assert_eq!(stored.to_string(), "weir; fwd=uri-miss; stored");
         let confirmed = CacheStatus {
             forwarded: Some(Forwarded::Stale),

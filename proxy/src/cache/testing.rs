@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::{
-    Ask, Begin, Cache, Decision, Entry, FillGuard, Guard, Key, Lookup, Now, RequestHead, Rule, Tag, Tags,
-    Url, Waiter,
+    Ask, Begin, Broken, Cache, Decision, Entry, FillGuard, Guard, Key, Lookup, Now, Outcome, Reader,
+    RequestHead, Rule, Tag, Tags, Url, Waiter,
 };
 
 pub(super) const MIB: usize = 1 << 20;
@@ -114,4 +114,49 @@ impl Lookup {
 /// The whole body of an entry.
 pub(super) fn body(entry: &Entry) -> Vec<u8> {
     entry.body().chunks().concat()
+}
+
+pub(super) const OK: StatusCode = StatusCode::OK;
+/// How long anybody waits.
+pub(super) const LOCK: Duration = secs(5);
+
+/// Good for a minute.
+pub(super) fn minute() -> HeaderMap {
+    map(&[("cache-control", "max-age=60")])
+}
+
+pub(super) fn minute_of(length: usize) -> HeaderMap {
+    map(&[("cache-control", "max-age=60"), ("content-length", &length.to_string())])
+}
+
+/// A GET without fields.
+pub(super) fn plain(target: &str) -> Ask {
+    ask(target, HeaderMap::new())
+}
+
+/// The whole body, as it comes.
+pub(super) async fn read_all(mut reader: Reader) -> Result<Vec<u8>, Broken> {
+    let mut body = Vec::new();
+    while let Some(chunk) = reader.next().await {
+        body.extend_from_slice(&chunk?);
+    }
+    Ok(body)
+}
+
+pub(super) fn ready(outcome: Outcome) -> Reader {
+    match outcome {
+        Outcome::Ready(reader) => reader,
+        other => panic!("not ready: {other:?}"),
+    }
+}
+
+pub(super) fn misses(cache: &Cache, target: &str, now: Now) -> bool {
+    matches!(cache.get(target, &HeaderMap::new(), now), Lookup::Miss(_))
+}
+
+pub(super) fn stale(cache: &Cache, now: Now) -> Arc<Entry> {
+    match cache.get("/", &HeaderMap::new(), now) {
+        Lookup::Stale { entry, .. } => entry,
+        other => panic!("not stale: {other:?}"),
+    }
 }

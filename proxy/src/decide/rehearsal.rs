@@ -3,7 +3,7 @@
 
 use weir_config::plan::RouteId;
 
-use super::{Passed, refusal_of};
+use super::{Passed, anonymous, refusal_of};
 use crate::{
     auth::{Caller, Whose},
     cache::Now,
@@ -52,7 +52,7 @@ impl Rehearsal {
                 Found::NotFound => return no(Refusal::NoRoute),
             };
         let (id, params) = (matched.route, matched.params);
-        let seen = seen(running, id, Facts { request, params: &params, caller: None, cache: "" }, now).await;
+        let seen = seen(running, id, anonymous(request, &params), now).await;
         let passed = |caller| Passed { route: id, params, caller };
         let verdict = if running.access(id).is_some_and(|access| access.check(request.client).is_err()) {
             Err(Refusal::Address)

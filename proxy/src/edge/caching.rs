@@ -58,11 +58,8 @@ impl Edge {
     ) -> Result<(), Ended> {
         let upgrades = trip.upgrade(forward).is_some();
         let Some(rule) = trip.route().cache.as_ref().filter(|_| !upgrades) else {
-            journey.cache = Some(CacheStatus {
-                forwarded: Some(Forwarded::Bypass),
-                detail: Some(if upgrades { cache::UPGRADE } else { cache::NO_RULE }),
-                ..CacheStatus::default()
-            });
+            let why = if upgrades { cache::UPGRADE } else { cache::NO_RULE };
+            journey.cache = Some(CacheStatus::forwarded(Forwarded::Bypass).because(why));
             return Box::pin(self.forward(trip, forward, client, journey)).await;
         };
         let case = Case::of(trip, forward, rule);
@@ -73,11 +70,8 @@ impl Edge {
             Some(looked) => looked,
             None => {
                 let Some(key) = case.key(client).await? else {
-                    journey.cache = Some(CacheStatus {
-                        forwarded: Some(Forwarded::Bypass),
-                        detail: Some(Bypass::RequestBody.word()),
-                        ..CacheStatus::default()
-                    });
+                    let why = Bypass::RequestBody.word();
+                    journey.cache = Some(CacheStatus::forwarded(Forwarded::Bypass).because(why));
                     return Box::pin(self.forward(trip, forward, client, journey)).await;
                 };
                 decide::look_up(trip.running(), rule.cache, key, &case.request(), &case.policy, Now::read())
@@ -91,7 +85,7 @@ impl Edge {
         let Looked { key, lookup, .. } = looked;
         match lookup {
             Lookup::Hit { entry, ttl } => {
-                journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
+                journey.cache = Some(CacheStatus::hit(ttl));
                 self.serve_from(&case, Reader::whole(entry), client, journey).await
             }
             Lookup::OnlyIfCached => Err(Refusal::NotCached.into()),
@@ -99,17 +93,12 @@ impl Edge {
             Lookup::Stale { entry, staleness, ttl } if staleness.while_revalidate && !case.is_query => {
                 let mut status = CacheStatus::stale(&staleness, ttl);
                 // Where the answer is not to be kept, the next request whose answer is fetches anew.
-                if !case.keeps_nothing() {
-                    let ask = self.ask(&case, key, Some(Arc::clone(&entry)));
-                    match case.cache.refresh(ask, Now::read()) {
-                        Some(guard) if case.waits_for_update() => {
-                            let status = CacheStatus::expired(&staleness);
-                            let usable = usable_on_error(Some(&(entry, staleness)));
-                            return Box::pin(self.fill(&case, guard, usable, status, client, journey)).await;
-                        }
-                        Some(guard) => self.refresh_behind(&case, guard),
-                        None => status = status.updating(),
-                    }
+                if !case.keeps_nothing()
+                    && let Some(guard) = self.renew(&case, key, &entry, &mut status)
+                {
+                    let status = CacheStatus::expired(&staleness);
+                    let usable = usable_on_error(Some(&(entry, staleness)));
+                    return Box::pin(self.fill(&case, guard, usable, status, client, journey)).await;
                 }
                 journey.cache = Some(status);
                 self.serve_from(&case, Reader::whole(entry), client, journey).await
@@ -119,7 +108,7 @@ impl Edge {
                 Box::pin(self.miss(&case, key, Some((entry, staleness)), status, client, journey)).await
             }
             Lookup::Miss(miss) => {
-                let status = CacheStatus { forwarded: Some(miss.forwarded()), ..CacheStatus::default() };
+                let status = CacheStatus::forwarded(miss.forwarded());
                 Box::pin(self.miss(&case, key, None, status, client, journey)).await
             }
             Lookup::Bypass(Bypass::Range) if case.keeps_parts() => {
@@ -127,6 +116,24 @@ impl Edge {
             }
             Lookup::Bypass(reason) => Box::pin(self.bypass(&case, key, reason, client, journey)).await,
         }
+    }
+
+    /// Has an entry that may serve meanwhile fetched anew, unless somebody does already. `Some` where the route has the client
+    /// itself fetch it, and wait.
+    fn renew(
+        &self,
+        case: &Case<'_>,
+        key: Key,
+        entry: &Arc<Entry>,
+        status: &mut CacheStatus,
+    ) -> Option<FillGuard> {
+        let ask = self.ask(case, key, Some(Arc::clone(entry)));
+        match case.cache.refresh(ask, Now::read()) {
+            Some(guard) if case.waits_for_update() => return Some(guard),
+            Some(guard) => self.refresh_behind(case, guard),
+            None => *status = status.updating(),
+        }
+        None
     }
 
     /// Brings what is missing, as far as the route wants to have it.
@@ -159,11 +166,7 @@ impl Edge {
         client: &mut Client,
         journey: &mut Journey,
     ) -> Result<(), Ended> {
-        let status = CacheStatus {
-            forwarded: Some(reason.forwarded()),
-            detail: Some(reason.word()),
-            ..CacheStatus::default()
-        };
+        let status = CacheStatus::forwarded(reason.forwarded()).because(reason.word());
         if reason == Bypass::Route && !case.keeps_nothing() {
             let guard = case.cache.fetch_past(self.ask(case, key, None), Now::read());
             return self.fill(case, guard, None, status, client, journey).await;
@@ -218,8 +221,7 @@ impl Edge {
     ) -> Result<(), Ended> {
         // Another edge may know, for less than a request to the origin.
         if let Some((entry, ttl)) = guard.ask_fleet(case.rule.lock_timeout, Now::read()).await {
-            journey.cache =
-                Some(CacheStatus { ttl: Some(ttl), detail: Some(cache::SHARED), ..CacheStatus::default() });
+            journey.cache = Some(CacheStatus::hit(ttl).because(cache::SHARED));
             return self.serve_from(case, Reader::whole(entry), client, journey).await;
         }
         let usable = usable.or_else(|| guard.usable_on_error(Now::read()));

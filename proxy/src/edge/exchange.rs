@@ -6,6 +6,7 @@
 //! Why not `HttpProxy`: see DESIGN.md, "Why does the general lane not use pingora-proxy?".
 
 mod ahead;
+mod asking;
 mod duplex;
 mod heads;
 mod hedge;
@@ -21,18 +22,18 @@ use pingora::upstreams::peer::HttpPeer;
 
 pub(super) use self::open::{Cut, Open};
 use self::{
-    heads::{Lost, Sent, exchange_heads, from_client},
-    hedge::{Choice, Rival, rival},
+    asking::{Asking, Attempted, Left},
+    heads::Sent,
     session::Session,
 };
 use super::client::{Client, ClientError};
 use crate::{
-    balance::{Asker, NoPeer, Outcome, Picked, Pool, Tried},
+    balance::{Asker, NoPeer, Outcome, Picked, Pool},
     forward::{
         idle::Past,
         peer::Connectors,
         proxy_protocol::Ends,
-        retry::{self, Failure, Stop, Verdict},
+        retry::{Failure, Verdict},
         upgrade::Upgrade,
     },
     journey::Attempt,
@@ -113,183 +114,67 @@ pub(super) async fn open(
     opened
 }
 
-/// Picks a peer for the next attempt. The first one waits for its turn where there is a queue; all others are picked
-/// from the same generation.
-async fn pick(
-    pool: &mut Arc<Pool>,
-    call: &Call<'_>,
-    client: Option<&mut Client>,
-    tried: &mut Tried,
-) -> Result<Result<Picked, NoPeer>, NoAnswer> {
-    if tried.count() > 0 {
-        return Ok(pool.pick(&call.asker, tried, Instant::now()));
-    }
-    let picked = tokio::select! {
-        biased;
-        picked = pool.pick_in_turn(&call.asker, tried) => picked,
-        _ = from_client(client, true) => return Err(NoAnswer::Client(ClientError::Left)),
-    };
-    if let Ok(picked) = &picked {
-        *pool = Arc::clone(picked.pool());
-    }
-    Ok(picked)
-}
-
+/// Picks, asks and judges, until an answer may be taken or nobody is left to ask.
 async fn ask_peers(
     connectors: &Arc<Connectors>,
-    mut pool: Arc<Pool>,
+    pool: Arc<Pool>,
     call: &Call<'_>,
-    mut client: Option<&mut Client>,
+    client: Option<&mut Client>,
     attempts: &mut Vec<Attempt>,
 ) -> Result<Box<Open>, NoAnswer> {
-    let plan = &call.upstream.plan;
-    let started = Instant::now();
-    call.upstream.budget.deposit(started);
-    if let Some(hedge) = &call.upstream.hedge {
-        hedge.begins(started);
-    }
-    let deadline = plan.timeouts.total.map(|total| started + total);
-    let mut tried = Tried::default();
+    let mut asking = Asking::new(connectors, pool, call, client, attempts);
+    let retry = &call.upstream.plan.retry;
     let mut last: Option<Failure> = None;
     // An answer whose status sends us on, until there is somebody to go on to.
-    let mut unwanted: Option<Box<(Answered, HttpPeer, Picked)>> = None;
-    let mut counted = 0;
+    let mut unwanted: Option<Box<Came>> = None;
     for _ in 0..ATTEMPTS {
-        let picked = pick(&mut pool, call, client.as_deref_mut(), &mut tried).await?;
-        let mut picked = match (picked, unwanted.take().map(|unwanted| *unwanted)) {
+        let picked = match (asking.pick().await?, unwanted.take()) {
             (Ok(picked), unwanted) => {
-                if let (Some((answered, peer, before)), Some(failure)) = (unwanted, last) {
-                    blame(before, failure, &plan.retry, Instant::now());
-                    link::let_go(connectors, call.upstream, &peer, answered.session).await;
+                if let (Some(unwanted), Some(failure)) = (unwanted, last) {
+                    blame(unwanted.picked, failure, retry, Instant::now());
+                    link::let_go(connectors, call.upstream, &unwanted.peer, unwanted.answered.session).await;
                 }
                 picked
             }
             // The last answer is an answer, whatever its status (nginx passes it on, too).
-            (Err(_), Some((answered, peer, before))) => {
-                return Ok(answered.open(call, peer, before, deadline));
-            }
+            (Err(_), Some(unwanted)) => return Ok(unwanted.open(call, asking.deadline)),
             // The reason of the last peer says more than "all tried".
             (Err(none), None) => return Err(last.map_or(NoAnswer::NoPeer(none), NoAnswer::Failed)),
         };
-        counted += 1;
-        let began = Instant::now();
-        let mut note = Attempt {
-            peer: Arc::clone(&picked.peer().endpoint().name),
-            started: began,
-            first_byte: None,
-            status: None,
-            outcome: "answered",
-            hedge: false,
-            stopped: None,
-        };
-        let progress = |client: Option<&Client>| retry::Progress {
-            method: &call.head.method,
-            attempts: counted,
-            started,
-            body: match client {
-                Some(client) if client.replay().is_none() => retry::Body::Gone,
-                _ => retry::Body::Held,
-            },
-            client: retry::Client::Waiting,
-        };
-        if client.as_deref().is_some_and(Client::has_body) {
-            picked.uploads();
-        }
-        // Who cannot go elsewhere keeps waiting: the peer may yet answer.
-        let may_leave = picked.waits()
-            && retry::decide(Failure::Silent, &progress(client.as_deref()), &plan.retry, began)
-                == Verdict::Next;
-        let (dial, address) = (&call.upstream.dial, &picked.peer().endpoint().address);
-        let peer = match call.upgrade {
-            None if !call.is_tunnel() => dial.peer(address, call.ends),
-            _ => dial.upgrading(address, call.ends),
-        };
-        let hedge = call.upstream.hedge.as_deref().filter(|_| may_hedge(call, &picked, counted));
-        let mut hedged = None;
-        let choice = Choice { pool: &pool, tried: &mut tried };
-        let rival =
-            hedge.map(|hedge| Box::pin(rival(connectors, call, hedge, choice, deadline, &mut hedged)));
-        let silence = silence(call.upstream, may_leave.then(|| picked.silence()));
-        let heads = tokio::select! {
-            // An answer that is there needs no clock.
-            biased;
-            heads = exchange_heads(connectors, call, &peer, &mut picked, client.as_deref_mut(), deadline) => Ok(heads),
-            () = silence => Ok(Err(Lost::Peer(Failure::Silent))),
-            Some(rival) = when(rival) => Err(rival),
-        };
-        attempts.extend(hedged);
-        let heads = match heads {
-            Ok(heads) => heads,
-            Err(Rival { answered, peer, picked }) => {
-                note.outcome = "hedge_lost";
-                attempts.insert(attempts.len() - 1, note);
-                return Ok(answered.open(call, peer, picked, deadline));
-            }
+        let (failure, note, left) = match asking.attempt(picked).await? {
+            Attempted::Opened(open) => return Ok(open),
+            Attempted::Failed(failure, note, left) => (failure, note, left),
         };
         let now = Instant::now();
-        let (failure, answered) = match heads {
-            Ok(((session, past), head, sent)) => {
-                let status = head.status;
-                picked.heard(status.is_server_error(), now);
-                if let Some(hedge) = &call.upstream.hedge {
-                    hedge.answered(now - began);
-                }
-                (note.first_byte, note.status) = (Some(now - began), Some(status.as_u16()));
-                let answered = Answered { session, past, head, sent };
-                if !plan.retry.is_failure(status.as_u16()) {
-                    attempts.push(note);
-                    return Ok(answered.open(call, peer, picked, deadline));
-                }
-                (Failure::Status(status), Some(answered))
-            }
-            Err(Lost::Client(error)) => {
-                note.outcome = "client_left";
-                attempts.push(note);
-                return Err(NoAnswer::Client(error));
-            }
-            Err(Lost::Peer(failure)) => (failure, None),
-        };
-        note.outcome = failure.word();
-        let mut verdict = retry::decide(failure, &progress(client.as_deref()), &plan.retry, now);
-        // A stale connection was no attempt, and a silent one has paid when it was given up.
-        let is_free = matches!(failure, Failure::ResetUnsent | Failure::Silent);
-        if verdict == Verdict::Next && !is_free && !may_repeat(call.upstream, now) {
-            verdict = Verdict::Stop(Stop::Budget);
-        }
-        if let Verdict::Stop(stop) = verdict {
-            note.stopped = Some(stop.word());
-        }
-        attempts.push(note);
-        match (verdict, answered) {
-            (Verdict::Stop(_), Some(answered)) => return Ok(answered.open(call, peer, picked, deadline)),
-            (Verdict::Stop(_), None) => {
-                blame(picked, failure, &plan.retry, now);
+        match (asking.judge(failure, note, now), left) {
+            (Verdict::Stop(_), Left::Answer(came)) => return Ok(came.open(call, asking.deadline)),
+            (Verdict::Stop(_), Left::Peer(picked)) => {
+                blame(picked, failure, retry, now);
                 return Err(NoAnswer::Failed(failure));
             }
-            (Verdict::Next, Some(answered)) => unwanted = Some(Box::new((answered, peer, picked))),
-            (Verdict::Next, None) if failure == Failure::ResetUnsent => {
-                picked.unused(&mut tried);
-                counted -= 1;
-            }
-            (Verdict::Next, None) => blame(picked, failure, &plan.retry, now),
+            (Verdict::Next, Left::Answer(came)) => unwanted = Some(came),
+            (Verdict::Next, Left::Peer(picked)) if failure == Failure::ResetUnsent => asking.forget(picked),
+            (Verdict::Next, Left::Peer(picked)) => blame(picked, failure, retry, now),
         }
         last = Some(failure);
     }
-    match unwanted.map(|unwanted| *unwanted) {
-        Some((answered, peer, picked)) => Ok(answered.open(call, peer, picked, deadline)),
+    match unwanted {
+        Some(unwanted) => Ok(unwanted.open(call, asking.deadline)),
         None => Err(NoAnswer::Failed(last.unwrap_or(Failure::Reset))),
     }
-}
-
-/// Only the first attempt, of a request without body that may be asked twice.
-fn may_hedge(call: &Call<'_>, picked: &Picked, attempt: u32) -> bool {
-    attempt == 1 && picked.waits() && call.head.method.is_idempotent() && call.upgrade.is_none()
 }
 
 fn blame(picked: Picked, failure: Failure, retry: &weir_config::plan::Retry, now: Instant) {
     if failure.blames_peer(retry) {
         picked.failed(now);
     }
+}
+
+/// A peer's answer, and the peer.
+struct Came {
+    answered: Answered,
+    peer: HttpPeer,
+    picked: Picked,
 }
 
 struct Answered {
@@ -299,46 +184,23 @@ struct Answered {
     sent: Sent,
 }
 
-impl Answered {
-    fn open(self, call: &Call<'_>, peer: HttpPeer, picked: Picked, deadline: Option<Instant>) -> Box<Open> {
+impl Came {
+    fn open(self, call: &Call<'_>, deadline: Option<Instant>) -> Box<Open> {
         let plan = &call.upstream.plan;
+        let Self { answered: Answered { session, past, head, sent }, peer, picked } = self;
         Box::new(Open {
-            upgraded: self.head.status == StatusCode::SWITCHING_PROTOCOLS || call.is_tunnel(),
-            session: self.session,
-            past: self.past,
+            upgraded: head.status == StatusCode::SWITCHING_PROTOCOLS || call.is_tunnel(),
+            session,
+            past,
             upstream: Arc::clone(call.upstream),
             peer,
             picked,
-            head: self.head,
-            sent: self.sent,
+            head,
+            sent,
             read: plan.timeouts.read,
             write: plan.timeouts.write,
             deadline,
             seen: VecDeque::new(),
         })
     }
-}
-
-/// Whether the budget has room for one more retry, which is taken.
-fn may_repeat(upstream: &Upstream, now: Instant) -> bool {
-    let retry = &upstream.plan.retry;
-    upstream.budget.withdraw(retry.budget, retry.floor, now)
-}
-
-async fn when<T>(happens: Option<impl Future<Output = T>>) -> T {
-    match happens {
-        Some(happens) => happens.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Resolves when the peer is found silent and the budget has room for going elsewhere.
-async fn silence(upstream: &Upstream, silence: Option<impl Future<Output = ()>>) {
-    if let Some(silence) = silence {
-        silence.await;
-        if may_repeat(upstream, Instant::now()) {
-            return;
-        }
-    }
-    std::future::pending().await
 }

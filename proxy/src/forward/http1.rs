@@ -362,11 +362,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         (whole && self.keep_alive && self.ahead.is_empty() && self.unsent.is_empty()).then_some(self.stream)
     }
 
-    /// The stream, whatever its state.
-    pub fn into_stream(self) -> S {
-        self.stream
-    }
-
     /// Reads more; the end is an error.
     async fn fill(&mut self, most: usize) -> Result<(), Failure> {
         if self.fill_or_end(most).await? == 0 { Err(Failure::Reset) } else { Ok(()) }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Running;
-use crate::{cache::Sharing, metrics::Metrics};
+use crate::{cache::PurgeStream, metrics::Metrics};
 
 impl Running {
     /// From now on this generation counts, and `before` does not: nobody is watched for it any more, and what its requests
@@ -17,7 +17,7 @@ impl Running {
         }
         self.take_disks();
         self.share_purges(before, metrics);
-        self.share_entries(self.sharing());
+        self.share_entries(self.purge_stream());
         self.rewire_sessions();
         let Some(before) = before else { return };
         before.watching.token().cancel();
@@ -30,40 +30,40 @@ impl Running {
 
     /// What makes a purge here one at every edge, if this generation has it.
     #[must_use]
-    pub fn sharing(&self) -> Option<&Sharing> {
-        self.sharing.get().map(Arc::as_ref)
+    pub fn purge_stream(&self) -> Option<&PurgeStream> {
+        self.purge_stream.get().map(Arc::as_ref)
     }
 
     /// Tells and hears purges as before where Redis is the same; from the same place where only the way to it is another.
     fn share_purges(&self, before: Option<&Self>, metrics: &Metrics) {
-        let before = before.and_then(|before| Some((before.redis.as_ref()?, before.sharing.get()?)));
+        let before = before.and_then(|before| Some((before.redis.as_ref()?, before.purge_stream.get()?)));
         let shared = self.plan.redis.as_ref().filter(|redis| redis.purges && !self.plan.caches.is_empty());
         let Some((redis, settings)) = self.redis.as_ref().zip(shared) else {
-            if let Some((_, sharing)) = before {
-                sharing.stop();
+            if let Some((_, purges)) = before {
+                purges.stop();
                 self.tags.leave_fleet();
             }
             return;
         };
         let named = self.plan.caches.iter().zip(&self.caches);
         let named = named.map(|(plan, cache)| (Arc::clone(&plan.name), cache.clone())).collect();
-        let sharing = match before {
-            Some((same, sharing)) if same.is(redis) => {
-                sharing.concerns(named);
-                Arc::clone(sharing)
+        let purges = match before {
+            Some((same, purges)) if same.is(redis) => {
+                purges.concerns(named);
+                Arc::clone(purges)
             }
             other => {
-                let place = other.and_then(|(other, sharing)| {
-                    sharing.stop();
-                    sharing.place().filter(|_| other.holds_the_same(redis))
+                let place = other.and_then(|(other, purges)| {
+                    purges.stop();
+                    purges.place().filter(|_| other.holds_the_same(redis))
                 });
                 let count = Self::fleet_counter(metrics);
                 let from = (place, self.plan.caches.iter().any(|cache| cache.shared.is_some()));
                 let told = (Arc::clone(&self.tags), named);
-                Arc::new(Sharing::start(redis.clone(), &settings.prefix, told, from, count))
+                Arc::new(PurgeStream::start(redis.clone(), &settings.prefix, told, from, count))
             }
         };
         // Nobody else begins it.
-        let _ = self.sharing.set(sharing);
+        let _ = self.purge_stream.set(purges);
     }
 }

@@ -6,7 +6,7 @@ use weir_config::{Plan, plan};
 
 use super::{CannotRun, Running};
 use crate::{
-    cache::{Shared, Sharing},
+    cache::{PurgeStream, Shared},
     fleet::{BadRedis, Redis},
 };
 
@@ -26,15 +26,14 @@ pub(super) fn reach(plan: &Plan) -> Result<Vec<Option<Redis>>, Vec<CannotRun>> {
 }
 
 impl Running {
-    /// Gives the caches their part in the tier, as before where nothing about it changed; none without `sharing`, which tells
-    /// what was purged.
-    pub(super) fn share_entries(&self, sharing: Option<&Sharing>) {
+    /// Gives the caches their part in the tier, as before where nothing about it changed; none without `purges`.
+    pub(super) fn share_entries(&self, purges: Option<&PurgeStream>) {
         let prefix = self.plan.redis.as_ref().map_or("", |redis| &redis.prefix);
         for ((plan, cache), redis) in self.plan.caches.iter().zip(&self.caches).zip(&self.tiers) {
-            let part = sharing.zip(redis.as_ref()).zip(plan.shared.as_ref());
-            cache.set_shared(part.map(|((sharing, redis), shared)| {
+            let part = purges.zip(redis.as_ref()).zip(plan.shared.as_ref());
+            cache.set_shared(part.map(|((purges, redis), shared)| {
                 let named = (prefix, Arc::clone(&plan.name));
-                Shared::join(redis.clone(), named, shared, sharing, cache)
+                Shared::join(redis.clone(), named, shared, purges, cache)
             }));
         }
     }

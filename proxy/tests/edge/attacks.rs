@@ -72,7 +72,7 @@ fn a_page_made_with_cookies_or_credentials_is_not_everybody_s_by_a_route_s_lifet
             let hit = edge.ask("/x", credentials);
             hit.text().is_empty() && hit.cache().contains("hit")
         });
-        crate::changing::operate(&edge, "POST", "/purge", &serde_json::json!({ "all": true }), "");
+        edge.order(&serde_json::json!({ "all": true }));
     }
 }
 
@@ -205,7 +205,7 @@ routes:
     }
     assert!(edge.get("/same/x").cache().contains("hit"), "equal routes share");
     let key = serde_json::json!({ "key": "http://edge.test/doc" });
-    crate::changing::operate(&edge, "POST", "/purge", &key, "");
+    edge.order(&key);
     for path in ["/told/x", "/one/x", "/two/x"] {
         assert!(!edge.get(path).cache().contains("hit"), "{path}: a key is purged whatever route keeps it");
     }

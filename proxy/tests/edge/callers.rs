@@ -8,7 +8,6 @@ use tokio::task::block_in_place;
 use weir_testkit::Redis;
 
 use crate::{
-    changing::operate,
     coherence::{lookups, warm},
     http2_clients,
     sessions::{claims, redis, session, with_redis},
@@ -263,11 +262,11 @@ routes:
             }
             let field = format!("authorization: Bearer {token}");
             let question = json!({ "url": format!("http://edge.test{path}"), "headers": [field] });
-            said += &operate(&edge, "POST", "/explain", &question, "").1.to_string();
+            said += &edge.operate("POST", "/explain", &question, "").1.to_string();
         }
     }
     for path in ["/metrics", "/health", "/upstreams", "/upstreams/api", "/"] {
-        said += &operate(&edge, "GET", path, &Value::Null, "").1.to_string();
+        said += &edge.operate("GET", path, &Value::Null, "").1.to_string();
         said += &edge.admin(path).text();
     }
     until("all are in the log", || edge.records().len() >= asked);

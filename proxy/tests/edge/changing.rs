@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::support::{Client, Dns, Edge, Gate, Origin, Wire, ok, until};
+use super::support::{Dns, Edge, Gate, Origin, Wire, ok, until};
 
 const ONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
 const TWO: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -40,20 +40,8 @@ fn resolving(dns: &Dns, server: &str) -> String {
     )
 }
 
-/// Asks the admin listener to change something; status and answer.
-pub(crate) fn operate(edge: &Edge, method: &str, path: &str, body: &Value, fields: &str) -> (u16, Value) {
-    let body = if body.is_null() { String::new() } else { body.to_string() };
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {0}\r\ncontent-length: {1}\r\n{fields}\r\n{body}",
-        edge.admin_address(),
-        body.len()
-    );
-    let answer = Client::connect(edge.admin_address()).send(request).answer();
-    (answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null))
-}
-
 fn seen(edge: &Edge) -> Value {
-    operate(edge, "GET", "/upstreams/api", &Value::Null, "").1
+    edge.operate("GET", "/upstreams/api", &Value::Null, "").1
 }
 
 fn peer<'a>(seen: &'a Value, address: &str) -> &'a Value {
@@ -158,20 +146,20 @@ fn servers_come_drain_weigh_and_go_at_an_operators_word() {
     assert_eq!(who(&edge), set(&["one"]));
 
     let (status, said) =
-        operate(&edge, "POST", "/upstreams/api/servers", &json!({ "address": second, "weight": 3 }), "");
+        edge.operate("POST", "/upstreams/api/servers", &json!({ "address": second, "weight": 3 }), "");
     assert_eq!((status, said["did"].as_str()), (201, Some(&*format!("added {second}"))));
     assert_eq!(peer(&said["upstream"], &second)["weight"], 3);
     let answers: Vec<String> = (0..8).map(|_| edge.get("/").text()).collect();
     assert_eq!(answers.iter().filter(|answer| *answer == "two").count(), 6);
 
     let server = |address: &str| format!("/upstreams/api/servers/{address}");
-    let (status, said) = operate(&edge, "PATCH", &server(&first), &json!({ "drain": true }), "");
+    let (status, said) = edge.operate("PATCH", &server(&first), &json!({ "drain": true }), "");
     assert_eq!((status, peer(&said["upstream"], &first)["state"].as_str()), (200, Some("draining")));
     assert_eq!(who(&edge), set(&["two"]));
-    operate(&edge, "PATCH", &server(&first), &json!({ "drain": false, "weight": 9 }), "");
+    edge.operate("PATCH", &server(&first), &json!({ "drain": false, "weight": 9 }), "");
     assert_eq!(peer(&seen(&edge), &first)["weight"], 9);
 
-    let (status, _) = operate(&edge, "DELETE", &server(&first), &Value::Null, "");
+    let (status, _) = edge.operate("DELETE", &server(&first), &Value::Null, "");
     assert_eq!(status, 200);
     assert_eq!(who(&edge), set(&["two"]));
 
@@ -194,7 +182,7 @@ fn servers_come_drain_weigh_and_go_at_an_operators_word() {
             format!("removed {first} "),
         ]
     );
-    let (status, said) = operate(&edge, "PATCH", &server(&second), &json!({}), "");
+    let (status, said) = edge.operate("PATCH", &server(&second), &json!({}), "");
     assert_eq!(status, 422);
     assert!(said["error"].as_str().unwrap().contains("say one of `weight`"), "{said}");
 }
@@ -216,13 +204,13 @@ fn a_change_that_the_file_could_not_make_changes_nothing() {
         ("DELETE", "/upstreams/api", Value::Null, 405),
         ("PUT", &own, json!({}), 405),
     ] {
-        let (got, said) = operate(&edge, method, path, &body, "");
+        let (got, said) = edge.operate(method, path, &body, "");
         assert_eq!(got, status, "{method} {path} {body}: {said}");
         assert!(said["error"].is_string());
     }
     let foreign = "origin: https://evil.test\r\nsec-fetch-site: cross-site\r\n";
     let (status, _) =
-        operate(&edge, "POST", "/upstreams/api/servers", &json!({ "address": "127.0.0.1:1" }), foreign);
+        edge.operate("POST", "/upstreams/api/servers", &json!({ "address": "127.0.0.1:1" }), foreign);
     assert_eq!(status, 403);
     assert_eq!(seen(&edge)["servers"].as_array().unwrap().len(), 1);
     assert_eq!(who(&edge), set(&["one"]));
@@ -237,7 +225,7 @@ fn who_may_not_ask_may_not_change_either() {
         origin.address
     ));
     for (method, path) in [("GET", "/upstreams"), ("POST", "/upstreams/api/servers")] {
-        assert_eq!(operate(&edge, method, path, &json!({ "address": "127.0.0.1:1" }), "").0, 403);
+        assert_eq!(edge.operate(method, path, &json!({ "address": "127.0.0.1:1" }), "").0, 403);
     }
 }
 
@@ -249,7 +237,7 @@ fn a_change_outlives_a_reload_until_the_file_says_otherwise() {
         format!("upstreams: {{ api: {{ servers: [{servers}] }} }}\nroutes: [{{ match: /*, to: api }}]\n")
     };
     let edge = Edge::start(&yaml(&format!("\"{first}\", \"{second}\"")));
-    operate(&edge, "PATCH", &format!("/upstreams/api/servers/{first}"), &json!({ "drain": true }), "");
+    edge.operate("PATCH", &format!("/upstreams/api/servers/{first}"), &json!({ "drain": true }), "");
     edge.reload(&yaml(&format!("\"{first}\", \"{second}\"")));
     assert_eq!(peer(&seen(&edge), &first)["state"], "draining");
     assert_eq!(who(&edge), set(&["two"]));
@@ -271,9 +259,9 @@ fn a_request_under_way_ends_in_peace_on_a_server_that_is_removed() {
     let mut client = edge.connect();
     let (status, head) = client.send("GET / HTTP/1.1\r\nhost: edge.test\r\n\r\n").answer_head();
     assert_eq!(status, 200);
-    operate(&edge, "POST", "/upstreams/api/servers", &json!({ "address": other.address.to_string() }), "");
+    edge.operate("POST", "/upstreams/api/servers", &json!({ "address": other.address.to_string() }), "");
     let server = format!("/upstreams/api/servers/{}", slow.address);
-    assert_eq!(operate(&edge, "DELETE", &server, &Value::Null, "").0, 200);
+    assert_eq!(edge.operate("DELETE", &server, &Value::Null, "").0, 200);
     assert_eq!(edge.get("/").text(), "other");
     gate.open();
     assert_eq!(client.body(&head, false, false), (b"halfrest".to_vec(), true));

@@ -4,16 +4,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
 use serde_json::{Value, json};
 
-use crate::{
-    changing::operate,
-    support::{Edge, Origin, until},
-};
+use crate::support::{Edge, Origin, until};
 
 /// A folder for a cache, which outlives the edges that use it.
 pub(crate) struct Folder(tempfile::TempDir);
@@ -63,7 +59,7 @@ impl Folder {
 
 /// What `weir caches` knows of the disk.
 pub(crate) fn sight(edge: &Edge) -> Value {
-    operate(edge, "GET", "/caches", &Value::Null, "").1[0]["disk"].clone()
+    edge.operate("GET", "/caches", &Value::Null, "").1[0]["disk"].clone()
 }
 
 pub(crate) fn written(edge: &Edge, entries: u64) {
@@ -74,15 +70,9 @@ pub(crate) fn happened(edge: &Edge, event: &str) -> f64 {
     edge.metric(&format!("weir_cache_disk_total{{cache=\"store\",event=\"{event}\"}}"))
 }
 
-/// An origin that numbers its answers.
-fn counting(fields: &'static str) -> Origin {
-    let count = AtomicUsize::new(0);
-    Origin::start(move |_, wire| wire.answer(fields, (count.fetch_add(1, Ordering::SeqCst) + 1).to_string()))
-}
-
 #[test]
 fn what_was_kept_is_there_after_a_kill() {
-    let (folder, origin) = (Folder::new(), counting("vary: accept-language\r\netag: \"e\"\r\n"));
+    let (folder, origin) = (Folder::new(), Origin::counting("vary: accept-language\r\netag: \"e\"\r\n"));
     let ask =
         |edge: &Edge, path: &str, language: &str| edge.ask(path, &format!("accept-language: {language}\r\n"));
     let edge = folder.edge(&origin);
@@ -95,7 +85,7 @@ fn what_was_kept_is_there_after_a_kill() {
     let edge = folder.edge(&origin);
     let explained = || {
         let question = json!({ "url": "http://edge.test/b", "headers": ["accept-language: de"] });
-        let report = operate(&edge, "POST", "/explain", &question, "").1;
+        let report = edge.operate("POST", "/explain", &question, "").1;
         (report["cache"]["lookup"].clone(), report["cache"]["entry"]["kept"].clone())
     };
     assert_eq!(explained(), (json!("hit"), json!("on disk")));
@@ -118,7 +108,7 @@ fn what_was_kept_is_there_after_a_kill() {
 
 #[test]
 fn what_was_kept_just_before_an_orderly_end_is_there_after_it() {
-    let (folder, origin) = (Folder::new(), counting(""));
+    let (folder, origin) = (Folder::new(), Origin::counting(""));
     let mut edge = folder.edge(&origin);
     for at in 0..50 {
         edge.get(&format!("/{at}"));
@@ -134,7 +124,7 @@ fn what_was_kept_just_before_an_orderly_end_is_there_after_it() {
 
 #[test]
 fn a_damaged_file_is_never_served_and_is_dropped() {
-    let (folder, origin) = (Folder::new(), counting("x-word: unchanged\r\n"));
+    let (folder, origin) = (Folder::new(), Origin::counting("x-word: unchanged\r\n"));
     type Damage = fn(&mut Vec<u8>);
     let damages: [Damage; 8] = [
         |file| file.clear(),
@@ -187,8 +177,8 @@ fn a_damaged_file_is_never_served_and_is_dropped() {
 
 #[test]
 fn a_purge_holds_after_a_kill() {
-    let (folder, origin) = (Folder::new(), counting("cache-tag: news\r\n"));
-    let plain = counting("");
+    let (folder, origin) = (Folder::new(), Origin::counting("cache-tag: news\r\n"));
+    let plain = Origin::counting("");
     let top = folder.named("memory: 8MiB", "size: 64MiB");
     let start = || {
         let edge = Edge::start(&format!(
@@ -215,7 +205,7 @@ fn a_purge_holds_after_a_kill() {
         json!({ "url": "http://edge.test/url" }),
         json!({ "prefix": "http://edge.test/far/" }),
     ] {
-        assert_eq!(operate(&edge, "POST", "/purge", &what, "").0, 200);
+        assert_eq!(edge.order(&what).0, 200);
     }
     assert_eq!(
         edge.send("POST /written HTTP/1.1\r\nhost: edge.test\r\ncontent-length: 0\r\n\r\n").status,
@@ -231,12 +221,12 @@ fn a_purge_holds_after_a_kill() {
     drop(edge);
     let edge = start();
     assert_eq!(fetched(&edge), [""; 0]);
-    assert_eq!(operate(&edge, "POST", "/purge", &json!({ "tag": "news", "soft": true }), "").0, 200);
+    assert_eq!(edge.order(&json!({ "tag": "news", "soft": true })).0, 200);
     drop(edge);
     let edge = start();
     assert_eq!(fetched(&edge), ["/tagged/a"], "softly purged: asked about");
     written(&edge, paths.len() as u64);
-    assert_eq!(operate(&edge, "POST", "/purge", &json!({ "all": "store" }), "").0, 200);
+    assert_eq!(edge.order(&json!({ "all": "store" })).0, 200);
     drop(edge);
     let edge = start();
     assert_eq!(fetched(&edge), paths, "everything was purged");
@@ -244,7 +234,7 @@ fn a_purge_holds_after_a_kill() {
 
 #[test]
 fn entries_without_their_purges_are_dropped() {
-    let (folder, origin) = (Folder::new(), counting(""));
+    let (folder, origin) = (Folder::new(), Origin::counting(""));
     let edge = folder.edge(&origin);
     for path in ["/a", "/b"] {
         edge.get(path);
@@ -289,7 +279,7 @@ fn the_budget_is_kept_on_disk_too_and_what_is_asked_for_stays() {
 
 #[test]
 fn a_folder_that_is_gone_costs_its_hits_alone_and_is_told_of() {
-    let (folder, origin) = (Folder::new(), counting(""));
+    let (folder, origin) = (Folder::new(), Origin::counting(""));
     let edge = folder.edge(&origin);
     edge.get("/a");
     written(&edge, 1);
@@ -312,7 +302,7 @@ fn a_folder_that_is_gone_costs_its_hits_alone_and_is_told_of() {
 
 #[test]
 fn a_folder_belongs_to_one_cache_of_one_process() {
-    let (folder, origin) = (Folder::new(), counting(""));
+    let (folder, origin) = (Folder::new(), Origin::counting(""));
     let edge = folder.edge(&origin);
     let weir = |word: &str| {
         let run = Command::new(env!("CARGO_BIN_EXE_weir")).arg(word).arg(edge.config()).output().unwrap();

@@ -4,14 +4,11 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::{
-    changing::operate,
-    support::{Edge, Origin, until},
-};
+use crate::support::{Edge, Origin, until};
 
 fn why(edge: &Edge, url: &str, headers: &[&str]) -> Value {
     let question = json!({ "url": url, "headers": headers });
-    let (status, report) = operate(edge, "POST", "/explain", &question, "");
+    let (status, report) = edge.operate("POST", "/explain", &question, "");
     assert_eq!(status, 200, "{report}");
     report
 }
@@ -86,11 +83,11 @@ fn an_explanation_names_route_key_entry_and_line_and_asks_nobody() {
     says(&after, "/cache/entry/url", url);
     says(&why(&edge, url, &["cache-control: no-cache"]), "/outcome", "the request asks for a fresher one");
     says(&why(&edge, "http://other.test/public/x?q=1", &[]), "/cache/lookup", "miss");
-    operate(&edge, "POST", "/purge", &json!({ "url": url, "soft": true }), "");
+    edge.order(&json!({ "url": url, "soft": true }));
     let soft = why(&edge, url, &[]);
     says(&soft, "/outcome", "it was softly purged");
     assert_eq!(soft["cache"]["entry"]["softly_purged"], json!(true));
-    operate(&edge, "POST", "/purge", &json!({ "url": url }), "");
+    edge.order(&json!({ "url": url }));
     says(&why(&edge, url, &[]), "/outcome", "has been purged");
     assert_eq!(origin.count(), 1);
     assert_eq!(
@@ -199,13 +196,13 @@ fn refusals_and_other_answers_are_foretold() {
         (json!({ "url": "http://h/", "method": "G T" }), "method"),
         (json!({ "uri": "http://h/" }), "unknown field"),
     ] {
-        let (status, said) = operate(&edge, "POST", "/explain", &question, "");
+        let (status, said) = edge.operate("POST", "/explain", &question, "");
         assert!(
             status == 422 && said["error"].as_str().unwrap_or_default().contains(why),
             "{question}: {said}"
         );
     }
-    assert_eq!(operate(&edge, "POST", "/explain", &json!({}), "origin: http://evil.test\r\n").0, 403);
+    assert_eq!(edge.operate("POST", "/explain", &json!({}), "origin: http://evil.test\r\n").0, 403);
     assert_eq!(edge.admin("/explain").status, 405);
 }
 

@@ -12,9 +12,8 @@ use serde_json::{Value, json};
 use weir_testkit::Redis;
 
 use crate::{
-    changing::operate,
     disk::{Folder, written},
-    support::{Edge, Gate, Origin, until},
+    support::{Edge, Gate, Origin, until, url},
 };
 
 /// An origin that numbers its answers.
@@ -48,16 +47,8 @@ fn is_heard(edge: &Edge) -> bool {
     edge.metric("weir_fleet_purges_heard") == 1.0
 }
 
-fn url(server: &Redis) -> String {
-    format!("url: \"{}\"", server.url())
-}
-
 /// An order by its name, and what is answered to it.
 type Given<'o> = (&'o str, &'o dyn Fn() -> (u16, Value));
-
-fn order(edge: &Edge, what: Value) -> (u16, Value) {
-    operate(edge, "POST", "/purge", &what, "")
-}
 
 /// Whether the answer is kept: two in a row are the same.
 fn number(edge: &Edge, path: &str) -> String {
@@ -69,12 +60,12 @@ fn whatever_ends_an_entry_at_one_edge_ends_it_at_the_others() {
     let (origin, server) = (counting(), Redis::start());
     let [here, there] = [(), ()].map(|()| edge(&origin, &url(&server)));
     let orders: [Given<'_>; 9] = [
-        ("a key", &|| order(&here, json!({ "key": "http://edge.test/a" }))),
-        ("a URL", &|| order(&here, json!({ "url": "http://edge.test/a" }))),
-        ("a prefix", &|| order(&here, json!({ "prefix": "http://edge.test/" }))),
-        ("a tag", &|| order(&here, json!({ "tag": "t" }))),
-        ("a cache", &|| order(&here, json!({ "all": "store" }))),
-        ("all", &|| order(&here, json!({ "all": true }))),
+        ("a key", &|| here.order(&json!({ "key": "http://edge.test/a" }))),
+        ("a URL", &|| here.order(&json!({ "url": "http://edge.test/a" }))),
+        ("a prefix", &|| here.order(&json!({ "prefix": "http://edge.test/" }))),
+        ("a tag", &|| here.order(&json!({ "tag": "t" }))),
+        ("a cache", &|| here.order(&json!({ "all": "store" }))),
+        ("all", &|| here.order(&json!({ "all": true }))),
         ("PURGE", &|| {
             let answer = here.send("PURGE /a HTTP/1.1\r\nhost: edge.test\r\n\r\n");
             (answer.status, serde_json::from_slice(&answer.body).unwrap_or_default())
@@ -98,8 +89,8 @@ fn whatever_ends_an_entry_at_one_edge_ends_it_at_the_others() {
         until(what, || number(&there, "/a") != before);
     }
     let before = number(&there, "/a");
-    assert_eq!(order(&here, json!({ "tag": "another" })).0, 200);
-    assert_eq!(order(&here, json!({ "all": "other" })).0, 200);
+    assert_eq!(here.order(&json!({ "tag": "another" })).0, 200);
+    assert_eq!(here.order(&json!({ "all": "other" })).0, 200);
     until("both are heard", || there.metric("weir_cache_purges_total{by=\"fleet\",mode=\"hard\"}") >= 11.0);
     assert_eq!(number(&there, "/a"), before, "nothing else is purged");
     assert_eq!(
@@ -125,7 +116,7 @@ fn a_fill_that_was_asked_for_before_a_purge_elsewhere_is_not_kept() {
     let mut waiting = there.connect();
     waiting.send("GET /a HTTP/1.1\r\nhost: edge.test\r\n\r\n");
     until("the origin was asked", || origin.count() == 1);
-    assert_eq!(order(&here, json!({ "tag": "t" })).1["fleet"], "told");
+    assert_eq!(here.order(&json!({ "tag": "t" })).1["fleet"], "told");
     until("it is heard", || there.metric("weir_cache_purges_total{by=\"fleet\",mode=\"hard\"}") == 1.0);
     gate.open();
     assert_eq!(waiting.answer().text(), "0", "who asked before gets what was asked for");
@@ -139,7 +130,7 @@ fn without_redis_a_purge_counts_here_says_so_and_is_told_later() {
     let [here, there] = [(), ()].map(|()| edge(&origin, &url(&server)));
     let (before, kept) = (number(&here, "/a"), number(&there, "/a"));
     server.child().signal("STOP");
-    let (status, report) = order(&here, json!({ "tag": "t" }));
+    let (status, report) = here.order(&json!({ "tag": "t" }));
     assert_eq!((status, &report["fleet"]), (202, &json!("waiting")), "{report}");
     assert_ne!(number(&here, "/a"), before, "it counts here at once");
     let answer = here.send("PURGE /a HTTP/1.1\r\nhost: edge.test\r\n\r\n");
@@ -157,10 +148,10 @@ fn an_edge_that_was_cut_off_catches_up_and_keeps_what_was_not_purged() {
     let (origin, server) = (counting(), Redis::start());
     let [here, there] = [(), ()].map(|()| edge(&origin, &url(&server)));
     let kept = ["/a", "/b"].map(|path| number(&there, path));
-    assert_eq!(order(&here, json!({ "url": "http://edge.test/c" })).0, 200);
+    assert_eq!(here.order(&json!({ "url": "http://edge.test/c" })).0, 200);
     there.signal("STOP");
     server.ask(&["CLIENT", "KILL", "TYPE", "normal"]);
-    until("the purge is told", || order(&here, json!({ "url": "http://edge.test/a" })).1["fleet"] == "told");
+    until("the purge is told", || here.order(&json!({ "url": "http://edge.test/a" })).1["fleet"] == "told");
     there.signal("CONT");
     until("it catches up", || number(&there, "/a") != kept[0]);
     assert_eq!(number(&there, "/b"), kept[1], "what was missed is known, and the rest is kept");
@@ -208,7 +199,7 @@ fn what_lies_on_disk_is_caught_up_with_after_a_start() {
     written(&there, 2);
     there.signal("KILL");
     drop(there);
-    assert_eq!(order(&here, json!({ "url": "http://edge.test/a" })).1["fleet"], "told");
+    assert_eq!(here.order(&json!({ "url": "http://edge.test/a" })).1["fleet"], "told");
     let there = start();
     until("it catches up", || number(&there, "/a") != kept[0]);
     assert_eq!(number(&there, "/b"), kept[1], "nobody purged this");
@@ -223,13 +214,13 @@ fn a_reload_keeps_the_place_and_the_entries_and_may_end_or_begin_the_sharing() {
     there.reload(&format!("{yaml}# nothing else\n"));
     assert!(is_heard(&there), "it goes on as it did");
     assert_eq!(number(&there, "/a"), kept, "nothing was missed");
-    assert_eq!(order(&here, json!({ "tag": "t" })).1["fleet"], "told");
+    assert_eq!(here.order(&json!({ "tag": "t" })).1["fleet"], "told");
     until("it is heard", || number(&there, "/a") != kept);
 
     let kept = number(&there, "/a");
     there.reload(&yaml.replace(&url(&server), &format!("{}, purges: false", url(&server))));
-    assert_eq!(order(&here, json!({ "tag": "t" })).0, 200);
-    let (status, report) = order(&there, json!({ "tag": "other" }));
+    assert_eq!(here.order(&json!({ "tag": "t" })).0, 200);
+    let (status, report) = there.order(&json!({ "tag": "other" }));
     assert_eq!((status, &report["fleet"]), (200, &Value::Null), "who is alone has nobody to tell");
     assert_eq!(number(&there, "/a"), kept);
     there.reload(&yaml);
@@ -240,7 +231,7 @@ fn a_reload_keeps_the_place_and_the_entries_and_may_end_or_begin_the_sharing() {
     until("it hears the others of its prefix", || is_heard(&there));
     until("their purges were missed", || number(&there, "/a") != kept);
     let kept = number(&there, "/a");
-    assert_eq!(order(&here, json!({ "tag": "t" })).1["fleet"], "told");
+    assert_eq!(here.order(&json!({ "tag": "t" })).1["fleet"], "told");
     server.ask(&["XADD", "other:purges", "*", "h", "nelse"]);
     let heard = || there.metric("weir_cache_purges_total{by=\"fleet\",mode=\"hard\"}");
     let before = heard();
@@ -265,12 +256,12 @@ fn a_refused_reload_neither_begins_nor_ends_the_sharing() {
     };
     assert!(refused(&alone));
     let kept = number(&there, "/a");
-    assert_eq!(order(&here, json!({ "tag": "t" })).1["fleet"], "told");
+    assert_eq!(here.order(&json!({ "tag": "t" })).1["fleet"], "told");
     until("it is heard", || number(&there, "/a") != kept);
 
     here.reload(&alone);
     assert!(refused(&yaml));
-    let (status, report) = order(&here, json!({ "tag": "t" }));
+    let (status, report) = here.order(&json!({ "tag": "t" }));
     assert_eq!((status, &report["fleet"]), (200, &Value::Null), "nobody is there to be told");
 }
 
@@ -281,7 +272,7 @@ fn a_purge_is_heard_within_milliseconds() {
     let mut took: Vec<_> = (0..100)
         .map(|_| {
             let kept = number(&there, "/a");
-            let told = order(&here, json!({ "tag": "t" })).1;
+            let told = here.order(&json!({ "tag": "t" })).1;
             assert_eq!(told["fleet"], "told");
             let since = Instant::now();
             while number(&there, "/a") == kept {

@@ -94,7 +94,7 @@ fn the_explanation_says_what_was_found() {
     let edge = edge(&origin, "");
     edge.ask("/page", "authorization: Bearer tokenofanna\r\n");
     let question = serde_json::json!({ "url": "http://edge.test/page" });
-    let (_, report) = crate::changing::operate(&edge, "POST", "/explain", &question, "");
+    let (_, report) = edge.operate("POST", "/explain", &question, "");
     assert_eq!(report["cache"]["last_refusal"]["reason"], "leak-email");
     assert_eq!(
         report["cache"]["last_refusal"]["why"],
@@ -243,7 +243,7 @@ routes: [{{ match: /*, session: {{ use: app }}, cache: {{ in: store{more} }}, to
                 );
             }
             let asked = serde_json::json!({ "url": "http://edge.test/unsaid", "headers": fields.lines().collect::<Vec<_>>() });
-            let report = crate::changing::operate(&edge, "POST", "/explain", &asked, "").1;
+            let report = crate::support::operate(&edge, "POST", "/explain", &asked, "").1;
             assert!(report["cache"]["stored"].to_string().contains("only if the origin says"), "{report:#}");
         }
         for fields in [tokens[0], tokens[3]] {
@@ -336,7 +336,7 @@ fn what_is_private_is_shared_by_nobody_whom_the_key_does_not_name() {
         }
         let question = |fields: &[&str]| {
             let asked = serde_json::json!({ "url": "http://edge.test/private", "headers": fields });
-            crate::changing::operate(&edge, "POST", "/explain", &asked, "").1["cache"]["stored"].to_string()
+            crate::support::operate(&edge, "POST", "/explain", &asked, "").1["cache"]["stored"].to_string()
         };
         assert!(question(&["cookie: cart=A"]).contains("only if the origin says that it is for everybody"));
         assert!(question(&["authorization: Bearer tokenofanna"]).contains("for this caller alone"));

@@ -52,11 +52,7 @@ fn service() -> Origin {
 
 /// The edge with what nginx is told, translated.
 fn translated(locations: &str) -> Edge {
-    let text = format!("events {{}} http {{ server {{ listen 80; {locations} }} }}");
-    let translation = weir_nginx::translate("nginx.conf", &text, &|_| Ok(Vec::new())).unwrap();
-    assert_eq!(translation.report.refused().count(), 0, "{}", translation.report);
-    let raw = weir_config::raw::Raw { listeners: weir_config::raw::Word::Absent, ..translation.raw };
-    Edge::start(&weir_config::to_yaml(&raw))
+    Edge::translated(&format!("events {{}} http {{ server {{ listen 80; {locations} }} }}"))
 }
 
 /// Method, target, and further fields.

@@ -66,11 +66,7 @@ fn origin() -> Origin {
 /// The edge with what nginx is told, translated.
 fn translated(origin: &Origin) -> Edge {
     let server = LOCATIONS.replace("ORIGIN", &origin.address.to_string());
-    let text = format!("events {{}} http {{ {HTTP} server {{ listen 80; {server} }} }}");
-    let translation = weir_nginx::translate("nginx.conf", &text, &|_| Ok(Vec::new())).unwrap();
-    assert_eq!(translation.report.refused().count(), 0, "{}", translation.report);
-    let raw = weir_config::raw::Raw { listeners: weir_config::raw::Word::Absent, ..translation.raw };
-    Edge::start(&weir_config::to_yaml(&raw))
+    Edge::translated(&format!("events {{}} http {{ {HTTP} server {{ listen 80; {server} }} }}"))
 }
 
 /// Method, target, and further fields.

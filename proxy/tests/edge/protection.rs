@@ -10,10 +10,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::{
-    changing::operate,
-    support::{Client, Edge, Gate, Origin, ok, until},
-};
+use crate::support::{Client, Edge, Gate, Origin, ok, until};
 
 /// An origin that answers when the gate opens, behind an edge that lets one request through at a time.
 fn narrow(rest: &str) -> (Arc<Gate>, Origin, Edge) {
@@ -104,7 +101,7 @@ fn who_waits_is_served_by_a_server_that_is_added_meanwhile() {
     until("two wait", || queued(&edge) == 2.0);
     let added = Origin::start(|_, wire| wire.answer("", "added"));
     let server = json!({ "address": added.address.to_string() });
-    assert_eq!(operate(&edge, "POST", "/upstreams/api/servers", &server, "").0, 201);
+    assert_eq!(edge.operate("POST", "/upstreams/api/servers", &server, "").0, 201);
     waiting.iter_mut().for_each(|client| assert_eq!(client.answer().text(), "added"));
     assert_eq!(queued(&edge), 0.0);
     gate.open();

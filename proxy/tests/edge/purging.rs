@@ -7,24 +7,10 @@ use std::sync::{
 
 use serde_json::{Value, json};
 
-use crate::{
-    changing::operate,
-    support::{Client, Edge, Gate, Origin, until},
-};
-
-/// An origin that numbers its answers and says these fields with them.
-fn counting(fields: &'static str) -> Origin {
-    let count = AtomicUsize::new(0);
-    Origin::start(move |_, wire| wire.answer(fields, (count.fetch_add(1, Ordering::SeqCst) + 1).to_string()))
-}
+use crate::support::{Client, Edge, Gate, Origin, until};
 
 fn caching(origin: &Origin, rule: &str) -> Edge {
     Edge::routing(origin, &format!("cache: {{ in: store, ttl: 60s{rule} }}"), "caches: { store: {} }")
-}
-
-/// Orders a purge of the admin listener.
-fn order(edge: &Edge, what: Value) -> (u16, Value) {
-    operate(edge, "POST", "/purge", &what, "")
 }
 
 fn purge(edge: &Edge, target: &str, fields: &str) -> (u16, Value) {
@@ -34,7 +20,7 @@ fn purge(edge: &Edge, target: &str, fields: &str) -> (u16, Value) {
 
 #[test]
 fn an_operator_s_purge_ends_what_it_names_and_nothing_else() {
-    let origin = counting("cache-tag: t\r\n");
+    let origin = Origin::counting("cache-tag: t\r\n");
     let yaml = format!(
         "caches: {{ store: {{}}, other: {{}} }}
 upstreams: {{ api: {{ servers: [{}] }} }}
@@ -84,7 +70,7 @@ routes:
         (json!({ "url": "http://edge.test/plain" }), Value::Null, vec![]),
         (json!({ "prefix": "http://edge.test.evil/" }), Value::Null, vec![]),
     ] {
-        let (status, report) = order(&edge, what.clone());
+        let (status, report) = edge.order(&what);
         assert_eq!((status, &report["mode"]), (200, &json!("hard")), "{what}: {report}");
         assert_eq!(report["purged"][0]["entries"], entries, "{what}: {report}");
         assert_eq!(fetched(), gone, "{what}");
@@ -95,7 +81,7 @@ routes:
 
 #[test]
 fn an_order_that_is_not_understood_purges_nothing_and_says_why() {
-    let origin = counting("");
+    let origin = Origin::counting("");
     let edge = caching(&origin, "");
     edge.get("/x");
     for (what, why) in [
@@ -114,13 +100,13 @@ fn an_order_that_is_not_understood_purges_nothing_and_says_why() {
         (json!({ "tag": "x", "url": "x" }), "no URL"),
         (json!({ "tag": vec!["x"; 33], "count": true }), "at most 32"),
     ] {
-        let (status, report) = order(&edge, what.clone());
+        let (status, report) = edge.order(&what);
         let said = report["error"].as_str().unwrap_or_default();
         assert!(status == 422 && said.contains(why), "{what}: {status} {report}");
     }
     let ask = |head: &str| Client::connect(edge.admin_address()).send(head).answer().status;
     assert_eq!(ask("GET /purge HTTP/1.1\r\nhost: localhost\r\n\r\n"), 405);
-    let foreign = operate(&edge, "POST", "/purge", &json!({ "all": true }), "origin: http://evil.test\r\n");
+    let foreign = edge.operate("POST", "/purge", &json!({ "all": true }), "origin: http://evil.test\r\n");
     assert_eq!(foreign.0, 403, "a page of another site");
     assert!(edge.get("/x").cache().contains("hit"));
 }
@@ -144,19 +130,19 @@ fn a_softly_purged_entry_is_asked_about_and_covers_for_the_origin() {
         json!({ "key": "http://edge.test/x", "soft": true }),
         json!({ "all": true, "soft": true }),
     ] {
-        let (status, report) = order(&edge, what.clone());
+        let (status, report) = edge.order(&what);
         assert_eq!((status, &report["mode"]), (200, &json!("soft")));
         let answer = edge.get("/x");
         assert!(answer.cache().contains("fwd=stale; fwd-status=304"), "{what}: {}", answer.cache());
         assert_eq!(answer.text(), "0", "confirmed, and not fetched");
         assert!(edge.get("/x").cache().contains("hit"), "good again");
     }
-    order(&edge, json!({ "all": true, "soft": true }));
+    edge.order(&json!({ "all": true, "soft": true }));
     origin.die();
     let answer = edge.get("/x");
     assert_eq!((answer.status, answer.text()), (200, "0".into()), "{}", answer.cache());
     assert_eq!(answer.cache(), "weir; hit; ttl=0; detail=origin-failed");
-    order(&edge, json!({ "all": true }));
+    edge.order(&json!({ "all": true }));
     assert_eq!(edge.get("/x").status, 502, "gone is gone");
 }
 
@@ -175,7 +161,7 @@ fn a_softly_purged_entry_answers_while_it_is_fetched_anew() {
     response_headers: { x-word: \"${cache.status}\" }";
     let edge = Edge::routing(&origin, rule, "caches: { store: {} }");
     assert_eq!(edge.get("/x").text(), "0");
-    order(&edge, json!({ "url": "http://edge.test/x", "soft": true }));
+    edge.order(&json!({ "url": "http://edge.test/x", "soft": true }));
     for _ in 0..3 {
         let answer = edge.get("/x");
         assert_eq!((answer.text(), answer.cache()), ("0".into(), "weir; hit; ttl=0; detail=purged".into()));
@@ -224,7 +210,7 @@ fn an_answer_asked_for_before_a_purge_is_never_served_after_it() {
             let mut early = edge.connect();
             early.send("GET /x HTTP/1.1\r\nhost: edge.test\r\n\r\n");
             held.pass();
-            assert_eq!(order(&edge, what.clone()).0, 200);
+            assert_eq!(edge.order(&what).0, 200);
             gate.open();
             assert_eq!(early.answer().text(), "old", "asked before the purge");
             assert_eq!(edge.get("/x").text(), "new", "{what}");
@@ -251,7 +237,7 @@ fn a_soft_purge_makes_what_is_under_way_stale_from_birth() {
     let mut early = edge.connect();
     early.send("GET /x HTTP/1.1\r\nhost: edge.test\r\n\r\n");
     held.pass();
-    order(&edge, json!({ "prefix": "http://edge.test/", "soft": true }));
+    edge.order(&json!({ "prefix": "http://edge.test/", "soft": true }));
     gate.open();
     assert_eq!(early.answer().text(), "x");
     assert!(edge.get("/x").cache().contains("fwd=stale; fwd-status=304"), "asked about before it is served");
@@ -259,7 +245,7 @@ fn a_soft_purge_makes_what_is_under_way_stale_from_birth() {
 
 #[test]
 fn the_purge_method_ends_what_is_asked_for_and_says_404_where_nothing_was() {
-    let origin = counting("cache-tag: t\r\n");
+    let origin = Origin::counting("cache-tag: t\r\n");
     let edge = caching(&origin, ", purge: { allow: [127.0.0.1] }");
     assert_eq!(purge(&edge, "/a", "").0, 404);
     edge.get("/a");
@@ -290,7 +276,7 @@ fn the_purge_method_ends_what_is_asked_for_and_says_404_where_nothing_was() {
 
 #[test]
 fn a_url_ends_whatever_its_key_fetched_for_another() {
-    let origin = counting("");
+    let origin = Origin::counting("");
     let edge = Edge::start(&format!(
         "caches: {{ store: {{}} }}
 upstreams: {{ api: {{ servers: [{}] }} }}
@@ -316,7 +302,7 @@ routes:
             ("DELETE", &|| write("DELETE")),
             ("an order", &|| {
                 let (status, report) =
-                    order(&edge, json!({ "url": format!("http://edge.test{asked}"), "count": true }));
+                    edge.order(&json!({ "url": format!("http://edge.test{asked}"), "count": true }));
                 assert_eq!((status, &report["purged"][0]["entries"]), (200, &json!(1)), "{report}");
             }),
             ("PURGE", &|| drop(purge(&edge, asked, ""))),
@@ -338,7 +324,7 @@ routes:
 
 #[test]
 fn a_stranger_s_purge_ends_nothing_and_reaches_nobody() {
-    let origin = counting("");
+    let origin = Origin::counting("");
     let yaml = format!(
         "caches: {{ store: {{}} }}
 clients: {{ trusted: [127.0.0.0/8] }}

@@ -13,20 +13,7 @@ use std::{
 use serde_json::{Value, json};
 use weir_testkit::{Redis, RedisCluster};
 
-use crate::{
-    changing::operate,
-    support::{Edge, Gate, Origin, until},
-};
-
-/// An origin that numbers its answers.
-fn counting(fields: &'static str) -> Origin {
-    let count = AtomicUsize::new(0);
-    Origin::start(move |_, wire| wire.answer(fields, (count.fetch_add(1, Ordering::SeqCst) + 1).to_string()))
-}
-
-fn url(server: &Redis) -> String {
-    format!("url: \"{}\"", server.url())
-}
+use crate::support::{Edge, Gate, Origin, until, url};
 
 /// A deadline that a busy machine keeps, as these are no tests of haste.
 const PATIENT: &str = "timeout: 5s";
@@ -77,7 +64,7 @@ fn found(edge: &Edge, path: &str) -> (String, bool) {
 }
 
 fn order(edge: &Edge, what: Value) {
-    let (status, report) = operate(edge, "POST", "/purge", &what, "");
+    let (status, report) = edge.order(&what);
     assert_eq!((status, &report["fleet"]), (200, &json!("told")), "{report}");
 }
 
@@ -88,10 +75,10 @@ fn names(server: &Redis) -> Vec<String> {
 
 #[test]
 fn what_one_edge_fetched_another_finds_and_also_after_a_start() {
-    let (origin, server) = (counting("cache-control: max-age=60\r\netag: \"a\"\r\n"), Redis::start());
+    let (origin, server) = (Origin::counting("cache-control: max-age=60\r\netag: \"a\"\r\n"), Redis::start());
     let [here, there] = fleet(&origin, &server);
     assert_eq!(brought(&here, "/a"), "1");
-    let told = operate(&there, "POST", "/explain", &json!({ "url": "http://edge.test/a" }), "").1;
+    let told = there.operate("POST", "/explain", &json!({ "url": "http://edge.test/a" }), "").1;
     assert!(told.to_string().contains("the fleet's tier is asked before the origin"), "{told}");
     let answer = there.get("/a");
     assert_eq!((answer.status, answer.text()), (200, "1".to_owned()));
@@ -113,7 +100,7 @@ type Purging<'o> = (&'o str, &'o dyn Fn());
 
 #[test]
 fn whatever_purges_an_entry_ends_it_in_the_tier_too() {
-    let (origin, server) = (counting("cache-tag: t\r\ncache-groups: \"g\"\r\n"), Redis::start());
+    let (origin, server) = (Origin::counting("cache-tag: t\r\ncache-groups: \"g\"\r\n"), Redis::start());
     let [here, there] = fleet(&origin, &server);
     let orders: [Purging<'_>; 9] = [
         ("a key", &|| order(&here, json!({ "key": "http://edge.test/a" }))),
@@ -169,7 +156,7 @@ fn a_purge_ends_what_was_asked_for_before_it_however_late_that_is_written() {
 
 #[test]
 fn an_entry_that_comes_back_after_a_purge_is_believed_by_nobody() {
-    let (origin, server) = (counting(""), Redis::start());
+    let (origin, server) = (Origin::counting(""), Redis::start());
     let [here, there] = fleet(&origin, &server);
     assert_eq!((brought(&here, "/a"), brought(&here, "/b")), ("1".to_owned(), "2".to_owned()));
     let kept = names(&server);
@@ -198,7 +185,7 @@ fn an_entry_that_comes_back_after_a_purge_is_believed_by_nobody() {
 
 #[test]
 fn an_edge_that_has_not_heard_of_a_purge_yet_does_not_take_what_it_ended() {
-    let (origin, server) = (counting(""), Redis::start());
+    let (origin, server) = (Origin::counting(""), Redis::start());
     let [here] = fleet(&origin, &server);
     assert_eq!(brought(&here, "/a"), "1");
     // This one may not hear anything: the words are told, and never reach it.
@@ -212,12 +199,12 @@ fn an_edge_that_has_not_heard_of_a_purge_yet_does_not_take_what_it_ended() {
 
 #[test]
 fn a_purge_here_counts_here_before_redis_has_heard_of_it() {
-    let (origin, server) = (counting(""), Redis::start());
+    let (origin, server) = (Origin::counting(""), Redis::start());
     let [here, there] = fleet(&origin, &server);
     assert_eq!(brought(&here, "/a"), "1");
     // Told to nobody: this edge may not write.
     server.ask(&["ACL", "SETUSER", "default", "-xadd"]);
-    let report = operate(&there, "POST", "/purge", &json!({ "url": "http://edge.test/a" }), "").1;
+    let report = there.order(&json!({ "url": "http://edge.test/a" })).1;
     assert_eq!(report["fleet"], "waiting", "{report}");
     assert_eq!(found(&there, "/a"), ("2".to_owned(), false));
     server.ask(&["ACL", "SETUSER", "default", "+xadd"]);
@@ -306,7 +293,7 @@ fn an_edge_that_dies_while_it_fetches_holds_the_others_up_for_its_lease_at_most(
 
 #[test]
 fn without_redis_the_origin_answers_at_once() {
-    let (origin, server) = (counting(""), Redis::start());
+    let (origin, server) = (Origin::counting(""), Redis::start());
     let redis = format!("{}, timeout: 10s", url(&server));
     let [here, there] = [(), ()].map(|()| edge(&origin, &redis, "timeout: 20ms"));
     until("it is written", || {
@@ -339,7 +326,7 @@ fn without_redis_the_origin_answers_at_once() {
 
 #[test]
 fn what_lies_there_and_is_no_entry_of_this_key_is_a_miss() {
-    let (origin, server) = (counting(""), Redis::start());
+    let (origin, server) = (Origin::counting(""), Redis::start());
     let [here, there] = fleet(&origin, &server);
     let mut known: Vec<String> = Vec::new();
     let mut name_of = |path: &str| {
@@ -366,7 +353,7 @@ fn what_lies_there_and_is_no_entry_of_this_key_is_a_miss() {
 
 #[test]
 fn what_is_kept_for_one_caller_is_found_for_that_one_and_its_key_is_told_to_nobody() {
-    let (origin, server) = (counting("cache-control: public, max-age=600\r\n"), Redis::start());
+    let (origin, server) = (Origin::counting("cache-control: public, max-age=600\r\n"), Redis::start());
     let yaml = format!(
         "redis: {{ {} }}
 caches: {{ store: {{ shared: {{ {PATIENT}, compress: false }} }} }}
@@ -464,7 +451,7 @@ routes:
 
 #[test]
 fn in_a_cluster_all_of_it_works() {
-    let (origin, cluster) = (counting(""), RedisCluster::start());
+    let (origin, cluster) = (Origin::counting(""), RedisCluster::start());
     let redis = format!("cluster: {}, timeout: 5s", cluster.addresses());
     let [here, there] = [(), ()].map(|()| edge(&origin, &redis, PATIENT));
     for nth in 0..12 {
@@ -478,7 +465,7 @@ fn in_a_cluster_all_of_it_works() {
 
 #[test]
 fn a_reload_may_begin_change_or_end_it() {
-    let (origin, server) = (counting(""), Redis::start());
+    let (origin, server) = (Origin::counting(""), Redis::start());
     let [here, there] = fleet(&origin, &server);
     assert_eq!(brought(&here, "/a"), "1");
     let yaml = std::fs::read_to_string(there.config()).unwrap();

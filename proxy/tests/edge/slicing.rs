@@ -10,10 +10,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::{
-    changing::operate,
-    support::{Answer, Edge, Gate, Origin, Request, Wire, until},
-};
+use crate::support::{Answer, Edge, Gate, Origin, Request, Wire, until};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -364,7 +361,7 @@ fn explain_tells_of_the_slice_that_decides() {
     edge.ask("/f", "range: bytes=5000-5009\r\n");
     let explain = |fields: &[&str]| {
         let question = json!({ "url": "http://edge.test/f", "headers": fields });
-        let (status, report) = operate(&edge, "POST", "/explain", &question, "");
+        let (status, report) = edge.operate("POST", "/explain", &question, "");
         assert_eq!(status, 200, "{report}");
         report["cache"].clone()
     };

@@ -14,7 +14,7 @@ use crate::{
     units::{Bytes, Span},
 };
 
-/// What it matches, what it asks of a request, and what it does. One of `to`, `redirect`, `answer` and `files`.
+/// What it matches, what it asks of a request, and what it does. One of `to`, `tunnel`, `redirect`, `answer` and `files`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
@@ -128,7 +128,8 @@ pub struct SessionRule {
     /// The session source.
     #[serde(rename = "use")]
     pub source: Word<String>,
-    /// Whether a request without session is refused (401). Default: false, but true with `roles`.
+    /// Whether a request without session is refused (401). Default: false; true with `roles`, `permissions` or `on_missing`, and
+    /// where the session's `ask` has `request_headers`.
     pub required: Word<bool>,
     /// Any of these; others are refused (403).
     pub roles: Word<List<String>>,

@@ -1,15 +1,10 @@
-//! Routes: what they match and ask for, and whether the parts go together; what they do is in [`super::action`].
+//! Routes: what they match and ask for, and whether the parts go together; what they do is in [`super::action`], what
+//! they keep in [`super::cached`], how they stand beside one another in [`super::reach`].
 
-use std::collections::HashMap;
-
-use super::{
-    Resolver,
-    ask::{names_nobody, tells},
-    path::{parameters, path_text},
-};
+use super::{Resolver, ask::tells, path::parameters, reach::default_name};
 use crate::{
     defaults as d,
-    plan::{self, CacheId, HostPattern, Match, SessionId},
+    plan::{self, Match, SessionId},
     raw::{self, List, Named, Short, Word},
     span::Place,
     template::{Part, Template, Variable},
@@ -50,25 +45,6 @@ impl Resolver<'_> {
             }
         }
         routes
-    }
-
-    /// Answers of one upstream are one another's, as with nginx's `$proxy_host`, unless a route lets only some pass or
-    /// asks the origin in other words: then they are its own. A key that the operator wrote is taken at its word about
-    /// where the answers come from, never about who may see them.
-    fn realm(&self, route: &plan::Route) -> Option<String> {
-        let (Some(cache), plan::Action::Forward(forward)) = (&route.cache, &route.action) else {
-            return None;
-        };
-        let lets_some_pass =
-            route.access.is_some() || route.session.is_some() || !route.when.headers.is_empty();
-        let asks_otherwise = !route.request_headers.is_empty() || forward.host.is_some();
-        let is_own = lets_some_pass || (cache.key.is_none() && asks_otherwise);
-        let name = if is_own { &*route.name } else { "" };
-        let upstream = match &cache.key {
-            None => self.names.upstreams.get(forward.upstream.index()).map_or("", |name| name),
-            Some(_) => "",
-        };
-        Some(format!("{}:{upstream}{name}", upstream.len()))
     }
 
     fn route(
@@ -163,7 +139,7 @@ impl Resolver<'_> {
         Some(plan::SessionRule { session, required, roles, permissions, login, ends: raw.ends.or(false) })
     }
 
-    fn source_of(&self, rule: &raw::SessionRule) -> Option<&raw::Session> {
+    pub(super) fn source_of(&self, rule: &raw::SessionRule) -> Option<&raw::Session> {
         let (raw, name) = (self.raw, rule.source.get()?);
         raw.sessions.entries().find(|(known, ..)| known == name).map(|(_, session, _)| session)
     }
@@ -186,116 +162,7 @@ impl Resolver<'_> {
         Some(template.clone())
     }
 
-    fn cache_rule(
-        &mut self,
-        raw: &raw::CacheRule,
-        when: &Match,
-        scope: &Scope,
-        place: Place,
-    ) -> Option<plan::CacheRule> {
-        let keeping = self.keeping(raw, scope);
-        let is_kept = |method: &http::Method| match *method {
-            http::Method::GET | http::Method::HEAD => true,
-            http::Method::QUERY => keeping.queries,
-            _ => false,
-        };
-        if !when.methods.is_empty() && !when.methods.iter().any(is_kept) {
-            self.report
-                .error(place, "only answers to GET and HEAD are kept")
-                .help("move `cache` to a route for GET");
-        }
-        if let Some((key, at)) = raw.key.placed() {
-            self.check(key, at, scope);
-            self.key_is_certain(key, at);
-            if key.variables().count() == 0 {
-                let problem = self.report.warning(at, "this key is the same for every request of the route");
-                problem.help("whatever the origin answers differently must be in it: `${request.target}`");
-            }
-            if key.variables().any(|variable| *variable == Variable::RequestId) {
-                self.report
-                    .error(at, "no two requests share their `${request.id}`: nothing would ever be found");
-            }
-        }
-        let rule = plan::CacheRule {
-            cache: CacheId(0),
-            ttl: raw.ttl.get().map(|_| self.time(&raw.ttl, d::STALE)),
-            key: raw.key.get().cloned(),
-            realm: "".into(),
-            tags: self.tags(&raw.tags, scope),
-            slice: self.slice(raw),
-            partial: raw.partial.or(d::CACHE_PARTIAL),
-            stale_while_revalidate: Self::span(&raw.stale_while_revalidate, d::STALE),
-            stale_if_error: Self::span(&raw.stale_if_error, d::STALE),
-            lock_timeout: Self::span(&raw.lock_timeout, d::CACHE_LOCK_TIMEOUT),
-            background_fill: Self::span(&raw.background_fill, d::CACHE_BACKGROUND_FILL),
-            keeping,
-            purge: raw.purge.placed().map(|(rule, place)| self.purge_rule(rule, place)),
-            place,
-        };
-        let (name, at) = self.required(&raw.cache, "in", place)?;
-        let known = self.names.caches.clone();
-        Some(plan::CacheRule { cache: CacheId(self.look_up("cache", name, at, &known)?), ..rule })
-    }
-
-    fn purge_rule(&mut self, raw: &raw::PurgeRule, place: Place) -> plan::PurgeRule {
-        let allow = self.networks(&raw.allow);
-        if raw.allow.items().next().is_none() {
-            let problem = self.report.error(place, "`allow` is missing: nobody may purge");
-            problem.help("name the networks that may, as in `allow: [127.0.0.1]`, or leave out `purge`");
-        }
-        if let Some(network) = allow.iter().find(|network| network.prefix_len() == 0) {
-            let at = raw.allow.place().unwrap_or(place);
-            let problem =
-                self.report.warning(at, format!("`{network}` is everybody: any stranger may purge"));
-            problem.help("an origin whose answers are purged at will has no cache in front of it");
-        }
-        plan::PurgeRule { allow, soft: raw.soft.or(false) }
-    }
-
-    /// The origin is told who asks, so its answer may be meant for nobody else.
-    fn answers_stay_private(
-        &mut self,
-        rule: &plan::CacheRule,
-        session: Option<&plan::SessionRule>,
-        raw: &raw::Route,
-        place: Place,
-    ) {
-        let Some(session) = session else { return };
-        let at = raw.cache.get().and_then(|cache| cache.key.place()).unwrap_or(place);
-        let source = raw.session.get().and_then(|rule| self.source_of(rule));
-        let names_nobody = source.is_some_and(names_nobody);
-        let is_of_session = |it: &Variable| matches!(it, Variable::Session(_));
-        let names_user = |it: &Variable| matches!(it, Variable::Session(field) if &**field == "user_id");
-        if names_nobody && rule.key.iter().flat_map(Template::variables).any(names_user) {
-            let problem =
-                self.report.error(at, "`${session.user_id}` is always empty: nobody says whose a request is");
-            problem.help("add `fields: { user_id: x-user }` to the session");
-            return;
-        }
-        if rule.key.iter().flat_map(Template::variables).any(is_of_session) {
-            return;
-        }
-        // Who may pass is no secret of theirs, as with `access`, and the origin hears nothing of them.
-        let asked_for = raw.host.get().into_iter().chain(raw.rewrite.get());
-        let mut sent = raw.request_headers.entries().map(|(_, value, _)| value).chain(asked_for);
-        let tells_origin = sent.any(|value| value.variables().any(is_of_session));
-        if names_nobody && session.required && !tells_origin {
-            return;
-        }
-        let problem = match session.required {
-            true => self.report.error(
-                at,
-                "one caller would be answered with another's data: the key has nothing of the session",
-            ),
-            false => self.report.warning(
-                at,
-                "the key has nothing of the session: callers with and without one share answers",
-            ),
-        };
-        problem.help("add a field that tells callers apart, such as `${session.user_id}`, to `cache.key`");
-    }
-
-    fn tags(&mut self, word: &Word<List<Template>>, scope: &Scope) -> Vec<Template> {
+    pub(super) fn tags(&mut self, word: &Word<List<Template>>, scope: &Scope) -> Vec<Template> {
         let mut tags = Vec::new();
         for (tag, place) in word.items() {
             self.check(tag, place, scope);
@@ -368,55 +235,6 @@ impl Resolver<'_> {
             }
         }
     }
-
-    /// Of routes with the same host and path the first decides, so a later one that asks for no less is never asked.
-    pub(super) fn routes_can_be_reached(&mut self, routes: &[plan::Route]) {
-        if routes.is_empty() {
-            let place = self.raw.routes.place().unwrap_or_default();
-            self.report.warning(place, "there are no routes: every request is answered with 404");
-        }
-        for (index, route) in routes.iter().enumerate() {
-            let Some(first) = routes[..index].iter().find(|first| covers(&first.when, &route.when)) else {
-                continue;
-            };
-            let message = format!(
-                "`{}` is never reached: the route in line {} matches the same",
-                route.name, first.place.line
-            );
-            self.report
-                .warning(route.place, message)
-                .help("of routes with the same host and path the first one decides");
-        }
-    }
-
-    /// Names are metric labels: two routes must not share one. Names of our own making are told apart by a number.
-    fn names_differ(&mut self, mut routes: Vec<plan::Route>) -> Vec<plan::Route> {
-        let raw = self.raw;
-        let mut given: HashMap<&str, Place> = HashMap::new();
-        for (route, _) in raw.routes.items() {
-            let Some((name, place)) = route.name.placed() else { continue };
-            match given.get(name.as_str()) {
-                Some(first) => {
-                    let message = format!("another route is called `{name}`, in line {}", first.line);
-                    self.report
-                        .error(place, message)
-                        .help("logs and metrics tell routes apart by their names");
-                }
-                None => {
-                    given.insert(name, place);
-                }
-            }
-        }
-        let mut uses: HashMap<String, u32> = HashMap::new();
-        for route in &mut routes {
-            let uses = uses.entry(route.name.to_string()).or_default();
-            *uses += 1;
-            if *uses > 1 {
-                route.name = format!("{} #{uses}", route.name).into();
-            }
-        }
-        routes
-    }
 }
 
 impl Scope {
@@ -432,24 +250,4 @@ impl Scope {
 
 fn only_safe(when: &Match) -> bool {
     !when.methods.is_empty() && when.methods.iter().all(http::Method::is_safe)
-}
-
-/// `GET,POST example.org/api/items`.
-fn default_name(when: &Match) -> String {
-    let methods: Vec<&str> = when.methods.iter().map(http::Method::as_str).collect();
-    let gap = if methods.is_empty() { "" } else { " " };
-    let host = when.hosts.first().map_or_else(String::new, |host| match host {
-        HostPattern::Exact(host) => host.clone(),
-        HostPattern::Suffix(suffix) => format!("*{suffix}"),
-    });
-    format!("{}{gap}{host}{}", methods.join(","), path_text(&when.path))
-}
-
-/// Whether everything that `second` matches is matched by `first`, as far as can be seen from equal words.
-fn covers(first: &Match, second: &Match) -> bool {
-    let hosts = first.hosts == second.hosts;
-    // Without methods a route takes all but CONNECT.
-    let methods = (first.methods.is_empty() && second.methods != [http::Method::CONNECT])
-        || (!second.methods.is_empty() && second.methods.iter().all(|method| first.methods.contains(method)));
-    hosts && methods && first.headers.is_empty() && path_text(&first.path) == path_text(&second.path)
 }

@@ -188,7 +188,7 @@ pub(in super::super) fn encode(key: &str, head: &Head, now: Now) -> Option<Vec<u
     let (scheme, authority, target) = head.url.parts();
     [scheme, authority, target].iter().for_each(|part| out.bytes(part.as_bytes()));
     [received, freshness.lifetime, freshness.initial_age].iter().for_each(|span| out.span(*span));
-    let flags = [freshness.always_ask, freshness.strict, freshness.shared];
+    let flags = [freshness.always_ask, freshness.strict, freshness.has_s_maxage];
     flags.iter().for_each(|flag| out.number(u64::from(*flag)));
     for span in [freshness.while_revalidate, freshness.if_error] {
         out.number(u64::from(span.is_some()));
@@ -230,11 +230,19 @@ pub(in super::super) fn decode(bytes: &[u8], now: Now) -> Option<(Box<str>, Head
         Some(received) => (received, age),
         None => (now.mono, age.saturating_add(since)),
     };
-    let (always_ask, strict, shared) = (from.flag()?, from.flag()?, from.flag()?);
+    let (always_ask, strict, has_s_maxage) = (from.flag()?, from.flag()?, from.flag()?);
     let while_revalidate = from.flag()?.then_some(from.span()?);
     let if_error = from.flag()?.then_some(from.span()?);
-    let freshness =
-        Freshness { lifetime, initial_age, received, always_ask, strict, shared, while_revalidate, if_error };
+    let freshness = Freshness {
+        lifetime,
+        initial_age,
+        received,
+        always_ask,
+        strict,
+        has_s_maxage,
+        while_revalidate,
+        if_error,
+    };
     let moment = Moment(from.number()?);
     let tags = (0..from.number()?).map(|_| Some(Tag(u32::try_from(from.number()?).ok()?)));
     let tags = tags.collect::<Option<_>>()?;

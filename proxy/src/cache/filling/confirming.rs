@@ -133,3 +133,6 @@ fn speaks_for_others(ask: &Ask) -> bool {
     // With `no-store` it was the client that did not want it kept.
     (ask.rule.private_to_caller || !is_somebody_s) && !ask.rule.asked(&ask.headers).no_store
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,17 +122,12 @@ impl Edge {
                 }
             }
             let fields = with_length(fields, length);
-            let wanted = guard.wants_to_see(origin, &fields, now);
-            if wanted > 0 {
-                // Before anybody gets a byte of it: a find must reach no waiter.
-                if let Err(failure) = open.look_ahead(wanted).await {
-                    if let Some(last) = attempts.last_mut() {
-                        last.outcome = failure.word();
-                    }
-                    open.broke(&self.connectors).await;
-                    return Ok(Fetched::None(NoAnswer::Failed(failure)));
+            if let Err(failure) = show(&mut open, &mut guard, &fields, now).await {
+                if let Some(last) = attempts.last_mut() {
+                    last.outcome = failure.word();
                 }
-                guard.inspect(&fields, open.seen());
+                open.broke(&self.connectors).await;
+                return Ok(Fetched::None(NoAnswer::Failed(failure)));
             }
             guard.make_room(origin, &fields, now).await;
             return Ok(match guard.head(origin, &fields, &tags, now) {
@@ -288,6 +283,21 @@ impl Edge {
             }
         });
     }
+}
+
+/// Shows the guard of a fill as much of an answer as it wants to see, before anybody gets a byte: a find must reach no waiter.
+pub(super) async fn show(
+    open: &mut Open,
+    guard: &mut FillGuard,
+    fields: &HeaderMap,
+    now: Now,
+) -> Result<(), Failure> {
+    let wanted = guard.wants_to_see(open.head.status, fields, now);
+    if wanted > 0 {
+        open.look_ahead(wanted).await?;
+        guard.inspect(fields, open.seen());
+    }
+    Ok(())
 }
 
 /// The fields with the length by which the fill checks that the body is whole.

@@ -2,7 +2,10 @@
 
 use http::Method;
 
-use super::{Case, fill::with_length};
+use super::{
+    Case,
+    fill::{show, with_length},
+};
 use crate::{
     cache::{self, Bypass, CacheStatus, Decision, Forwarded, Key, Lookup, Now, Reader},
     edge::{
@@ -41,7 +44,7 @@ impl Edge {
             Lookup::Hit { entry, .. } if case.wants_whole(&entry.head().headers) => Some(entry),
             Lookup::Hit { entry, ttl } => {
                 if let Some(answer) = cache::answer_from_part(&entry, &case.request(), now) {
-                    journey.cache = Some(CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
+                    journey.cache = Some(CacheStatus::hit(ttl));
                     return self.serve(case, answer, Reader::whole(entry), client, journey).await;
                 }
                 Some(entry)
@@ -51,11 +54,7 @@ impl Edge {
             _ => None,
         };
         let forwarded = if held.is_some() { Forwarded::Partial } else { Forwarded::UriMiss };
-        let mut status = CacheStatus {
-            forwarded: Some(forwarded),
-            detail: Some(Bypass::Range.word()),
-            ..CacheStatus::default()
-        };
+        let mut status = CacheStatus::forwarded(forwarded).because(Bypass::Range.word());
         journey.cache = Some(status);
         let mut guard = case.cache.fetch_past(self.ask(case, key, held), Now::read());
         let mut open = self.pass_on(case.trip, case.forward, client, journey).await?;
@@ -63,14 +62,10 @@ impl Edge {
         status.origin = Some(origin);
         let (fields, length) = answer_fields(case.trip, open.head.headers.clone(), &open);
         let fields = with_length(fields, length);
-        let wanted = guard.wants_to_see(origin, &fields, now);
-        if wanted > 0 {
-            if let Err(failure) = open.look_ahead(wanted).await {
-                journey.broke(failure.word());
-                open.broke(&self.connectors).await;
-                return Err(refusal_of(&NoAnswer::Failed(failure)).into());
-            }
-            guard.inspect(&fields, open.seen());
+        if let Err(failure) = show(&mut open, &mut guard, &fields, now).await {
+            journey.broke(failure.word());
+            open.broke(&self.connectors).await;
+            return Err(refusal_of(&NoAnswer::Failed(failure)).into());
         }
         match guard.head(origin, &fields, &case.tags(), now) {
             Decision::Store => {

@@ -25,7 +25,7 @@ impl Edge {
         journey: &mut Journey,
     ) -> Result<(), Ended> {
         let ttl = case.cache.ttl(&entry, Now::read());
-        journey.cache = Some(CacheStatus { ttl: Some(ttl), detail: Some(why), ..CacheStatus::default() });
+        journey.cache = Some(CacheStatus::hit(ttl).because(why));
         self.serve_from(case, Reader::whole(entry), client, journey).await
     }
 
@@ -66,11 +66,7 @@ impl Edge {
                 Err(_) => {
                     // Nothing of it was sent: the origin knows it as well.
                     case.cache.forget(entry);
-                    journey.cache = Some(CacheStatus {
-                        forwarded: Some(Forwarded::Miss),
-                        detail: Some("disk"),
-                        ..CacheStatus::default()
-                    });
+                    journey.cache = Some(CacheStatus::forwarded(Forwarded::Miss).because("disk"));
                     return Box::pin(self.forward(case.trip, case.forward, client, journey)).await;
                 }
             },

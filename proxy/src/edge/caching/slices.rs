@@ -68,11 +68,7 @@ impl Edge {
         let (key, found) = match found {
             Ok(found) => found,
             Err((forwarded, detail)) => {
-                journey.cache = Some(CacheStatus {
-                    forwarded: Some(forwarded),
-                    detail: Some(detail),
-                    ..CacheStatus::default()
-                });
+                journey.cache = Some(CacheStatus::forwarded(forwarded).because(detail));
                 return self.forward(trip, case.forward, client, journey).await;
             }
         };
@@ -109,17 +105,10 @@ impl Edge {
         let Looked { key, lookup, .. } = looked;
         let mut begun = None;
         let (stale, mut status) = match lookup {
-            Lookup::Hit { entry, ttl } => {
-                return kept(entry, CacheStatus { ttl: Some(ttl), ..CacheStatus::default() });
-            }
+            Lookup::Hit { entry, ttl } => return kept(entry, CacheStatus::hit(ttl)),
             Lookup::Stale { entry, staleness, ttl } if staleness.while_revalidate => {
                 let mut status = CacheStatus::stale(&staleness, ttl);
-                let ask = self.ask(case, key.clone(), Some(Arc::clone(&entry)));
-                match case.cache.refresh(ask, Now::read()) {
-                    Some(guard) if case.waits_for_update() => begun = Some(guard),
-                    Some(guard) => self.refresh_behind(case, guard),
-                    None => status = status.updating(),
-                }
+                begun = self.renew(case, key.clone(), &entry, &mut status);
                 if begun.is_none() {
                     return kept(entry, status);
                 }
@@ -130,9 +119,7 @@ impl Edge {
                 let status = CacheStatus::expired(&staleness);
                 (Some((entry, staleness)), status)
             }
-            Lookup::Miss(miss) => {
-                (None, CacheStatus { forwarded: Some(miss.forwarded()), ..CacheStatus::default() })
-            }
+            Lookup::Miss(miss) => (None, CacheStatus::forwarded(miss.forwarded())),
             Lookup::Bypass(reason) => return Ok(Err(reason)),
             Lookup::OnlyIfCached => return Err(Refusal::NotCached.into()),
         };
@@ -140,7 +127,7 @@ impl Edge {
         let must_be_asked = stale.as_ref().is_some_and(|(entry, _)| entry.head().freshness.must_be_asked());
         let on_error = |entry: Arc<Entry>| {
             let ttl = case.cache.ttl(&entry, Now::read());
-            kept(entry, CacheStatus { ttl: Some(ttl), detail: Some(ORIGIN_FAILED), ..CacheStatus::default() })
+            kept(entry, CacheStatus::hit(ttl).because(ORIGIN_FAILED))
         };
         let turn = match begun {
             Some(guard) => Turn::Fetch(guard),

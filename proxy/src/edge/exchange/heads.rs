@@ -1,6 +1,9 @@
 //! One attempt at a peer up to the head of its answer: connected, asked, heard, while the client's body goes out.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -130,28 +133,17 @@ async fn heads_on(
             Event::Chunk(Err(error)) => return Err(error.into()),
             Event::Left => return Err(ClientError::Left.into()),
             Event::Chunk(Ok(chunk)) => {
-                let mut is_end = chunk.is_none() || client.as_deref().is_none_or(Client::body_done);
-                match &mut up {
+                let is_end = chunk.is_none() || client.as_deref().is_none_or(Client::body_done);
+                (request_done, is_whole) = match &mut up {
                     Some(up) => {
                         chunk.into_iter().for_each(|chunk| up.give(chunk));
                         if is_end {
                             up.end();
                         }
+                        (is_end, false)
                     }
-                    None => {
-                        let sent = match chunk {
-                            Some(chunk) => session.write(chunk, timeouts.write).await,
-                            None => Ok(()),
-                        };
-                        // A peer that stops reading may still answer (413, say): what it says is worth more than our error.
-                        if sent.is_err() {
-                            is_end = true;
-                        } else if is_end {
-                            is_whole = session.finish(timeouts.write).await.is_ok() && !session.has_begun();
-                        }
-                    }
-                }
-                request_done = is_end;
+                    None => hand_on(session, chunk, is_end, timeouts.write).await,
+                };
             }
             Event::Sent(went) => {
                 is_whole = went && up.as_ref().is_some_and(Up::is_over);
@@ -161,6 +153,19 @@ async fn heads_on(
             }
         }
     }
+}
+
+/// Writes what came of the client's body: whether nothing more is to be written, and whether the peer has got all of it.
+async fn hand_on(session: &mut Session, chunk: Option<Bytes>, is_end: bool, limit: Duration) -> (bool, bool) {
+    let sent = match chunk {
+        Some(chunk) => session.write(chunk, limit).await,
+        None => Ok(()),
+    };
+    // A peer that stops reading may still answer (413, say): what it says is worth more than our error.
+    if sent.is_err() {
+        return (true, false);
+    }
+    (is_end, is_end && session.finish(limit).await.is_ok() && !session.has_begun())
 }
 
 /// How far a request is when its answer begins.

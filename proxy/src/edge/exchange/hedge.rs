@@ -2,12 +2,15 @@
 
 use std::{sync::Arc, time::Instant};
 
-use pingora::upstreams::peer::HttpPeer;
 use tokio::time::sleep_until;
 
-use super::{Answered, Call, Lost, blame, exchange_heads, link};
+use super::{
+    Answered, Call, Came, blame,
+    heads::{Lost, exchange_heads},
+    link,
+};
 use crate::{
-    balance::{Picked, Pool, Tried},
+    balance::{Pool, Tried},
     forward::{hedge::Hedge, peer::Connectors},
     journey::Attempt,
 };
@@ -16,13 +19,6 @@ use crate::{
 pub(super) struct Choice<'a> {
     pub(super) pool: &'a Arc<Pool>,
     pub(super) tried: &'a mut Tried,
-}
-
-/// A second peer's answer, which came first.
-pub(super) struct Rival {
-    pub(super) answered: Answered,
-    pub(super) peer: HttpPeer,
-    pub(super) picked: Picked,
 }
 
 /// Waits until the answer that is asked for now is late, then asks another peer.
@@ -36,7 +32,7 @@ pub(super) async fn rival(
     choice: Choice<'_>,
     deadline: Option<Instant>,
     note: &mut Option<Attempt>,
-) -> Option<Rival> {
+) -> Option<Came> {
     sleep_until((Instant::now() + hedge.after()?).into()).await;
     let began = Instant::now();
     if !hedge.withdraw(began) {
@@ -73,5 +69,5 @@ pub(super) async fn rival(
         return None;
     }
     note.outcome = "answered";
-    Some(Rival { answered, peer, picked })
+    Some(Came { answered, peer, picked })
 }

@@ -16,7 +16,7 @@ use pingora::{
 };
 use tokio::time::timeout;
 
-use super::{Lost, Request, up::Up};
+use super::{Request, heads::Lost, up::Up};
 use crate::{
     accept::BadRequest,
     edge::client::ClientError,

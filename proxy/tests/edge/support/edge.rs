@@ -6,6 +6,7 @@ use std::{
     process::{Command, ExitStatus},
 };
 
+use serde_json::Value;
 use weir_testkit::{Child, READY_WITHIN};
 
 use super::{Answer, Client, Origin, SOON, get, until};
@@ -52,6 +53,14 @@ impl Edge {
         ))
     }
 
+    /// With what nginx would be told, translated; but for its listeners.
+    pub(crate) fn translated(conf: &str) -> Self {
+        let translation = weir_nginx::translate("nginx.conf", conf, &|_| Ok(Vec::new())).unwrap();
+        assert_eq!(translation.report.refused().count(), 0, "{}", translation.report);
+        let raw = weir_config::raw::Raw { listeners: weir_config::raw::Word::Absent, ..translation.raw };
+        Self::start(&weir_config::to_yaml(&raw))
+    }
+
     /// The first listener.
     pub(crate) fn http(&self) -> SocketAddr {
         self.listeners("http")[0]
@@ -90,6 +99,23 @@ impl Edge {
             .answer()
     }
 
+    /// Asks the admin listener to change something, with further `fields`; status and answer.
+    pub(crate) fn operate(&self, method: &str, path: &str, body: &Value, fields: &str) -> (u16, Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {0}\r\ncontent-length: {1}\r\n{fields}\r\n{body}",
+            self.admin,
+            body.len()
+        );
+        let answer = Client::connect(self.admin).send(request).answer();
+        (answer.status, serde_json::from_slice(&answer.body).unwrap_or(Value::Null))
+    }
+
+    /// Orders a purge of the admin listener.
+    pub(crate) fn order(&self, what: &Value) -> (u16, Value) {
+        self.operate("POST", "/purge", what, "")
+    }
+
     pub(crate) fn admin_address(&self) -> SocketAddr {
         self.admin
     }
@@ -112,14 +138,14 @@ impl Edge {
     }
 
     /// The access log's lines so far.
-    pub(crate) fn records(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn records(&self) -> Vec<Value> {
         let lines = self.output();
-        let records = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let records = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         records.filter(|record| record.get("took_ms").is_some()).collect()
     }
 
     /// The access log's line that says `value` under `key`.
-    pub(crate) fn record(&self, key: &str, value: &str) -> serde_json::Value {
+    pub(crate) fn record(&self, key: &str, value: &str) -> Value {
         let mut found = None;
         until("the request's line in the log", || {
             found = self.records().into_iter().find(|record| record[key] == value);

@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use weir_testkit::Redis;
+
 pub(crate) use self::{
     client::{Answer, Client, Head, get},
     dns::Dns,
@@ -20,6 +22,11 @@ pub(crate) use self::{
 
 /// How long anything may take that should happen at once: generous, because the machine may be busy with other tests.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// The words by which a configuration finds this Redis.
+pub(crate) fn url(server: &Redis) -> String {
+    format!("url: \"{}\"", server.url())
+}
 
 /// Waits for something to become true; panics with `what` when it does not.
 #[track_caller]

@@ -122,6 +122,14 @@ impl Origin {
         Self::on(([127, 0, 0, 1], 0).into(), script)
     }
 
+    /// Numbers its answers, and says these fields with them.
+    pub(crate) fn counting(fields: &'static str) -> Self {
+        let count = AtomicUsize::new(0);
+        Self::start(move |_, wire| {
+            wire.answer(fields, (count.fetch_add(1, Ordering::SeqCst) + 1).to_string())
+        })
+    }
+
     /// The same answer to every request.
     pub(crate) fn saying(answer: impl Into<String>) -> Self {
         let answer = answer.into();

@@ -45,7 +45,7 @@ const WAIT: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(100);
 
 /// This edge's part in the purges of its fleet, until it is stopped or dropped.
-pub struct Sharing {
+pub struct PurgeStream {
     common: Arc<Common>,
     tasks: [AbortHandle; 2],
 }
@@ -59,8 +59,8 @@ struct Common {
     caches: ArcSwap<Vec<(Arc<str>, Cache)>>,
     /// Tells this edge's words from the others'.
     own: String,
-    /// Whether who begins hears all that is there.
-    hears_all: bool,
+    /// Whether an edge that begins hears all that is there.
+    reads_from_start: bool,
     /// The last word heard.
     place: Mutex<Option<String>>,
     timeline: Arc<Timeline>,
@@ -72,10 +72,10 @@ pub(super) type Entry = (String, Vec<(String, Vec<u8>)>);
 /// What XREAD says of each stream; nothing when its time is up.
 type News = Option<Vec<(String, Vec<Entry>)>>;
 
-impl Sharing {
-    /// Begins to tell, and to hear from `place` on, where [`Sharing::place`] was before; from nowhere, all that there is if
-    /// `hears_all`. `caches` are those of the plan, by name, until [`Sharing::concerns`] says otherwise. `count` is called for
-    /// each purge heard.
+impl PurgeStream {
+    /// Begins to tell, and to hear from `place` on, where [`PurgeStream::place`] was before; from nowhere, all that there is
+    /// if `reads_from_start`. `caches` are those of the plan, by name, until [`PurgeStream::concerns`] says otherwise. `count`
+    /// is called for each purge heard.
     ///
     /// Shape:  must be called within a tokio runtime.
     #[must_use]
@@ -83,7 +83,7 @@ impl Sharing {
         redis: Redis,
         prefix: &str,
         (tags, caches): (Arc<Tags>, Vec<(Arc<str>, Cache)>),
-        (place, hears_all): (Option<String>, bool),
+        (place, reads_from_start): (Option<String>, bool),
         count: impl Fn(Purge) + Send + Sync + 'static,
     ) -> Self {
         tags.outbox().open(true);
@@ -94,7 +94,7 @@ impl Sharing {
             tags,
             caches: ArcSwap::from_pointee(caches),
             own: format!("{:016x}", rand::random::<u64>()),
-            hears_all,
+            reads_from_start,
             place: Mutex::new(place),
             timeline: Arc::default(),
             count: Box::new(count),
@@ -141,7 +141,7 @@ impl Sharing {
     }
 }
 
-impl Drop for Sharing {
+impl Drop for PurgeStream {
     fn drop(&mut self) {
         self.stop();
     }
@@ -228,7 +228,7 @@ impl Common {
                         self.warn_others(&mut connection, place).await?;
                         end
                     }
-                    None if self.hears_all => {
+                    None if self.reads_from_start => {
                         history = position(&end);
                         self.first(&mut connection).await?.unwrap_or(end)
                     }
@@ -392,8 +392,8 @@ async fn pause() {
     tokio::time::sleep(RETRY.mul_f64(0.5 + rand::random::<f64>())).await;
 }
 
-impl std::fmt::Debug for Sharing {
+impl std::fmt::Debug for PurgeStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sharing").field("stream", &self.common.stream).finish_non_exhaustive()
+        f.debug_struct("PurgeStream").field("stream", &self.common.stream).finish_non_exhaustive()
     }
 }
