@@ -47,7 +47,9 @@ impl FillGuard {
             return;
         }
         self.pending.extend_from_slice(piece);
-        if self.pending.len() >= PIECE || self.fill.chunks.lock().len() < LOOSE_PIECES {
+        // Who has read the whole of an answer finds it kept: the last piece is handed out with the word that it is.
+        let is_last = declared == Some(received);
+        if !is_last && (self.pending.len() >= PIECE || self.fill.chunks.lock().len() < LOOSE_PIECES) {
             self.flush();
         }
     }
@@ -89,6 +91,12 @@ impl FillGuard {
 
     /// Hands the pending bytes to the readers.
     fn flush(&mut self) {
+        self.lay_out();
+        self.fill.progress.send_modify(|_| ());
+    }
+
+    /// The same, and wakes nobody.
+    fn lay_out(&mut self) {
         let Phase::Storing { declared, .. } = self.phase else { return };
         if self.pending.is_empty() {
             return;
@@ -101,7 +109,6 @@ impl FillGuard {
         }
         self.fill.chunks.lock().push(Bytes::copy_from_slice(&self.pending));
         self.pending.clear();
-        self.fill.progress.send_modify(|_| ());
     }
 
     /// The answer as it arrives, for the holder's own client; `None` while its length is not known, or when it is kept
@@ -121,7 +128,7 @@ impl FillGuard {
     /// # Errors
     /// Why the answer was not kept; a body shorter than declared fails its readers.
     pub fn finish(mut self) -> Result<Arc<Entry>, NotStored> {
-        self.flush();
+        self.lay_out();
         let Phase::Storing { head, declared, received } = std::mem::replace(&mut self.phase, Phase::Over)
         else {
             return Err(NotStored::Status);
