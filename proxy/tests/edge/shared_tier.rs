@@ -24,12 +24,12 @@ fn counting(fields: &'static str) -> Origin {
     Origin::start(move |_, wire| wire.answer(fields, (count.fetch_add(1, Ordering::SeqCst) + 1).to_string()))
 }
 
-fn url(server: &Redis) -> String {
+pub(crate) fn url(server: &Redis) -> String {
     format!("url: \"{}\"", server.url())
 }
 
 /// A deadline that a busy machine keeps, as these are no tests of haste.
-const PATIENT: &str = "timeout: 5s";
+pub(crate) const PATIENT: &str = "timeout: 5s";
 
 /// An edge that keeps everything and shares it, once it hears the fleet.
 fn edge(origin: &Origin, redis: &str, shared: &str) -> Edge {
@@ -62,7 +62,7 @@ fn happened(edge: &Edge, event: &str) -> f64 {
 }
 
 /// Asks for something that is shared from then on.
-fn brought(edge: &Edge, path: &str) -> String {
+pub(crate) fn brought(edge: &Edge, path: &str) -> String {
     let before = happened(edge, "written");
     let answer = edge.get(path);
     assert!(answer.cache().contains("stored"), "{}", answer.cache());

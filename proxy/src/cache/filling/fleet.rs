@@ -11,6 +11,8 @@ use crate::cache::{
     memory::Found,
     request::Now,
     shared::{Lease, Search, Shared, Turn},
+    subject::Subject,
+    tags::Purge,
 };
 
 /// Between two looks at what another edge is fetching; twice as long each time, up to the other.
@@ -124,6 +126,15 @@ impl FillGuard {
             && self.fill.ask.key.whole().is_none()
         {
             shared.keep(entry, &self.fill.ask, lease);
+        }
+    }
+
+    /// Ends what the fleet has under the key, of which there is nothing any more. By a purge, as whoever asked for it before,
+    /// and is slow, may write it once more.
+    pub(super) fn end_in_fleet(&self) {
+        let (shelf, key) = (&self.fills.shelf, &self.fill.ask.key);
+        if shelf.shared.load().is_some() && key.whole().is_none() {
+            shelf.tags.order(Subject::key(key), Purge::Hard);
         }
     }
 

@@ -10,6 +10,8 @@ use super::{
     *,
 };
 
+mod withdrawn;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A Redis, and what was told there.
