@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// An origin that numbers its answers.
-fn counting(fields: &'static str) -> Origin {
+pub(crate) fn counting(fields: &'static str) -> Origin {
     let count = AtomicUsize::new(0);
     Origin::start(move |_, wire| wire.answer(fields, (count.fetch_add(1, Ordering::SeqCst) + 1).to_string()))
 }
@@ -71,12 +71,12 @@ pub(crate) fn brought(edge: &Edge, path: &str) -> String {
 }
 
 /// What an edge answers, and whether it found that in the tier.
-fn found(edge: &Edge, path: &str) -> (String, bool) {
+pub(crate) fn found(edge: &Edge, path: &str) -> (String, bool) {
     let answer = edge.get(path);
     (answer.text(), answer.cache().contains("detail=shared"))
 }
 
-fn order(edge: &Edge, what: Value) {
+pub(crate) fn order(edge: &Edge, what: Value) {
     let (status, report) = operate(edge, "POST", "/purge", &what, "");
     assert_eq!((status, &report["fleet"]), (200, &json!("told")), "{report}");
 }

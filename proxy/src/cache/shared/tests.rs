@@ -10,6 +10,7 @@ use super::{
     *,
 };
 
+mod hearing;
 mod withdrawn;
 
 const PATIENCE: Duration = Duration::from_secs(60);
