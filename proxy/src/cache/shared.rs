@@ -19,12 +19,12 @@ mod writer;
 
 use std::{
     fmt::Write as _,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, LazyLock, atomic::AtomicU64},
     time::Duration,
 };
 
 use http::HeaderMap;
-use redis::RedisResult;
+use redis::{RedisResult, Script};
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     time::{Instant, timeout_at},
@@ -51,6 +51,10 @@ use super::{
     vary::Variant,
 };
 use crate::fleet::Redis;
+
+/// What lies under a name, and for how long still. At once: an entry written in between would lend its life to the one before.
+static GET: LazyLock<Script> =
+    LazyLock::new(|| Script::new("return {redis.call('get', KEYS[1]), redis.call('pttl', KEYS[1])}"));
 
 /// One cache's part in the tier.
 #[derive(Debug)]
@@ -263,11 +267,8 @@ impl Common {
 
     /// What lies under a name, and how long it still will.
     async fn get(&self, name: &str) -> RedisResult<Option<(Value, Duration)>> {
-        let mut question = redis::pipe();
-        question.cmd("GET").arg(name);
-        question.cmd("PTTL").arg(name);
-        let (found, left): (Option<Vec<u8>>, i64) = question.query_async(&mut self.redis.clone()).await?;
-        // It may have ended between the two.
+        let question = GET.key(name);
+        let (found, left): (Option<Vec<u8>>, i64) = question.invoke_async(&mut self.redis.clone()).await?;
         let (Some(found), Ok(left)) = (found, u64::try_from(left)) else { return Ok(None) };
         let value = format::read(&found, self.plan.entry_bytes.len());
         if value.is_none() {
