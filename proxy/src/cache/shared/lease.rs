@@ -1,7 +1,8 @@
 //! Which edge asks the origin: a key in Redis for a fill, taken by who comes first, with an end in case its holder dies.
 //!
 //! The holder gives it back when its entry lies there, or when its fetch failed, and only if it is still its own. An answer that
-//! is not for sharing leaves a word instead of it, for as long as an edge would remember that itself: nobody waits then.
+//! is not for sharing leaves a word instead of it, unless another edge has it by then, for as long as an edge would remember
+//! that itself: nobody waits then.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -14,6 +15,13 @@ use crate::fleet::Redis;
 /// Gives back what is still one's own.
 static GIVE_BACK: LazyLock<Script> = LazyLock::new(|| {
     Script::new("return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('del', KEYS[1])")
+});
+/// Leaves a word to those who would wait, for so many milliseconds, unless somebody else fetches meanwhile.
+static PASS_ON: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local holder = redis.call('get', KEYS[1])
+        return (not holder or holder == ARGV[1]) and redis.call('set', KEYS[1], ARGV[2], 'PX', ARGV[3])",
+    )
 });
 /// Says that nobody need wait.
 const NOT_SHARED: &str = "-";
@@ -88,8 +96,8 @@ impl Held {
     }
 
     pub(super) async fn pass(&self, redis: &Redis) -> RedisResult<()> {
-        let mut saying = redis::cmd("SET");
-        saying.arg(&self.name).arg(NOT_SHARED).arg("PX").arg(PASS.as_millis() as u64);
-        saying.query_async(&mut redis.clone()).await
+        let mut saying = PASS_ON.key(&self.name);
+        saying.arg(&self.token).arg(NOT_SHARED).arg(PASS.as_millis() as u64);
+        saying.invoke_async(&mut redis.clone()).await
     }
 }

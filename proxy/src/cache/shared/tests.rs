@@ -12,6 +12,7 @@ use super::{
 
 mod hearing;
 mod interposing;
+mod leases;
 mod withdrawn;
 
 const PATIENCE: Duration = Duration::from_secs(60);
