@@ -34,7 +34,7 @@ use weir_config::plan;
 pub(super) use self::lease::{Lease, Turn};
 use self::{
     format::{Digest, Read, Value},
-    writer::{Job, Kept, QUEUE},
+    writer::{Kept, QUEUE},
 };
 use super::{
     desk::Ask,
@@ -60,7 +60,8 @@ static GET: LazyLock<Script> =
 #[derive(Debug)]
 pub struct Shared {
     common: Arc<Common>,
-    jobs: mpsc::Sender<Job>,
+    entries: mpsc::Sender<Box<Kept>>,
+    leases: mpsc::Sender<lease::Back>,
 }
 
 #[derive(Debug)]
@@ -147,9 +148,11 @@ impl Shared {
 
     fn start(common: Common) -> Arc<Self> {
         let common = Arc::new(common);
-        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (entries, queue) = mpsc::channel(QUEUE);
         tokio::spawn(writer::write(Arc::clone(&common), queue));
-        Arc::new(Self { common, jobs })
+        let (leases, over) = mpsc::channel(lease::MOST);
+        tokio::spawn(lease::give_back(Arc::clone(&common), over));
+        Arc::new(Self { common, entries, leases })
     }
 
     /// How long a fill waits for another edge's at most.
@@ -207,7 +210,7 @@ impl Shared {
     pub(super) async fn take(&self, name: &str, ask: &Ask) -> Turn {
         let queue = if ask.queues_apart() { "own" } else { "fill" };
         let turn =
-            lease::take(&self.common.redis, format!("{name}:{queue}"), self.patience(), &self.jobs).await;
+            lease::take(&self.common.redis, format!("{name}:{queue}"), self.patience(), &self.leases).await;
         turn.unwrap_or_else(|_| {
             count(&self.common.counts.errors);
             Turn::Alone
@@ -224,10 +227,9 @@ impl Shared {
             return;
         };
         let (name, digest) = common.called(&ask.key);
-        let held = lease.and_then(Lease::held);
         let kept =
-            Kept { entry: Arc::clone(entry), name, digest, place, subjects, rule: ask.rule.clone(), held };
-        if let Err(TrySendError::Full(_)) = self.jobs.try_send(Job::Keep(Box::new(kept))) {
+            Kept { entry: Arc::clone(entry), name, digest, place, subjects, rule: ask.rule.clone(), lease };
+        if let Err(TrySendError::Full(_)) = self.entries.try_send(Box::new(kept)) {
             count(&common.counts.dropped);
         }
     }

@@ -12,7 +12,7 @@ impl Edge {
     /// Takes the lease for a minute.
     async fn takes(&self, name: &str) -> Turn {
         let shared = self.shared();
-        lease::take(&shared.common.redis, name.to_owned(), PATIENCE, &shared.jobs).await.unwrap()
+        lease::take(&shared.common.redis, name.to_owned(), PATIENCE, &shared.leases).await.unwrap()
     }
 
     async fn has(&self, name: &str) -> Lease {
@@ -25,9 +25,13 @@ impl Edge {
 
 impl Fleet {
     async fn says(&self, name: &str, word: &str) {
-        while self.server.ask(&["GET", name]) != word {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        // Before it ends by itself.
+        let waiting = tokio::time::timeout(PATIENCE / 2, async {
+            while self.server.ask(&["GET", name]) != word {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        waiting.await.unwrap_or_else(|_| panic!("{name} is not {word:?}"));
     }
 }
 
@@ -54,4 +58,38 @@ async fn who_was_too_slow_ends_nobody_else_s_lease() {
     fleet.server.ask(&["DEL", NAME]);
     late.pass();
     fleet.says(NAME, "-").await;
+}
+
+#[tokio::test]
+async fn a_lease_is_given_back_however_much_waits_to_be_written() {
+    let fleet = Fleet::new();
+    fleet.tell(1);
+    let here = fleet.edge(1);
+    let asked = here.asks("/a");
+    here.keeps(asked, "x").await;
+    let entry = here.cache.get("/a", &HeaderMap::new(), noon()).hit();
+    let mut ask = ask("/a", HeaderMap::new());
+    ask.named = ["a", "b"].map(Subject::named).to_vec();
+    let lease = here.has(NAME).await;
+    // Nobody writes while this test waits for nothing.
+    (0..QUEUE).for_each(|_| here.shared().keep(&entry, &ask, None));
+    here.shared().keep(&entry, &ask, Some(lease));
+    assert_eq!(here.count(|stats| stats.dropped), 1);
+    fleet.says(NAME, "").await;
+}
+
+#[tokio::test]
+async fn who_finds_no_room_to_give_a_lease_back_takes_none() {
+    let fleet = Fleet::new();
+    let here = fleet.edge(1);
+    let mut held = Vec::new();
+    for nth in 0..lease::MOST {
+        held.push(here.has(&format!("{NAME}{nth}")).await);
+    }
+    assert!(matches!(here.takes(NAME).await, Turn::Alone));
+    assert_eq!(fleet.server.ask(&["EXISTS", NAME]), "0");
+    held.pop();
+    fleet.says(&format!("{NAME}{}", lease::MOST - 1), "").await;
+    drop(here.has(NAME).await);
+    fleet.says(NAME, "").await;
 }
