@@ -84,8 +84,17 @@ impl FillGuard {
     fn take_from_fleet(&mut self, entry: Arc<Entry>, now: Now) -> Option<(Arc<Entry>, i64)> {
         let fill = Arc::clone(&self.fill);
         let (shelf, ask) = (&self.fills.shelf, &fill.ask);
+        let received = |entry: &Arc<Entry>| entry.head().freshness.received();
         match shelf.look_at(&ask.key, || Found::Entry(entry), &ask.request(), &ask.rule, now) {
+            // Fresh for longer than what came after it: the origin knows better by now.
+            Lookup::Hit { entry, .. }
+                if self.stale.as_ref().is_some_and(|stale| received(stale) >= received(&entry)) =>
+            {
+                None
+            }
             Lookup::Hit { entry, ttl } => {
+                // By this edge's own clock of purges, what is stale may count as asked for later, and would stay.
+                self.stale.iter().for_each(|stale| shelf.store.remove(&ask.key, stale));
                 shelf.keep(&ask.key, &entry, now);
                 self.fills.end_pass(ask);
                 shelf.refusals.forget(&ask.key);

@@ -13,6 +13,7 @@ use super::{
 mod hearing;
 mod interposing;
 mod leases;
+mod replacing;
 mod withdrawn;
 
 const PATIENCE: Duration = Duration::from_secs(60);
