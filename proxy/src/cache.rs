@@ -248,13 +248,7 @@ impl Cache {
 
     /// Purges everything in this cache, fills under way included.
     pub fn purge_all(&self, purge: Purge) {
-        let at = self.shelf.floor.raise(&self.shelf.tags, purge);
-        if let Some(disk) = &*self.shelf.disk.load() {
-            disk.purged(purge, at);
-        }
-        if purge == Purge::Hard {
-            self.shelf.store.clear();
-        }
+        self.shelf.purge_all(purge);
     }
 
     /// Changes the bounds; entries beyond them leave now.

@@ -151,6 +151,8 @@ pub struct FillGuard {
     room: Option<Room>,
     /// The right to fetch for all edges of the fleet.
     lease: Option<Lease>,
+    /// Whether the entry that was asked about is none any more, and nothing has its place yet.
+    gave_up: bool,
 }
 
 #[derive(Debug)]
@@ -183,6 +185,7 @@ impl FillGuard {
             leak: None,
             room: None,
             lease: None,
+            gave_up: false,
         }
     }
 
@@ -397,6 +400,10 @@ impl FillGuard {
     fn end(&mut self, progress: Progress) {
         if matches!(progress, Progress::Failed | Progress::OriginFailed { .. }) {
             count(&self.fills.shelf.counts.broken);
+        }
+        // Before anybody asks anew: that would count as asked before.
+        if std::mem::take(&mut self.gave_up) && !matches!(progress, Progress::Done(_)) {
+            self.end_in_fleet();
         }
         self.phase = Phase::Over;
         self.lease = None;

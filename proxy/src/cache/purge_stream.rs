@@ -18,7 +18,10 @@
 //! A failover may lose what the old master had not passed on. An edge that heard it finds its place in the stream gone while
 //! older words are there, and has every other edge purge everything.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -27,6 +30,7 @@ use tokio::{task::AbortHandle, time::timeout};
 
 use super::{
     Cache,
+    shelf::Shelf,
     subject::{Meant, Subject},
     tags::{self, Purge, Tags},
     timeline::{Place, Timeline},
@@ -55,8 +59,8 @@ struct Common {
     prefix: String,
     stream: String,
     tags: Arc<Tags>,
-    /// By name, of the plan in force.
-    caches: ArcSwap<Vec<(Arc<str>, Cache)>>,
+    /// By name, of the plan in force and of those before it, as long as their last requests go on.
+    caches: ArcSwap<Vec<(Arc<str>, Weak<Shelf>)>>,
     /// Tells this edge's words from the others'.
     own: String,
     /// Whether an edge that begins hears all that is there.
@@ -92,7 +96,7 @@ impl PurgeStream {
             prefix: prefix.to_owned(),
             stream: format!("{prefix}{STREAM}"),
             tags,
-            caches: ArcSwap::from_pointee(caches),
+            caches: ArcSwap::from_pointee(watched(&caches)),
             own: format!("{:016x}", rand::random::<u64>()),
             reads_from_start,
             place: Mutex::new(place),
@@ -107,9 +111,15 @@ impl PurgeStream {
         Self { common, tasks: tasks.map(|task| task.abort_handle()) }
     }
 
-    /// The caches of the plan that is in force now.
-    pub fn concerns(&self, caches: Vec<(Arc<str>, Cache)>) {
-        self.common.caches.store(Arc::new(caches));
+    /// The caches of the plan that comes into force, before any request is its; those of the plans before it are concerned for as
+    /// long as somebody has them.
+    pub fn concerns(&self, caches: &[(Arc<str>, Cache)]) {
+        let (mut all, before) = (watched(caches), self.common.caches.load());
+        let goes_on = |old: &Weak<Shelf>| all.iter().any(|(_, new)| new.ptr_eq(old));
+        let ending = before.iter().filter(|(_, old)| old.strong_count() > 0 && !goes_on(old));
+        let ending: Vec<_> = ending.cloned().collect();
+        all.extend(ending);
+        self.common.caches.store(Arc::new(all));
     }
 
     /// Up to where the purges of others have been done here. What is kept beyond this process needs it, to go on from there.
@@ -359,8 +369,9 @@ impl Common {
         }
         for (mode, text) in fields.iter().filter(|(name, _)| name != "edge") {
             let purge = if mode == "s" { Purge::Soft } else { Purge::Hard };
-            self.apply(&Subject::read(text.clone()), purge);
-            if !is_history {
+            let subject = Subject::read(text.clone());
+            self.apply(&subject, purge);
+            if !is_history && subject != Subject::nothing() {
                 (self.count)(purge);
             }
         }
@@ -369,15 +380,20 @@ impl Common {
     /// Purges here.
     fn apply(&self, subject: &Subject, purge: Purge) {
         let caches = self.caches.load();
+        let caches = caches.iter().filter_map(|(name, cache)| Some((name, cache.upgrade()?)));
         match subject.meant() {
             Meant::Tag(tag) => self.tags.purge(tag, purge),
             Meant::Prefix(prefix) => self.tags.purge_prefix(&prefix, purge),
             Meant::Cache(name) => {
-                caches.iter().filter(|(own, _)| **own == *name).for_each(|(_, cache)| cache.purge_all(purge));
+                caches.filter(|(own, _)| ***own == *name).for_each(|(_, cache)| cache.purge_all(purge));
             }
-            Meant::Everything => caches.iter().for_each(|(_, cache)| cache.purge_all(Purge::Hard)),
+            Meant::Everything => caches.for_each(|(_, cache)| cache.purge_all(Purge::Hard)),
         }
     }
+}
+
+fn watched(caches: &[(Arc<str>, Cache)]) -> Vec<(Arc<str>, Weak<Shelf>)> {
+    caches.iter().map(|(name, cache)| (Arc::clone(name), Arc::downgrade(&cache.shelf))).collect()
 }
 
 fn position(place: &str) -> Place {

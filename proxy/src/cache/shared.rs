@@ -19,12 +19,12 @@ mod writer;
 
 use std::{
     fmt::Write as _,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, LazyLock, atomic::AtomicU64},
     time::Duration,
 };
 
 use http::HeaderMap;
-use redis::RedisResult;
+use redis::{RedisResult, Script};
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     time::{Instant, timeout_at},
@@ -34,7 +34,7 @@ use weir_config::plan;
 pub(super) use self::lease::{Lease, Turn};
 use self::{
     format::{Digest, Read, Value},
-    writer::{Job, Kept, QUEUE},
+    writer::{Kept, QUEUE},
 };
 use super::{
     desk::Ask,
@@ -52,11 +52,16 @@ use super::{
 };
 use crate::fleet::Redis;
 
+/// What lies under a name, and for how long still. At once: an entry written in between would lend its life to the one before.
+static GET: LazyLock<Script> =
+    LazyLock::new(|| Script::new("return {redis.call('get', KEYS[1]), redis.call('pttl', KEYS[1])}"));
+
 /// One cache's part in the tier.
 #[derive(Debug)]
 pub struct Shared {
     common: Arc<Common>,
-    jobs: mpsc::Sender<Job>,
+    entries: mpsc::Sender<Box<Kept>>,
+    leases: mpsc::Sender<lease::Back>,
 }
 
 #[derive(Debug)]
@@ -143,9 +148,11 @@ impl Shared {
 
     fn start(common: Common) -> Arc<Self> {
         let common = Arc::new(common);
-        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (entries, queue) = mpsc::channel(QUEUE);
         tokio::spawn(writer::write(Arc::clone(&common), queue));
-        Arc::new(Self { common, jobs })
+        let (leases, over) = mpsc::channel(lease::MOST);
+        tokio::spawn(lease::give_back(Arc::clone(&common), over));
+        Arc::new(Self { common, entries, leases })
     }
 
     /// How long a fill waits for another edge's at most.
@@ -203,7 +210,7 @@ impl Shared {
     pub(super) async fn take(&self, name: &str, ask: &Ask) -> Turn {
         let queue = if ask.queues_apart() { "own" } else { "fill" };
         let turn =
-            lease::take(&self.common.redis, format!("{name}:{queue}"), self.patience(), &self.jobs).await;
+            lease::take(&self.common.redis, format!("{name}:{queue}"), self.patience(), &self.leases).await;
         turn.unwrap_or_else(|_| {
             count(&self.common.counts.errors);
             Turn::Alone
@@ -220,10 +227,9 @@ impl Shared {
             return;
         };
         let (name, digest) = common.called(&ask.key);
-        let held = lease.and_then(Lease::held);
         let kept =
-            Kept { entry: Arc::clone(entry), name, digest, place, subjects, rule: ask.rule.clone(), held };
-        if let Err(TrySendError::Full(_)) = self.jobs.try_send(Job::Keep(Box::new(kept))) {
+            Kept { entry: Arc::clone(entry), name, digest, place, subjects, rule: ask.rule.clone(), lease };
+        if let Err(TrySendError::Full(_)) = self.entries.try_send(Box::new(kept)) {
             count(&common.counts.dropped);
         }
     }
@@ -263,11 +269,8 @@ impl Common {
 
     /// What lies under a name, and how long it still will.
     async fn get(&self, name: &str) -> RedisResult<Option<(Value, Duration)>> {
-        let mut question = redis::pipe();
-        question.cmd("GET").arg(name);
-        question.cmd("PTTL").arg(name);
-        let (found, left): (Option<Vec<u8>>, i64) = question.query_async(&mut self.redis.clone()).await?;
-        // It may have ended between the two.
+        let question = GET.key(name);
+        let (found, left): (Option<Vec<u8>>, i64) = question.invoke_async(&mut self.redis.clone()).await?;
         let (Some(found), Ok(left)) = (found, u64::try_from(left)) else { return Ok(None) };
         let value = format::read(&found, self.plan.entry_bytes.len());
         if value.is_none() {

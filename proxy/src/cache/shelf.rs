@@ -22,7 +22,7 @@ use super::{
     refusals::Refusals,
     request::Now,
     shared::{self, Shared},
-    tags::{Floor, Standing, Tags},
+    tags::{Floor, Purge, Standing, Tags},
     uses::Uses,
 };
 use crate::stripes::Stripes;
@@ -142,6 +142,17 @@ impl Shelf {
         now: Now,
     ) -> Option<Arc<Spool>> {
         self.disk.load().as_ref()?.spool(key, head, length, now)
+    }
+
+    /// See [`super::Cache::purge_all`].
+    pub(super) fn purge_all(&self, purge: Purge) {
+        let at = self.floor.raise(&self.tags, purge);
+        if let Some(disk) = &*self.disk.load() {
+            disk.purged(purge, at);
+        }
+        if purge == Purge::Hard {
+            self.store.clear();
+        }
     }
 
     /// Gives up every answer under a key, wherever they are kept.

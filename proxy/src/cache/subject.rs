@@ -71,6 +71,12 @@ impl Subject {
         Self::of(b'a', &[name.as_bytes()])
     }
 
+    /// Nothing, told to have a place in the stream: what a cache without a name holds, of which there is none.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self::cache("")
+    }
+
     /// Everything.
     #[must_use]
     pub fn everything() -> Self {

@@ -71,10 +71,11 @@ impl State {
     /// Puts a generation in force: requests that begin from now on are its.
     pub fn swap(&self, next: Snapshot) {
         let (next, before) = (Arc::new(next), self.snapshot());
+        // First, so that no purge passes by a cache that has entries already.
+        next.running.come_into_force(Some(&before.running), &self.metrics);
         for current in self.current.all() {
             current.store(Held::new(&next).0);
         }
-        next.running.come_into_force(Some(&before.running), &self.metrics);
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 

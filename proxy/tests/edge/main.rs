@@ -54,6 +54,8 @@ mod slicing;
 mod slicing_faults;
 mod streaming;
 mod telling;
+mod tier_reload;
+mod tier_withdrawn;
 mod trouble;
 mod tunnels;
 mod unpacking;

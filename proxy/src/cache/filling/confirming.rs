@@ -27,10 +27,9 @@ impl FillGuard {
         tags: &[Tag],
         now: Now,
     ) -> Result<Confirmed, NotStored> {
-        let key = &self.fill.ask.key;
         let Some(stale) = self.stale.take() else { return Err(NotStored::Mismatch) };
         if !conditional::confirms(stale.head(), headers) {
-            self.fills.shelf.remove(key, &stale);
+            self.give_up(&stale);
             return Err(NotStored::Mismatch);
         }
         let merged = conditional::merged(&stale.head().headers, headers, &self.fill.ask.rule);
@@ -38,13 +37,14 @@ impl FillGuard {
             Ok(head) => {
                 if head.variant != stale.head().variant {
                     // It would go on beside the new one, and answer those for whom it is not, now that it varies.
-                    self.fills.shelf.remove(key, &stale);
+                    self.give_up(&stale);
                     if stale.body().stored().is_some() {
                         // The body went with it: its file has the name of the old variant.
                         return Err(NotStored::Mismatch);
                     }
                 }
-                let entry = Arc::new(Entry::new(key.text(), Arc::new(head), Arc::clone(stale.body())));
+                let key = self.fill.ask.key.text();
+                let entry = Arc::new(Entry::new(key, Arc::new(head), Arc::clone(stale.body())));
                 if !entry.head().freshness.begins_fresh() {
                     self.fills.pass(&self.fill.ask, now.mono);
                 }
@@ -59,9 +59,8 @@ impl FillGuard {
                 Ok(Confirmed { entry, refused })
             }
             Err(reason) => {
-                // What was about this request's own form says nothing about the entry.
-                if !matches!(reason, NotStored::Authorization | NotStored::Cookie) {
-                    self.fills.shelf.remove(key, &stale);
+                if !is_of_the_request(reason) {
+                    self.give_up(&stale);
                 }
                 self.refuse(reason, now);
                 Ok(Confirmed { entry: stale, refused: Some(reason) })
@@ -83,7 +82,7 @@ impl FillGuard {
         let updated = if status != StatusCode::OK {
             Err(NotStored::Mismatch)
         } else if let Some(stale) = self.stale.take_if(other) {
-            self.fills.shelf.remove(&self.fill.ask.key, &stale);
+            self.give_up(&stale);
             Err(NotStored::Mismatch)
         } else {
             self.not_modified(headers, tags, now)
@@ -112,9 +111,25 @@ impl FillGuard {
             stale.head().freshness.assess(&Directives::default(), &ask.rule, is_purged, sent).is_err()
         };
         if let Some(stale) = self.stale.take_if(is_over) {
-            shelf.remove(&ask.key, &stale);
+            self.give_up(&stale);
         }
     }
+
+    /// Gives an entry up, wherever it is kept; in the fleet when it is known that nothing is kept in its place.
+    fn give_up(&mut self, stale: &Arc<Entry>) {
+        let shelf = &self.fills.shelf;
+        // Of many who asked about it the first tells the fleet.
+        self.gave_up |= shelf.standing(stale.head()) != Standing::Gone;
+        shelf.remove(&self.fill.ask.key, stale);
+    }
+}
+
+/// Whether it was this request that kept the answer out, which says nothing about the entry.
+fn is_of_the_request(reason: NotStored) -> bool {
+    matches!(
+        reason,
+        NotStored::Authorization | NotStored::Cookie | NotStored::Session | NotStored::TooFewUses
+    )
 }
 
 /// Whether an answer that is not kept says what has become of its target. A 403 is what filters say to one client, and

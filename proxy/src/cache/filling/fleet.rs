@@ -11,6 +11,8 @@ use crate::cache::{
     memory::Found,
     request::Now,
     shared::{Lease, Search, Shared, Turn},
+    subject::Subject,
+    tags::Purge,
 };
 
 /// Between two looks at what another edge is fetching; twice as long each time, up to the other.
@@ -82,8 +84,17 @@ impl FillGuard {
     fn take_from_fleet(&mut self, entry: Arc<Entry>, now: Now) -> Option<(Arc<Entry>, i64)> {
         let fill = Arc::clone(&self.fill);
         let (shelf, ask) = (&self.fills.shelf, &fill.ask);
+        let received = |entry: &Arc<Entry>| entry.head().freshness.received();
         match shelf.look_at(&ask.key, || Found::Entry(entry), &ask.request(), &ask.rule, now) {
+            // Fresh for longer than what came after it: the origin knows better by now.
+            Lookup::Hit { entry, .. }
+                if self.stale.as_ref().is_some_and(|stale| received(stale) >= received(&entry)) =>
+            {
+                None
+            }
             Lookup::Hit { entry, ttl } => {
+                // By this edge's own clock of purges, what is stale may count as asked for later, and would stay.
+                self.stale.iter().for_each(|stale| shelf.store.remove(&ask.key, stale));
                 shelf.keep(&ask.key, &entry, now);
                 self.fills.end_pass(ask);
                 shelf.refusals.forget(&ask.key);
@@ -124,6 +135,15 @@ impl FillGuard {
             && self.fill.ask.key.whole().is_none()
         {
             shared.keep(entry, &self.fill.ask, lease);
+        }
+    }
+
+    /// Ends what the fleet has under the key, of which there is nothing any more. By a purge, as whoever asked for it before,
+    /// and is slow, may write it once more.
+    pub(super) fn end_in_fleet(&self) {
+        let (shelf, key) = (&self.fills.shelf, &self.fill.ask.key);
+        if shelf.shared.load().is_some() && key.whole().is_none() {
+            shelf.tags.order(Subject::key(key), Purge::Hard);
         }
     }
 

@@ -10,11 +10,17 @@ use super::{
     *,
 };
 
+mod hearing;
+mod interposing;
+mod leases;
+mod replacing;
+mod withdrawn;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A Redis, and what was told there.
 struct Fleet {
-    server: weir_testkit::Redis,
+    server: Arc<weir_testkit::Redis>,
     plan: weir_config::Plan,
 }
 
@@ -26,19 +32,23 @@ struct Edge {
 
 impl Fleet {
     fn new() -> Self {
-        let server = weir_testkit::Redis::start();
+        let server = Arc::new(weir_testkit::Redis::start());
+        let plan = Self::plan(&server.url());
+        Self { server, plan }
+    }
+
+    fn plan(url: &str) -> weir_config::Plan {
         let text = format!(
             "listeners: [127.0.0.1:1]
-redis: {{ url: '{}' }}
+redis: {{ url: '{url}' }}
 caches: {{ store: {{ shared: {{ timeout: 5s, lease: 0s }} }} }}
 upstreams: {{ o: {{ servers: [127.0.0.1:2] }} }}
 routes: [{{ to: o, cache: {{ in: store }} }}]
-",
-            server.url()
+"
         );
         let loaded =
             weir_config::load("t", &text, &|_: &str| None).unwrap_or_else(|report| panic!("{report}"));
-        Self { server, plan: loaded.plan }
+        loaded.plan
     }
 
     /// An edge that has heard the word at `place`.

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::{
     Common,
     format::{self, Digest, Sealed},
-    lease::Held,
+    lease::Lease,
     variant,
 };
 use crate::cache::{
@@ -21,20 +21,12 @@ use crate::cache::{
     timeline::Place,
 };
 
-/// Jobs that wait: with entries of 64 KiB 16 MiB, if none of those is in memory any more.
+/// Entries that wait: of 64 KiB each 16 MiB, if none of those is in memory any more.
 pub(super) const QUEUE: usize = 256;
 /// Written side by side, in one packet if they are small.
-const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 /// What is of use for less is not worth a place.
 const LEAST_LIFE: Duration = Duration::from_secs(1);
-
-/// Something to write.
-#[derive(Debug)]
-pub(super) enum Job {
-    Keep(Box<Kept>),
-    GiveBack(Box<Held>),
-    Pass(Box<Held>),
-}
 
 /// An entry for the fleet.
 #[derive(Debug)]
@@ -45,28 +37,21 @@ pub(super) struct Kept {
     pub(super) place: Place,
     pub(super) subjects: Vec<Subject>,
     pub(super) rule: Rule,
-    pub(super) held: Option<Box<Held>>,
+    /// Goes back when the entry lies there, or cannot.
+    pub(super) lease: Option<Lease>,
 }
 
 /// Works until nobody has anything to write any more.
-pub(super) async fn write(common: Arc<Common>, mut queue: mpsc::Receiver<Job>) {
+pub(super) async fn write(common: Arc<Common>, mut queue: mpsc::Receiver<Box<Kept>>) {
     let mut jobs = Vec::with_capacity(AT_ONCE);
     while queue.recv_many(&mut jobs, AT_ONCE).await > 0 {
-        let done = join_all(jobs.drain(..).map(|job| common.work(job))).await;
+        let done = join_all(jobs.drain(..).map(|kept| common.keep(*kept, Now::read()))).await;
         done.iter().filter(|done| done.is_err()).for_each(|_| count(&common.counts.errors));
     }
 }
 
 impl Common {
-    async fn work(&self, job: Job) -> RedisResult<()> {
-        match job {
-            Job::Keep(kept) => self.keep(&kept, Now::read()).await,
-            Job::GiveBack(held) => held.give_back(&self.redis).await,
-            Job::Pass(held) => held.pass(&self.redis).await,
-        }
-    }
-
-    async fn keep(&self, kept: &Kept, now: Now) -> RedisResult<()> {
+    async fn keep(&self, kept: Kept, now: Now) -> RedisResult<()> {
         let head = kept.entry.head();
         let life = head.freshness.useful_for(&kept.rule, now).min(self.plan.ttl_max);
         let about = Sealed {
@@ -78,10 +63,8 @@ impl Common {
         };
         let lasts = life >= LEAST_LIFE;
         let Some(value) = lasts.then(|| format::entry(&kept.entry, &about, now)).flatten() else {
-            return match &kept.held {
-                Some(held) => held.pass(&self.redis).await,
-                None => Ok(()),
-            };
+            kept.lease.into_iter().for_each(Lease::pass);
+            return Ok(());
         };
         let life = life.as_millis() as u64;
         let mut writing = redis::pipe();
@@ -94,9 +77,6 @@ impl Common {
         }
         writing.query_async::<()>(&mut self.redis.clone()).await?;
         count(&self.counts.written);
-        match &kept.held {
-            Some(held) => held.give_back(&self.redis).await,
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
