@@ -240,7 +240,7 @@ impl<'a> Hit<'a> {
     }
 
     fn cache_status(&self) -> CacheStatus {
-        CacheStatus { ttl: Some(self.ttl), ..CacheStatus::default() }
+        CacheStatus::hit(self.ttl)
     }
 
     /// Empty for HEAD.
