@@ -55,8 +55,6 @@ pub(super) async fn serve<S: Service>(
     let mut idle = Idle::new(stop.clone());
     let mut quick = Quick::<S>(Vec::new());
     let mut bounds = listener.bounds();
-    // When the wait for the next request began, if somebody has looked at the clock.
-    let mut idle_since = None;
     loop {
         listener.refresh(&mut bounds);
         if io.ahead().is_empty() {
@@ -64,7 +62,7 @@ pub(super) async fn serve<S: Service>(
             let is_fresh = connection.requests() == 0;
             let patience = if is_fresh { bounds.header_timeout } else { bounds.idle_timeout };
             if !quick.send(Bytes::new(), &mut io, service).await
-                || !idle.bytes(idle_since.take(), patience, |cx| io.poll_fill(cx)).await
+                || !idle.bytes(patience, |cx| io.poll_fill(cx)).await
             {
                 return io.close().await;
             }
@@ -110,7 +108,6 @@ pub(super) async fn serve<S: Service>(
             match service.express(begun, io.unsent()) {
                 Ok(answer) => {
                     if quick.add(answer, &mut io, service).await && !stop.is_said() {
-                        idle_since = Some(complete);
                         continue;
                     }
                     quick.send(Bytes::new(), &mut io, service).await;

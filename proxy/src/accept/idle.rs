@@ -42,14 +42,13 @@ impl Idle {
         Self { stop, armed: None }
     }
 
-    /// Waits for bytes of the next request: so long since then, or from now on, and hardly longer when we stop. False: none came.
+    /// Waits for bytes of the next request: so long, and hardly longer when we stop. False: none came.
     pub(super) async fn bytes(
         &mut self,
-        since: Option<std::time::Instant>,
         patience: Duration,
         mut read: impl FnMut(&mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> bool {
-        let deadline = since.map_or_else(Instant::now, Instant::from_std) + patience;
+        let deadline = Instant::now() + patience;
         let came = match poll_fn(|cx| self.poll(deadline, &mut read, cx)).await {
             Ended::Read(came) => came,
             Ended::Late => return false,
@@ -127,14 +126,11 @@ mod tests {
         let (_stopper, stopped) = stop();
         let mut idle = Idle::new(stopped);
         let begun = Instant::now();
-        assert!(idle.bytes(None, SECOND * 10, at(begun + SECOND * 6)).await);
-        assert!(
-            idle.bytes(None, SECOND * 10, at(begun + SECOND * 15)).await,
-            "beyond what the first wait armed"
-        );
-        assert!(!idle.bytes(None, SECOND * 10, never).await);
+        assert!(idle.bytes(SECOND * 10, at(begun + SECOND * 6)).await);
+        assert!(idle.bytes(SECOND * 10, at(begun + SECOND * 15)).await, "beyond what the first wait armed");
+        assert!(!idle.bytes(SECOND * 10, never).await);
         assert_eq!(begun.elapsed().as_secs(), 25);
-        assert!(!idle.bytes(None, SECOND * 3, never).await);
+        assert!(!idle.bytes(SECOND * 3, never).await);
         assert_eq!(begun.elapsed().as_secs(), 28, "a shorter one than before");
     }
 
@@ -144,7 +140,7 @@ mod tests {
             let (stopper, stopped) = stop();
             let mut idle = Idle::new(stopped);
             let begun = Instant::now();
-            assert!(idle.bytes(None, SECOND * 10, at(begun + SECOND)).await);
+            assert!(idle.bytes(SECOND * 10, at(begun + SECOND)).await);
             if heard_between {
                 stopper.stop();
             } else {
@@ -154,7 +150,7 @@ mod tests {
                     std::future::pending::<()>().await;
                 });
             }
-            assert!(!idle.bytes(None, SECOND * 10, never).await);
+            assert!(!idle.bytes(SECOND * 10, never).await);
             assert_eq!(begun.elapsed().as_secs(), if heard_between { 1 } else { 2 });
         }
     }
@@ -164,6 +160,6 @@ mod tests {
         let (stopper, stopped) = stop();
         stopper.stop();
         let mut idle = Idle::new(stopped);
-        assert!(idle.bytes(None, SECOND, at(Instant::now() + LAST_LOOK / 2)).await);
+        assert!(idle.bytes(SECOND, at(Instant::now() + LAST_LOOK / 2)).await);
     }
 }

@@ -94,3 +94,21 @@ async fn a_client_that_does_not_read_is_left_and_its_answer_is_not_whole() {
     assert_eq!(written(&front), [false, false], "which of them arrived is not known");
     client.0.set_zero_linger().expect("a socket");
 }
+
+/// Once the wait for the next request began with the request before it: a slow reader was cut off behind its answer.
+#[tokio::test]
+async fn a_client_that_reads_slowly_may_be_idle_as_long_as_others() {
+    let idle = Duration::from_secs(1);
+    let front = Front::start(|bounds| bounds.idle_timeout = idle).await;
+    let mut client = front.connect().await;
+    client.send(get("/express/big", "")).await;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.0.read_u8().await.unwrap());
+    }
+    tokio::time::sleep(idle + idle / 4).await;
+    let mut body = (&mut client.0).take(64 << 20);
+    assert_eq!(tokio::io::copy(&mut body, &mut tokio::io::sink()).await.unwrap(), 64 << 20);
+    client.send(get("/express", "")).await;
+    assert!(client.answer().await.ends_with("quick"));
+}
