@@ -28,7 +28,7 @@ fn counting() -> Origin {
 
 /// An edge that keeps everything, and hears the fleet.
 fn edge(origin: &Origin, redis: &str) -> Edge {
-    let edge = Edge::start(&format!(
+    Edge::start(&format!(
         "redis: {{ {redis} }}
 caches: {{ store: {{}}, other: {{}} }}
 upstreams: {{ api: {{ servers: [{}] }} }}
@@ -38,13 +38,8 @@ routes:
     to: api
 ",
         origin.address
-    ));
-    until("it hears the fleet", || is_heard(&edge));
-    edge
-}
-
-fn is_heard(edge: &Edge) -> bool {
-    edge.metric("weir_fleet_purges_heard") == 1.0
+    ))
+    .in_fleet()
 }
 
 /// An order by its name, and what is answered to it.
@@ -180,7 +175,7 @@ fn when_nobody_knows_what_was_missed_all_is_purged() {
         for (edge, kept) in edges.iter().zip(kept) {
             until(what, || number(edge, "/a") != kept);
         }
-        until("all is well again", || edges.iter().all(is_heard));
+        until("all is well again", || edges.iter().all(Edge::hears_fleet));
     }
 }
 
@@ -189,11 +184,7 @@ fn what_lies_on_disk_is_caught_up_with_after_a_start() {
     let (origin, server, folder) = (counting(), Redis::start(), Folder::new());
     let here = edge(&origin, &url(&server));
     let top = format!("redis: {{ {} }}\n{}", url(&server), folder.named("memory: 8MiB", "size: 1GiB"));
-    let start = || {
-        let edge = Edge::routing(&origin, "cache: { in: store, ttl: 10m }", &top);
-        until("it hears the fleet", || is_heard(&edge));
-        edge
-    };
+    let start = || Edge::routing(&origin, "cache: { in: store, ttl: 10m }", &top).in_fleet();
     let there = start();
     let kept = ["/a", "/b"].map(|path| number(&there, path));
     written(&there, 2);
@@ -212,7 +203,7 @@ fn a_reload_keeps_the_place_and_the_entries_and_may_end_or_begin_the_sharing() {
     let kept = number(&there, "/a");
     let yaml = std::fs::read_to_string(there.config()).unwrap();
     there.reload(&format!("{yaml}# nothing else\n"));
-    assert!(is_heard(&there), "it goes on as it did");
+    assert!(there.hears_fleet(), "it goes on as it did");
     assert_eq!(number(&there, "/a"), kept, "nothing was missed");
     assert_eq!(here.order(&json!({ "tag": "t" })).1["fleet"], "told");
     until("it is heard", || number(&there, "/a") != kept);
@@ -228,7 +219,7 @@ fn a_reload_keeps_the_place_and_the_entries_and_may_end_or_begin_the_sharing() {
 
     let kept = number(&there, "/a");
     there.reload(&yaml.replace(&url(&server), &format!("{}, prefix: \"other:\"", url(&server))));
-    until("it hears the others of its prefix", || is_heard(&there));
+    until("it hears the others of its prefix", || there.hears_fleet());
     until("their purges were missed", || number(&there, "/a") != kept);
     let kept = number(&there, "/a");
     assert_eq!(here.order(&json!({ "tag": "t" })).1["fleet"], "told");
@@ -266,7 +257,7 @@ fn a_refused_reload_neither_begins_nor_ends_the_sharing() {
 }
 
 #[test]
-fn a_purge_is_heard_within_milliseconds() {
+fn a_purge_hears_fleet_within_milliseconds() {
     let (origin, server) = (counting(), Redis::start());
     let [here, there] = [(), ()].map(|()| edge(&origin, &url(&server)));
     let mut took: Vec<_> = (0..100)

@@ -175,7 +175,7 @@ routes:
     );
     let edges: Vec<_> = (0..3).map(|_| Edge::start(&yaml)).collect();
     for edge in &edges {
-        until("it hears the fleet", || edge.metric("weir_fleet_purges_heard") == 1.0);
+        until("it hears the fleet", || edge.hears_fleet());
     }
     let (living, outages, is_over) = (AtomicUsize::new(3), Outages::default(), AtomicBool::new(false));
     let fleet = &Fleet { cluster, edges, living, outages, is_over };
@@ -217,7 +217,7 @@ routes:
         sleep(Duration::from_secs(5));
         fleet.outages.end();
         for edge in fleet.edges() {
-            until("it hears the fleet again", || edge.metric("weir_fleet_purges_heard") == 1.0);
+            until("it hears the fleet again", || edge.hears_fleet());
         }
         sleep(Duration::from_secs(2));
         drop(over);

@@ -20,9 +20,7 @@ pub(crate) const PATIENT: &str = "timeout: 5s";
 
 /// An edge that keeps everything and shares it, once it hears the fleet.
 fn edge(origin: &Origin, redis: &str, shared: &str) -> Edge {
-    let edge = deaf(origin, redis, shared);
-    until("it hears the fleet", || edge.metric("weir_fleet_purges_heard") == 1.0);
-    edge
+    deaf(origin, redis, shared).in_fleet()
 }
 
 /// The same, whether it hears the fleet or not.
@@ -363,11 +361,7 @@ routes: [{{ match: /*, cache: {{ in: store, key: '${{cookie.sid}}:${{request.pat
         url(&server),
         origin.address
     );
-    let [here, there] = [(), ()].map(|()| {
-        let edge = Edge::start(&yaml);
-        until("it hears the fleet", || edge.metric("weir_fleet_purges_heard") == 1.0);
-        edge
-    });
+    let [here, there] = [(), ()].map(|()| Edge::start(&yaml).in_fleet());
     let ask = |edge: &Edge, sid: &str| {
         let answer = edge.ask("/own", &format!("cookie: sid={sid}\r\n"));
         (answer.text(), answer.cache().contains("detail=shared"))
@@ -439,11 +433,7 @@ routes:
         url(&server),
         origin.address
     );
-    let start = || {
-        let edge = Edge::start(&yaml);
-        until("it hears the fleet", || edge.metric("weir_fleet_purges_heard") == 1.0);
-        edge
-    };
+    let start = || Edge::start(&yaml).in_fleet();
     let here = start();
     assert_eq!(brought(&here, "/asked"), "1");
     assert_eq!(brought(&here, "/failing"), "2");
@@ -480,7 +470,7 @@ fn a_reload_may_begin_change_or_end_it() {
     assert_eq!(brought(&here, "/b"), "3");
     assert_eq!(found(&there, "/b"), ("3".to_owned(), true));
     there.reload(&yaml.replace(&url(&server), &format!("{}, prefix: \"other:\"", url(&server))));
-    until("it hears another fleet", || there.metric("weir_fleet_purges_heard") == 1.0);
+    until("it hears another fleet", || there.hears_fleet());
     assert!(!found(&there, "/c").1);
     assert_eq!(brought(&here, "/d"), "5");
     assert!(!found(&there, "/d").1, "another prefix is another fleet");

@@ -27,9 +27,7 @@ routes:
 }
 
 fn hearing(yaml: &str) -> Edge {
-    let edge = Edge::start(yaml);
-    until("it hears the fleet", || edge.metric("weir_fleet_purges_heard") == 1.0);
-    edge
+    Edge::start(yaml).in_fleet()
 }
 
 #[test]

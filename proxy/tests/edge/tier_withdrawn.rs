@@ -40,11 +40,7 @@ routes: [{{ match: /*, cache: {{ in: store, stale_if_error: 1h }}, to: api }}]
             url(&server),
             origin.address
         );
-        let start = || {
-            let edge = Edge::start(&yaml);
-            until("it hears the fleet", || edge.metric("weir_fleet_purges_heard") == 1.0);
-            edge
-        };
+        let start = || Edge::start(&yaml).in_fleet();
         let [here, there] = [start(), start()];
         assert_eq!(brought(&here, "/a"), "old");
         assert_eq!(there.get("/a").text(), "old");

@@ -99,6 +99,17 @@ impl Edge {
             .answer()
     }
 
+    /// Whether it hears the purges of the fleet.
+    pub(crate) fn hears_fleet(&self) -> bool {
+        self.metric("weir_fleet_purges_heard") == 1.0
+    }
+
+    /// The edge, once it hears the purges of the fleet.
+    pub(crate) fn in_fleet(self) -> Self {
+        until("it hears the fleet", || self.hears_fleet());
+        self
+    }
+
     /// Asks the admin listener to change something, with further `fields`; status and answer.
     pub(crate) fn operate(&self, method: &str, path: &str, body: &Value, fields: &str) -> (u16, Value) {
         let body = if body.is_null() { String::new() } else { body.to_string() };
